@@ -1,0 +1,1 @@
+"""fedfsd: one driving model from data that may not leave its regions."""

@@ -1,0 +1,111 @@
+"""The errors a person sees: each names a place, what was got, what was expected, and one fix.
+
+>>> print(PlanError("privacy.target_delta", got=0.01, expected="below 1 / vehicles (1/1925)",
+...                 hint="set privacy.target_delta = 1e-4"))
+plan: privacy.target_delta: got 0.01, expected below 1 / vehicles (1/1925); fix: set privacy.target_delta = 1e-4
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class FedfsdError(Exception):
+    """One refusal. ``place`` is a file, key, region or column; values must never be private.
+
+    Subclasses fix the ``code`` (stable, for machines) and the ``exit_code`` of the process.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self, place: str, *, got: object = None, expected: object = None, hint: str | None = None
+    ) -> None:
+        self.place, self.got, self.expected, self.hint = place, got, expected, hint
+        super().__init__(place)
+
+    def __str__(self) -> str:
+        facts = [
+            f"{word} {value}"
+            for word, value in (("got", self.got), ("expected", self.expected))
+            if value is not None
+        ]
+        text = f"{self.code}: {self.place}"
+        if facts:
+            text += ": " + ", ".join(facts)
+        return text + (f"; fix: {self.hint}" if self.hint else "")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only arguments: the default would call the class with the message alone.
+        return _rebuild, (type(self), self.place, self.got, self.expected, self.hint)
+
+    def document(self) -> dict[str, str | None]:
+        """The error as ``--json`` prints it."""
+        return {
+            "code": self.code,
+            "place": self.place,
+            "got": None if self.got is None else str(self.got),
+            "expected": None if self.expected is None else str(self.expected),
+            "hint": self.hint,
+        }
+
+
+def _rebuild(
+    kind: type[FedfsdError], place: str, got: object, expected: object, hint: str | None
+) -> FedfsdError:
+    return kind(place, got=got, expected=expected, hint=hint)
+
+
+class UsageError(FedfsdError):
+    """The command was called in a way it does not know."""
+
+    code, exit_code = "usage", 2
+
+
+class ConfigError(FedfsdError):
+    """An experiment, policy or region file says something that cannot be."""
+
+    code, exit_code = "config", 3
+
+
+class PlanError(FedfsdError):
+    """The constants of a run contradict each other or the privacy they promise."""
+
+    code, exit_code = "plan", 3
+
+
+class ModelError(FedfsdError):
+    """A model that cannot be trained privately, or arrays that are not this model's."""
+
+    code, exit_code = "model", 3
+
+
+class DataError(FedfsdError):
+    """A table or recording that cannot be used as it is."""
+
+    code, exit_code = "data", 4
+
+
+class NotReadyError(FedfsdError):
+    """Something the command needs is missing: an extra, a device, a folder, enough regions."""
+
+    code, exit_code = "not_ready", 4
+
+
+class AccountingError(FedfsdError):
+    """A privacy loss that cannot be computed, or on which two accountants disagree."""
+
+    code, exit_code = "accounting", 11
+
+
+class BudgetError(FedfsdError):
+    """A reservation the region's record or budget does not allow."""
+
+    code, exit_code = "budget", 12
+
+
+class RefusedError(FedfsdError):
+    """The gate refuses what came in or what would go out."""
+
+    code, exit_code = "refused", 13
