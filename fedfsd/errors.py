@@ -1,8 +1,8 @@
 """The errors a person sees: each names a place, what was got, what was expected, and one fix.
 
->>> print(PlanError("privacy.target_delta", got=0.01, expected="below 1 / vehicles (1/1925)",
+>>> print(PlanError("privacy.target_delta", got=0.01, expected="below 1/1925",
 ...                 hint="set privacy.target_delta = 1e-4"))
-plan: privacy.target_delta: got 0.01, expected below 1 / vehicles (1/1925); fix: set privacy.target_delta = 1e-4
+plan: privacy.target_delta: got 0.01, expected below 1/1925; fix: set privacy.target_delta = 1e-4
 """
 
 from __future__ import annotations

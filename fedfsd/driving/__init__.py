@@ -1,0 +1,1 @@
+"""Driving data, the forecasting task, its models and its metrics."""

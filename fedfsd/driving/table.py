@@ -1,0 +1,229 @@
+"""The one table format for drives: Parquet, a row per track point, facts about the source in its metadata.
+
+Required columns (nullable only where said):
+
+| column | type | unit, meaning |
+|---|---|---|
+| region | string | jurisdiction, e.g. CN |
+| source | string | data set the row comes from |
+| recording | string | drive, scene or scenario; ``t`` restarts there |
+| vehicle | string | the privacy unit: one key for everything recorded about one vehicle |
+| type | string | car, truck, bus, ... as in the source |
+| t | float | s since the recording's start |
+| x, y | float | m, local metric plane of the recording |
+| vx, vy | float | m/s; NaN where unknown |
+| heading | float | rad, counter-clockwise from x; NaN where unknown |
+| length, width | float | m; NaN where unknown |
+| hz | float | sampling rate of the row's track |
+| test | bool | split by vehicle: one value per vehicle |
+
+``country`` and ``city`` are optional strings. Metadata keys: ``fedfsd.version``, ``fedfsd.licence``,
+``fedfsd.identity`` (physical | recording), ``fedfsd.origin`` (recorded | published | synthetic).
+A table without them is read as the most careful values: licence unstated, identity recording,
+origin recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fedfsd.errors import DataError
+
+VERSION = 1
+Identity = Literal["physical", "recording"]
+Origin = Literal["recorded", "published", "synthetic"]
+
+TEXT_COLUMNS = ("region", "source", "recording", "vehicle", "type")
+NUMBER_COLUMNS = ("t", "x", "y", "vx", "vy", "heading", "length", "width", "hz")
+OPTIONAL_COLUMNS = ("country", "city")
+SCHEMA = pa.schema(
+    [(name, pa.string()) for name in TEXT_COLUMNS]
+    + [(name, pa.float32()) for name in NUMBER_COLUMNS]
+    + [("test", pa.bool_())]
+    + [(name, pa.string()) for name in OPTIONAL_COLUMNS]
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file with what its metadata declare. ``rows`` follows ``SCHEMA``."""
+
+    rows: pa.Table
+    licence: str
+    identity: Identity
+    origin: Origin
+
+    def text(self, column: str) -> np.ndarray:
+        """A text column as an object array, (rows,)."""
+        return self.rows[column].to_numpy(zero_copy_only=False)
+
+    def number(self, column: str) -> np.ndarray:
+        """A number column as float64, (rows,)."""
+        return self.rows[column].to_numpy(zero_copy_only=False).astype(np.float64)
+
+    @property
+    def test(self) -> np.ndarray:
+        """Whether the row's vehicle is a test vehicle, (rows,) bool."""
+        return self.rows["test"].to_numpy(zero_copy_only=False)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions that occur, sorted."""
+        return tuple(sorted(pc.unique(self.rows["region"]).to_pylist()))
+
+
+def split_is_test(vehicle: str) -> bool:
+    """The fixed split: three vehicles in ten, by CRC-32 of the key."""
+    from zlib import crc32
+
+    return crc32(vehicle.encode()) % 10 < 3
+
+
+def read(path: str | Path) -> tuple[Table, ...]:
+    """Read one table, or every ``*.parquet`` of a folder in name order.
+
+    Raises:
+        DataError: nothing there, not Parquet, a column missing or of another type, a newer
+            version, a vehicle on both sides of the split.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(path.glob("*.parquet"))
+        if not files:
+            raise DataError(
+                str(path),
+                got="no *.parquet file",
+                expected="at least one table",
+                hint="point data.path at a table or at a folder of tables",
+            )
+        return tuple(_read_file(file) for file in files)
+    if not path.exists():
+        raise DataError(
+            str(path),
+            got="no such file",
+            expected="a table or a folder of tables",
+            hint='check data.path, or set data.path = "embedded"',
+        )
+    return (_read_file(path),)
+
+
+def write(table: Table, path: str | Path) -> None:
+    """Write ``table`` with its metadata, replacing ``path`` only once the bytes are complete."""
+    path = Path(path)
+    metadata = {
+        b"fedfsd.version": str(VERSION).encode(),
+        b"fedfsd.licence": table.licence.encode(),
+        b"fedfsd.identity": table.identity.encode(),
+        b"fedfsd.origin": table.origin.encode(),
+    }
+    part = path.with_name(path.name + ".part")
+    rows = conform(table.rows, path.name).replace_schema_metadata(metadata)
+    pq.write_table(rows, part, compression="zstd", compression_level=12)
+    part.replace(path)
+
+
+def conform(rows: pa.Table, place: str) -> pa.Table:
+    """``rows`` with exactly the columns of ``SCHEMA`` (optional ones only where given)."""
+    names = set(rows.column_names)
+    missing = [name for name in SCHEMA.names if name not in names and name not in OPTIONAL_COLUMNS]
+    if missing:
+        raise DataError(
+            f"{place}: column {', '.join(missing)}",
+            got="missing",
+            expected=", ".join(SCHEMA.names),
+            hint="see fedfsd data import --help",
+        )
+    columns = {}
+    for field in SCHEMA:
+        if field.name not in names:
+            continue
+        try:
+            columns[field.name] = rows[field.name].cast(field.type).combine_chunks()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise DataError(
+                f"{place}: column {field.name}",
+                got=rows[field.name].type,
+                expected=field.type,
+                hint="write the column in that type",
+            ) from None
+        if field.name in ("region", "recording", "vehicle", "test") and columns[field.name].null_count:
+            raise DataError(
+                f"{place}: column {field.name}",
+                got="empty cells",
+                expected="a value in each row",
+                hint="drop the rows or fill the key",
+            )
+    table = pa.table(columns)
+    _check_split(table, place)
+    return table
+
+
+def of_rows(columns: dict[str, object], *, licence: str, identity: Identity, origin: Origin) -> Table:
+    """A table from columns by name (arrays or lists); ``test`` defaults to the fixed split."""
+    rows = pa.table(columns)
+    if "test" not in rows.column_names:
+        rows = rows.append_column("test", pa.array([split_is_test(v) for v in rows["vehicle"].to_pylist()]))
+    return Table(conform(rows, "table"), licence, identity, origin)
+
+
+def in_region(tables: Iterable[Table], region: str) -> tuple[Table, ...]:
+    """The tables' rows of one region; tables without any are left out."""
+    parts = []
+    for table in tables:
+        rows = table.rows.filter(pc.equal(table.rows["region"], region))
+        if rows.num_rows:
+            parts.append(Table(rows, table.licence, table.identity, table.origin))
+    return tuple(parts)
+
+
+def _read_file(path: Path) -> Table:
+    try:
+        rows = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError):
+        raise DataError(
+            str(path),
+            got="not a readable Parquet file",
+            expected="a table of drives",
+            hint="make one with fedfsd data import or fedfsd data generate",
+        ) from None
+    metadata = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
+    version = metadata.get("fedfsd.version", str(VERSION))
+    if not version.isdigit() or int(version) > VERSION:
+        raise DataError(
+            f"{path}: fedfsd.version",
+            got=version[:20],
+            expected=f"at most {VERSION}",
+            hint="install a newer fedfsd, or write the table again with this one",
+        )
+    identity = metadata.get("fedfsd.identity", "recording")
+    origin = metadata.get("fedfsd.origin", "recorded")
+    for key, value, known in (("identity", identity, Identity), ("origin", origin, Origin)):
+        if value not in get_args(known):
+            raise DataError(
+                f"{path}: fedfsd.{key}",
+                got=value[:40],
+                expected=" | ".join(get_args(known)),
+                hint="write the table again with the right metadata",
+            )
+    return Table(conform(rows, str(path)), metadata.get("fedfsd.licence", "unstated"), identity, origin)
+
+
+def _check_split(rows: pa.Table, place: str) -> None:
+    """A vehicle on both sides of the split would be trained on and tested on."""
+    sides = rows.select(["vehicle", "test"]).group_by("vehicle").aggregate([("test", "min"), ("test", "max")])
+    split = pc.sum(pc.not_equal(sides["test_min"], sides["test_max"])).as_py()
+    if split:
+        raise DataError(
+            f"{place}: column test",
+            got=f"{split} vehicles on both sides",
+            expected="one value per vehicle",
+            hint="split by vehicle key",
+        )
