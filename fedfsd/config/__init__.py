@@ -1,0 +1,1 @@
+"""What a person writes: TOML files read into frozen models, unknown keys refused."""

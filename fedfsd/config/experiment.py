@@ -1,0 +1,126 @@
+"""The experiment file: what a researcher writes, and all that a simulated or real run is made from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from fedfsd.config.load import Frozen
+from fedfsd.errors import ConfigError
+
+Mode = Literal["private", "rehearsal", "none"]
+Options = dict[str, Any]
+RegionName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Data(Frozen):
+    """Where the drives are and how windows are cut from them."""
+
+    path: str = "embedded"
+    """A table, a folder of tables, or "embedded" for the generated traffic inside the package."""
+    history_seconds: Positive = 2.0
+    future_seconds: Positive = 3.0
+    period_seconds: Positive = 0.5
+
+
+class Region(Frozen):
+    """What differs in one region."""
+
+    roster: Count | None = None
+    """N, the public count of training vehicle keys. A simulation may leave it out and count."""
+    target_epsilon: Positive | None = None
+    device: str | None = None
+    policy: str | None = None
+    """A policy file (TOML) of the region; without it the default policy."""
+
+
+class Model(Frozen):
+    """Which model, with options that the model itself validates."""
+
+    name: str = "mlp"
+    options: Options = Field(default_factory=dict)
+    witness_size: Annotated[int, Field(ge=0, le=10_000_000)] = 4096
+
+
+class Pretraining(Frozen):
+    """Training on public tables before the first round, at no privacy cost."""
+
+    path: str = "public"
+    """A table that is synthetic or published, "public" for the embedded one, or "none"."""
+    steps: Annotated[int, Field(ge=0)] = 2000
+    batch_size: Count = 256
+    learning_rate: Positive = 3e-3
+    jitter_m: Annotated[float, Field(ge=0)] = 1.0
+    """Largest standard deviation of the sensor noise added to pre-training windows."""
+
+
+class Privacy(Frozen):
+    """The promise: per region and vehicle, over the whole run."""
+
+    target_epsilon: Positive = 8.0
+    target_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    noise_multiplier: Positive | None = None
+    """Set it to fix sigma; otherwise it is calibrated from target_epsilon."""
+    sample_rate: Fraction = 0.5
+    max_grad_norm: Positive = 0.3
+    windows_per_vehicle: Count = 8
+    noise_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """32 bytes in hex; only a rehearsal may fix it."""
+
+
+class Training(Frozen):
+    """What happens inside a region."""
+
+    num_rounds: Count = 40
+    local_steps: Count = 1
+    learning_rate: Positive = 1.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    device: str = "auto"
+
+
+class Server(Frozen):
+    """What happens at the coordinator."""
+
+    strategy: str = "FedAvg"
+    """Any strategy of flwr.serverapp, or one from the entry points fedfsd.strategies."""
+    options: Options = Field(default_factory=dict)
+    quorum: Fraction = 0.5
+    """The share of regions whose good updates make a round count."""
+    round_timeout_seconds: Positive = 600.0
+    max_weight: Fraction = 0.5
+    """No region's declared weight exceeds this share (where the number of regions allows)."""
+    evaluate_every: Count = 1
+
+
+class Experiment(Frozen):
+    """One experiment. Every key has a default but the name."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    mode: Mode = "private"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    """Reaches initialisation and public pre-training only, never noise or sampling."""
+    data: Data = Data()
+    regions: dict[RegionName, Region] = Field(default_factory=dict)
+    """The regions that take part; empty: every region of the data."""
+    model: Model = Model()
+    pretraining: Pretraining = Pretraining()
+    privacy: Privacy = Privacy()
+    training: Training = Training()
+    server: Server = Server()
+    sweep: dict[str, list[Any]] = Field(default_factory=dict)
+    """Dotted keys with lists of values: the run becomes their product."""
+
+    @model_validator(mode="after")
+    def _noise_key_is_for_rehearsals(self) -> Experiment:
+        if self.privacy.noise_key is not None and self.mode != "rehearsal":
+            raise ConfigError(
+                "privacy.noise_key",
+                got=f'a fixed key with mode = "{self.mode}"',
+                expected="a secret key of the region",
+                hint='delete noise_key, or set mode = "rehearsal"',
+            )
+        return self

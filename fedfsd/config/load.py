@@ -1,0 +1,131 @@
+"""TOML into a frozen model, with overrides and errors that teach.
+
+>>> from fedfsd.config.experiment import Experiment
+>>> load(Experiment, {"name": "x"}, overrides=["privacy.target_epsilon=2"]).privacy.target_epsilon
+2.0
+>>> load(Experiment, {"name": "x", "traning": {}})
+Traceback (most recent call last):
+    ...
+fedfsd.errors.ConfigError: config: traning: got an unknown key; fix: did you mean training?
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fedfsd.errors import ConfigError
+
+Document = Mapping[str, Any]
+M = TypeVar("M", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """Base of everything read from a file: immutable, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def load(model: type[M], source: str | Path | Document, *, overrides: Iterable[str] = ()) -> M:
+    """Read ``source`` (a TOML file or a mapping) and ``overrides`` (``a.b=value``) into ``model``.
+
+    Raises:
+        ConfigError: unreadable file, unknown key (with a suggestion), wrong type or value.
+    """
+    place, document = _document(source)
+    for override in overrides:
+        _override(document, override)
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise _explain(model, place, error) from None
+
+
+def toml_value(text: str) -> Any:
+    """A value as TOML would read it; text that is no TOML value stays text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def set_key(document: dict[str, Any], key: str, value: Any) -> None:
+    """Set the dotted ``key`` in a nested document, making tables on the way."""
+    *tables, last = key.split(".")
+    for name in tables:
+        document = document.setdefault(name, {})
+        if not isinstance(document, dict):
+            raise ConfigError(key, got=f"{name} is a value", expected="a table", hint="check the dotted key")
+    document[last] = value
+
+
+def _document(source: str | Path | Document) -> tuple[str, dict[str, Any]]:
+    if isinstance(source, Mapping):
+        return "", deepcopy(dict(source))
+    path = Path(source)
+    try:
+        return f"{path}: ", tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            str(path), got="no such file", expected="a TOML file", hint="try experiments/quickstart.toml"
+        ) from None
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(str(path), got="an unreadable file", expected="a TOML file in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(path), got=error, expected="valid TOML", hint="mend that line") from None
+
+
+def _override(document: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(
+            "--set", got=repr(text), expected="key=value", hint="for example --set privacy.target_epsilon=4"
+        )
+    set_key(document, key.strip(), toml_value(value.strip()))
+
+
+def _explain(model: type[BaseModel], place: str, error: ValidationError) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    steps = [str(step) for step in first["loc"]]
+    key = ".".join(steps)
+    if first["type"] == "extra_forbidden":
+        known = _keys(model, steps[:-1])
+        near = difflib.get_close_matches(steps[-1], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}"
+        return ConfigError(
+            place + key, got="an unknown key", expected="one of the documented keys", hint=hint
+        )
+    if first["type"] == "missing":
+        return ConfigError(place + key, got="nothing", expected="a value", hint=f"add {steps[-1]}")
+    if first["type"] == "value_error" and isinstance(first["ctx"]["error"], ConfigError):
+        inner = first["ctx"]["error"]
+        return ConfigError(place + inner.place, got=inner.got, expected=inner.expected, hint=inner.hint)
+    message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return ConfigError(
+        place + key, got=_given(first), expected=message, hint=f"change {steps[-1] if steps else key}"
+    )
+
+
+def _given(first: Any) -> str:
+    value = first.get("input")
+    return type(value).__name__ if isinstance(value, dict | list) else repr(value)[:60]
+
+
+def _keys(model: type[BaseModel], steps: list[str]) -> list[str]:
+    """The keys of the table that ``steps`` lead to."""
+    for step in steps:
+        field = model.model_fields.get(step)
+        if field is None:  # a key of a mapping such as regions.CN: the mapping's value type follows
+            continue
+        inner = [field.annotation, *get_args(field.annotation)]
+        models = [kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return sorted(model.model_fields)

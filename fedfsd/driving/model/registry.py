@@ -1,0 +1,55 @@
+"""Names to models: the built-in ones, and those that other packages register as ``fedfsd.models``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import nn
+
+from fedfsd.config.load import load
+from fedfsd.driving.model import mlp
+from fedfsd.driving.window import WindowSpec
+from fedfsd.errors import ConfigError
+
+# name -> (options class, builder of the module from options and window spec)
+Entry = tuple[type[BaseModel], Callable[[Any, WindowSpec], nn.Module]]
+
+MODELS: dict[str, Entry] = {
+    "mlp": (mlp.Options, mlp.Mlp),
+}
+
+
+def build(name: str, options: Mapping[str, Any], spec: WindowSpec, *, seed: int) -> nn.Module:
+    """The model, initialised from ``seed`` alone; torch's global generator is left as it was.
+
+    Raises:
+        ConfigError: no such model, or options it does not know.
+    """
+    kind, builder = _entry(name)
+    try:
+        chosen = load(kind, options)
+    except ConfigError as error:
+        raise ConfigError(
+            f"model.options.{error.place}", got=error.got, expected=error.expected, hint=error.hint
+        ) from None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return builder(chosen, spec)
+
+
+def _entry(name: str) -> Entry:
+    if name in MODELS:
+        return MODELS[name]
+    found = {entry.name: entry for entry in metadata.entry_points(group="fedfsd.models")}
+    if name not in found:
+        raise ConfigError(
+            "model.name",
+            got=repr(name),
+            expected=" | ".join(sorted({*MODELS, *found})),
+            hint="choose one of them, or install the package that registers it",
+        )
+    return found[name].load()

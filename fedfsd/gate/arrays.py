@@ -1,0 +1,65 @@
+"""Arrays against their schema, and their one canonical byte string."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedfsd import canonical
+from fedfsd.errors import RefusedError
+from fedfsd.plan.plan import Arrays, ArraySchema
+
+
+def check(arrays: Arrays, schema: Sequence[ArraySchema], *, max_magnitude: float = np.inf) -> None:
+    """Refuse arrays that differ from ``schema`` in names, order, shapes or dtypes, or are not finite.
+
+    Raises:
+        RefusedError: names the first array that differs, never its values.
+    """
+    names = [array.name for array in schema]
+    if list(arrays) != names:
+        raise RefusedError(
+            "arrays",
+            got=f"{len(arrays)} arrays, not the plan's names in order",
+            expected=f"{len(names)} arrays of the plan",
+            hint="send the arrays of the plan's model",
+        )
+    for entry in schema:
+        array = arrays[entry.name]
+        if array.dtype != np.dtype(entry.dtype) or array.shape != entry.shape:
+            raise RefusedError(
+                f"array {entry.name}",
+                got=f"{array.dtype} {array.shape}",
+                expected=f"{entry.dtype} {entry.shape}",
+                hint="send the arrays of the plan's model",
+            )
+        # min and max carry NaN, and unlike isfinite they allocate nothing.
+        low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+        if not (np.isfinite(low) and np.isfinite(high) and max(-low, high) <= max_magnitude):
+            raise RefusedError(
+                f"array {entry.name}",
+                got="a value that is not finite or too large",
+                expected=f"finite values up to {max_magnitude:g}",
+            )
+
+
+def to_bytes(arrays: Arrays, schema: Sequence[ArraySchema]) -> bytes:
+    """The elements in schema order as little-endian float32, and nothing else."""
+    return b"".join(np.ascontiguousarray(arrays[entry.name], dtype="<f4").tobytes() for entry in schema)
+
+
+def from_bytes(content: bytes, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
+    """The arrays back from ``to_bytes``. A wrong length: RefusedError."""
+    expected = 4 * sum(entry.size for entry in schema)
+    if len(content) != expected:
+        raise RefusedError("release", got=f"{len(content)} bytes", expected=f"{expected} bytes")
+    flat = np.frombuffer(content, dtype="<f4").astype(np.float32)
+    ends = np.cumsum([entry.size for entry in schema])
+    parts = np.split(flat, ends[:-1])
+    return {entry.name: part.reshape(entry.shape) for entry, part in zip(schema, parts, strict=True)}
+
+
+def sha256(arrays: Arrays, schema: Sequence[ArraySchema]) -> str:
+    """Hex SHA-256 of the canonical bytes."""
+    return canonical.sha256(to_bytes(arrays, schema))

@@ -1,0 +1,84 @@
+"""The gate of one region: it books rounds before data is read and lets updates out, judged and canonical."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+
+from fedfsd.errors import RefusedError
+from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate.policy import Policy, objections
+from fedfsd.ledger.record import Booked, Record, Released
+from fedfsd.plan.plan import WITNESS, Arrays, Plan
+
+# Correct noise passes with probability 1 - exp(-18) on either side (Laurent and Massart 2000, lemma 1);
+# noise at nine tenths of its scale does not pass a witness block of the default size.
+WITNESS_Z = 6.0
+
+
+class Gate:
+    """``admit`` what comes in, ``reserve``, then ``release`` what goes out; refusals are RefusedError."""
+
+    def __init__(self, region: str, record: Record, policy: Policy) -> None:
+        self.region, self.record, self.policy = region, record, policy
+        self._accepted: set[str] = set()
+
+    def admit(self, plan: Plan, round: int, arrays: Arrays) -> None:
+        """Refuse a plan the policy does not allow, a round outside it, or arrays that are not its model's."""
+        if plan.hash not in self._accepted:
+            reasons = objections(self.policy, plan, self.region)
+            if reasons:
+                raise RefusedError(
+                    f"plan for {self.region}",
+                    got="; ".join(reasons),
+                    expected="a plan within the region's policy",
+                    hint="run fedfsd plan to see what the policy accepts",
+                )
+            self._accepted.add(plan.hash)
+        if not 1 <= round <= plan.num_rounds:
+            raise RefusedError(
+                "round",
+                got=round,
+                expected=f"1 to {plan.num_rounds}, as planned",
+                hint="a longer run needs a plan of its own",
+            )
+        gate_arrays.check(arrays, plan.model.arrays, max_magnitude=self.policy.max_inbound_magnitude)
+
+    def reserve(self, plan_hash: str, round: int, arrays_sha256: str) -> Booked:
+        """Book the round; see ``Record.reserve``."""
+        return self.record.reserve(plan_hash, round, arrays_sha256)
+
+    def release(self, arrays: Arrays, booked: Booked, plan: Plan) -> Released:
+        """Check the update, write its canonical bytes and the entry, and hand back what may be sent."""
+        judge(arrays, plan, self.region)
+        return self.record.release(gate_arrays.to_bytes(arrays, plan.model.arrays), booked)
+
+
+def judge(arrays: Arrays, plan: Plan, region: str) -> None:
+    """Refuse an update that is not the plan's model, not finite, or whose witness noise is off scale."""
+    gate_arrays.check(arrays, plan.model.arrays)
+    expected = witness_std(plan, region)
+    if WITNESS not in arrays or expected == 0:
+        return
+    witness = arrays[WITNESS].astype(np.float64)
+    # For n normal values, sum(z^2) has mean n and standard deviation sqrt(2 n).
+    z = (float(np.sum((witness / expected) ** 2)) - witness.size) / sqrt(2 * witness.size)
+    if abs(z) > WITNESS_Z + WITNESS_Z**2 / sqrt(2 * witness.size):
+        raise RefusedError(
+            "noise witness",
+            got="noise of another scale than planned",
+            expected=f"a standard deviation of {expected:.3g}",
+            hint="stop this region: its training does not add the planned noise",
+        )
+
+
+def witness_std(plan: Plan, region: str) -> float:
+    """Standard deviation that one released witness entry has after a round of momentum SGD.
+
+    The noise of step t moves the parameters by lr * (1 - m^(n-t)) / (1 - m) until the round's end.
+    """
+    mine, momentum = plan.region(region), plan.optimizer.momentum
+    left = np.arange(mine.local_steps, 0, -1)
+    gain = (1 - momentum**left) / (1 - momentum)
+    return float(plan.optimizer.learning_rate * mine.noise_std / mine.divisor * np.sqrt(np.sum(gain**2)))

@@ -1,0 +1,1 @@
+"""The region's record of what it reserved and what it released."""

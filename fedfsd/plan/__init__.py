@@ -1,0 +1,1 @@
+"""A run's constants, agreed and hashed before the first step."""

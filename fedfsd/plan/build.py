@@ -1,0 +1,135 @@
+"""From an experiment, public rosters and a model to the plan: calibrate, weigh, refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from fedfsd.config.experiment import Experiment
+from fedfsd.errors import PlanError
+from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
+from fedfsd.privacy.accountant import epsilon_pld
+from fedfsd.privacy.calibration import noise_multiplier
+from fedfsd.privacy.event import Event
+
+
+@dataclass(frozen=True)
+class Roster:
+    """What is public about a region's data: N, what its keys identify, whether N was counted."""
+
+    size: int
+    identity: Literal["physical", "recording"]
+    counted: bool
+
+
+def build(experiment: Experiment, rosters: Mapping[str, Roster], model: ModelPlan) -> Plan:
+    """The plan of ``experiment``.
+
+    Raises:
+        PlanError: no region, delta too large for a roster.
+        AccountingError: no noise reaches target_epsilon, or the accountants disagree.
+    """
+    if not rosters:
+        raise PlanError(
+            "regions",
+            got="no region",
+            expected="at least one region with training vehicles",
+            hint="check data.path and [regions]",
+        )
+    noise = {name: _noise(experiment, name, roster) for name, roster in rosters.items()}
+    shares = weights(
+        {name: roster.size for name, roster in rosters.items()},
+        {name: sigma for name, (sigma, _, _) in noise.items()},
+        max_weight=experiment.server.max_weight,
+    )
+    data, training, privacy = experiment.data, experiment.training, experiment.privacy
+    return Plan(
+        name=experiment.name,
+        mode=experiment.mode,
+        num_rounds=training.num_rounds,
+        regions={
+            name: RegionPlan(
+                roster=roster.size,
+                identity=roster.identity,
+                sample_rate=privacy.sample_rate,
+                noise_multiplier=noise[name][0],
+                max_grad_norm=None if experiment.mode == "none" else privacy.max_grad_norm,
+                local_steps=training.local_steps,
+                windows_per_vehicle=privacy.windows_per_vehicle,
+                weight=shares[name],
+                target_delta=privacy.target_delta,
+                target_epsilon=noise[name][1],
+                epsilon=noise[name][2],
+            )
+            for name, roster in sorted(rosters.items())
+        },
+        model=model,
+        window=WindowPlan(
+            history_seconds=data.history_seconds,
+            future_seconds=data.future_seconds,
+            period_seconds=data.period_seconds,
+        ),
+        optimizer=OptimizerPlan(learning_rate=training.learning_rate, momentum=training.momentum),
+        seed=experiment.seed,
+        strategy=experiment.server.strategy,
+        strategy_options=experiment.server.options,
+        quorum=experiment.server.quorum,
+    )
+
+
+def weights(
+    rosters: Mapping[str, int], noise_multipliers: Mapping[str, float], *, max_weight: float
+) -> dict[str, float]:
+    """Declared weights that sum to 1: proportional to N, less for a region noisier than the median.
+
+    No share exceeds ``max_weight``, or 1/R where R regions cannot stay below it; what is cut off
+    goes to the others in proportion.
+    """
+    usual = median(noise_multipliers.values())
+    raw = {
+        name: size * min(1.0, usual / noise_multipliers[name] if noise_multipliers[name] else 1.0)
+        for name, size in rosters.items()
+    }
+    cap = max(max_weight, 1 / len(raw))
+    capped: dict[str, float] = {}
+    while True:
+        left = 1.0 - cap * len(capped)
+        total = sum(value for name, value in raw.items() if name not in capped)
+        free = {name: left * value / total for name, value in raw.items() if name not in capped}
+        over = {name: cap for name, share in free.items() if share > cap * (1 + 1e-12)}
+        if not over:
+            return {**capped, **free}
+        capped |= over
+
+
+def _noise(experiment: Experiment, name: str, roster: Roster) -> tuple[float, float | None, float | None]:
+    """(noise_multiplier, target_epsilon, epsilon) of one region."""
+    if experiment.mode == "none":
+        return 0.0, None, None
+    privacy, training = experiment.privacy, experiment.training
+    if privacy.target_delta > 1 / roster.size:
+        raise PlanError(
+            "privacy.target_delta",
+            got=privacy.target_delta,
+            expected=f"at most 1 / number of vehicles in {name} (1/{roster.size})",
+            hint=f"set privacy.target_delta = {10.0 ** -len(str(roster.size)):g}",
+        )
+    steps = training.local_steps * training.num_rounds
+    region = experiment.regions.get(name)
+    target = (region and region.target_epsilon) or privacy.target_epsilon
+    if privacy.noise_multiplier is not None:
+        sigma, target_epsilon = privacy.noise_multiplier, None
+    else:
+        sigma, target_epsilon = (
+            noise_multiplier(
+                target_epsilon=target,
+                target_delta=privacy.target_delta,
+                sample_rate=privacy.sample_rate,
+                steps=steps,
+            ),
+            target,
+        )
+    event = Event(sample_rate=privacy.sample_rate, noise_multiplier=sigma, steps=steps)
+    return sigma, target_epsilon, epsilon_pld([event], privacy.target_delta)

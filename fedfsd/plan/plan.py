@@ -1,0 +1,160 @@
+"""The plan: every number a region needs to train and an auditor needs to check, in one document.
+
+Nothing here is derived from private data: rosters, weights, steps and noise are public constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from math import prod
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from fedfsd import canonical
+from fedfsd.config.experiment import Mode, Options, RegionName
+from fedfsd.config.load import Frozen
+from fedfsd.errors import PlanError
+from fedfsd.privacy.event import Event
+
+FORMAT = 1
+WITNESS = "noise_witness"
+Arrays = Mapping[str, np.ndarray]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ArraySchema(Frozen):
+    """One array of the model, in the order in which it crosses."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
+    dtype: Literal["float32"] = "float32"
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+
+class ModelPlan(Frozen):
+    """The model with its ordered array schema; the noise witness block comes last."""
+
+    name: str
+    options: Options
+    arrays: tuple[ArraySchema, ...]
+    witness_size: Annotated[int, Field(ge=0)]
+    initial_sha256: Sha256
+
+    @property
+    def size(self) -> int:
+        """Number of elements of all arrays, the witness block included."""
+        return sum(array.size for array in self.arrays)
+
+
+class WindowPlan(Frozen):
+    """How windows are cut (seconds)."""
+
+    history_seconds: float
+    future_seconds: float
+    period_seconds: float
+
+
+class OptimizerPlan(Frozen):
+    """Local SGD; its state starts at zero each round. Linear, so that the witness block tells the noise."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+
+
+class RegionPlan(Frozen):
+    """One region's constants. ``max_grad_norm`` is None (no clipping) in mode none only."""
+
+    roster: Annotated[int, Field(ge=1)]
+    identity: Literal["physical", "recording"]
+    sample_rate: Annotated[float, Field(gt=0, le=1)]
+    noise_multiplier: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)] | None
+    local_steps: Annotated[int, Field(ge=1)]
+    windows_per_vehicle: Annotated[int, Field(ge=1)]
+    weight: Annotated[float, Field(gt=0, le=1)]
+    target_delta: Annotated[float, Field(gt=0, lt=1)]
+    target_epsilon: Annotated[float, Field(gt=0)] | None
+    epsilon: Annotated[float, Field(gt=0)] | None
+    """By PLD over the whole plan; None where nothing is promised."""
+
+    @property
+    def divisor(self) -> float:
+        """B = q N, the public divisor of every step."""
+        return self.sample_rate * self.roster
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise on the clipped sum."""
+        return self.noise_multiplier * (self.max_grad_norm or 0.0)
+
+
+class Plan(Frozen):
+    """A whole run. Two sides hold the same plan exactly when ``hash`` agrees."""
+
+    format: Literal[1] = FORMAT
+    name: str
+    mode: Mode
+    unit: Literal["vehicle"] = "vehicle"
+    adjacency: Literal["zero-out"] = "zero-out"
+    num_rounds: Annotated[int, Field(ge=1)]
+    regions: dict[RegionName, RegionPlan]
+    model: ModelPlan
+    window: WindowPlan
+    optimizer: OptimizerPlan
+    seed: int
+    strategy: str
+    strategy_options: Options
+    quorum: float
+
+    @cached_property
+    def hash(self) -> str:
+        """Hex SHA-256 of the canonical document."""
+        return canonical.digest(self.model_dump(mode="json"))
+
+    def region(self, name: str) -> RegionPlan:
+        """The constants of one region, or PlanError."""
+        try:
+            return self.regions[name]
+        except KeyError:
+            raise PlanError(
+                "regions",
+                got=f"a plan without {name}",
+                expected="a plan that names this region",
+                hint="ask the coordinator for a plan that includes it",
+            ) from None
+
+    def event(self, name: str) -> Event:
+        """The privacy event of one region over the whole plan."""
+        mine = self.region(name)
+        return Event(
+            sample_rate=mine.sample_rate,
+            noise_multiplier=mine.noise_multiplier,
+            steps=mine.local_steps * self.num_rounds,
+        )
+
+    def document(self) -> str:
+        """The canonical JSON text that travels."""
+        return canonical.encode(self.model_dump(mode="json")).decode()
+
+
+def read(document: str) -> Plan:
+    """A plan from the text a peer sent. PlanError names the first thing wrong, never its value."""
+    try:
+        return Plan.model_validate_json(document)
+    except ValidationError as error:
+        first: Any = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "plan"
+        raise PlanError(
+            place,
+            got="a value that is not allowed",
+            expected=first["msg"],
+            hint="compare the fedfsd versions of both sides",
+        ) from None

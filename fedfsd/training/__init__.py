@@ -1,0 +1,1 @@
+"""Training inside a region: the private step and what it stands on."""

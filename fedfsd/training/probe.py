@@ -1,0 +1,102 @@
+"""Before the first step: is each vehicle's gradient in a batch its gradient alone?
+
+Clipping bounds one vehicle's influence only if its windows touch no other vehicle's gradient. Opacus's
+module validation looks at layer types; ``x - x.mean(0)`` in a forward passes it. So every model is
+also tried on synthetic vehicles, extreme neighbours included.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+
+from fedfsd.driving.window import WindowSpec
+from fedfsd.errors import ModelError
+from fedfsd.training.local import model_on
+
+_TOLERANCE = 1e-4  # of the gradient's norm; float32 sums in another order stay far below
+_VEHICLES, _WINDOWS = 6, 3
+
+
+def probe(model: nn.Module, spec: WindowSpec) -> None:
+    """Refuse a model that cannot be trained with per-vehicle clipping. ``model`` itself is not touched.
+
+    Raises:
+        ModelError: a layer that opacus refuses, frozen or tied parameters, a buffer that moves in
+            forward, an output of another shape, or a vehicle whose gradient depends on the others.
+    """
+    faults = ModuleValidator.validate(model, strict=False)
+    if faults:
+        raise ModelError(
+            "model",
+            got=str(faults[0]).splitlines()[0],
+            expected="layers with per-sample gradients",
+            hint="replace the layer, for example BatchNorm by LayerNorm",
+        )
+    if not all(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            "model",
+            got="frozen parameters",
+            expected="every parameter trainable",
+            hint="keep constants in buffers",
+        )
+    generator = torch.Generator().manual_seed(0)
+    # As initialised a zero head can hide what happens before it: the second try has random weights.
+    for scramble in (False, True):
+        trial = copy.deepcopy(model)
+        if scramble:
+            with torch.no_grad():
+                for parameter in trial.parameters():
+                    parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        buffers = {name: buffer.clone() for name, buffer in trial.named_buffers()}
+        _compare(trial, *_vehicles(spec, generator))
+        for name, buffer in trial.named_buffers():
+            if not torch.equal(buffer, buffers[name]):
+                raise ModelError(
+                    f"model buffer {name}",
+                    got="a buffer that moves in forward",
+                    expected="buffers that stay",
+                    hint="its values would leave without noise",
+                )
+
+
+def _compare(model: nn.Module, history: Tensor, future: Tensor) -> None:
+    """Each vehicle's gradient in the batch against its gradient alone."""
+    gradient = model_on(model, torch.device("cpu"))
+    paths, scores = model(history.flatten(0, 1))
+    if paths.shape[2:] != future.shape[2:] or paths.shape[:2] != scores.shape:
+        raise ModelError(
+            "model",
+            got=f"paths {tuple(paths.shape)}, scores {tuple(scores.shape)}",
+            expected="paths (B, K, F, 2) and scores (B, K)",
+            hint="see fedfsd/driving/model",
+        )
+    owner = torch.arange(_VEHICLES).repeat_interleave(_WINDOWS)
+    together = gradient.mean_by_vehicle(history.flatten(0, 1), future.flatten(0, 1), owner, _VEHICLES)
+    for vehicle in range(_VEHICLES):
+        alone = gradient.mean_by_vehicle(
+            history[vehicle], future[vehicle], torch.zeros(_WINDOWS, dtype=torch.long), 1
+        )[0]
+        if not torch.isfinite(alone).all():
+            continue  # becomes zero in the step, whatever the batch made of it
+        difference = torch.linalg.vector_norm(together[vehicle] - alone)
+        if not difference <= _TOLERANCE * torch.linalg.vector_norm(alone) + 1e-6:
+            raise ModelError(
+                "model",
+                got="a vehicle's gradient that depends on the other vehicles in its batch",
+                expected="each window computed alone",
+                hint="remove operations across the batch, such as x - x.mean(0)",
+            )
+
+
+def _vehicles(spec: WindowSpec, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random drives (V, K, H, 2) and (V, K, F, 2): two ordinary, then still, fast, huge, not a number."""
+    points = spec.history + spec.future
+    walk = torch.randn(_VEHICLES, _WINDOWS, points, 2, generator=generator).cumsum(2)
+    track = walk + 4 * torch.arange(points)[:, None] * torch.tensor([1.0, 0.0])
+    scale = torch.tensor([1.0, 2.0, 0.0, 10.0, 1e4, torch.nan])
+    track = (track - track[:, :, spec.history - 1 : spec.history]) * scale[:, None, None, None]
+    return track[:, :, : spec.history], track[:, :, spec.history :]

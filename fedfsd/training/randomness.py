@@ -1,0 +1,114 @@
+"""Secret randomness for everything that touches data: AES-256-CTR streams under HKDF keys.
+
+One run key a plan, from the operating system; each use has a key of its own by label, region, plan,
+round, step and the inbound arrays. torch's CPU generator is not used: its streams are told apart by
+32 bits of seed only. Noise is float64.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from fedfsd import canonical
+from fedfsd.errors import NotReadyError
+
+KEY_BYTES = 32
+BLOCK = 16  # bytes of one AES block
+_CHUNK = 1 << 16  # values made at a time, so that noise for a large model needs no second copy of it
+
+
+@dataclass(frozen=True)
+class RoundKey:
+    """The run key bound to one round of one plan on one set of inbound arrays."""
+
+    run_key: bytes
+    region: str
+    plan_hash: str
+    round: int
+    arrays_sha256: str
+
+    def stream(self, label: str, step: int) -> Stream:
+        """The stream for one purpose in one step."""
+        info = {
+            "label": label,
+            "region": self.region,
+            "plan": self.plan_hash,
+            "round": self.round,
+            "step": step,
+            "arrays": self.arrays_sha256,
+        }
+        key = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=canonical.encode(info))
+        return Stream(key.derive(self.run_key))
+
+
+class Stream:
+    """A keyed stream of random bytes that can be read from any block on."""
+
+    def __init__(self, key: bytes) -> None:
+        self._algorithm = algorithms.AES(key)
+
+    def bits(self, count: int, *, block: int = 0) -> np.ndarray:
+        """``count`` uniform 64-bit integers starting at AES block ``block``, (count,) uint64."""
+        encryptor = Cipher(self._algorithm, modes.CTR(block.to_bytes(BLOCK, "big"))).encryptor()
+        return np.frombuffer(encryptor.update(bytes(8 * count)), dtype="<u8")
+
+    def uniform(self, count: int, *, block: int = 0) -> np.ndarray:
+        """``count`` values in [0, 1) with 53 random bits, (count,) float64."""
+        return (self.bits(count, block=block) >> np.uint64(11)) * 2.0**-53
+
+    def normal(self, count: int) -> np.ndarray:
+        """``count`` standard normal values by Box and Muller 1958, (count,) float64."""
+        out = np.empty(count)
+        for start in range(0, count, _CHUNK):
+            pairs = (min(_CHUNK, count - start) + 1) // 2
+            # A value takes 8 bytes, so a chunk of _CHUNK values begins at block start / 2.
+            uniform = self.uniform(2 * pairs, block=start // 2)
+            radius = np.sqrt(-2 * np.log1p(-uniform[:pairs]))  # 1 - u lies in (0, 1]
+            angle = 2 * np.pi * uniform[pairs:]
+            values = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+            out[start : start + _CHUNK] = values[: len(out[start : start + _CHUNK])]
+        return out
+
+
+def run_key(folder: Path, plan_hash: str) -> bytes:
+    """The secret run key of a plan, made on first use from the operating system's entropy (mode 0600)."""
+    path = folder / f"{plan_hash}.key"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        # A link appears whole or not at all: a crash must never leave a short, guessable key.
+        descriptor, part = tempfile.mkstemp(dir=folder)  # mode 0600
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(os.urandom(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(part, path)
+        os.unlink(part)
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise NotReadyError(
+            path.name,
+            got=f"{len(key)} bytes",
+            expected=f"{KEY_BYTES} bytes",
+            hint="this plan cannot be continued: start a new run",
+        )
+    return key
+
+
+def destroy_run_key(folder: Path, plan_hash: str) -> None:
+    """Delete the run key once the plan is settled: whoever held it could take the noise off again."""
+    (folder / f"{plan_hash}.key").unlink(missing_ok=True)
+
+
+def known_key(plan_hash: str, noise_key: str | None) -> bytes:
+    """The key of a rehearsal: ``noise_key`` (hex) or one anybody can derive from the plan."""
+    return bytes.fromhex(noise_key or canonical.digest({"rehearsal": plan_hash}))
