@@ -90,6 +90,8 @@ class Server(Frozen):
     options: Options = Field(default_factory=dict)
     quorum: Fraction = 0.5
     """The share of regions whose good updates make a round count."""
+    average_last: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The released model is the mean over this share of the rounds, the last ones; 0: the last alone."""
     round_timeout_seconds: Positive = 600.0
     max_weight: Fraction = 0.5
     """No region's declared weight exceeds this share (where the number of regions allows)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 
@@ -58,6 +58,14 @@ class Gate:
 def judge(arrays: Arrays, plan: Plan, region: str) -> None:
     """Refuse an update that is not the plan's model, not finite, or whose witness noise is off scale."""
     gate_arrays.check(arrays, plan.model.arrays)
+    norm = sqrt(sum(float(np.vdot(array, array)) for array in arrays.values()))
+    if norm > (limit := max_update_norm(plan, region)):
+        raise RefusedError(
+            "update",
+            got=f"a norm of {norm:.3g}",
+            expected=f"at most {limit:.3g}",
+            hint="stop this region: its training does not clip as planned",
+        )
     expected = witness_std(plan, region)
     if WITNESS not in arrays or expected == 0:
         return
@@ -74,11 +82,29 @@ def judge(arrays: Arrays, plan: Plan, region: str) -> None:
 
 
 def witness_std(plan: Plan, region: str) -> float:
-    """Standard deviation that one released witness entry has after a round of momentum SGD.
+    """Standard deviation of every entry of a round's update that no gradient touches."""
+    mine = plan.region(region)
+    return float(np.linalg.norm(_gains(plan, region))) * mine.noise_std / mine.divisor
 
-    The noise of step t moves the parameters by lr * (1 - m^(n-t)) / (1 - m) until the round's end.
+
+def max_update_norm(plan: Plan, region: str) -> float:
+    """No update of a region that clips and adds the planned noise is longer, but by chance exp(-18).
+
+    At most N clipped gradients a step, and noise of the model's size on top.
     """
-    mine, momentum = plan.region(region), plan.optimizer.momentum
-    left = np.arange(mine.local_steps, 0, -1)
-    gain = (1 - momentum**left) / (1 - momentum)
-    return float(plan.optimizer.learning_rate * mine.noise_std / mine.divisor * np.sqrt(np.sum(gain**2)))
+    mine = plan.region(region)
+    if mine.max_grad_norm is None:
+        return inf
+    signal = float(np.sum(_gains(plan, region))) * mine.roster * mine.max_grad_norm / mine.divisor
+    # Correct rounding in float32 stays far inside the last factor.
+    return (signal + witness_std(plan, region) * (sqrt(plan.model.size) + WITNESS_Z)) * (1 + 1e-4)
+
+
+def _gains(plan: Plan, region: str) -> np.ndarray:
+    """How far each step's mean gradient moves the parameters by the round's end, (local_steps,).
+
+    With momentum m the gradient of step t counts lr * (1 - m^(n-t)) / (1 - m).
+    """
+    momentum = plan.optimizer.momentum
+    left = np.arange(plan.region(region).local_steps, 0, -1)
+    return plan.optimizer.learning_rate * (1 - momentum**left) / (1 - momentum)

@@ -16,7 +16,7 @@ from fedfsd.privacy.accountant import epsilon_pld
 class Policy(Frozen):
     """Floors and caps. The defaults are wide enough for the shipped experiments and refuse nonsense."""
 
-    modes: tuple[Mode, ...] = ("private", "rehearsal")
+    modes: tuple[Mode, ...] = ("private",)
     min_noise_multiplier: Annotated[float, Field(gt=0)] = 0.5
     max_epsilon: Annotated[float, Field(gt=0)] = 10.0
     max_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-3

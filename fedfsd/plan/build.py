@@ -76,6 +76,7 @@ def build(experiment: Experiment, rosters: Mapping[str, Roster], model: ModelPla
         strategy=experiment.server.strategy,
         strategy_options=experiment.server.options,
         quorum=experiment.server.quorum,
+        average_last=experiment.server.average_last,
     )
 
 

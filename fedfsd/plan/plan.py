@@ -113,6 +113,8 @@ class Plan(Frozen):
     strategy: str
     strategy_options: Options
     quorum: float
+    average_last: float
+    """The share of the rounds, at the end, over which the released model is averaged."""
 
     @cached_property
     def hash(self) -> str:

@@ -5,6 +5,7 @@ Shapes: V vehicles in a micro-batch, M their windows, P model parameters.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 
 from fedfsd.driving.loss import window_loss
 from fedfsd.training.vehicle import VehicleData
+
+# Opacus hooks every layer; that the model's input needs no gradient is as it should be.
+warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
 
 _MEMORY = 256 * 2**20  # bytes of per-window gradients at a time
 

@@ -66,7 +66,8 @@ def probe(model: nn.Module, spec: WindowSpec) -> None:
 def _compare(model: nn.Module, history: Tensor, future: Tensor) -> None:
     """Each vehicle's gradient in the batch against its gradient alone."""
     gradient = model_on(model, torch.device("cpu"))
-    paths, scores = model(history.flatten(0, 1))
+    with torch.no_grad():
+        paths, scores = model(history.flatten(0, 1))
     if paths.shape[2:] != future.shape[2:] or paths.shape[:2] != scores.shape:
         raise ModelError(
             "model",

@@ -1,0 +1,1 @@
+"""Coordinator and regions as Flower apps: the strategy, the client and the in-process grid."""

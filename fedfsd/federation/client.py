@@ -1,0 +1,77 @@
+"""The ClientApp: a Flower message in, one round of the region, a message out. No client text crosses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedfsd.errors import BudgetError, FedfsdError, PlanError, RefusedError
+from fedfsd.federation.region import Region, RegionConfig, open_region, run_round
+from fedfsd.gate import arrays as gate_arrays
+from fedfsd.plan import plan as plans
+
+# The only things a region ever says about a failure.
+REFUSED, BUDGET, PLAN, UNAVAILABLE = 1001, 1002, 1003, 1000
+CODES = {REFUSED: "refused", BUDGET: "budget", PLAN: "plan", UNAVAILABLE: "region_unavailable"}
+
+_LOG = logging.getLogger("fedfsd.region")
+
+
+def client_app(configure: Callable[[Context], RegionConfig]) -> ClientApp:
+    """The app of a region; ``configure`` turns the node's context into the operator's configuration."""
+    app = ClientApp()
+    regions: dict[RegionConfig, Region] = {}
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        """Run one round; whatever fails leaves as one code."""
+        try:
+            config = configure(context)
+            if config not in regions:
+                regions[config] = open_region(config)
+            return Message(_round(regions[config], message.content), reply_to=message)
+        except Exception as error:  # the reply is a code, so nothing of the data can leave in a text
+            code = _code(error)
+            if code == UNAVAILABLE:
+                _LOG.exception("the round failed inside the region")
+            else:
+                _LOG.error("%s", error)
+            return Message(Error(code, CODES[code]), reply_to=message)
+
+    @app.query("region")
+    def query(message: Message, context: Context) -> Message:
+        """Which region this node is."""
+        return Message(
+            RecordDict({"region": ConfigRecord({"name": configure(context).name})}), reply_to=message
+        )
+
+    return app
+
+
+def _round(region: Region, content: RecordDict) -> RecordDict:
+    request, record = content.config_records.get("config"), content.array_records.get("arrays")
+    if request is None or record is None or set(request) != {"plan", "round"}:
+        raise RefusedError("message", got="other keys", expected="arrays, plan and round, nothing else")
+    plan, round = plans.read(str(request["plan"])), request["round"]
+    if type(round) is not int:
+        raise RefusedError("round", got=type(round).__name__, expected="a whole number")
+    arrays = {name: array.numpy() for name, array in record.items()}
+    released = run_round(region, arrays, plan, round)
+    update = gate_arrays.from_bytes(released.content, plan.model.arrays)
+    return RecordDict(
+        {
+            "arrays": ArrayRecord({name: Array(array) for name, array in update.items()}),
+            # Flower's strategies want a weight here; the coordinator fills in the declared one.
+            "metrics": MetricRecord({}),
+            "release": ConfigRecord({"entry": released.entry, "sha256": released.sha256}),
+        }
+    )
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, FedfsdError):
+        return {RefusedError: REFUSED, BudgetError: BUDGET, PlanError: PLAN}.get(type(error), UNAVAILABLE)
+    return UNAVAILABLE

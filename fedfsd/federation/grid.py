@@ -1,0 +1,180 @@
+"""A Flower grid on one machine: worker processes of one torch thread each, messages over pipes.
+
+A task goes to a free worker that has served its node before, else to any free one. A worker that
+dies or is still busy when its message is given up is replaced; only its own task is lost.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fedfsd.federation.exchange import exchange
+from fedfsd.flower import private
+
+RUN_ID = 1
+_LOST = Error(1, "worker lost")
+Config = Mapping[str, str | int | float | bool]
+
+
+@dataclass
+class _Worker:
+    process: multiprocessing.process.BaseProcess
+    pipe: Connection
+    task: Message | None = None
+    served: set[int] = field(default_factory=set)
+
+
+class ProcessGrid(Grid):
+    """Runs the ClientApp that ``app`` names ("package.module:attribute") for every node of ``nodes``."""
+
+    def __init__(self, app: str, nodes: Mapping[int, Config], *, workers: int | None = None) -> None:
+        private.become(RUN_ID)
+        private.quiet()
+        self._app, self._nodes = app, dict(nodes)
+        self._run = private.empty_run(RUN_ID)
+        self._queue: deque[Message] = deque()
+        self._replies: dict[str, Message] = {}
+        # A fork server imports torch once, before any thread runs; workers fork off it in milliseconds.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([app.partition(":")[0], "fedfsd.federation.grid"])
+        count = workers or min(len(self._nodes), os.cpu_count() or 1)
+        self._workers = [self._spawn() for _ in range(count)]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Queue messages and return their ids."""
+        ids = []
+        for message in messages:
+            ids.append(private.number(message))
+            self._queue.append(message)
+        self._dispatch()
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that have come for ``message_ids``; waits a moment where there are none."""
+        ids = set(message_ids)
+        self._collect(timeout=0 if ids & set(self._replies) else 0.05)
+        return [self._replies.pop(one) for one in sorted(ids & set(self._replies))]
+
+    def abandon(self) -> None:
+        """Give up every message without a reply: queued ones are dropped, busy workers replaced."""
+        self._queue.clear()
+        for worker in self._workers:
+            if worker.task is not None:
+                self._replace(worker)
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._workers:
+            worker.pipe.close()  # an idle worker ends when its pipe does
+            if worker.task is not None:
+                worker.process.kill()
+        for worker in self._workers:
+            worker.process.join(timeout=5)
+            worker.process.kill()
+            worker.process.join()
+        self._workers.clear()
+
+    def __enter__(self) -> ProcessGrid:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def set_run(self, run: Run) -> None:
+        """Part of Flower's interface; a grid in one process has one run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The one run."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """An instruction message, as Flower's interface wants it."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """The nodes of this grid."""
+        return list(self._nodes)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Push and wait, for strategies that run themselves."""
+        return exchange(self, messages, timeout=float("inf") if timeout is None else timeout)
+
+    def _dispatch(self) -> None:
+        for worker in self._workers:
+            if worker.task is None and self._queue:
+                known = (message for message in self._queue if message.metadata.dst_node_id in worker.served)
+                task = next(known, self._queue[0])
+                self._queue.remove(task)
+                worker.task = task
+                worker.served.add(task.metadata.dst_node_id)
+                worker.pipe.send(task)
+
+    def _collect(self, *, timeout: float) -> None:
+        busy = {worker.pipe: worker for worker in self._workers if worker.task is not None}
+        for pipe in wait(list(busy), timeout=timeout):
+            worker = busy[pipe]
+            task = worker.task
+            try:
+                reply = pipe.recv()
+                worker.task = None
+            except (EOFError, OSError):
+                self._replace(worker)
+                reply = Message(_LOST, reply_to=task)
+            self._replies[task.metadata.message_id] = reply
+        self._dispatch()
+
+    def _replace(self, worker: _Worker) -> None:
+        worker.process.kill()
+        worker.process.join()
+        worker.pipe.close()
+        self._workers[self._workers.index(worker)] = self._spawn()
+
+    def _spawn(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, self._app, self._nodes), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+
+def _work(pipe: Connection, app: str, nodes: Mapping[int, Config]) -> None:
+    """A worker: serve messages until the pipe closes."""
+    import torch
+
+    torch.set_num_threads(1)
+    private.quiet()
+    module, _, attribute = app.partition(":")
+    client = getattr(importlib.import_module(module), attribute)
+    contexts = {
+        node: Context(
+            run_id=RUN_ID, node_id=node, node_config=dict(config), state=RecordDict(), run_config={}
+        )
+        for node, config in nodes.items()
+    }
+    while True:
+        try:
+            message = pipe.recv()
+        except EOFError:
+            return
+        node = message.metadata.dst_node_id
+        private.become(RUN_ID, node)
+        pipe.send(client(message, contexts[node]))

@@ -1,0 +1,119 @@
+"""A region: its data, its gate, its secrets, and the one walk of a round through them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fedfsd.config.load import load
+from fedfsd.driving import source, table, window
+from fedfsd.driving.model import registry
+from fedfsd.errors import RefusedError
+from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate.gate import Gate
+from fedfsd.gate.policy import Policy
+from fedfsd.ledger.record import Record, Released
+from fedfsd.plan.plan import Arrays, Plan
+from fedfsd.training import local, randomness
+from fedfsd.training.device import resolve
+from fedfsd.training.gradient import VehicleGradient
+from fedfsd.training.probe import probe
+from fedfsd.training.vehicle import VehicleData, place
+
+
+@dataclass(frozen=True)
+class RegionConfig:
+    """What a region's operator decides; nothing of it crosses."""
+
+    name: str
+    data_path: str
+    folder: str
+    """Record, outbox and run keys."""
+    device: str = "auto"
+    policy: str = ""
+    """A policy file; empty: the default policy."""
+    noise_key: str = ""
+    """For rehearsals only, in hex."""
+    simulated: bool = False
+    """A simulation may also rehearse, or train without privacy; a real node takes private plans only."""
+
+
+@dataclass
+class Region:
+    """One region of a running federation; data and models stay loaded between rounds."""
+
+    config: RegionConfig
+    gate: Gate
+    _runs: dict[str, tuple[VehicleGradient, VehicleData]] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> Path:
+        """The folder of run keys."""
+        return Path(self.config.folder) / "keys"
+
+    def prepared(self, plan: Plan) -> tuple[VehicleGradient, VehicleData]:
+        """The plan's model, probed, and this region's windows on its device; kept for one plan."""
+        if plan.hash not in self._runs:
+            self._runs.clear()
+            spec = window.WindowSpec(
+                history_seconds=plan.window.history_seconds,
+                future_seconds=plan.window.future_seconds,
+                period_seconds=plan.window.period_seconds,
+            )
+            tables = table.in_region(source.tables(self.config.data_path), self.config.name)
+            if plan.mode == "rehearsal" and any(part.origin == "recorded" for part in tables):
+                raise RefusedError(
+                    "mode",
+                    got="rehearsal on recorded data",
+                    expected="private",
+                    hint='rehearse on a table whose origin is "synthetic" or "published"',
+                )
+            windows = window.cut(tables, spec, test=False)
+            device = resolve(self.config.device)
+            model = registry.build(plan.model.name, plan.model.options, spec, seed=plan.seed)
+            probe(model, spec)
+            data = place(windows, spec, roster=plan.region(self.config.name).roster, device=device)
+            self._runs[plan.hash] = local.model_on(model, device), data
+        return self._runs[plan.hash]
+
+
+def open_region(config: RegionConfig) -> Region:
+    """The region described by ``config``, with its record and policy."""
+    policy = load(Policy, config.policy) if config.policy else Policy()
+    if config.simulated:
+        policy = policy.model_copy(update={"modes": ("private", "rehearsal", "none")})
+    return Region(config, Gate(config.name, Record(Path(config.folder)), policy))
+
+
+def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
+    """Admit, book, train, release: the whole of what a region does for a coordinator.
+
+    Raises:
+        RefusedError: plan, round or arrays the region does not accept, or an update it will not send.
+        BudgetError: the round is booked on other arrays.
+    """
+    region.gate.admit(plan, round, arrays)
+    arrays_sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
+    booked = region.gate.reserve(plan.hash, round, arrays_sha256)
+    earlier = region.gate.record.released(booked)
+    if earlier is not None:
+        return earlier
+    update = _train(region, arrays, plan, round, arrays_sha256)
+    released = region.gate.release(update, booked, plan)
+    if round == plan.num_rounds:
+        randomness.destroy_run_key(region.keys, plan.hash)
+    return released
+
+
+def _train(
+    region: Region, arrays: Arrays, plan: Plan, round: int, arrays_sha256: str
+) -> dict[str, np.ndarray]:
+    gradient, data = region.prepared(plan)
+    if plan.mode == "private":
+        secret = randomness.run_key(region.keys, plan.hash)
+    else:
+        secret = randomness.known_key(plan.hash, region.config.noise_key or None)
+    key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
+    return local.train(gradient, data, arrays, plan, key)

@@ -1,0 +1,54 @@
+"""What the coordinator accepts from a region: the planned arrays, judged like at the region's own gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Message
+
+from fedfsd import canonical
+from fedfsd.errors import RefusedError
+from fedfsd.federation.client import CODES
+from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate.gate import judge
+from fedfsd.plan.plan import Plan
+
+TIMEOUT = "timeout"
+LOST = "lost"
+"""Codes of the coordinator's own besides those a region may send."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one region did in one round: ``code`` is "released", or why there is no update."""
+
+    code: str
+    sha256: str | None = None
+    bytes: int = 0
+
+
+def read(message: Message, plan: Plan, region: str) -> tuple[Outcome, dict[str, np.ndarray] | None]:
+    """The update of a reply, or the code under which the region is skipped this round."""
+    if message.has_error():
+        return Outcome(CODES.get(message.error.code, LOST)), None
+    try:
+        record, release = (
+            message.content.array_records.get("arrays"),
+            message.content.config_records.get("release"),
+        )
+        if record is None or release is None:
+            raise RefusedError("reply", got="other records", expected="arrays and release")
+        arrays = {name: array.numpy() for name, array in record.items()}
+        judge(arrays, plan, region)
+        content = gate_arrays.to_bytes(arrays, plan.model.arrays)
+        sha256 = canonical.sha256(content)
+        if release.get("sha256") != sha256:
+            raise RefusedError(
+                "reply", got="another hash than the arrays have", expected="the hash of the release"
+            )
+    except RefusedError:
+        return Outcome("bad_reply"), None
+    except (ValueError, TypeError, KeyError):  # arrays that cannot even be decoded
+        return Outcome("bad_reply"), None
+    return Outcome("released", sha256, len(content)), arrays

@@ -1,0 +1,1 @@
+"""Run a federation here: prepare, train, evaluate, report."""

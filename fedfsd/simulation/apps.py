@@ -1,0 +1,52 @@
+"""The two sides of a simulated federation as Flower apps.
+
+Workers of the in-process grid and of Ray find ``client`` here by name; ``flwr run . local`` comes in
+through server/app.py and clients/app.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid
+
+from fedfsd.config.experiment import Experiment
+from fedfsd.config.load import load
+from fedfsd.driving import source
+from fedfsd.federation.client import client_app
+from fedfsd.federation.region import RegionConfig
+from fedfsd.simulation.prepare import regions_of
+from fedfsd.simulation.run import node_config, run_on
+
+
+def serve(grid: Grid, context: Context) -> None:
+    """Run the experiment of the run configuration on a grid that Flower made."""
+    run_on(grid, _experiment(context), output=_folder(context))
+
+
+def config_of(context: Context) -> RegionConfig:
+    """Which region a simulated node is, and its settings.
+
+    Our own grids write them into ``node_config``; Flower's simulation engine numbers its nodes, and the
+    regions of the experiment are taken in that order.
+    """
+    if "name" in context.node_config:
+        return RegionConfig(**context.node_config, simulated=True)
+    experiment = _experiment(context)
+    name = regions_of(experiment, source.tables(experiment.data.path))[
+        int(context.node_config["partition-id"])
+    ]
+    return RegionConfig(**node_config(experiment, _folder(context), name), simulated=True)
+
+
+client = client_app(config_of)
+
+
+def _experiment(context: Context) -> Experiment:
+    return load(Experiment, str(context.run_config["experiment"]))
+
+
+def _folder(context: Context) -> Path:
+    """A folder for this run, the same for its server and its nodes."""
+    return Path(str(context.run_config["folder"])).expanduser() / f"run-{context.run_id}"

@@ -1,0 +1,164 @@
+"""The run folder: every file a run leaves, written whole or not at all.
+
+| file | what |
+|---|---|
+| experiment.json | the resolved experiment |
+| plan.json | the plan, canonical |
+| rounds.jsonl | a line a round; round 0 is the public start |
+| checkpoint.safetensors | state after the last finished round, for --resume |
+| model.safetensors | the trained model, without the noise witness block |
+| metrics.json | figures per region and pooled; its presence marks the run complete |
+| examples.npz | a few test windows with forecasts |
+| figures/, report.html | pictures and the page |
+| regions/R/ | what region R keeps: record, outbox, run key |
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedfsd.config.experiment import Experiment
+from fedfsd.errors import NotReadyError
+from fedfsd.plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Paths of one run."""
+
+    path: Path
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run reached its end."""
+        return (self.path / "metrics.json").exists()
+
+    @property
+    def checkpoint(self) -> Path:
+        """State after the last finished round."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def model(self) -> Path:
+        """The trained model."""
+        return self.path / "model.safetensors"
+
+    def region(self, name: str) -> Path:
+        """What one region keeps to itself."""
+        return self.path / "regions" / name
+
+    def write(self, name: str, document: Any) -> None:
+        """Write a JSON document; numbers that are not finite become null."""
+        self.write_text(name, json.dumps(finite(document), indent=1, allow_nan=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file, whole."""
+        part = self.path / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(self.path / name)
+
+    def read(self, name: str) -> Any:
+        """Read a JSON document. NotReadyError where the run has none."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise NotReadyError(
+                str(self.path / name),
+                got="nothing readable",
+                expected="a file of a run folder",
+                hint="point at a folder that fedfsd simulate wrote",
+            ) from None
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The lines of rounds.jsonl; a line that a crash left unfinished is dropped."""
+        path = self.path / "rounds.jsonl"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def append_round(self, line: dict[str, Any]) -> None:
+        """Add one line to rounds.jsonl."""
+        with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite(line), allow_nan=False) + "\n")
+
+    def keep_rounds(self, last: int) -> None:
+        """Drop the lines after round ``last``: a resumed run writes them again."""
+        kept = [line for line in self.rounds() if line["round"] <= last]
+        self.write_text("rounds.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def create(path: Path, experiment: Experiment, plan: Plan) -> Folder:
+    """Make a new run folder. NotReadyError where something is there already."""
+    if path.exists() and any(path.iterdir()):
+        raise NotReadyError(
+            str(path),
+            got="a folder that is not empty",
+            expected="a new folder",
+            hint="choose another -o, or continue an interrupted run with --resume",
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    folder = Folder(path)
+    folder.write("experiment.json", experiment.model_dump(mode="json"))
+    folder.write_text("plan.json", plan.document())
+    return folder
+
+
+def reopen(path: Path, experiment: Experiment, plan: Plan) -> Folder:
+    """An interrupted run of the same experiment and plan.
+
+    Raises:
+        NotReadyError: no such run, another experiment or plan, or a run that is complete.
+    """
+    folder = Folder(path)
+    same = folder.read("experiment.json") == experiment.model_dump(mode="json")
+    if not same or (path / "plan.json").read_text(encoding="utf-8") != plan.document():
+        raise NotReadyError(
+            str(path),
+            got="a run of another experiment",
+            expected="the same experiment, data and versions",
+            hint="give the same file and --set, or choose another -o",
+        )
+    if folder.complete:
+        raise NotReadyError(
+            str(path), got="a complete run", expected="an interrupted one", hint="see its report.html"
+        )
+    return folder
+
+
+def free(parent: Path, name: str) -> Path:
+    """``parent/name``, or the first of name-2, name-3, ... that is not taken."""
+    path, number = parent / name, 2
+    while path.exists():
+        path, number = parent / f"{name}-{number}", number + 1
+    return path
+
+
+def newest(parent: Path, name: str) -> Path:
+    """The interrupted run of that name started last. NotReadyError where there is none."""
+    found = [
+        path
+        for path in parent.glob(f"{name}*")
+        if (path / "plan.json").exists() and not Folder(path).complete
+    ]
+    if not found:
+        raise NotReadyError(
+            str(parent / name),
+            got="no interrupted run",
+            expected="one to resume",
+            hint="name its folder with -o",
+        )
+    return max(found, key=lambda path: (path / "plan.json").stat().st_mtime)
+
+
+def finite(document: Any) -> Any:
+    """``document`` with NaN and infinities as None: JSON has no words for them."""
+    if isinstance(document, float):
+        return document if math.isfinite(document) else None
+    if isinstance(document, dict):
+        return {key: finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [finite(value) for value in document]
+    return document

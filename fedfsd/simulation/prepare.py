@@ -1,0 +1,134 @@
+"""From an experiment to all that a run starts from: test windows, initial arrays and the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedfsd.config.experiment import Experiment
+from fedfsd.driving import source, table, window
+from fedfsd.driving.model import registry
+from fedfsd.driving.table import Table
+from fedfsd.driving.window import Windows, WindowSpec
+from fedfsd.errors import ConfigError, DataError
+from fedfsd.gate import arrays as gate_arrays
+from fedfsd.plan.build import Roster, build
+from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan
+from fedfsd.training.pretraining import pretrain
+from fedfsd.training.probe import probe
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One run before its first round."""
+
+    experiment: Experiment
+    plan: Plan
+    spec: WindowSpec
+    initial: dict[str, np.ndarray]
+    test: dict[str, Windows]
+    rosters: dict[str, Roster]
+    licences: dict[str, str]
+    origins: dict[str, list[str]]
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Read the data, build and pre-train the model, calibrate the noise.
+
+    Raises:
+        FedfsdError: whatever is wrong with experiment, data or model, before anything is written.
+    """
+    data = experiment.data
+    spec = WindowSpec(data.history_seconds, data.future_seconds, data.period_seconds)
+    tables = source.tables(data.path)
+    names = regions_of(experiment, tables)
+    mine = {name: table.in_region(tables, name) for name in names}
+    rosters = {name: _roster(experiment, name, mine[name]) for name in names}
+    model = registry.build(experiment.model.name, experiment.model.options, spec, seed=experiment.seed)
+    probe(model, spec)
+    chosen = experiment.pretraining
+    if chosen.path != "none" and chosen.steps:
+        pretrain(
+            model,
+            source.tables(chosen.path),
+            spec,
+            steps=chosen.steps,
+            batch_size=chosen.batch_size,
+            learning_rate=chosen.learning_rate,
+            jitter_m=chosen.jitter_m,
+            seed=experiment.seed,
+        )
+    initial = arrays_of(model, witness_size=experiment.model.witness_size)
+    schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
+    model_plan = ModelPlan(
+        name=experiment.model.name,
+        options=experiment.model.options,
+        arrays=schema,
+        witness_size=experiment.model.witness_size,
+        initial_sha256=gate_arrays.sha256(initial, schema),
+    )
+    return Prepared(
+        experiment=experiment,
+        plan=build(experiment, rosters, model_plan),
+        spec=spec,
+        initial=initial,
+        test={name: window.cut(mine[name], spec, test=True) for name in names},
+        rosters=rosters,
+        licences={name: "; ".join(sorted({part.licence for part in mine[name]})) for name in names},
+        origins={name: sorted({part.origin for part in mine[name]}) for name in names},
+    )
+
+
+def arrays_of(model: nn.Module, *, witness_size: int) -> dict[str, np.ndarray]:
+    """The model's parameters by name, float32, with the noise witness block last."""
+    arrays = {
+        name: value.detach().cpu().numpy().astype(np.float32) for name, value in model.named_parameters()
+    }
+    if witness_size:
+        arrays[WITNESS] = np.zeros(witness_size, np.float32)
+    return arrays
+
+
+def model_with(plan: Plan, spec: WindowSpec, arrays: Arrays) -> nn.Module:
+    """The plan's model with ``arrays``, for use; the witness block is dropped."""
+    model = registry.build(plan.model.name, plan.model.options, spec, seed=plan.seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(arrays[name]))
+    return model.eval()
+
+
+def regions_of(experiment: Experiment, tables: tuple[Table, ...]) -> list[str]:
+    """The regions that take part, sorted. ConfigError for a named region without data."""
+    present = {name for part in tables for name in part.regions}
+    absent = sorted(set(experiment.regions) - present)
+    if absent:
+        raise ConfigError(
+            f"regions.{absent[0]}",
+            got="a region without data",
+            expected=f"one of {', '.join(sorted(present)) or 'the regions of the data'}",
+            hint="check data.path and the region's name",
+        )
+    return sorted(experiment.regions or present)
+
+
+def _roster(experiment: Experiment, name: str, tables: tuple[Table, ...]) -> Roster:
+    keys = {key for part in tables for key in np.unique(part.text("vehicle")[~part.test])}
+    if not keys:
+        raise DataError(
+            f"region {name}", got="no training vehicle", expected="at least one", hint="check the test column"
+        )
+    written = experiment.regions.get(name)
+    size = written.roster if written else None
+    if size is not None and size < len(keys):
+        raise ConfigError(
+            f"regions.{name}.roster",
+            got=size,
+            expected="at least the number of training vehicle keys in the data",
+            hint="count every key, also those without a usable window",
+        )
+    physical = all(part.identity == "physical" for part in tables)
+    return Roster(size or len(keys), "physical" if physical else "recording", counted=size is None)

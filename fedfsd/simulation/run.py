@@ -1,0 +1,145 @@
+"""``simulate``: an experiment in, a run folder with model, metrics and report out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from flwr.serverapp import Grid
+from torch import nn
+
+from fedfsd.config.experiment import Experiment
+from fedfsd.config.load import load
+from fedfsd.errors import UsageError
+from fedfsd.federation.grid import ProcessGrid
+from fedfsd.federation.strategy import PlannedStrategy
+from fedfsd.flower import strategy as strategies
+from fedfsd.plan.plan import Arrays
+from fedfsd.simulation import folder
+from fedfsd.simulation.folder import Folder
+from fedfsd.simulation.prepare import prepare
+from fedfsd.simulation.report import write_report
+from fedfsd.simulation.trail import Progress, Trail, load_model
+
+# The app that worker processes load by name.
+CLIENT = "fedfsd.simulation.apps:client"
+NodeConfig = dict[str, str]
+Engine = Literal["local", "ray"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run; everything is read from its folder."""
+
+    path: Path
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The figures, as in metrics.json."""
+        return Folder(self.path).read("metrics.json")
+
+    @property
+    def report(self) -> Path:
+        """The page to read."""
+        return self.path / "report.html"
+
+    def model(self) -> nn.Module:
+        """The trained model: history (B, H, 2) -> paths (B, K, F, 2), scores (B, K), all in m."""
+        return load_model(Folder(self.path))
+
+
+def simulate(
+    experiment: str | Path | Mapping[str, Any],
+    *,
+    overrides: Iterable[str] = (),
+    engine: Engine = "local",
+    output: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Run:
+    """Run ``experiment`` (a TOML file or a mapping) here and return its Run.
+
+    Args:
+        overrides: ``key=value`` with dotted keys, as for ``--set``.
+        output: the run folder; by default a new one under ``runs/``.
+        resume: continue the interrupted run in ``output``.
+
+    Raises:
+        FedfsdError: bad input, or too few regions; an interrupted run can be resumed.
+    """
+    loaded = load(Experiment, experiment, overrides=overrides)
+    return run(loaded, engine=engine, output=output, resume=resume, progress=progress)
+
+
+def run(
+    experiment: Experiment,
+    *,
+    engine: Engine,
+    output: str | Path | None,
+    resume: bool,
+    progress: Callable[[Progress], None],
+) -> Run:
+    """``simulate`` for an experiment that is loaded already."""
+    if experiment.sweep:
+        raise UsageError(
+            "sweep", got="a [sweep] table", expected="one run", hint="use fedfsd.simulation.sweep.sweep"
+        )
+    if output is None:
+        output = (folder.newest if resume else folder.free)(Path("runs"), experiment.name)
+
+    def on(nodes: list[NodeConfig], work: Callable[[Grid], Arrays]) -> Arrays:
+        if engine == "ray":
+            from fedfsd.flower import ray
+
+            return ray.run(CLIENT, nodes, work)
+        with ProcessGrid(CLIENT, dict(enumerate(nodes, start=2))) as grid:
+            return work(grid)
+
+    return _run(experiment, Path(output), on, resume=resume, progress=progress)
+
+
+def run_on(grid: Grid, experiment: Experiment, *, output: Path) -> Run:
+    """Run ``experiment`` on a grid whose nodes are regions already, as ``flwr run`` makes it."""
+    return _run(experiment, output, lambda _, work: work(grid), resume=False, progress=lambda _: None)
+
+
+def node_config(experiment: Experiment, output: Path, name: str) -> NodeConfig:
+    """What a simulated region knows about itself; see ``RegionConfig``."""
+    region = experiment.regions.get(name)
+    return {
+        "name": name,
+        "data_path": experiment.data.path,
+        "folder": str(Folder(output.resolve()).region(name)),
+        "device": (region and region.device) or experiment.training.device,
+        "policy": (region and region.policy) or "",
+        "noise_key": experiment.privacy.noise_key or "",
+    }
+
+
+def _run(
+    experiment: Experiment,
+    output: Path,
+    on: Callable[[list[NodeConfig], Callable[[Grid], Arrays]], Arrays],
+    *,
+    resume: bool,
+    progress: Callable[[Progress], None],
+) -> Run:
+    started = time.monotonic()
+    torch.set_num_threads(1)  # several regions at a time use the cores better than one with many threads
+    inner = strategies.resolve(experiment.server.strategy, experiment.server.options)
+    prepared = prepare(experiment)
+    where = (folder.reopen if resume else folder.create)(output, experiment, prepared.plan)
+    strategy = PlannedStrategy(
+        inner, prepared.plan, round_timeout_seconds=experiment.server.round_timeout_seconds
+    )
+    trail = Trail(where, prepared, strategy, progress)
+    first, arrays = trail.begin(resume=resume)
+    nodes = [node_config(experiment, output, name) for name in prepared.plan.regions]
+    final = on(nodes, lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round))
+    trail.finish(final, seconds=time.monotonic() - started)
+    write_report(where.path)
+    return Run(where.path)

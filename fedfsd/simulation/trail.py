@@ -1,0 +1,228 @@
+"""What a run leaves behind as it goes: rounds, checkpoints, progress, and at the end model and metrics."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fedfsd.driving import metric
+from fedfsd.driving.window import WindowSpec
+from fedfsd.federation import checkpoint
+from fedfsd.federation.strategy import PlannedStrategy, Round
+from fedfsd.plan import plan as plans
+from fedfsd.plan.plan import WITNESS, Arrays, Plan
+from fedfsd.privacy import accountant
+from fedfsd.privacy.event import Event
+from fedfsd.simulation import evaluate
+from fedfsd.simulation.evaluate import TestSet
+from fedfsd.simulation.folder import Folder
+from fedfsd.simulation.prepare import Prepared, model_with
+
+_CURVE_POINTS = 10
+_PACKAGES = ("fedfsd", "torch", "flwr", "opacus", "dp-accounting", "prv-accountant", "numpy")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher sees after each round. ``epsilon`` is what the rounds so far have spent, at most."""
+
+    round: int
+    num_rounds: int
+    fde_m: Mapping[str, float]
+    epsilon: Mapping[str, float | None]
+    outcomes: Mapping[str, str]
+    seconds_left: float
+
+
+class Trail:
+    """Writes one run's folder; ``begin``, then ``on_round`` for each round, then ``finish``."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        prepared: Prepared,
+        strategy: PlannedStrategy,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self.folder, self.prepared, self.strategy, self.progress = folder, prepared, strategy, progress
+        self.plan = prepared.plan
+        self.tests = {name: TestSet.of(windows, prepared.spec) for name, windows in prepared.test.items()}
+        self.model = model_with(self.plan, prepared.spec, prepared.initial)
+        self.spent = {name: epsilon_by_round(self.plan, name) for name in self.plan.regions}
+        self._seconds = 0.0
+        self._first = 1
+
+    def begin(self, *, resume: bool) -> tuple[int, dict[str, np.ndarray]]:
+        """The first round to run and the arrays it starts from."""
+        if resume and self.folder.checkpoint.exists():
+            done, arrays = checkpoint.restore(self.folder.checkpoint, self.strategy)
+            self.folder.keep_rounds(done)
+            self._first = done + 1
+            return done + 1, arrays
+        self.folder.keep_rounds(-1)
+        fde = self._fde(self.prepared.initial)
+        self.folder.append_round(
+            {"round": 0, "seconds": 0.0, "regions": {name: {"fde_m": value} for name, value in fde.items()}}
+        )
+        return 1, self.prepared.initial
+
+    def on_round(self, done: Round) -> None:
+        """Evaluate where due, write the line and the checkpoint, tell the watcher."""
+        every = self.prepared.experiment.server.evaluate_every
+        fde = self._fde(done.model) if done.number % every == 0 or done.number == self.plan.num_rounds else {}
+        regions: dict[str, dict[str, Any]] = {
+            name: {"outcome": outcome.code, "sha256": outcome.sha256, "bytes": outcome.bytes}
+            for name, outcome in done.outcomes.items()
+        }
+        for name, value in fde.items():
+            regions[name]["fde_m"] = value
+        self.folder.append_round(
+            {"round": done.number, "seconds": round(done.seconds, 4), "regions": regions}
+        )
+        checkpoint.save(self.folder.checkpoint, self.strategy, done)
+        self._seconds += done.seconds
+        self.progress(
+            Progress(
+                round=done.number,
+                num_rounds=self.plan.num_rounds,
+                fde_m=fde,
+                epsilon={name: self._spent(name, done.number) for name in self.plan.regions},
+                outcomes={name: outcome.code for name, outcome in done.outcomes.items()},
+                seconds_left=self._seconds
+                / (done.number - self._first + 1)
+                * (self.plan.num_rounds - done.number),
+            )
+        )
+
+    def finish(self, model: Arrays, *, seconds: float) -> None:
+        """Write the model, examples and, last, the metrics that mark the run complete."""
+        trained = {name: torch.from_numpy(array) for name, array in model.items() if name != WITNESS}
+        save_file(trained, self.folder.model)
+        net = self._loaded(model)
+        np.savez_compressed(self.folder.path / "examples.npz", **evaluate.examples(net, self.tests))
+        self.folder.write("metrics.json", self._metrics(net, seconds))
+
+    def _metrics(self, net: nn.Module, seconds: float) -> dict[str, Any]:
+        found = evaluate.errors(net, self.tests)
+        simple = evaluate.constant_velocity(self.tests)
+        start = evaluate.errors(self._loaded(self.prepared.initial), self.tests)
+        rounds = self.folder.rounds()
+        released = {
+            name: sum(line["regions"][name].get("outcome") == "released" for line in rounds[1:])
+            for name in self.plan.regions
+        }
+        regions = {
+            name: _figures(found[name], simple[name], start[name]) | self._privacy(name, released[name])
+            for name in self.plan.regions
+        }
+        return {
+            "run": str(self.folder.path),
+            "name": self.plan.name,
+            "mode": self.plan.mode,
+            "complete": True,
+            "seconds": round(seconds, 2),
+            "num_rounds": self.plan.num_rounds,
+            "plan": self.plan.hash,
+            "parameters": self.plan.model.size - self.plan.model.witness_size,
+            "witness_size": self.plan.model.witness_size,
+            "versions": {name: metadata.version(name) for name in _PACKAGES}
+            | {"python": platform.python_version()},
+            "data": {"path": self.prepared.experiment.data.path, "origin": self.prepared.origins},
+            "regions": regions,
+            "pooled": _figures(
+                metric.pool(found.values()), metric.pool(simple.values()), metric.pool(start.values())
+            ),
+        }
+
+    def _privacy(self, name: str, released: int) -> dict[str, Any]:
+        mine = self.plan.region(name)
+        return {
+            "epsilon": mine.epsilon,
+            "epsilon_by_round": self.spent[name],
+            "epsilon_check": epsilon_check(self.plan, name),
+            "delta": None if mine.epsilon is None else mine.target_delta,
+            "vehicles": mine.roster,
+            "roster_counted": self.prepared.rosters[name].counted,
+            "identity": mine.identity,
+            "licence": self.prepared.licences[name],
+            "noise_multiplier": mine.noise_multiplier,
+            "sample_rate": mine.sample_rate,
+            "max_grad_norm": mine.max_grad_norm,
+            "weight": mine.weight,
+            "rounds_released": released,
+        }
+
+    def _fde(self, arrays: Arrays) -> dict[str, float]:
+        found = evaluate.errors(self._loaded(arrays), self.tests)
+        return {name: float(errors.fde.mean()) for name, errors in found.items() if len(errors)}
+
+    def _loaded(self, arrays: Arrays) -> nn.Module:
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(torch.from_numpy(arrays[name]))
+        return self.model
+
+    def _spent(self, name: str, number: int) -> float | None:
+        """The next computed point of the curve: never below what was spent."""
+        return next((epsilon for at, epsilon in self.spent[name] if at >= number), None)
+
+
+def load_model(folder: Folder) -> nn.Module:
+    """The trained model of a run folder."""
+    plan = plans.read((folder.path / "plan.json").read_text(encoding="utf-8"))
+    arrays = {name: tensor.numpy() for name, tensor in load_file(folder.model).items()}
+    window = plan.window
+    spec = WindowSpec(window.history_seconds, window.future_seconds, window.period_seconds)
+    return model_with(plan, spec, arrays)
+
+
+def epsilon_by_round(plan: Plan, name: str) -> list[tuple[int, float]]:
+    """Epsilon after some ten rounds of the plan, the last included; empty where nothing is promised."""
+    mine = plan.region(name)
+    if mine.epsilon is None:
+        return []
+    count = min(plan.num_rounds, _CURVE_POINTS)
+    rounds = sorted({max(1, round(plan.num_rounds * part / count)) for part in range(1, count + 1)})
+    return [
+        (
+            number,
+            accountant.epsilon_pld(
+                [
+                    Event(
+                        sample_rate=mine.sample_rate,
+                        noise_multiplier=mine.noise_multiplier,
+                        steps=mine.local_steps * number,
+                    )
+                ],
+                mine.target_delta,
+            ),
+        )
+        for number in rounds
+    ]
+
+
+def epsilon_check(plan: Plan, name: str) -> dict[str, float] | None:
+    """What the two other accountants say of the whole plan. AccountingError where they disagree."""
+    mine = plan.region(name)
+    if mine.epsilon is None:
+        return None
+    return asdict(accountant.check([plan.event(name)], mine.target_delta))
+
+
+def _figures(found: metric.Errors, simple: metric.Errors, start: metric.Errors) -> dict[str, Any]:
+    summary = asdict(metric.summarise(found))
+    return {
+        **{key: value for key, value in summary.items() if key not in ("windows", "vehicles")},
+        "test_windows": summary["windows"],
+        "test_vehicles": summary["vehicles"],
+        "constant_velocity_fde_m": metric.summarise(simple).fde_m,
+        "start_fde_m": metric.summarise(start).fde_m,
+    }
