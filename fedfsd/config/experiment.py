@@ -79,6 +79,8 @@ class Training(Frozen):
     local_steps: Count = 1
     learning_rate: Positive = 1.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the learning rate goes over the rounds."""
     device: str = "auto"
 
 

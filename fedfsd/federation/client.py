@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -23,16 +24,12 @@ _LOG = logging.getLogger("fedfsd.region")
 def client_app(configure: Callable[[Context], RegionConfig]) -> ClientApp:
     """The app of a region; ``configure`` turns the node's context into the operator's configuration."""
     app = ClientApp()
-    regions: dict[RegionConfig, Region] = {}
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         """Run one round; whatever fails leaves as one code."""
         try:
-            config = configure(context)
-            if config not in regions:
-                regions[config] = open_region(config)
-            return Message(_round(regions[config], message.content), reply_to=message)
+            return Message(_round(_region(configure(context)), message.content), reply_to=message)
         except Exception as error:  # the reply is a code, so nothing of the data can leave in a text
             code = _code(error)
             if code == UNAVAILABLE:
@@ -49,6 +46,12 @@ def client_app(configure: Callable[[Context], RegionConfig]) -> ClientApp:
         )
 
     return app
+
+
+@cache
+def _region(config: RegionConfig) -> Region:
+    """One region a configuration and process: its data and model stay loaded between messages."""
+    return open_region(config)
 
 
 def _round(region: Region, content: RecordDict) -> RecordDict:

@@ -28,7 +28,9 @@ class Outcome:
     bytes: int = 0
 
 
-def read(message: Message, plan: Plan, region: str) -> tuple[Outcome, dict[str, np.ndarray] | None]:
+def read(
+    message: Message, plan: Plan, region: str, round: int
+) -> tuple[Outcome, dict[str, np.ndarray] | None]:
     """The update of a reply, or the code under which the region is skipped this round."""
     if message.has_error():
         return Outcome(CODES.get(message.error.code, LOST)), None
@@ -40,7 +42,7 @@ def read(message: Message, plan: Plan, region: str) -> tuple[Outcome, dict[str, 
         if record is None or release is None:
             raise RefusedError("reply", got="other records", expected="arrays and release")
         arrays = {name: array.numpy() for name, array in record.items()}
-        judge(arrays, plan, region)
+        judge(arrays, plan, region, round)
         content = gate_arrays.to_bytes(arrays, plan.model.arrays)
         sha256 = canonical.sha256(content)
         if release.get("sha256") != sha256:

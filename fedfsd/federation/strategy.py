@@ -94,7 +94,7 @@ class PlannedStrategy:
         good: dict[str, Message] = {}
         for message in replies:
             region = wanted[message.metadata.src_node_id]
-            outcomes[region], update = reply.read(message, self.plan, region)
+            outcomes[region], update = reply.read(message, self.plan, region, number)
             if update is not None:
                 good[region] = self._as_model(message, current, update, region)
         if len(good) < ceil(self.plan.quorum * len(self.plan.regions)):

@@ -51,22 +51,22 @@ class Gate:
 
     def release(self, arrays: Arrays, booked: Booked, plan: Plan) -> Released:
         """Check the update, write its canonical bytes and the entry, and hand back what may be sent."""
-        judge(arrays, plan, self.region)
+        judge(arrays, plan, self.region, booked.round)
         return self.record.release(gate_arrays.to_bytes(arrays, plan.model.arrays), booked)
 
 
-def judge(arrays: Arrays, plan: Plan, region: str) -> None:
+def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
     """Refuse an update that is not the plan's model, not finite, or whose witness noise is off scale."""
     gate_arrays.check(arrays, plan.model.arrays)
     norm = sqrt(sum(float(np.vdot(array, array)) for array in arrays.values()))
-    if norm > (limit := max_update_norm(plan, region)):
+    if norm > (limit := max_update_norm(plan, region, round)):
         raise RefusedError(
             "update",
             got=f"a norm of {norm:.3g}",
             expected=f"at most {limit:.3g}",
             hint="stop this region: its training does not clip as planned",
         )
-    expected = witness_std(plan, region)
+    expected = witness_std(plan, region, round)
     if WITNESS not in arrays or expected == 0:
         return
     witness = arrays[WITNESS].astype(np.float64)
@@ -81,13 +81,13 @@ def judge(arrays: Arrays, plan: Plan, region: str) -> None:
         )
 
 
-def witness_std(plan: Plan, region: str) -> float:
+def witness_std(plan: Plan, region: str, round: int) -> float:
     """Standard deviation of every entry of a round's update that no gradient touches."""
     mine = plan.region(region)
-    return float(np.linalg.norm(_gains(plan, region))) * mine.noise_std / mine.divisor
+    return float(np.linalg.norm(_gains(plan, region, round))) * mine.noise_std / mine.divisor
 
 
-def max_update_norm(plan: Plan, region: str) -> float:
+def max_update_norm(plan: Plan, region: str, round: int) -> float:
     """No update of a region that clips and adds the planned noise is longer, but by chance exp(-18).
 
     At most N clipped gradients a step, and noise of the model's size on top.
@@ -95,16 +95,16 @@ def max_update_norm(plan: Plan, region: str) -> float:
     mine = plan.region(region)
     if mine.max_grad_norm is None:
         return inf
-    signal = float(np.sum(_gains(plan, region))) * mine.roster * mine.max_grad_norm / mine.divisor
+    signal = float(np.sum(_gains(plan, region, round))) * mine.roster * mine.max_grad_norm / mine.divisor
     # Correct rounding in float32 stays far inside the last factor.
-    return (signal + witness_std(plan, region) * (sqrt(plan.model.size) + WITNESS_Z)) * (1 + 1e-4)
+    return (signal + witness_std(plan, region, round) * (sqrt(plan.model.size) + WITNESS_Z)) * (1 + 1e-4)
 
 
-def _gains(plan: Plan, region: str) -> np.ndarray:
+def _gains(plan: Plan, region: str, round: int) -> np.ndarray:
     """How far each step's mean gradient moves the parameters by the round's end, (local_steps,).
 
     With momentum m the gradient of step t counts lr * (1 - m^(n-t)) / (1 - m).
     """
     momentum = plan.optimizer.momentum
     left = np.arange(plan.region(region).local_steps, 0, -1)
-    return plan.optimizer.learning_rate * (1 - momentum**left) / (1 - momentum)
+    return plan.learning_rate(round) * (1 - momentum**left) / (1 - momentum)

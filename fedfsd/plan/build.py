@@ -71,7 +71,9 @@ def build(experiment: Experiment, rosters: Mapping[str, Roster], model: ModelPla
             future_seconds=data.future_seconds,
             period_seconds=data.period_seconds,
         ),
-        optimizer=OptimizerPlan(learning_rate=training.learning_rate, momentum=training.momentum),
+        optimizer=OptimizerPlan(
+            learning_rate=training.learning_rate, momentum=training.momentum, schedule=training.schedule
+        ),
         seed=experiment.seed,
         strategy=experiment.server.strategy,
         strategy_options=experiment.server.options,

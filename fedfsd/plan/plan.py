@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from math import prod
+from math import cos, pi, prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -67,6 +67,7 @@ class OptimizerPlan(Frozen):
     name: Literal["sgd"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
+    schedule: Literal["constant", "cosine"]
 
 
 class RegionPlan(Frozen):
@@ -115,6 +116,13 @@ class Plan(Frozen):
     quorum: float
     average_last: float
     """The share of the rounds, at the end, over which the released model is averaged."""
+
+    def learning_rate(self, round: int) -> float:
+        """The learning rate of a round; by cosine it falls from the first round's to almost nothing."""
+        rate = self.optimizer.learning_rate
+        if self.optimizer.schedule == "constant":
+            return rate
+        return rate * (1 + cos(pi * (round - 1) / self.num_rounds)) / 2
 
     @cached_property
     def hash(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flwr.app import Context
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from fedfsd.config.experiment import Experiment
@@ -17,7 +18,7 @@ from fedfsd.driving import source
 from fedfsd.federation.client import client_app
 from fedfsd.federation.region import RegionConfig
 from fedfsd.simulation.prepare import regions_of
-from fedfsd.simulation.run import node_config, run_on
+from fedfsd.simulation.run import NodeConfig, node_config, run_on
 
 
 def serve(grid: Grid, context: Context) -> None:
@@ -41,6 +42,13 @@ def config_of(context: Context) -> RegionConfig:
 
 
 client = client_app(config_of)
+
+
+def numbered(nodes: list[NodeConfig]) -> ClientApp:
+    """The ClientApp for an engine that knows its nodes by number alone."""
+    return client_app(
+        lambda context: RegionConfig(**nodes[int(context.node_config["partition-id"])], simulated=True)
+    )
 
 
 def _experiment(context: Context) -> Experiment:

@@ -94,8 +94,9 @@ def run(
     def on(nodes: list[NodeConfig], work: Callable[[Grid], Arrays]) -> Arrays:
         if engine == "ray":
             from fedfsd.flower import ray
+            from fedfsd.simulation.apps import numbered
 
-            return ray.run(CLIENT, nodes, work)
+            return ray.run(numbered(nodes), nodes=len(nodes), work=work)
         with ProcessGrid(CLIENT, dict(enumerate(nodes, start=2))) as grid:
             return work(grid)
 

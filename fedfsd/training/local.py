@@ -22,7 +22,7 @@ def train(
     steps, kept in a buffer of its own, never a difference of weights.
     """
     mine = plan.region(key.region)
-    size = gradient.size
+    size, rate = gradient.size, plan.learning_rate(key.round)
     start = np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]).astype(np.float64)
     update, velocity = np.zeros_like(start), np.zeros_like(start)
     for step in range(mine.local_steps):
@@ -30,7 +30,7 @@ def train(
         gradient.set_parameters(weights.to(data.history.device))
         noisy = private_step(gradient, data, mine, key, step=step, size=len(start))
         velocity = plan.optimizer.momentum * velocity + noisy
-        update -= plan.optimizer.learning_rate * velocity
+        update -= rate * velocity
     ends = np.cumsum([entry.size for entry in plan.model.arrays])
     parts = np.split(update.astype(np.float32), ends[:-1])
     return {
