@@ -119,14 +119,18 @@ class ProcessGrid(Grid):
         return exchange(self, messages, timeout=float("inf") if timeout is None else timeout)
 
     def _dispatch(self) -> None:
-        for worker in self._workers:
+        for worker in list(self._workers):
             if worker.task is None and self._queue:
                 known = (message for message in self._queue if message.metadata.dst_node_id in worker.served)
                 task = next(known, self._queue[0])
                 self._queue.remove(task)
+                try:
+                    worker.pipe.send(task)
+                except OSError:  # it died while idle: nothing is lost
+                    worker = self._replace(worker)
+                    worker.pipe.send(task)
                 worker.task = task
                 worker.served.add(task.metadata.dst_node_id)
-                worker.pipe.send(task)
 
     def _collect(self, *, timeout: float) -> None:
         busy = {worker.pipe: worker for worker in self._workers if worker.task is not None}
@@ -142,11 +146,12 @@ class ProcessGrid(Grid):
             self._replies[task.metadata.message_id] = reply
         self._dispatch()
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker) -> _Worker:
         worker.process.kill()
         worker.process.join()
         worker.pipe.close()
-        self._workers[self._workers.index(worker)] = self._spawn()
+        fresh = self._workers[self._workers.index(worker)] = self._spawn()
+        return fresh
 
     def _spawn(self) -> _Worker:
         ours, theirs = self._context.Pipe()

@@ -79,12 +79,17 @@ class Region:
         return self._runs[plan.hash]
 
 
-def open_region(config: RegionConfig) -> Region:
-    """The region described by ``config``, with its record and policy."""
+def policy_of(config: RegionConfig) -> Policy:
+    """The policy of a region; a simulated one also takes rehearsals and runs without privacy."""
     policy = load(Policy, config.policy) if config.policy else Policy()
     if config.simulated:
         policy = policy.model_copy(update={"modes": ("private", "rehearsal", "none")})
-    return Region(config, Gate(config.name, Record(Path(config.folder)), policy))
+    return policy
+
+
+def open_region(config: RegionConfig) -> Region:
+    """The region described by ``config``, with its record and policy."""
+    return Region(config, Gate(config.name, Record(Path(config.folder)), policy_of(config)))
 
 
 def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate.policy import Policy, objections
+from fedfsd.gate.policy import Policy
 from fedfsd.ledger.record import Booked, Record, Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 
@@ -27,14 +27,7 @@ class Gate:
     def admit(self, plan: Plan, round: int, arrays: Arrays) -> None:
         """Refuse a plan the policy does not allow, a round outside it, or arrays that are not its model's."""
         if plan.hash not in self._accepted:
-            reasons = objections(self.policy, plan, self.region)
-            if reasons:
-                raise RefusedError(
-                    f"plan for {self.region}",
-                    got="; ".join(reasons),
-                    expected="a plan within the region's policy",
-                    hint="run fedfsd plan to see what the policy accepts",
-                )
+            self.policy.demand(plan, self.region)
             self._accepted.add(plan.hash)
         if not 1 <= round <= plan.num_rounds:
             raise RefusedError(

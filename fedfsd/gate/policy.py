@@ -9,6 +9,7 @@ from pydantic import Field
 
 from fedfsd.config.experiment import Mode
 from fedfsd.config.load import Frozen
+from fedfsd.errors import RefusedError
 from fedfsd.plan.plan import Plan
 from fedfsd.privacy.accountant import epsilon_pld
 
@@ -26,6 +27,17 @@ class Policy(Frozen):
     max_rounds: Annotated[int, Field(ge=1)] = 10_000
     max_release_bytes: Annotated[int, Field(ge=1)] = 500_000_000
     max_inbound_magnitude: Annotated[float, Field(gt=0)] = 1e6
+
+    def demand(self, plan: Plan, region: str) -> None:
+        """RefusedError with every objection, or nothing."""
+        reasons = objections(self, plan, region)
+        if reasons:
+            raise RefusedError(
+                f"plan for {region}",
+                got="; ".join(reasons),
+                expected="a plan within the region's policy",
+                hint="run fedfsd plan to see what the policy accepts",
+            )
 
 
 def objections(policy: Policy, plan: Plan, region: str) -> list[str]:

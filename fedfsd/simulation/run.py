@@ -16,6 +16,7 @@ from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.errors import UsageError
 from fedfsd.federation.grid import ProcessGrid
+from fedfsd.federation.region import RegionConfig, policy_of
 from fedfsd.federation.strategy import PlannedStrategy
 from fedfsd.flower import strategy as strategies
 from fedfsd.plan.plan import Arrays
@@ -133,13 +134,15 @@ def _run(
     torch.set_num_threads(1)  # several regions at a time use the cores better than one with many threads
     inner = strategies.resolve(experiment.server.strategy, experiment.server.options)
     prepared = prepare(experiment)
+    nodes = [node_config(experiment, output, name) for name in prepared.plan.regions]
+    for node in nodes:
+        policy_of(RegionConfig(**node, simulated=True)).demand(prepared.plan, node["name"])
     where = (folder.reopen if resume else folder.create)(output, experiment, prepared.plan)
     strategy = PlannedStrategy(
         inner, prepared.plan, round_timeout_seconds=experiment.server.round_timeout_seconds
     )
     trail = Trail(where, prepared, strategy, progress)
     first, arrays = trail.begin(resume=resume)
-    nodes = [node_config(experiment, output, name) for name in prepared.plan.regions]
     final = on(nodes, lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round))
     trail.finish(final, seconds=time.monotonic() - started)
     write_report(where.path)
