@@ -1,0 +1,49 @@
+# Every target sets up what it needs: a virtual environment in .venv with the versions of constraints.txt.
+# Needs Linux, make and Python 3.11 or newer with its venv module; another one: make demo PYTHON=python3.12
+
+PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+# Two processes a machine of two cores; more where there are more: make test WORKERS=8
+WORKERS ?= 2
+
+.PHONY: setup demo test check clean
+
+setup: .venv/setup.done
+
+.venv/setup.done: constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "setup: got no Python 3.11 or newer, expected one on the PATH;" \
+		"fix: install it (Debian, Ubuntu: apt-get install python3 python3-venv)," \
+		"or name it: make setup PYTHON=/path/to/python3" >&2; exit 4; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "setup: got $$($(PYTHON) --version 2>&1), expected Python 3.11 or newer;" \
+		"fix: make setup PYTHON=/path/to/a/newer/python3" >&2; exit 4; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "setup: got $(PYTHON) without its venv module;" \
+		"fix: install it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 4; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test]'
+	@touch $@
+
+# A run of a few minutes in a new folder; its last line is the report to open.
+demo: setup
+	$(BIN)/fedfsd simulate experiments/quickstart.toml -o runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+# Everything that CI checks.
+test: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n $(WORKERS)
+
+# For daily work: the same without the slow tests.
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What a person types. Commands return an ``Answer``; ``main.run`` alone prints it and ends the process."""

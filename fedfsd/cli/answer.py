@@ -1,0 +1,70 @@
+"""What a command answers: one document for ``--json``, one text for people, and the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+# Read by ``main.run``, before parsing: a usage error under --json is a document too.
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``document`` holds plain values; every cell of foreign text in ``text`` went through ``plain``."""
+
+    document: Any
+    text: str
+    exit_code: int = 0
+
+
+def plain(value: object) -> str:
+    r"""``value`` as text that a terminal shows and never obeys: control characters are escaped.
+
+    >>> plain("EU\x1b[2J\u202e")
+    'EU\\x1b[2J\\u202e'
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value)
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows under a head, columns aligned: the first to the left, the others to the right.
+
+    >>> print(table(["region", "m"], [["CN", 5.123], ["EU", None]]))
+    region     m
+    CN      5.12
+    EU         -
+    """
+    lines = [list(head), *[[_cell(value) for value in row] for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def size(number: float) -> str:
+    """A number of bytes for people.
+
+    >>> size(19_552), size(3_400_000_000)
+    ('20 kB', '3.4 GB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if number < 999.5:
+            return f"{number:.{0 if number >= 10 or unit == 'B' else 1}f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else plain(value)

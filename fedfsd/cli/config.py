@@ -1,0 +1,85 @@
+"""``fedfsd config``: is this file right, and what may stand in it?"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json, plain
+
+Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a dotted key; repeatable.")
+]
+
+
+class Kind(StrEnum):
+    """The files that have a schema."""
+
+    experiment = "experiment"
+    policy = "policy"
+
+
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    kind: Annotated[Kind, typer.Option(help="What the file is.")] = Kind.experiment,
+    overrides: Overrides = None,
+    _json: Json = False,
+) -> Answer:
+    """Check a file, show every value.
+
+    FILE is TOML; defaults and overrides are filled in.
+    """
+    from fedfsd.config.load import load
+
+    found = load(_model(kind), file, overrides=overrides or []).model_dump(mode="json")
+    text = [f"{plain(file)}: a valid {kind}", *(f"  {plain(line)}" for line in _lines(found))]
+    return Answer(found, "\n".join(text))
+
+
+def schema(
+    kind: Annotated[Kind, typer.Argument()] = Kind.experiment,
+    _json: Json = False,
+) -> Answer:
+    """Print the JSON Schema for editors."""
+    found = schema_of(kind)
+    return Answer(found, json.dumps(found, indent=1))
+
+
+def schema_of(kind: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of an experiment or policy file."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_model(Kind(kind)).model_json_schema(),
+    }
+
+
+def _model(kind: Kind) -> Any:
+    if kind == Kind.policy:
+        from fedfsd.gate.policy import Policy
+
+        return Policy
+    from fedfsd.config import experiment
+
+    return experiment.Experiment
+
+
+def _lines(document: dict[str, Any], prefix: str = "") -> list[str]:
+    """``a.b = value`` for each key that has a value."""
+    found = []
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            found += _lines(value, f"{prefix}{key}.")
+        elif value is not None and value != {}:
+            found.append(f"{prefix}{key} = {json.dumps(value)}")
+    return found
+
+
+COMMANDS = (
+    ("check", check, "experiments/quickstart.toml"),
+    ("schema", schema, "experiment > experiment.schema.json"),
+)

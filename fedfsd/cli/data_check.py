@@ -1,0 +1,59 @@
+"""``fedfsd data check``: what the recordings get wrong, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.errors import NotReadyError
+
+if TYPE_CHECKING:
+    from fedfsd.driving.check import Finding
+
+Path = Annotated[str, typer.Argument(metavar="PATH")]
+_SHOWN = 5  # recordings by name in the text; --json has them all
+
+
+def check(
+    path: Path,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with exit code 4 on an error or a warning; notes pass.")
+    ] = False,
+    _json: Json = False,
+) -> Answer:
+    """Report defects, with counts and fixes.
+
+    Nothing is repaired. PATH is a table, a folder of tables, or "embedded".
+    """
+    from fedfsd.driving import source
+    from fedfsd.driving.check import check as work
+
+    found = work(source.tables(path))
+    grave = any(one.severity != "note" for one in found)
+    text = [
+        _text(list(alike)) for _, alike in groupby(found, key=lambda one: (one.name, one.region, one.source))
+    ]
+    return Answer(
+        {"path": path, "findings": [asdict(one) for one in found]},
+        "\n".join(text) or f"{plain(path)}: nothing found",
+        NotReadyError.exit_code if strict and grave else 0,
+    )
+
+
+def _text(alike: list[Finding]) -> str:
+    """One defect of one source: the head, its recordings, the fix."""
+    first = alike[0]
+    worst = sorted(alike, key=lambda one: -one.count)
+    lines = [f"{first.severity}: {plain(first.name)} in {plain(first.region)}, {plain(first.source)}"]
+    for one in worst[:_SHOWN]:
+        place = "" if one.recording is None else f" in {plain(one.recording)}"
+        lines.append(f"  {one.count} of {one.total} {one.unit}{place}")
+    if len(alike) > _SHOWN:
+        rest = sum(one.count for one in worst[_SHOWN:])
+        lines.append(f"  {rest} {first.unit} in {len(alike) - _SHOWN} more recordings (--json names them)")
+    fixes = dict.fromkeys(one.fix for one in worst[:_SHOWN])
+    return "\n".join([*lines, *(f"  fix: {plain(fix)}" for fix in fixes)])

@@ -1,0 +1,96 @@
+"""``fedfsd data import``: other people's recordings into one table."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.destination import Output, checked
+from fedfsd.errors import UsageError
+
+
+class Identity(StrEnum):
+    """What a vehicle key stands for."""
+
+    physical = "physical"
+    recording = "recording"
+
+
+class Origin(StrEnum):
+    """Where the drives come from."""
+
+    recorded = "recorded"
+    published = "published"
+    synthetic = "synthetic"
+
+
+def import_(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...")],
+    output: Output,
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="For example argoverse2 or commonroad.")],
+    region: Annotated[str, typer.Option(metavar="REGION", help="The region that owns the drives.")],
+    licence: Annotated[str, typer.Option(metavar="TEXT", help="The licence of the source.")],
+    identity: Annotated[
+        Identity, typer.Option(help="Whether a key is one vehicle, or one vehicle in one recording.")
+    ],
+    origin: Annotated[Origin, typer.Option(help="Recorded drives can never be used in a rehearsal.")],
+    source: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the data set; the format if left out.")
+    ] = None,
+    country: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    city: Annotated[str | None, typer.Option(metavar="NAME", help="Where the files do not say.")] = None,
+    hz: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Frames a second, where the files do not say.")
+    ] = None,
+    _json: Json = False,
+) -> Answer:
+    """Read recordings into one table.
+
+    PATH is a file, or a folder of files, of one source.
+    """
+    checked(output, ".parquet")
+    from pydantic import TypeAdapter, ValidationError
+
+    from fedfsd.config.experiment import RegionName
+
+    try:
+        TypeAdapter(RegionName).validate_python(region)
+    except ValidationError:
+        raise UsageError(
+            "--region", got=repr(region), expected="a short name such as CN or EU-west", hint="letters first"
+        ) from None
+    from fedfsd.driving import reader, table
+
+    made = reader.import_drives(
+        paths,
+        format=format,
+        region=region,
+        licence=licence,
+        identity=identity.value,
+        origin=origin.value,
+        source=source,
+        country=country,
+        city=city,
+        hz=hz,
+    )
+    table.write(made, output)
+    vehicles, recordings = len(set(made.text("vehicle"))), len(set(made.text("recording")))
+    document = {
+        "file": str(output),
+        "rows": made.rows.num_rows,
+        "vehicles": vehicles,
+        "recordings": recordings,
+        "region": region,
+        "licence": made.licence,
+        "identity": made.identity,
+        "origin": made.origin,
+    }
+    return Answer(
+        document,
+        f"{plain(output)}: {vehicles} vehicles in {recordings} recordings, {made.rows.num_rows} rows;"
+        f" see what is wrong with them: fedfsd data check {plain(output)}",
+    )

@@ -1,0 +1,24 @@
+"""``fedfsd data show``: a picture of the tracks of each region."""
+
+from __future__ import annotations
+
+from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.data_check import Path
+from fedfsd.cli.destination import Output, checked
+from fedfsd.cli.extra import extra
+
+
+def show(path: Path, output: Output, _json: Json = False) -> Answer:
+    """Draw the tracks of each region.
+
+    PATH is a table, a folder of tables, or "embedded"; the picture is an SVG.
+    """
+    checked(output, ".svg")
+    from fedfsd.driving import source
+
+    tables = source.tables(path)
+    with extra("pictures"):
+        from fedfsd.driving import picture
+
+        picture.draw(tables, output)
+    return Answer({"file": str(output)}, plain(output))

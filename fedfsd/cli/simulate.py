@@ -1,0 +1,87 @@
+"""``fedfsd simulate``: run a federation here, watch it, and say where the report lies."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json, plain, table
+from fedfsd.cli.config import Experiment, Overrides
+from fedfsd.cli.extra import extra
+
+
+class Engine(StrEnum):
+    """What carries the messages."""
+
+    local = "local"
+    ray = "ray"
+
+
+def simulate(
+    experiment: Experiment,
+    overrides: Overrides = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Worker processes of this machine, or Flower's engine on Ray.")
+    ] = Engine.local,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="DIR", help="The run folder; a new one under runs/ if left out."
+        ),
+    ] = None,
+    _json: Json = False,
+) -> Answer:
+    """Train across regions, write a report.
+
+    EXPERIMENT is a TOML file; its [sweep] table, if any, runs every combination of its values.
+    """
+    from fedfsd.config.experiment import Experiment as Model
+    from fedfsd.config.load import load
+
+    loaded = load(Model, experiment, overrides=overrides or [])
+    print(f"{loaded.name}: preparing data, model and noise", file=sys.stderr, flush=True)
+    with extra(engine if engine == Engine.ray else "simulation"):
+        from fedfsd.cli.watch import Watch
+        from fedfsd.simulation import run, sweep
+
+        work = sweep.sweep if loaded.sweep else run.run
+        with Watch() as watch:
+            found = work(loaded, engine=engine.value, output=output, resume=resume, progress=watch)
+    if loaded.sweep:
+        return Answer(
+            {"runs": [one.metrics for one in found]},
+            "\n\n".join(_text(one.metrics, one.report) for one in found),
+        )
+    return Answer(found.metrics, _text(found.metrics, found.report))
+
+
+def _text(metrics: dict[str, Any], report: Path) -> str:
+    rows = [
+        [
+            name,
+            region["fde_m"],
+            region["constant_velocity_fde_m"],
+            _percent(region["fde_m"], region["constant_velocity_fde_m"]),
+            region["ade_m"],
+            None if region["miss_rate"] is None else f"{region['miss_rate']:.0%}",
+            region["epsilon"],
+            region["vehicles"],
+        ]
+        for name, region in metrics["regions"].items()
+    ]
+    head = ["region", "FDE m", "constant velocity", "change", "ADE m", "missed", "epsilon", "vehicles"]
+    mode = {"private": "", "rehearsal": " (rehearsal: no guarantee)", "none": " (not private)"}
+    return (
+        f"{table(head, rows)}\n"
+        f"{metrics['num_rounds']} rounds in {metrics['seconds']:.0f} s{mode[metrics['mode']]}\n"
+        f"report: {plain(report)}"
+    )
+
+
+def _percent(value: float | None, reference: float | None) -> str | None:
+    return f"{value / reference - 1:+.1%}" if value is not None and reference else None

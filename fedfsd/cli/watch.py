@@ -1,0 +1,71 @@
+"""Live progress on stderr: one line that stays in place on a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedfsd.simulation.trail import Progress
+
+_EVERY_SECONDS = 5.0
+_SHOWN = 6  # regions by name; more are averaged
+
+
+class Watch:
+    """Call it with each ``Progress``, inside a ``with``."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+        self._printed = 0.0
+        self._fde: Mapping[str, float] = {}
+
+    def __enter__(self) -> Watch:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+            # Without a thread of its own: it changes when a round ends.
+            self._live = Live(console=console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        self._fde = progress.fde_m or self._fde  # not every round is evaluated
+        text = line(progress, self._fde)
+        if self._live:
+            from rich.text import Text
+
+            self._live.update(Text(text), refresh=True)
+            return
+        now, last = time.monotonic(), progress.round == progress.num_rounds
+        if last or now - self._printed >= _EVERY_SECONDS:
+            self._printed = now
+            print(text, file=sys.stderr, flush=True)
+
+
+def line(progress: Progress, fde: Mapping[str, float]) -> str:
+    """One line for one round; region names are checked by the plan, so nothing here can be markup."""
+    parts = [f"round {progress.round}/{progress.num_rounds}"]
+    if fde:
+        parts.append("FDE " + _by_region(fde, "m"))
+    spent = [value for value in progress.epsilon.values() if value is not None]
+    parts.append(f"epsilon {max(spent):.2f}" if spent else "not private")
+    missing = [f"{name} {code}" for name, code in progress.outcomes.items() if code != "released"]
+    if missing:
+        parts.append("without " + ", ".join(missing[:_SHOWN]))
+    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    return " | ".join([*parts, f"{minutes}:{seconds:02d} left"])
+
+
+def _by_region(values: Mapping[str, float], unit: str) -> str:
+    if len(values) > _SHOWN:
+        return f"{sum(values.values()) / len(values):.2f} {unit}, mean of {len(values)} regions"
+    return ", ".join(f"{name} {value:.2f}" for name, value in values.items()) + f" {unit}"
