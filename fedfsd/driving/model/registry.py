@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from fedfsd.config.load import load
-from fedfsd.driving.model import mlp
+from fedfsd.driving.model import gru, mlp, transformer
 from fedfsd.driving.window import WindowSpec
 from fedfsd.errors import ConfigError
 
@@ -20,6 +20,8 @@ Entry = tuple[type[BaseModel], Callable[[Any, WindowSpec], nn.Module]]
 
 MODELS: dict[str, Entry] = {
     "mlp": (mlp.Options, mlp.Mlp),
+    "gru": (gru.Options, gru.Gru),
+    "transformer": (transformer.Options, transformer.Transformer),
 }
 
 
