@@ -44,13 +44,9 @@ def generate(regions: Sequence[str], *, vehicles: int, seed: int, progress: Prog
             expected=f"each of {', '.join(PROFILES)} at most once",
             hint="name regions that have a traffic profile",
         )
-    if vehicles < 1 or seed < 0:
-        raise UsageError(
-            "vehicles" if vehicles < 1 else "seed",
-            got=vehicles if vehicles < 1 else seed,
-            expected="at least 1" if vehicles < 1 else "at least 0",
-            hint="generate --vehicles 700 --seed 1",
-        )
+    for name, value, least in (("vehicles", vehicles, 1), ("seed", seed, 0)):
+        if value < least:
+            raise UsageError(name, got=value, expected=f"at least {least}", hint=f"set {name} = {least}")
     columns: dict[str, list[object]] = {}
     for region in regions:
         _add_region(columns, PROFILES[region], vehicles, seed, progress)
@@ -118,6 +114,8 @@ def _simulator():
     try:
         from fedfsd.driving.traffic.recording import record
     except ModuleNotFoundError as error:
+        if (error.name or "").startswith("fedfsd"):
+            raise
         raise NotReadyError(
             "data generate",
             got=f"no module {error.name}",

@@ -20,6 +20,7 @@ from fedfsd.driving.traffic.scene import Edge, Scene
 
 STEP_S = 0.125  # a power of two: every kept point falls on a step
 LOOK_AHEAD_M = 90.0
+WHEEL_STEP = 1.2 * STEP_S  # rad of steering angle within one step
 
 
 class Street(Road):
@@ -62,7 +63,7 @@ class Street(Road):
             for at in self._beside[thing.lane_index]:
                 lane = self.network.get_lane(at)
                 s, lateral = lane.local_coordinates(thing.position)
-                if abs(lateral) < 2.0 and 0.0 <= s <= lane.length:
+                if abs(lateral) < 2.4 and 0.0 <= s <= lane.length:
                     self._on.setdefault(at, []).append((s, thing))
 
     def ahead(
@@ -129,6 +130,8 @@ class Driver(IDMVehicle):
 
     temper = 1.0
     wander = 0.0
+    wheel = 0.0  # rad, the steering angle now
+    MAX_STEERING_ANGLE = 0.9
     held = False  # the right of way says: stop at the line
     accepted_gap_s = 2.5
     type = "car"
@@ -166,6 +169,9 @@ class Driver(IDMVehicle):
         # Easing off: IDM brakes with the fourth power of being too fast.
         self.target_speed = max(self._desired(), 0.85 * self.speed, 0.5)
         super().act(action)
+        # The library turns the wheel at once; arms take time.
+        turned = np.clip(self.action["steering"], self.wheel - WHEEL_STEP, self.wheel + WHEEL_STEP)
+        self.wheel = self.action["steering"] = float(turned)
         wish = self.action["acceleration"]
         if self.held:
             wish = min(wish, self._brake_for_line())
@@ -189,23 +195,26 @@ class Driver(IDMVehicle):
         self.lane = self.road.network.get_lane(self.lane_index)
 
     def lane_distance_to(self, other: RoadObject, lane: object = None) -> float:
-        """Centre to centre along the route, m; negative behind."""
+        """Bumper to bumper along the route, m; negative behind.
+
+        The library measures between centres, which lets a long vehicle roll into the one ahead.
+        """
         if not other or lane is not None:
             return super().lane_distance_to(other, lane)
+        bodies = (self.LENGTH + other.LENGTH) / 2
         for at, offset, _ in self.road.ahead(self):
             for there in (other.lane_index, getattr(other, "target_lane_index", None)):
                 if there and there[:2] == at[:2]:
                     own = self.road.network.get_lane(at)
-                    return float(offset + own.local_coordinates(other.position)[0])
+                    return _clear(offset + own.local_coordinates(other.position)[0], bodies)
         delta = other.position - self.position
-        return float(np.copysign(np.hypot(*delta), delta @ self.direction))
+        return _clear(np.copysign(np.hypot(*delta), delta @ self.direction), bodies)
 
     def desired_gap(self, ego: Driver, front: RoadObject, projected: bool = True) -> float:
-        """IDM's gap, centre to centre, with both vehicles' lengths; m."""
+        """IDM's gap, bumper to bumper, m."""
         closing = (ego.velocity - front.velocity) @ ego.direction if projected else ego.speed - front.speed
         brake = 2 * np.sqrt(-self.COMFORT_ACC_MAX * self.COMFORT_ACC_MIN)
-        moving = max(0.0, ego.speed * self.TIME_WANTED + ego.speed * closing / brake)
-        return (ego.LENGTH + front.LENGTH) / 2 + self.jam_gap_m + moving
+        return self.jam_gap_m + max(0.0, ego.speed * self.TIME_WANTED + ego.speed * closing / brake)
 
     def _desired(self) -> float:
         """The speed that every limit within sight allows, m/s."""
@@ -221,6 +230,11 @@ class Driver(IDMVehicle):
         brake = 2 * np.sqrt(-self.COMFORT_ACC_MAX * self.COMFORT_ACC_MIN)
         wanted = 1.0 + max(0.0, 0.7 * self.speed + self.speed**2 / brake)
         return float(self.COMFORT_ACC_MAX * (1.0 - (wanted / gap) ** 2))
+
+
+def _clear(between: float, bodies: float) -> float:
+    """Bumper to bumper from centre to centre; who is abreast is as close as can be."""
+    return max(float(between) - bodies, 0.1) if between >= 0.0 else float(between)
 
 
 def _draw(rng: np.random.Generator, spread: Spread) -> float:

@@ -70,12 +70,12 @@ class RightOfWay:
                 waits = (
                     not inside
                     and other_lane[:2] in self.scene.ranks
-                    and (other.held and other.speed < 1.0 or self._red(other, other_lane, start))
+                    and ((other.held and other.speed < 1.0) or self._red(other, other_lane, start))
                 )
                 if waits or (not inside and self._right(other, other_lane, start) < mine):
                     continue
                 arrival = max(0.0, distance - other.LENGTH / 2) / max(other.speed, 3.0)
-                if arrival < clear + vehicle.accepted_gap_s - 1.5:
+                if arrival < clear + vehicle.accepted_gap_s - 1.0:
                     return True
         return False
 

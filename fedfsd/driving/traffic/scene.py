@@ -85,7 +85,7 @@ def highway(profile: Profile, rng: np.random.Generator) -> Scene:
     """A carriageway of several lanes, straight or bent, sometimes with a jam further on."""
     limit = float(rng.choice(profile.highway_limit_m_s))
     lanes = int(rng.choice(profile.lanes))
-    length = 230.0 + 6.0 * limit
+    length = 250.0 + 8.0 * limit
     # The radius a road is built with for its limit, at the lateral acceleration drivers accept.
     radius = float(rng.uniform(1.5, 6.0)) * limit**2 / 2.0
     bend = int(rng.choice((-1, 0, 1)))
