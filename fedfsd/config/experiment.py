@@ -51,11 +51,13 @@ class Pretraining(Frozen):
 
     path: str = "public"
     """A table that is synthetic or published, "public" for the embedded one, or "none"."""
-    steps: Annotated[int, Field(ge=0)] = 2000
-    batch_size: Count = 256
-    learning_rate: Positive = 3e-3
-    jitter_m: Annotated[float, Field(ge=0)] = 1.0
-    """Largest standard deviation of the sensor noise added to pre-training windows."""
+    steps: Annotated[int, Field(ge=0)] = 3000
+    batch_size: Count = 512
+    learning_rate: Positive = 1e-2
+    max_error_m: Annotated[float, Field(ge=0)] = 1.5
+    """The public tracks are seen through sensors whose position error goes up to this (one sigma)."""
+    max_delay_seconds: Annotated[float, Field(ge=0)] = 0.2
+    """And whose time stamps are off by up to this."""
 
 
 class Privacy(Frozen):
@@ -65,8 +67,8 @@ class Privacy(Frozen):
     target_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     noise_multiplier: Positive | None = None
     """Set it to fix sigma; otherwise it is calibrated from target_epsilon."""
-    sample_rate: Fraction = 0.5
-    max_grad_norm: Positive = 0.3
+    sample_rate: Fraction = 1.0
+    max_grad_norm: Positive = 10.0
     windows_per_vehicle: Count = 8
     noise_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """32 bytes in hex; only a rehearsal may fix it."""
@@ -75,11 +77,11 @@ class Privacy(Frozen):
 class Training(Frozen):
     """What happens inside a region."""
 
-    num_rounds: Count = 40
-    local_steps: Count = 1
-    learning_rate: Positive = 1.0
+    num_rounds: Count = 60
+    local_steps: Count = 2
+    learning_rate: Positive = 0.03
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine"] = "cosine"
     """How the learning rate goes over the rounds."""
     device: str = "auto"
 

@@ -51,16 +51,7 @@ def prepare(experiment: Experiment) -> Prepared:
     probe(model, spec)
     chosen = experiment.pretraining
     if chosen.path != "none" and chosen.steps:
-        pretrain(
-            model,
-            source.tables(chosen.path),
-            spec,
-            steps=chosen.steps,
-            batch_size=chosen.batch_size,
-            learning_rate=chosen.learning_rate,
-            jitter_m=chosen.jitter_m,
-            seed=experiment.seed,
-        )
+        pretrain(model, source.tables(chosen.path), spec, chosen, seed=experiment.seed)
     initial = arrays_of(model, witness_size=experiment.model.witness_size)
     schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
     model_plan = ModelPlan(

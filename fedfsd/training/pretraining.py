@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedfsd.driving import window
+from fedfsd.config.experiment import Pretraining
+from fedfsd.driving import sensor, window
 from fedfsd.driving.loss import window_loss
 from fedfsd.driving.table import Table
 from fedfsd.driving.window import WindowSpec
@@ -19,20 +20,9 @@ from fedfsd.errors import DataError
 
 
 def pretrain(
-    model: nn.Module,
-    tables: Sequence[Table],
-    spec: WindowSpec,
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    jitter_m: float,
-    seed: int,
+    model: nn.Module, tables: Sequence[Table], spec: WindowSpec, chosen: Pretraining, *, seed: int
 ) -> None:
-    """Train ``model`` in place by Adam with a cosine schedule.
-
-    Each window's history gets the noise of some sensor, of a standard deviation up to ``jitter_m``
-    drawn for the window, so that the model learns to smooth what jitters and to trust what does not.
+    """Train ``model`` in place by Adam with a cosine schedule, each batch seen through some sensor.
 
     Raises:
         DataError: a table of recorded origin, or no window to train on.
@@ -48,15 +38,18 @@ def pretrain(
     if not len(points):
         raise DataError("pretraining.path", got="no usable window", expected="drives of moving vehicles")
     random = np.random.default_rng(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    optimizer = torch.optim.Adam(model.parameters(), lr=chosen.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, chosen.steps)
     model.train()
-    for _ in range(steps):
-        batch = points[random.integers(len(points), size=batch_size)]
-        batch[:, : spec.history] += random.normal(size=(batch_size, spec.history, 2)) * random.uniform(
-            0, jitter_m, size=(batch_size, 1, 1)
+    for _ in range(chosen.steps):
+        seen = sensor.observe(
+            points[random.integers(len(points), size=chosen.batch_size)],
+            random,
+            period_seconds=spec.period_seconds,
+            max_error_m=chosen.max_error_m,
+            max_delay_seconds=chosen.max_delay_seconds,
         )
-        history, future = window.agent_frame(batch, spec.history)
+        history, future = window.agent_frame(seen, spec.history)
         loss = window_loss(*model(torch.from_numpy(history)), torch.from_numpy(future)).mean()
         optimizer.zero_grad()
         loss.backward()
