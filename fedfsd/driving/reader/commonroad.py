@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -64,7 +65,7 @@ def _obstacles(root: Element) -> Iterator[Element]:
             yield element
 
 
-def _rows(path: Path, obstacle: Element, step: float) -> Iterator[tuple]:
+def _rows(path: Path, obstacle: Element, step: float) -> Iterator[tuple[Any, ...]]:
     """(id, type, t, x, y, vx, vy, heading, length, width) of each state of a vehicle."""
     kind = (obstacle.findtext("type") or "").strip()
     if kind not in TYPES:

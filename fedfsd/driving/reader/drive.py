@@ -5,7 +5,7 @@ Shapes: R rows, one for each (vehicle, time).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def drive(
     hz: float,
     vehicle: Iterable[object],
     type: Iterable[object],
-    columns: dict[str, Iterable[float]],
+    columns: Mapping[str, Iterable[float]],
     ego: Iterable[bool] | None = None,
     city: str | None = None,
 ) -> Drive:
@@ -90,7 +90,10 @@ def drive(
     keys, kinds = np.array(names), np.array(types)
     if not (np.isfinite(hz) and 0 < hz <= 1000):
         raise DataError(
-            f"{path}: frames a second", got=hz, expected="more than 0", hint="check the times in the file"
+            f"{path}: frames a second",
+            got=f"{hz:g}",
+            expected="more than 0",
+            hint="check the times in the file",
         )
     numbers = {name: np.asarray(columns.get(name, np.full(len(keys), np.nan)), float) for name in NUMBERS}
     egos = np.zeros(len(keys), bool) if ego is None else np.asarray(list(ego), bool)

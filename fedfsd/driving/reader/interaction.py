@@ -37,7 +37,7 @@ def read(path: Path, options: Options) -> list[Drive]:
         encoded = rows["case_id"].combine_chunks().dictionary_encode()
         case, cases = np.asarray(encoded.indices), [f"/{name}" for name in encoded.dictionary.to_pylist()]
     tracks = rows["track_id"].to_pylist()
-    hz = _rate(path, case, rows["track_id"], columns["t"]) or options.hz
+    hz = _rate(case, rows["track_id"], columns["t"]) or options.hz
     if hz is None:
         raise damaged(path, "no vehicle seen twice", "cars, trucks, buses or motorcycles that move on")
     drives = []
@@ -84,7 +84,7 @@ def _number(path: Path, rows: pa.Table, column: str) -> np.ndarray:
         raise damaged(path, f"a cell of column {column} that is no number", "numbers") from None
 
 
-def _rate(path: Path, case: np.ndarray, tracks: pa.ChunkedArray, t: np.ndarray) -> float | None:
+def _rate(case: np.ndarray, tracks: pa.ChunkedArray, t: np.ndarray) -> float | None:
     """Frames a second, from the median step inside the tracks; None where no track has a step."""
     owner = np.asarray(tracks.combine_chunks().dictionary_encode().indices)
     order = np.lexsort((t, owner, case))

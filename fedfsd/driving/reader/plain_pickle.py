@@ -204,7 +204,7 @@ class _Machine:
         else:
             raise self.refused("state for a value that has none")
 
-    def _array(self, state: tuple) -> np.ndarray:
+    def _array(self, state: tuple[Any, ...]) -> np.ndarray:
         _, shape, dtype, fortran, raw = state
         if not (isinstance(dtype, _Dtype) and isinstance(raw, bytes)):
             raise self.refused("an array of objects")
