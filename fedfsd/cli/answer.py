@@ -67,4 +67,6 @@ def size(number: float) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if isinstance(value, float) else plain(value)
+    if isinstance(value, float):
+        return f"{value:.2f}" if abs(value) >= 0.01 else f"{value:g}"
+    return plain(value)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json
+from fedfsd.cli.answer import Answer, Json, plain, table
 from fedfsd.cli.extra import extra
+
+_NOTES = {"private": "", "rehearsal": "no guarantee", "none": "not private"}
 
 
 def compare(
@@ -22,8 +24,46 @@ def compare(
 
     Table and figure of utility against epsilon, per region, and what all the runs cost together.
     """
-    with extra("simulation"), extra("pictures"):
+    with extra("simulation"):
         from fedfsd.simulation.compare import compare as work
-
+    with extra("pictures"):
         found = work(runs, output)
-    return Answer(found, str(found))
+    return Answer(found, _text(found) + (f"\n{plain(output)}" if output else ""))
+
+
+def _text(found: dict[str, Any]) -> str:
+    cost = found["cost"]["regions"]
+    settings = [
+        [
+            ", ".join([one["name"], *(f"{key} = {value}" for key, value in one["changed"].items())]),
+            one["runs"],
+            "infinite" if one["epsilon"] is None else one["epsilon"],
+            *((one["regions"].get(name) or {}).get("fde_m") for name in cost),
+            one["pooled"]["fde_m"],
+            _NOTES[one["mode"]],
+        ]
+        for one in found["settings"]
+    ]
+    totals = [
+        [
+            name,
+            one["runs"],
+            *(_epsilon(one[f"epsilon_{kind}"]) for kind in ("search", "adaptive")),
+            one["delta"],
+        ]
+        for name, one in cost.items()
+    ]
+    return "\n".join(
+        [
+            "FDE in metres, mean over seeds:",
+            table(["setting", "runs", "epsilon", *cost, "pooled", ""], settings),
+            "",
+            "What all of it would have cost real regions (epsilon of all runs together; adaptive: also where"
+            " later runs were chosen from earlier results):",
+            table(["region", "runs", "epsilon", "adaptive", "delta"], totals),
+        ]
+    )
+
+
+def _epsilon(value: float | None) -> float | str:
+    return "infinite" if value is None else value

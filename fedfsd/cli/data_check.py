@@ -45,15 +45,17 @@ def check(
 
 
 def _text(alike: list[Finding]) -> str:
-    """One defect of one source: the head, its recordings, the fix."""
-    first = alike[0]
+    """One defect of one source: the head, its recordings, the fix (one for all where they agree)."""
+    first, fixes = alike[0], {one.fix for one in alike}
     worst = sorted(alike, key=lambda one: -one.count)
     lines = [f"{first.severity}: {plain(first.name)} in {plain(first.region)}, {plain(first.source)}"]
     for one in worst[:_SHOWN]:
         place = "" if one.recording is None else f" in {plain(one.recording)}"
-        lines.append(f"  {one.count} of {one.total} {one.unit}{place}")
+        fix = f"; fix: {plain(one.fix)}" if len(fixes) > 1 else ""
+        lines.append(f"  {one.count} of {one.total} {one.unit}{place}{fix}")
     if len(alike) > _SHOWN:
         rest = sum(one.count for one in worst[_SHOWN:])
-        lines.append(f"  {rest} {first.unit} in {len(alike) - _SHOWN} more recordings (--json names them)")
-    fixes = dict.fromkeys(one.fix for one in worst[:_SHOWN])
-    return "\n".join([*lines, *(f"  fix: {plain(fix)}" for fix in fixes)])
+        lines.append(f"  {rest} {first.unit} in {len(alike) - _SHOWN} more places (--json names them)")
+    if len(fixes) == 1:
+        lines.append(f"  fix: {plain(first.fix)}")
+    return "\n".join(lines)

@@ -31,7 +31,13 @@ class Origin(StrEnum):
 def import_(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...")],
     output: Output,
-    format: Annotated[str, typer.Option(metavar="FORMAT", help="For example argoverse2 or commonroad.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="apolloscape, argoverse2, commonroad, interaction, scenarionet, or one that a package adds.",
+        ),
+    ],
     region: Annotated[str, typer.Option(metavar="REGION", help="The region that owns the drives.")],
     licence: Annotated[str, typer.Option(metavar="TEXT", help="The licence of the source.")],
     identity: Annotated[
@@ -41,7 +47,7 @@ def import_(
     source: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the data set; the format if left out.")
     ] = None,
-    country: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    country: Annotated[str | None, typer.Option(metavar="NAME", help="For the reader of the table.")] = None,
     city: Annotated[str | None, typer.Option(metavar="NAME", help="Where the files do not say.")] = None,
     hz: Annotated[
         float | None, typer.Option(metavar="RATE", help="Frames a second, where the files do not say.")
