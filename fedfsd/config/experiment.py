@@ -69,6 +69,8 @@ class Privacy(Frozen):
     """Set it to fix sigma; otherwise it is calibrated from target_epsilon."""
     sample_rate: Fraction = 1.0
     max_grad_norm: Positive = 10.0
+    max_noise_std: Positive | None = None
+    """Lowers max_grad_norm where noise_multiplier * max_grad_norm would exceed it: small epsilon, small clip."""
     windows_per_vehicle: Count = 8
     noise_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """32 bytes in hex; only a rehearsal may fix it."""
@@ -77,8 +79,8 @@ class Privacy(Frozen):
 class Training(Frozen):
     """What happens inside a region."""
 
-    num_rounds: Count = 60
-    local_steps: Count = 2
+    num_rounds: Count = 120
+    local_steps: Count = 1
     learning_rate: Positive = 0.03
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Literal["constant", "cosine"] = "cosine"

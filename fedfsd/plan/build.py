@@ -55,7 +55,7 @@ def build(experiment: Experiment, rosters: Mapping[str, Roster], model: ModelPla
                 identity=roster.identity,
                 sample_rate=privacy.sample_rate,
                 noise_multiplier=noise[name][0],
-                max_grad_norm=None if experiment.mode == "none" else privacy.max_grad_norm,
+                max_grad_norm=_clip(experiment, noise[name][0]),
                 local_steps=training.local_steps,
                 windows_per_vehicle=privacy.windows_per_vehicle,
                 weight=shares[name],
@@ -105,6 +105,14 @@ def weights(
         if not over:
             return {**capped, **free}
         capped |= over
+
+
+def _clip(experiment: Experiment, noise_multiplier: float) -> float | None:
+    """C, from public constants alone."""
+    if experiment.mode == "none":
+        return None
+    clip, limit = experiment.privacy.max_grad_norm, experiment.privacy.max_noise_std
+    return clip if limit is None else min(clip, limit / noise_multiplier)
 
 
 def _noise(experiment: Experiment, name: str, roster: Roster) -> tuple[float, float | None, float | None]:

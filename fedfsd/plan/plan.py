@@ -19,7 +19,6 @@ from fedfsd.config.load import Frozen
 from fedfsd.errors import PlanError
 from fedfsd.privacy.event import Event
 
-FORMAT = 1
 WITNESS = "noise_witness"
 Arrays = Mapping[str, np.ndarray]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -100,7 +99,7 @@ class RegionPlan(Frozen):
 class Plan(Frozen):
     """A whole run. Two sides hold the same plan exactly when ``hash`` agrees."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     name: str
     mode: Mode
     unit: Literal["vehicle"] = "vehicle"
