@@ -40,7 +40,10 @@ def check(tables: Iterable[Table]) -> list[Finding]:
 
     An empty list is the answer for clean recordings.
     """
-    found = tracks([table for table in tables if table.rows.num_rows])
+    filled = [table for table in tables if table.rows.num_rows]
+    if not filled:
+        return []
+    found = tracks(filled)
     findings = [finding for one in CHECKS for finding in one(found)]
     return sorted(
         findings,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fedfsd.driving.check.finding import Finding, per_recording
+from fedfsd.driving.check.position import jump_steps
 from fedfsd.driving.check.track import Tracks
 
 MOVING_MPS = 2.0
@@ -103,7 +104,7 @@ def _integral(tracks: Tracks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     middle = (stated + np.roll(stated, 1, axis=0)) / 2
     steps = np.where(tracks.regular[:, None], middle * tracks.elapsed[:, None], 0)
     summed = np.cumsum(steps, axis=0)
-    broken = np.cumsum(unknown | ~tracks.regular)
+    broken = np.cumsum(unknown | ~tracks.regular | jump_steps(tracks))
     low, high = tracks.chord(1.0)
     moved = _positions(tracks)[high] - _positions(tracks)[low]
     seconds = tracks.number["t"][high] - tracks.number["t"][low]

@@ -73,8 +73,8 @@ def gaps(tracks: Tracks) -> Iterator[Finding]:
     )
 
 
-def jumps(tracks: Tracks) -> Iterator[Finding]:
-    """Steps no vehicle can drive: too fast, or unlike the step before and the step after."""
+def jump_steps(tracks: Tracks) -> np.ndarray:
+    """Whether no vehicle can drive the step to a row: too fast, or unlike both its neighbours, (N,) bool."""
     with np.errstate(divide="ignore", invalid="ignore"):
         speed = np.linalg.norm(tracks.travelled, axis=1) / tracks.elapsed
         change = np.linalg.norm(_second_difference(tracks), axis=1)
@@ -82,11 +82,14 @@ def jumps(tracks: Tracks) -> Iterator[Finding]:
     # At the start and end of a run there is only one neighbour to differ from.
     before = apart | (np.isnan(change) & _shift(apart))
     after = _shift(apart) | (np.isnan(_shift(change, fill=np.nan)) & apart)
-    jump = (speed > MAX_SPEED_MPS) & np.isfinite(speed) | (tracks.regular & before & after)
-    counts = tracks.by_place(tracks.by_track(jump))
-    fix = (
-        "split the track at the jump; windows with a step over 25 m are dropped, smaller jumps are trained on"
-    )
+    too_fast = (speed > MAX_SPEED_MPS) & np.isfinite(speed)
+    return too_fast | (tracks.regular & before & after)
+
+
+def jumps(tracks: Tracks) -> Iterator[Finding]:
+    """Steps that are no driving."""
+    counts = tracks.by_place(tracks.by_track(jump_steps(tracks)))
+    fix = "split the track there; windows with a step over 25 m are dropped, smaller jumps are trained on"
     return per_recording(
         tracks, "jump", "warning", "steps", counts, tracks.by_place(tracks.by_track(tracks.follows)), fix
     )

@@ -32,7 +32,5 @@ def sizes(tracks: Tracks) -> Iterator[Finding]:
     yield from per_recording(tracks, "constant-size", "note", "tracks", tracks.by_place(alike), total, fix)
 
     swapped = known & (length < 0.95 * width)
-    fix = "wider than long: exchange length and width"
-    yield from per_recording(
-        tracks, "size-swapped", "warning", "tracks", tracks.by_place(swapped), total, fix
-    )
+    fix = "wider than long: exchange the two, or take the box as the part that was seen"
+    yield from per_recording(tracks, "size-swapped", "note", "tracks", tracks.by_place(swapped), total, fix)
