@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fedfsd.config.load import Frozen
 from fedfsd.driving.window import WindowSpec
+from fedfsd.errors import ConfigError
 
 _TYPICAL_SPEED = 10.0  # m/s: brings the steps of a moving vehicle near 1
 _TYPICAL_CHANGE = 3.0  # m/s: the same for how much faster or slower it was than now
@@ -36,8 +37,8 @@ class Gru(nn.Module):
 
     def __init__(self, options: Options, spec: WindowSpec) -> None:
         super().__init__()
-        self.width = options.width
         self.features = Features(spec)
+        self.width = options.width
         self.inward = nn.Linear(Features.size, 3 * options.width)
         self.onward = nn.Linear(options.width, 3 * options.width, bias=False)
         self.head = Head(options.width, options.modes, spec)
@@ -70,6 +71,13 @@ class Features(nn.Module):
 
     def __init__(self, spec: WindowSpec) -> None:
         super().__init__()
+        if spec.history < 2:
+            raise ConfigError(
+                "data.history_seconds",
+                got=f"{spec.history} point of history",
+                expected="at least 2, so that there is a step",
+                hint="lengthen history_seconds or shorten period_seconds",
+            )
         self.step = spec.period_seconds * _TYPICAL_SPEED
         self.change = spec.period_seconds * _TYPICAL_CHANGE
 

@@ -46,8 +46,8 @@ class Transformer(nn.Module):
 
     def __init__(self, options: Options, spec: WindowSpec) -> None:
         super().__init__()
-        steps = spec.history - 1
         self.features = Features(spec)
+        steps = spec.history - 1
         # A one-hot position beside each step makes the learned positions rows of one linear layer.
         self.register_buffer("position", torch.eye(steps), persistent=False)
         self.embed = nn.Linear(Features.size + steps, options.width)
