@@ -54,7 +54,8 @@ def measure(paths: np.ndarray, scores: np.ndarray, future: np.ndarray, owner: np
         fde=final[row, likeliest],
         min_ade_k=average.min(axis=1),
         min_fde_k=final.min(axis=1),
-        miss=final.min(axis=1) > MISS_M,
+        # A forecast that is not a number is a miss too: its comparisons are false.
+        miss=~(final.min(axis=1) <= MISS_M),
         owner=owner,
     )
 
