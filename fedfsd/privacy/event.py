@@ -1,0 +1,77 @@
+"""A mechanism event: what a plan does to each vehicle, before any accountant has an opinion.
+
+One step samples every rostered vehicle with probability q, clips what it contributes to norm C, adds
+Gaussian noise of standard deviation sigma C and releases the sum. The unit is one vehicle; neighbouring
+data sets differ by zeroing out that vehicle (dp-accounting's ``REPLACE_SPECIAL``).
+
+>>> merge([Event(0.1, 2.0, 100), Event(0.1, 2.0, 200)])
+(Event(sample_rate=0.1, noise_multiplier=2.0, steps=300),)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fedfsd.errors import PlanError
+
+# Double-precision FFTs carry about 1e-15 of noise a step: below this no accountant here can be trusted.
+SMALLEST_DELTA = 1e-9
+MOST_STEPS = 10**6
+
+
+@dataclass(frozen=True, order=True)
+class Event:
+    """``steps`` times PoissonSampled(sample_rate, Gaussian(noise_multiplier)).
+
+    Raises:
+        PlanError: sample_rate outside (0, 1], noise_multiplier not positive and finite (without noise
+            the loss is infinite), steps not a whole number from 1 to 10^6.
+    """
+
+    sample_rate: float
+    noise_multiplier: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.sample_rate) or not 0 < self.sample_rate <= 1:
+            raise PlanError("sample_rate", got=self.sample_rate, expected="above 0, at most 1")
+        if not _is_number(self.noise_multiplier) or not 0 < self.noise_multiplier < math.inf:
+            raise PlanError(
+                "noise_multiplier",
+                got=self.noise_multiplier,
+                expected="positive and finite",
+                hint="without noise the privacy loss is infinite; set a target_epsilon",
+            )
+        whole = isinstance(self.steps, int) and not isinstance(self.steps, bool)
+        if not whole or not 1 <= self.steps <= MOST_STEPS:
+            raise PlanError("steps", got=self.steps, expected=f"a whole number from 1 to {MOST_STEPS:,}")
+
+
+def merge(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Equal mechanisms as one event with their steps added, in ascending order.
+
+    Composition is commutative, so the loss is the same; the accountants are far faster and their
+    answer no longer depends on the order in which plans were listed.
+    """
+    steps: Counter[tuple[float, float]] = Counter()
+    for event in events:
+        steps[event.sample_rate, event.noise_multiplier] += event.steps
+    return tuple(Event(q, sigma, count) for (q, sigma), count in sorted(steps.items()))
+
+
+def check_delta(delta: float) -> None:
+    """Refuse (PlanError) a delta that is no probability or below what double precision resolves."""
+    if not _is_number(delta) or not SMALLEST_DELTA <= delta < 1:
+        raise PlanError(
+            "target_delta",
+            got=delta,
+            expected=f"at least {SMALLEST_DELTA:g}, below 1",
+            hint="choose a delta well below 1 / number of vehicles",
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool)
