@@ -135,11 +135,12 @@ def _summary(runs: Sequence[WrittenRun], changed: Mapping[str, Any]) -> dict[str
 def _spread(figures: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     found = [one for one in figures if one.get("fde_m") is not None]
     fde = [one["fde_m"] for one in found]
+    start = [one["start_fde_m"] for one in found if one.get("start_fde_m") is not None]
     return {
         "fde_m": mean(fde) if fde else None,
         "fde_m_sd": stdev(fde) if len(fde) > 1 else None,
         "constant_velocity_fde_m": found[0].get("constant_velocity_fde_m") if found else None,
-        "start_fde_m": mean(one["start_fde_m"] for one in found) if found else None,
+        "start_fde_m": mean(start) if start else None,
     }
 
 
@@ -175,8 +176,9 @@ def _picture(settings: Sequence[Mapping[str, Any]]) -> str:
                 continue
             point = Point(one["epsilon"], one["fde_m"], one["fde_m_sd"], guaranteed=setting["guaranteed"])
             points[name].append(point)
-            simple.setdefault(name, one["constant_velocity_fde_m"])
-            start.setdefault(name, one["start_fde_m"])
+            for kept, key in ((simple, "constant_velocity_fde_m"), (start, "start_fde_m")):
+                if one[key] is not None:
+                    kept.setdefault(name, one[key])
     return figure.utility(points, simple, start)
 
 

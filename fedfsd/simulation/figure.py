@@ -53,10 +53,31 @@ _STYLE: Any = {
 
 _DASHED: dict[str, Any] = {"linewidth": 1.4, "linestyle": (0, (4, 3))}
 _START: dict[str, Any] = {"marker": "D", "markersize": 7, "markerfacecolor": PAPER, "zorder": 3}
-_LINES: dict[str, dict[str, Any]] = {
-    "the path driven": {"color": INK, "linewidth": 4.5, "alpha": 0.35, "solid_capstyle": "round"},
-    "forecast, in the region's colour": {"color": INK, "linewidth": 2.2, "marker": "o", "markersize": 5},
-    "constant velocity (c.v.)": {"color": FAINT, "linewidth": 1.6, "linestyle": (0, (2, 2))},
+_LINES: dict[str, dict[str, Any]] = {  # the markers stand where a path ends
+    "the path driven": {
+        "color": INK,
+        "linewidth": 4.5,
+        "alpha": 0.35,
+        "solid_capstyle": "round",
+        "marker": "o",
+        "markersize": 8,
+        "markevery": [-1],
+    },
+    "forecast, in the region's colour": {
+        "color": INK,
+        "linewidth": 2.2,
+        "marker": "o",
+        "markersize": 5,
+        "markevery": [-1],
+    },
+    "constant velocity (c.v.)": {
+        "color": FAINT,
+        "linewidth": 1.6,
+        "linestyle": (0, (2, 2)),
+        "marker": "x",
+        "markersize": 5,
+        "markevery": [-1],
+    },
     "the past": {"color": FAINT, "linewidth": 1.4, "marker": ".", "markersize": 5},
 }
 
@@ -266,8 +287,7 @@ def _path_panel(
     axes.plot(*_joined(simple), **_LINES["constant velocity (c.v.)"])
     axes.plot(*_joined(future), **_LINES["the path driven"])
     for guess in guesses:
-        axes.plot(*_joined(guess), color=colour, linewidth=2.2)
-        axes.plot(*guess[-1], "o", color=colour, markersize=5)
+        axes.plot(*_joined(guess), **_LINES["forecast, in the region's colour"] | {"color": colour})
     seen = np.concatenate([history[-3:], future, simple, guesses.reshape(-1, 2)])
     middle, (wide, high) = (seen.min(axis=0) + seen.max(axis=0)) / 2, np.ptp(seen, axis=0)
     half = 1.12 * max(high / 2, wide * 0.75, 4.0)
