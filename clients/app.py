@@ -1,6 +1,8 @@
 """The ClientApp of a region; its walk through a round lives in fedfsd, its settings come from there."""
 
-from fedfsd.federation.client import client_app
-from fedfsd.simulation.apps import config_of
+from pathlib import Path
 
-app = client_app(config_of)
+from fedfsd.federation.client import client_app
+from fedfsd.simulation.apps import numbered_region
+
+app = client_app(lambda context: numbered_region(context, root=Path(__file__).parents[1]))

@@ -1,5 +1,7 @@
 """The ServerApp: what a coordinator edits is the experiment, not this file."""
 
+from pathlib import Path
+
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -10,5 +12,5 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the experiment that ``run_config`` names on this grid."""
-    serve(grid, context)
+    """Run the experiment that the run configuration names."""
+    serve(grid, context, root=Path(__file__).parents[1])

@@ -68,9 +68,9 @@ class Privacy(Frozen):
     noise_multiplier: Positive | None = None
     """Set it to fix sigma; otherwise it is calibrated from target_epsilon."""
     sample_rate: Fraction = 1.0
-    max_grad_norm: Positive = 10.0
+    max_grad_norm: Annotated[float, Field(ge=1e-6)] = 10.0
     max_noise_std: Positive | None = None
-    """Lowers max_grad_norm where noise_multiplier * max_grad_norm would exceed it: small epsilon, small clip."""
+    """Lowers max_grad_norm where noise_multiplier * max_grad_norm would exceed it."""
     windows_per_vehicle: Count = 8
     noise_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """32 bytes in hex; only a rehearsal may fix it."""
@@ -109,7 +109,7 @@ class Experiment(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     mode: Mode = "private"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 1
     """Reaches initialisation and public pre-training only, never noise or sampling."""
     data: Data = Data()
     regions: dict[RegionName, Region] = Field(default_factory=dict)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from fedfsd.config.load import load
 from fedfsd.driving import source, table, window
@@ -15,7 +16,7 @@ from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import Policy
 from fedfsd.ledger.record import Record, Released
-from fedfsd.plan.plan import Arrays, Plan
+from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.training import local, randomness
 from fedfsd.training.device import resolve
 from fedfsd.training.gradient import VehicleGradient
@@ -73,6 +74,7 @@ class Region:
             windows = window.cut(tables, spec, test=False)
             device = resolve(self.config.device)
             model = registry.build(plan.model.name, plan.model.options, spec, seed=plan.seed)
+            _demand_schema(model, plan)
             probe(model, spec)
             data = place(windows, spec, roster=plan.region(self.config.name).roster, device=device)
             self._runs[plan.hash] = local.model_on(model, device), data
@@ -102,11 +104,10 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     region.gate.admit(plan, round, arrays)
     arrays_sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
     booked = region.gate.reserve(plan.hash, round, arrays_sha256)
-    earlier = region.gate.record.released(booked)
-    if earlier is not None:
-        return earlier
-    update = _train(region, arrays, plan, round, arrays_sha256)
-    released = region.gate.release(update, booked, plan)
+    released = region.gate.record.released(booked)
+    if released is None:
+        update = _train(region, arrays, plan, round, arrays_sha256)
+        released = region.gate.release(update, booked, plan)
     if round == plan.num_rounds:
         randomness.destroy_run_key(region.keys, plan.hash)
     return released
@@ -122,3 +123,15 @@ def _train(
         secret = randomness.known_key(plan.hash, region.config.noise_key or None)
     key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
     return local.train(gradient, data, arrays, plan, key)
+
+
+def _demand_schema(model: nn.Module, plan: Plan) -> None:
+    """The plan's arrays must be this model's: swapped or reshaped ones would be trained as something else."""
+    mine = [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]
+    if mine != [(entry.name, entry.shape) for entry in plan.model.arrays if entry.name != WITNESS]:
+        raise RefusedError(
+            "plan.model.arrays",
+            got="other arrays than the model has",
+            expected="the names and shapes of the model",
+            hint="compare the fedfsd versions of both sides",
+        )

@@ -59,9 +59,13 @@ def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
             expected=f"at most {limit:.3g}",
             hint="stop this region: its training does not clip as planned",
         )
-    expected = witness_std(plan, region, round)
-    if WITNESS not in arrays or expected == 0:
+    if plan.mode == "none" or WITNESS not in arrays:
         return
+    expected = witness_std(plan, region, round)
+    if expected < np.finfo(np.float32).tiny:
+        raise RefusedError(
+            "noise witness", got="noise too small for float32", expected="noise that can be told"
+        )
     witness = arrays[WITNESS].astype(np.float64)
     # For n normal values, sum(z^2) has mean n and standard deviation sqrt(2 n).
     z = (float(np.sum((witness / expected) ** 2)) - witness.size) / sqrt(2 * witness.size)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from fedfsd.config.experiment import Mode
 from fedfsd.config.load import Frozen
-from fedfsd.errors import RefusedError
+from fedfsd.errors import FedfsdError, RefusedError
 from fedfsd.plan.plan import Plan
 from fedfsd.privacy.accountant import epsilon_pld
 
@@ -23,10 +23,16 @@ class Policy(Frozen):
     max_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     max_sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 10.0
+    roster: Annotated[int, Field(ge=1)] | None = None
+    """N, as the operator declares it; a plan must state the same. Only a simulation may leave it out."""
+    identity: Literal["physical", "recording"] | None = None
+    """What this region's vehicle keys identify; a plan must state the same."""
+    max_roster: Annotated[int, Field(ge=1)] = 10_000_000
+    max_windows_per_vehicle: Annotated[int, Field(ge=1)] = 1024
     max_steps: Annotated[int, Field(ge=1)] = 100_000
     max_rounds: Annotated[int, Field(ge=1)] = 10_000
     max_release_bytes: Annotated[int, Field(ge=1)] = 500_000_000
-    max_inbound_magnitude: Annotated[float, Field(gt=0)] = 1e6
+    max_inbound_magnitude: Annotated[float, Field(gt=0)] = 1e4
 
     def demand(self, plan: Plan, region: str) -> None:
         """RefusedError with every objection, or nothing."""
@@ -43,46 +49,51 @@ class Policy(Frozen):
 def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     """Why this region would refuse the plan; empty when it accepts. One sentence a rule."""
     mine = plan.region(region)
-    steps = mine.local_steps * plan.num_rounds
+    caps = [
+        ("roster", mine.roster, policy.max_roster),
+        ("windows_per_vehicle", mine.windows_per_vehicle, policy.max_windows_per_vehicle),
+        ("sample_rate", mine.sample_rate, policy.max_sample_rate),
+        ("steps", mine.local_steps * plan.num_rounds, policy.max_steps),
+        ("num_rounds", plan.num_rounds, policy.max_rounds),
+        ("bytes of a release", 4 * plan.model.size, policy.max_release_bytes),
+    ]
     found = []
-
-    def demand(holds: bool, text: str) -> None:
-        if not holds:
-            found.append(text)
-
-    demand(plan.mode in policy.modes, f"mode {plan.mode} is not among {', '.join(policy.modes)}")
+    if plan.mode not in policy.modes:
+        found.append(f"mode {plan.mode} is not among {', '.join(policy.modes)}")
+    if policy.roster not in (None, mine.roster):
+        found.append(f"roster {mine.roster} is not the declared one")
+    if policy.identity not in (None, mine.identity):
+        found.append(f"identity {mine.identity} is not the declared one")
     if plan.mode != "none":
-        sigma, clip = mine.noise_multiplier, mine.max_grad_norm
-        # The plan's own epsilon is the coordinator's word: the region computes it again.
-        epsilon = epsilon_pld([plan.event(region)], mine.target_delta) if sigma else inf
-        demand(
-            sigma >= policy.min_noise_multiplier,
-            f"noise_multiplier {sigma:g} is below the floor {policy.min_noise_multiplier:g}",
-        )
-        demand(
-            clip is not None and clip <= policy.max_grad_norm,
-            f"max_grad_norm {clip} is above the cap {policy.max_grad_norm:g}",
-        )
-        demand(
-            epsilon <= policy.max_epsilon,
-            f"epsilon {epsilon:.3g} is above the cap {policy.max_epsilon:g}",
-        )
-    demand(
-        mine.target_delta <= policy.max_delta,
-        f"target_delta {mine.target_delta:g} is above the cap {policy.max_delta:g}",
-    )
-    demand(
-        mine.sample_rate <= policy.max_sample_rate,
-        f"sample_rate {mine.sample_rate:g} is above the cap {policy.max_sample_rate:g}",
-    )
-    demand(steps <= policy.max_steps, f"{steps} steps are above the cap {policy.max_steps}")
-    demand(
-        plan.num_rounds <= policy.max_rounds,
-        f"{plan.num_rounds} rounds are above the cap {policy.max_rounds}",
-    )
-    size = 4 * plan.model.size
-    demand(
-        size <= policy.max_release_bytes,
-        f"a release of {size} bytes is above the cap {policy.max_release_bytes}",
-    )
+        sigma, floor = mine.noise_multiplier, policy.min_noise_multiplier
+        caps += [
+            (
+                "max_grad_norm",
+                inf if mine.max_grad_norm is None else mine.max_grad_norm,
+                policy.max_grad_norm,
+            ),
+            ("target_delta", mine.target_delta, policy.max_delta),
+            ("target_delta * roster", mine.target_delta * mine.roster, 1.0),
+        ]
+        if sigma < floor:
+            found.append(f"noise_multiplier {sigma:g} is below the floor {floor:g}")
+    found += [f"{name} {value:g} is above the cap {cap:g}" for name, value, cap in caps if value > cap]
+    if found or plan.mode == "none":
+        return found
+    # Only for constants within floors and caps: for others it may take for ever.
+    return _epsilon_objections(policy, plan, region)
+
+
+def _epsilon_objections(policy: Policy, plan: Plan, region: str) -> list[str]:
+    """The plan's own epsilon is the coordinator's word: the region computes it again."""
+    mine = plan.region(region)
+    try:
+        epsilon = epsilon_pld([plan.event(region)], mine.target_delta)
+    except FedfsdError as error:
+        return [f"epsilon cannot be computed ({error.code})"]
+    found = []
+    if epsilon > policy.max_epsilon:
+        found.append(f"epsilon {epsilon:.3g} is above the cap {policy.max_epsilon:g}")
+    if mine.epsilon is None or abs(mine.epsilon - epsilon) > 1e-6:
+        found.append(f"epsilon is stated as {mine.epsilon}, but it is {epsilon:.6g}")
     return found

@@ -53,11 +53,21 @@ class Record:
         """Book the round, or find it booked on the same arrays.
 
         Raises:
-            BudgetError: the round is booked on other arrays.
+            BudgetError: the round is booked on other arrays, or a later one is released already.
         """
         booked = Booked(plan_hash, round, arrays_sha256)
         with self._open() as (file, entries):
             earlier = _find(entries, "reserve", plan_hash, round)
+            newest = max(
+                (e["round"] for e in entries if e["entry"] == "release" and e["plan"] == plan_hash), default=0
+            )
+            if round < newest:
+                raise BudgetError(
+                    f"round {round}",
+                    got=f"a round before {newest}, which is released",
+                    expected="rounds that go forward",
+                    hint="resume from the newest checkpoint",
+                )
             if earlier is None:
                 _append(
                     file, {"entry": "reserve", "plan": plan_hash, "round": round, "arrays": arrays_sha256}

@@ -6,17 +6,16 @@ Nothing here is derived from private data: rosters, weights, steps and noise are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from math import cos, pi, prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from fedfsd import canonical
 from fedfsd.config.experiment import Mode, Options, RegionName
 from fedfsd.config.load import Frozen
-from fedfsd.errors import PlanError
+from fedfsd.errors import ConfigError, PlanError
 from fedfsd.privacy.event import Event
 
 WITNESS = "noise_witness"
@@ -46,6 +45,16 @@ class ModelPlan(Frozen):
     witness_size: Annotated[int, Field(ge=0)]
     initial_sha256: Sha256
 
+    @model_validator(mode="after")
+    def _witness_comes_last(self) -> ModelPlan:
+        names = [array.name for array in self.arrays]
+        witness = [array.shape for array in self.arrays if array.name == WITNESS]
+        if len(set(names)) != len(names):
+            raise ValueError("arrays of different names")
+        if witness != ([(self.witness_size,)] if self.witness_size else []) or WITNESS in names[:-1]:
+            raise ValueError(f"{WITNESS} last, of witness_size, and only where that is above 0")
+        return self
+
     @property
     def size(self) -> int:
         """Number of elements of all arrays, the witness block included."""
@@ -55,16 +64,16 @@ class ModelPlan(Frozen):
 class WindowPlan(Frozen):
     """How windows are cut (seconds)."""
 
-    history_seconds: float
-    future_seconds: float
-    period_seconds: float
+    history_seconds: Annotated[float, Field(gt=0, le=60)]
+    future_seconds: Annotated[float, Field(gt=0, le=60)]
+    period_seconds: Annotated[float, Field(ge=0.01, le=60)]
 
 
 class OptimizerPlan(Frozen):
     """Local SGD; its state starts at zero each round. Linear, so that the witness block tells the noise."""
 
     name: Literal["sgd"] = "sgd"
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0, le=1e6)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     schedule: Literal["constant", "cosine"]
 
@@ -76,7 +85,7 @@ class RegionPlan(Frozen):
     identity: Literal["physical", "recording"]
     sample_rate: Annotated[float, Field(gt=0, le=1)]
     noise_multiplier: Annotated[float, Field(ge=0)]
-    max_grad_norm: Annotated[float, Field(gt=0)] | None
+    max_grad_norm: Annotated[float, Field(ge=1e-6)] | None
     local_steps: Annotated[int, Field(ge=1)]
     windows_per_vehicle: Annotated[int, Field(ge=1)]
     weight: Annotated[float, Field(gt=0, le=1)]
@@ -109,7 +118,7 @@ class Plan(Frozen):
     model: ModelPlan
     window: WindowPlan
     optimizer: OptimizerPlan
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**53)]
     strategy: str
     strategy_options: Options
     quorum: float
@@ -123,7 +132,7 @@ class Plan(Frozen):
             return rate
         return rate * (1 + cos(pi * (round - 1) / self.num_rounds)) / 2
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """Hex SHA-256 of the canonical document."""
         return canonical.digest(self.model_dump(mode="json"))
@@ -157,13 +166,24 @@ class Plan(Frozen):
 def read(document: str) -> Plan:
     """A plan from the text a peer sent. PlanError names the first thing wrong, never its value."""
     try:
-        return Plan.model_validate_json(document)
+        plan = Plan.model_validate_json(document)
+        canonical_text = plan.document()
     except ValidationError as error:
         first: Any = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "plan"
-        raise PlanError(
-            place,
-            got="a value that is not allowed",
-            expected=first["msg"],
-            hint="compare the fedfsd versions of both sides",
-        ) from None
+        raise _unreadable(repr(place)[1:61], first["msg"]) from None
+    except ConfigError:
+        raise _unreadable("plan", "numbers that canonical JSON can hold") from None
+    if canonical_text != document:
+        # Duplicate keys, NaN, booleans for numbers: what another reader might take for another plan.
+        raise _unreadable("plan", "canonical JSON, as a coordinator sends it")
+    return plan
+
+
+def _unreadable(place: str, expected: str) -> PlanError:
+    return PlanError(
+        place,
+        got="a value that is not allowed",
+        expected=expected,
+        hint="compare the fedfsd versions of both sides",
+    )

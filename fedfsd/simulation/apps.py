@@ -6,6 +6,7 @@ through server/app.py and clients/app.py.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from flwr.app import Context
@@ -51,8 +52,14 @@ def numbered(nodes: list[NodeConfig]) -> ClientApp:
     )
 
 
-def _experiment(context: Context) -> Experiment:
-    return load(Experiment, str(context.run_config["experiment"]))
+@cache
+def _names(experiment_json: str) -> list[str]:
+    experiment = Experiment.model_validate_json(experiment_json)
+    return regions_of(experiment, source.tables(experiment.data.path))
+
+
+def _experiment(context: Context, root: Path) -> Experiment:
+    return load(Experiment, root / str(context.run_config["experiment"]))
 
 
 def _folder(context: Context) -> Path:

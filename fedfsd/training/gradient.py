@@ -1,6 +1,11 @@
 """Per-vehicle mean gradients, clipped and summed.
 
-Shapes: V vehicles in a micro-batch, M their windows, P model parameters.
+Shapes: V vehicles in a micro-batch, k places for windows of each, P model parameters.
+
+Every vehicle has k places, filled or not. So shapes depend on public numbers and on the draw, never on
+the data: floating-point kernels round a row by the shape of its batch and its place in it, and a
+coordinator who chooses the weights could magnify that into another vehicle's gradient. Nor does the
+time of a step tell how many vehicles have windows.
 """
 
 from __future__ import annotations
@@ -38,49 +43,48 @@ class VehicleGradient:
             ):
                 parameter.copy_(part.view_as(parameter))
 
-    def mean_by_vehicle(self, history: Tensor, future: Tensor, vehicle: Tensor, count: int) -> Tensor:
-        """Mean gradient over each vehicle's windows, (V, P) float32; zero for a vehicle without one.
+    def mean_by_vehicle(self, history: Tensor, future: Tensor, taken: Tensor) -> Tensor:
+        """Mean gradient over each vehicle's taken places, (V, P) float32; zero where none is taken.
 
         Args:
-            vehicle: (M,) position 0 <= v < count of the vehicle that owns the window.
+            history: (V, k, H, 2) m. future: (V, k, F, 2) m. taken: (V, k) bool.
         """
-        means = torch.zeros(count, self.size, device=history.device)
-        if not len(history):
-            return means
-        window_loss(*self._module(history), future).sum().backward()
-        share = 1.0 / torch.bincount(vehicle, minlength=count)[vehicle].float()
+        count, places = taken.shape
+        share = taken / taken.sum(dim=1, keepdim=True).clamp(min=1)
+        window_loss(*self._module(history.flatten(0, 1)), future.flatten(0, 1)).sum().backward()
+        means = torch.empty(count, self.size, device=history.device)
         start = 0
         for parameter in self.parameters:
-            sample = parameter.grad_sample.flatten(1) * share[:, None]
-            means[:, start : start + sample.shape[1]].index_add_(0, vehicle, sample)
-            start += sample.shape[1]
+            sample = parameter.grad_sample.view(count, places, -1)
+            # A place that is not taken repeats one of the vehicle's own windows, so the product with its
+            # zero share is zero unless the vehicle's gradient is not finite anyway.
+            means[:, start : start + sample.shape[2]] = torch.einsum("vkp,vk->vp", sample, share)
+            start += sample.shape[2]
             parameter.grad_sample = parameter.grad = None
             del sample
+        means[~taken.any(dim=1)] = 0.0
         return means
 
     def clipped_sum(
         self,
         data: VehicleData,
         slots: np.ndarray,
-        vehicle: np.ndarray,
         window: np.ndarray,
+        taken: np.ndarray,
         *,
         max_grad_norm: float | None,
     ) -> np.ndarray:
         """Sum over vehicles of their clipped mean gradients, (P,) float64 on the host.
 
         Args:
-            slots: (V,) sampled vehicles. vehicle, window: (M,) as from ``choose_windows``.
+            slots: (V,) sampled vehicles. window, taken: (V, k) as from ``choose_windows``.
         """
         total = np.zeros(self.size)
-        for low, high, rows in _micro_batches(vehicle, len(slots), self.size):
-            owner = vehicle[rows]
-            index = torch.from_numpy(data.first[slots[owner]] + window[rows]).to(data.history.device)
+        device = data.history.device
+        for part in _micro_batches(len(slots), window.shape[1], self.size):
+            index = torch.from_numpy(data.first[slots[part], None] + window[part]).to(device)
             means = self.mean_by_vehicle(
-                data.history[index],
-                data.future[index],
-                torch.from_numpy(owner - low).to(index.device),
-                high - low,
+                data.history[index], data.future[index], torch.from_numpy(taken[part]).to(device)
             )
             total += clip_and_sum(means, max_grad_norm)
             del means
@@ -106,17 +110,8 @@ def clip_and_sum(means: Tensor, max_grad_norm: float | None) -> np.ndarray:
     return (factors @ wide).double().cpu().numpy()
 
 
-def _micro_batches(vehicle: np.ndarray, count: int, size: int) -> Iterator[tuple[int, int, slice]]:
-    """(low, high, rows): vehicles low..high with the rows of their windows, few enough to fit in memory.
-
-    The cut depends on public sizes and on the draw only, so that a step is reproducible.
-    """
-    limit = max(1, _MEMORY // (8 * max(size, 1)))
-    ends = np.searchsorted(vehicle, np.arange(count), side="right")
-    low = 0
-    while low < count:
-        start = int(ends[low - 1]) if low else 0
-        high = max(low + 1, int(np.searchsorted(ends, start + limit, side="right")))
-        high = min(high, low + limit, count)
-        yield low, high, slice(start, int(ends[high - 1]))
-        low = high
+def _micro_batches(count: int, places: int, size: int) -> Iterator[slice]:
+    """Slices of ``count`` vehicles whose per-window gradients fit in memory."""
+    limit = max(1, _MEMORY // (8 * max(size, 1) * places))
+    for low in range(0, count, limit):
+        yield slice(low, low + limit)

@@ -46,14 +46,14 @@ def private_step(
     The witness block takes the entries past the model's own; its gradient is always zero.
     """
     slots = sample_vehicles(key.stream("vehicles", step), mine.roster, mine.sample_rate)
-    vehicle, window = choose_windows(
+    window, taken = choose_windows(
         key.stream("windows", step), slots, data.counts[slots], mine.windows_per_vehicle
     )
     total = np.zeros(size)
     total[: gradient.size] = gradient.clipped_sum(
-        data, slots, vehicle, window, max_grad_norm=mine.max_grad_norm
+        data, slots, window, taken, max_grad_norm=mine.max_grad_norm
     )
-    if mine.noise_std:
+    if mine.max_grad_norm is not None:  # None in mode none alone
         total += mine.noise_std * key.stream("noise", step).normal(size)
     return total / mine.divisor
 

@@ -18,7 +18,7 @@ from fedfsd.errors import ModelError
 from fedfsd.training.local import model_on
 
 _TOLERANCE = 1e-4  # of the gradient's norm; float32 sums in another order stay far below
-_VEHICLES, _WINDOWS = 6, 3
+_VEHICLES, _WINDOWS, _ORDINARY = 6, 3, 2
 
 
 def probe(model: nn.Module, spec: WindowSpec) -> None:
@@ -52,7 +52,17 @@ def probe(model: nn.Module, spec: WindowSpec) -> None:
                 for parameter in trial.parameters():
                     parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         buffers = {name: buffer.clone() for name, buffer in trial.named_buffers()}
-        _compare(trial, *_vehicles(spec, generator))
+        try:
+            _compare(trial, *_vehicles(spec, generator))
+        except ModelError:
+            raise
+        except Exception as error:  # whatever somebody's model may raise
+            raise ModelError(
+                "model",
+                got=f"a forward or backward pass that fails ({type(error).__name__})",
+                expected="layers that opacus keeps per-sample gradients of",
+                hint="see fedfsd/driving/model for the contract",
+            ) from error
         for name, buffer in trial.named_buffers():
             if not torch.equal(buffer, buffers[name]):
                 raise ModelError(
@@ -65,7 +75,6 @@ def probe(model: nn.Module, spec: WindowSpec) -> None:
 
 def _compare(model: nn.Module, history: Tensor, future: Tensor) -> None:
     """Each vehicle's gradient in the batch against its gradient alone."""
-    gradient = model_on(model, torch.device("cpu"))
     with torch.no_grad():
         paths, scores = model(history.flatten(0, 1))
     if paths.shape[2:] != future.shape[2:] or paths.shape[:2] != scores.shape:
@@ -75,13 +84,13 @@ def _compare(model: nn.Module, history: Tensor, future: Tensor) -> None:
             expected="paths (B, K, F, 2) and scores (B, K)",
             hint="see fedfsd/driving/model",
         )
-    owner = torch.arange(_VEHICLES).repeat_interleave(_WINDOWS)
-    together = gradient.mean_by_vehicle(history.flatten(0, 1), future.flatten(0, 1), owner, _VEHICLES)
+    gradient = model_on(model, torch.device("cpu"))
+    taken = torch.ones(history.shape[:2], dtype=torch.bool)
+    together = gradient.mean_by_vehicle(history, future, taken)
     for vehicle in range(_VEHICLES):
-        alone = gradient.mean_by_vehicle(
-            history[vehicle], future[vehicle], torch.zeros(_WINDOWS, dtype=torch.long), 1
-        )[0]
-        if not torch.isfinite(alone).all():
+        one = slice(vehicle, vehicle + 1)
+        alone = gradient.mean_by_vehicle(history[one], future[one], taken[one])[0]
+        if vehicle >= _ORDINARY and not torch.isfinite(alone).all():
             continue  # becomes zero in the step, whatever the batch made of it
         difference = torch.linalg.vector_norm(together[vehicle] - alone)
         if not difference <= _TOLERANCE * torch.linalg.vector_norm(alone) + 1e-6:

@@ -85,7 +85,7 @@ def run_key(folder: Path, plan_hash: str) -> bytes:
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         # A link appears whole or not at all: a crash must never leave a short, guessable key.
-        descriptor, part = tempfile.mkstemp(dir=folder)  # mode 0600
+        descriptor, part = tempfile.mkstemp(dir=folder, prefix=path.name)  # mode 0600
         with os.fdopen(descriptor, "wb") as file:
             file.write(os.urandom(KEY_BYTES))
             file.flush()
@@ -106,7 +106,8 @@ def run_key(folder: Path, plan_hash: str) -> bytes:
 
 def destroy_run_key(folder: Path, plan_hash: str) -> None:
     """Delete the run key once the plan is settled: whoever held it could take the noise off again."""
-    (folder / f"{plan_hash}.key").unlink(missing_ok=True)
+    for path in folder.glob(f"{plan_hash}.key*"):  # with the parts that a crash may have left
+        path.unlink(missing_ok=True)
 
 
 def known_key(plan_hash: str, noise_key: str | None) -> bytes:

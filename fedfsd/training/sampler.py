@@ -21,25 +21,23 @@ def choose_windows(
         slots: (V,) the sampled vehicles, ascending. counts: (V,) how many windows each has.
 
     Returns:
-        vehicle (M,): position in ``slots``, ascending; window (M,): 0 <= index < counts[vehicle].
+        window (V, k): 0 <= index < counts where taken, else 0; taken (V, k) bool.
     """
-    position = np.empty((len(slots), k), np.int64)
-    blocks = -(-8 * k // BLOCK)
-    draws = _draws_by_slot(stream, slots, k, blocks)
+    window = np.zeros((len(slots), k), np.int64)
+    draws = _draws_by_slot(stream, slots, k, blocks=-(-8 * k // BLOCK))
     for draw in range(k):
         # The draw picks a rank among the windows not chosen yet; stepping over the chosen ones, in
         # ascending order, turns the rank into an index.
         left = np.maximum(counts - draw, 1)
         index = np.minimum((draws[:, draw] * left).astype(np.int64), left - 1)
-        for earlier in np.sort(position[:, :draw], axis=1).T:
+        for earlier in np.sort(window[:, :draw], axis=1).T:
             index += index >= earlier
-        position[:, draw] = index
+        window[:, draw] = index
     taken = np.arange(k) < counts[:, None]
-    vehicle = np.broadcast_to(np.arange(len(slots))[:, None], taken.shape)
-    return vehicle[taken], position[taken]
+    return np.where(taken, window, 0), taken
 
 
-def _draws_by_slot(stream: Stream, slots: np.ndarray, k: int, blocks: int) -> np.ndarray:
+def _draws_by_slot(stream: Stream, slots: np.ndarray, k: int, *, blocks: int) -> np.ndarray:
     """(V, k) uniforms; slot i reads the stream from block i * blocks on."""
     if not len(slots):
         return np.empty((0, k))

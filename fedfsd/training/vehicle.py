@@ -17,10 +17,13 @@ from fedfsd.errors import PlanError
 
 @dataclass(frozen=True)
 class VehicleData:
-    """Vehicle i of the roster owns windows first[i] : first[i] + counts[i]; many own none."""
+    """Vehicle i of the roster owns windows first[i] : first[i] + counts[i]; many own none.
 
-    history: Tensor  # (W, H, 2) float32, m, agent frame
-    future: Tensor  # (W, F, 2) float32, m, agent frame
+    The last window stands still and belongs to nobody: it fills the places of vehicles without one.
+    """
+
+    history: Tensor  # (W + 1, H, 2) float32, m, agent frame
+    future: Tensor  # (W + 1, F, 2) float32, m, agent frame
     first: np.ndarray  # (N,) int64
     counts: np.ndarray  # (N,) int64
 
@@ -40,10 +43,12 @@ def place(windows: Windows, spec: WindowSpec, *, roster: int, device: torch.devi
             hint="write the real roster in the experiment",
         )
     counts = np.bincount(windows.owner, minlength=roster)
-    history, future = agent_frame(windows.points, spec.history)
+    still = np.zeros((1, *windows.points.shape[1:]))
+    history, future = agent_frame(np.concatenate([windows.points, still]), spec.history)
+    first = np.cumsum(counts) - counts
     return VehicleData(
         torch.from_numpy(history).to(device),
         torch.from_numpy(future).to(device),
-        np.concatenate([[0], np.cumsum(counts)[:-1]]),
+        np.where(counts > 0, first, len(windows)),
         counts,
     )
