@@ -11,9 +11,9 @@ from fedfsd.cli.extra import extra
 def show(path: Path, output: Output, _json: Json = False) -> Answer:
     """Draw the tracks of each region.
 
-    PATH is a table, a folder of tables, or "embedded"; the picture is an SVG.
+    PATH is a table, a folder of tables, or "embedded"; the picture an SVG or PNG.
     """
-    checked(output, ".svg")
+    checked(output, ".svg", ".png")
     from fedfsd.driving import source
 
     tables = source.tables(path)

@@ -78,12 +78,13 @@ def run(arguments: Sequence[str] | None = None) -> None:
 def _outcome(words: Sequence[str]) -> Answer | FedfsdError:
     try:
         found = app(list(words) or ["--help"], prog_name="fedfsd", standalone_mode=False)
-        # --help has printed its text already and leaves its exit code.
-        return found if isinstance(found, Answer) else Answer(None, "", int(found or 0))
+        # --help has printed its text already; of Ctrl-C some versions of typer leave only the number.
+        code = 0 if isinstance(found, Answer) else int(found or 0)
+        if code == Interrupted.exit_code:
+            return Interrupted()
+        return found if isinstance(found, Answer) else Answer(None, "", code)
     except (KeyboardInterrupt, typer.Abort):
-        return Interrupted(
-            "interrupted", hint="a run that had begun continues with the same command and --resume"
-        )
+        return Interrupted()
     except FedfsdError as error:
         _debug()
         return error
@@ -107,6 +108,9 @@ class Interrupted(FedfsdError):
     """Ctrl-C."""
 
     code, exit_code = "interrupted", 130
+
+    def __init__(self) -> None:
+        super().__init__("Ctrl-C", hint="a run that had begun continues with the same command and --resume")
 
 
 class Bug(FedfsdError):

@@ -52,10 +52,11 @@ def _text(found: dict[str, Any]) -> str:
         ]
         for name, region in regions.items()
     ]
+    clip = found["max_grad_norm"]
     text = [
-        f"{plain(found['name'])}: {found['num_rounds']} rounds of {found['local_steps']} noisy steps,"
+        f"{plain(found['name'])}: {found['num_rounds']} rounds of {found['local_steps']} local steps,"
         f" {found['parameters']} parameters,"
-        f" sample rate {found['sample_rate']:g}, C = {found['max_grad_norm']}",
+        f" sample rate {found['sample_rate']:g}, {'no clipping' if clip is None else f'C = {clip:g}'}",
         table(head, rows),
         f"noise to signal after averaging the regions: {found['noise_to_signal']:.3g} a step",
         f"each round, each region: {size(found['bytes_in'])} in, {size(found['bytes_out'])} out",
@@ -63,5 +64,8 @@ def _text(found: dict[str, Any]) -> str:
     refusals = [
         f"{name} refuses: {plain(one)}" for name, region in regions.items() for one in region["objections"]
     ]
-    statements = [f"{name}: {plain(region['statement'])}" for name, region in regions.items()]
+    alike: dict[str, list[str]] = {}
+    for name, region in regions.items():
+        alike.setdefault(region["statement"], []).append(name)
+    statements = [f"{', '.join(names)}: {plain(one)}" for one, names in alike.items()]
     return "\n".join([*text, *refusals, "", *statements])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["typing_user"]
+
 FROZEN = Path(__file__).with_name("help.txt")
 COMMANDS = (
     "",

@@ -1,0 +1,116 @@
+"""What a run would promise, cost and need, told before any training."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+from fedfsd.config.experiment import Experiment
+from fedfsd.config.load import load
+from fedfsd.gate.policy import Policy, objections
+from fedfsd.plan.plan import Plan
+from fedfsd.privacy.statement import Claim, paragraph, sentence
+from fedfsd.simulation.prepare import Prepared, prepare
+
+# Resident memory of a worker process before it has data: Python, torch, opacus, flwr (measured).
+PROCESS_BYTES = 450 * 2**20
+# Larger draws are trained in parts whose gradients take no more (see training.gradient).
+GRADIENT_BYTES = 256 * 2**20
+FLOAT32, FLOAT64 = 4, 8
+UNPROTECTED = {
+    "rehearsal": "No guarantee: a rehearsal, whose noise key is known.",
+    "none": "Not private: no clipping and no noise.",
+}
+
+
+def preview(experiment: Experiment) -> dict[str, Any]:
+    """The plan of ``experiment`` in numbers and words, per region; plain values throughout.
+
+    Initial weights are not made, so the plan's hash is not the run's and is not part of the answer.
+    ``noise_to_signal`` is the Euclidean norm to expect of one step's noise in the model's parameters
+    over the largest norm the signal can have: (sigma C sqrt(d) / (q N)) / C, with d parameters
+    without the witness block. The signal reaches C only when the clipped gradients of all vehicles
+    agree; noise to signal falls with the square root of the steps in which the signal keeps its
+    direction. At the top level stands the same after averaging: sqrt(sum of (weight x ratio)^2).
+
+    Raises:
+        FedfsdError: whatever the run itself would refuse about experiment, data and model.
+    """
+    # One step on one window refuses what pre-training would refuse, without the wait.
+    chosen = experiment.pretraining
+    brief = chosen.model_copy(update={"steps": min(chosen.steps, 1), "batch_size": 1})
+    prepared = prepare(experiment.model_copy(update={"pretraining": brief}))
+    plan = prepared.plan
+    regions = {name: _region(prepared, name) for name in plan.regions}
+    first = next(iter(plan.regions.values()))
+    claims = _claims(plan)
+    release = FLOAT32 * plan.model.size
+    return {
+        "name": plan.name,
+        "mode": plan.mode,
+        "strategy": plan.strategy,
+        "num_rounds": plan.num_rounds,
+        "local_steps": first.local_steps,
+        "sample_rate": first.sample_rate,
+        "max_grad_norm": first.max_grad_norm,
+        "parameters": _parameters(plan),
+        "witness_size": plan.model.witness_size,
+        "bytes_in": release + len(plan.document().encode()),
+        "bytes_out": release,
+        "noise_to_signal": sqrt(
+            sum(
+                (plan.region(name).weight * region["noise_to_signal"]) ** 2
+                for name, region in regions.items()
+            )
+        ),
+        "statement": paragraph(claims) if claims else UNPROTECTED[plan.mode],
+        "regions": regions,
+    }
+
+
+def _region(prepared: Prepared, name: str) -> dict[str, Any]:
+    plan, mine = prepared.plan, prepared.plan.region(name)
+    file = (written := prepared.experiment.regions.get(name)) and written.policy
+    refusals = objections(load(Policy, file) if file else Policy(), plan, name)
+    return {
+        "vehicles": mine.roster,
+        "roster_counted": prepared.rosters[name].counted,
+        "identity": mine.identity,
+        "licence": prepared.licences[name],
+        "origin": prepared.origins[name],
+        "noise_multiplier": mine.noise_multiplier,
+        "target_epsilon": mine.target_epsilon,
+        "epsilon": mine.epsilon,
+        "delta": None if mine.epsilon is None else mine.target_delta,
+        "statement": UNPROTECTED[plan.mode]
+        if mine.epsilon is None or plan.mode != "private"
+        else sentence(mine.epsilon, mine.target_delta),
+        "weight": mine.weight,
+        "noise_to_signal": mine.noise_multiplier * sqrt(_parameters(plan)) / mine.divisor,
+        "memory_bytes": _memory(plan, name),
+        "accepted": not refusals,
+        "objections": refusals,
+    }
+
+
+def _claims(plan: Plan) -> list[Claim]:
+    """What the plan promises, region by region; nothing where it is not private."""
+    return [
+        Claim(name, mine.epsilon, mine.target_delta, mine.roster, mine.identity)
+        for name, mine in plan.regions.items()
+        if plan.mode == "private" and mine.epsilon is not None
+    ]
+
+
+def _parameters(plan: Plan) -> int:
+    """d, what the model has without the witness block."""
+    return plan.model.size - plan.model.witness_size
+
+
+def _memory(plan: Plan, name: str) -> int:
+    """An estimate of one region's process: itself, per-window gradients, flat copies of the model."""
+    mine = plan.region(name)
+    windows = mine.sample_rate * mine.roster * mine.windows_per_vehicle
+    gradients = min(FLOAT64 * _parameters(plan) * windows, GRADIENT_BYTES)
+    copies = 8 * FLOAT64 * plan.model.size  # start, update, momentum, noise, arrays in and out
+    return round(PROCESS_BYTES + gradients + copies)
