@@ -30,8 +30,14 @@ def exchange(grid: Grid, messages: Iterable[Message], *, timeout: float) -> list
     return replies
 
 
-def roll_call(grid: Grid, *, timeout: float) -> dict[int, str]:
-    """Which region each node of the grid is; nodes that do not answer are left out."""
+def roll_call(grid: Grid, *, nodes: int, timeout: float) -> dict[int, str]:
+    """Which region each node of the grid is, once ``nodes`` of them are there or time is up.
+
+    Nodes that do not answer are left out.
+    """
+    deadline = time.monotonic() + timeout
+    while len(list(grid.get_node_ids())) < nodes and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
     messages = [Message(RecordDict(), node, "query.region") for node in sorted(grid.get_node_ids())]
     return {
         message.metadata.src_node_id: str(message.content.config_records["region"]["name"])

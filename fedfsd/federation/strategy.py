@@ -57,7 +57,7 @@ class PlannedStrategy:
         Raises:
             NotReadyError: fewer regions than quorum answered with a good update in a round.
         """
-        nodes = roll_call(grid, timeout=self.round_timeout_seconds)
+        nodes = roll_call(grid, nodes=len(self.plan.regions), timeout=self.round_timeout_seconds)
         current = model = dict(arrays)
         for number in range(first_round, self.plan.num_rounds + 1):
             started = time.monotonic()

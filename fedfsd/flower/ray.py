@@ -27,8 +27,9 @@ def run(client: ClientApp, *, nodes: int, work: Callable[[Grid], T]) -> T:
         raise NotReadyError(
             "--engine ray", got="no ray installed", expected="the ray extra", hint='pip install "fedfsd[ray]"'
         )
-    # Ray otherwise reports usage over the network.
+    # Ray otherwise reports usage over the network, and warns of a change to come.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     from flwr.simulation import run_simulation
 
     private.quiet()

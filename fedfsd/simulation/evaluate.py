@@ -14,7 +14,8 @@ from fedfsd.driving.metric import Errors
 from fedfsd.driving.window import Windows, WindowSpec, agent_frame
 
 _BATCH = 8192
-_EXAMPLES = 6
+# The examples of a region: windows at these quantiles of constant velocity's error.
+_QUANTILES = (0.3, 0.5, 0.65, 0.8, 0.9, 0.95)
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,14 @@ def forecast(model: nn.Module, history: Tensor) -> tuple[np.ndarray, np.ndarray]
 
 
 def examples(model: nn.Module, tests: Mapping[str, TestSet]) -> dict[str, np.ndarray]:
-    """A few windows a region with the model's paths: those of vehicles that turn or brake most."""
+    """A few windows a region with the model's paths, from those easy for constant velocity to hard ones."""
     found: dict[str, np.ndarray] = {}
     for name, test in tests.items():
         if not len(test.owner):
             continue
         simple = predictor.last_step(test.history.numpy(), test.future.shape[1])
         off = np.linalg.norm(simple - test.future, axis=-1)[:, -1]
-        order = np.argsort(-off)[len(off) // 20 :]  # past the most extreme, which are often defects
-        _, firsts = np.unique(test.owner[order], return_index=True)
-        rows = order[np.sort(firsts)[:_EXAMPLES]]
+        rows = np.argsort(off)[[int(quantile * (len(off) - 1)) for quantile in _QUANTILES]]
         found[f"{name}_history"] = test.history[rows].numpy()
         found[f"{name}_future"] = test.future[rows]
         found[f"{name}_paths"] = forecast(model, test.history[rows])[0]
