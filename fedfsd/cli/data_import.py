@@ -12,6 +12,8 @@ from fedfsd.cli.answer import Answer, Json, plain
 from fedfsd.cli.destination import Output, checked
 from fedfsd.errors import UsageError
 
+FORMATS = "apolloscape, argoverse2, commonroad, interaction, scenarionet"
+
 
 class Identity(StrEnum):
     """What a vehicle key stands for."""
@@ -31,13 +33,7 @@ class Origin(StrEnum):
 def import_(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...")],
     output: Output,
-    format: Annotated[
-        str,
-        typer.Option(
-            metavar="FORMAT",
-            help="apolloscape, argoverse2, commonroad, interaction, scenarionet, or one that a package adds.",
-        ),
-    ],
+    format: Annotated[str, typer.Option(metavar="FORMAT", help=f"{FORMATS}, or one that a package adds.")],
     region: Annotated[str, typer.Option(metavar="REGION", help="The region that owns the drives.")],
     licence: Annotated[str, typer.Option(metavar="TEXT", help="The licence of the source.")],
     identity: Annotated[
