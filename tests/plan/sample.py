@@ -1,0 +1,87 @@
+"""Plans written by hand, for tests that need one without an experiment; arrays that fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedfsd import canonical
+from fedfsd.plan import plan as plans
+from fedfsd.plan.plan import WITNESS, Plan
+
+REGION = "CN"
+WITNESS_SIZE = 4096
+Shapes = Mapping[str, tuple[int, ...]]
+SMALL: Shapes = {"body.weight": (4, 3), "body.bias": (4,), WITNESS: (WITNESS_SIZE,)}
+
+_REGION = {
+    "roster": 30,
+    "identity": "physical",
+    "sample_rate": 0.5,
+    "noise_multiplier": 2.0,
+    "max_grad_norm": 0.3,
+    "local_steps": 2,
+    "windows_per_vehicle": 4,
+    "weight": 1.0,
+    "target_delta": 1e-3,
+    "target_epsilon": None,
+    "epsilon": None,
+}
+
+
+def document(shapes: Shapes = SMALL, **changes: Any) -> dict[str, Any]:
+    """A private plan of one region as plain values; ``changes`` are dotted keys with __ for dots.
+
+    A key that no table has, such as noise_multiplier, means the region's own. The stated epsilon is the
+    true one unless given.
+    """
+    found: dict[str, Any] = {
+        "format": 1,
+        "name": "sample",
+        "mode": "private",
+        "unit": "vehicle",
+        "adjacency": "zero-out",
+        "num_rounds": 3,
+        "regions": {REGION: dict(_REGION)},
+        "model": {
+            "name": "mlp",
+            "options": {},
+            "arrays": [
+                {"name": name, "shape": list(shape), "dtype": "float32"} for name, shape in shapes.items()
+            ],
+            "witness_size": int(np.prod(shapes.get(WITNESS, (0,)))),
+            "initial_sha256": "0" * 64,
+        },
+        "window": {"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.5, "schedule": "constant"},
+        "seed": 1,
+        "strategy": "FedAvg",
+        "strategy_options": {},
+        "quorum": 0.5,
+        "average_last": 0.5,
+    }
+    for key, value in changes.items():
+        *tables, last = key.split("__")
+        table = found["regions"][REGION] if not tables and last in _REGION else found
+        for name in tables:
+            table = table[name]
+        table[last] = value
+    return found
+
+
+def planned(shapes: Shapes = SMALL, **changes: Any) -> Plan:
+    """The plan of ``document``, with a true epsilon where none is given and the mode promises one."""
+    plan = plans.read(canonical.encode(document(shapes, **changes)).decode())
+    if plan.mode == "none" or "epsilon" in changes or "regions" in changes:
+        return plan
+    from fedfsd.privacy.accountant import epsilon_pld
+
+    epsilon = epsilon_pld([plan.event(REGION)], plan.region(REGION).target_delta)
+    return plans.read(canonical.encode(document(shapes, **changes, epsilon=epsilon)).decode())
+
+
+def zeros(shapes: Shapes = SMALL) -> dict[str, np.ndarray]:
+    """Inbound arrays of that schema."""
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
