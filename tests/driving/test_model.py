@@ -179,10 +179,16 @@ def test_gradients_by_window_equal_a_plain_loop(name, options):
         loss = window_loss(*model(history[row : row + 1]), future[row : row + 1]).sum()
         loop.append(torch.cat([part.flatten() for part in torch.autograd.grad(loss, [*model.parameters()])]))
     engine = model_on(model, torch.device("cpu"))
-    together = engine.mean_by_vehicle(history, future, torch.arange(8), 8)
+    together = engine.mean_by_vehicle(history[:, None], future[:, None], torch.ones(8, 1, dtype=torch.bool))
     for row in range(8):
         assert loop[row].norm() > 0.1
         assert (together[row] - loop[row]).norm() <= 1e-5 * loop[row].norm()
+    # Two vehicles of four windows each, one of which is not taken.
+    taken = torch.tensor([[True] * 4, [True, True, True, False]])
+    mean = engine.mean_by_vehicle(history.view(2, 4, -1, 2), future.view(2, 4, -1, 2), taken)
+    for vehicle, rows in enumerate((loop[:4], loop[4:7])):
+        expected = torch.stack(rows).mean(dim=0)
+        assert (mean[vehicle] - expected).norm() <= 1e-5 * expected.norm()
 
 
 @each_learned
