@@ -22,27 +22,19 @@ from fedfsd.simulation.prepare import regions_of
 from fedfsd.simulation.run import NodeConfig, node_config, run_on
 
 
-def serve(grid: Grid, context: Context) -> None:
-    """Run the experiment of the run configuration on a grid that Flower made."""
-    run_on(grid, _experiment(context), output=_folder(context))
+def serve(grid: Grid, context: Context, root: Path) -> None:
+    """Run the experiment of the run configuration (a path below ``root``) on a grid that Flower made."""
+    run_on(grid, _experiment(context, root), output=_folder(context))
 
 
-def config_of(context: Context) -> RegionConfig:
-    """Which region a simulated node is, and its settings.
-
-    Our own grids write them into ``node_config``; Flower's simulation engine numbers its nodes, and the
-    regions of the experiment are taken in that order.
-    """
-    if "name" in context.node_config:
-        return RegionConfig(**context.node_config, simulated=True)
-    experiment = _experiment(context)
-    name = regions_of(experiment, source.tables(experiment.data.path))[
-        int(context.node_config["partition-id"])
-    ]
+def numbered_region(context: Context, root: Path) -> RegionConfig:
+    """The region of a node that Flower's simulation engine numbered, in the order of the experiment."""
+    experiment = _experiment(context, root)
+    name = _names(experiment.model_dump_json())[int(context.node_config["partition-id"])]
     return RegionConfig(**node_config(experiment, _folder(context), name), simulated=True)
 
 
-client = client_app(config_of)
+client = client_app(lambda context: RegionConfig(**context.node_config, simulated=True))
 
 
 def numbered(nodes: list[NodeConfig]) -> ClientApp:
