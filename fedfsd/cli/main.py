@@ -141,15 +141,15 @@ def _usage(error: Any) -> UsageError:
 
 
 def _print(outcome: Answer | FedfsdError, *, as_json: bool) -> None:
-    failed = isinstance(outcome, FedfsdError)
-    if as_json:
-        document = {"error": outcome.document()} if failed else outcome.document
-        if document is not None:
-            print(json.dumps(document, indent=1, allow_nan=False), flush=True)
-    if failed:
+    if isinstance(outcome, FedfsdError):
+        document, text = {"error": outcome.document()}, ""
         print(plain(outcome), file=sys.stderr)
-    elif not as_json and outcome.text:
-        print(outcome.text, flush=True)
+    else:
+        document, text = outcome.document, outcome.text
+    if as_json and document is not None:
+        text = json.dumps(document, indent=1, allow_nan=False)
+    if text:
+        print(text, flush=True)
 
 
 def _debug() -> None:

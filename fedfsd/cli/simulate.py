@@ -49,15 +49,12 @@ def simulate(
         from fedfsd.cli.watch import Watch
         from fedfsd.simulation import run, sweep
 
-        work = sweep.sweep if loaded.sweep else run.run
         with Watch() as watch:
-            found = work(loaded, engine=engine.value, output=output, resume=resume, progress=watch)
-    if loaded.sweep:
-        return Answer(
-            {"runs": [one.metrics for one in found]},
-            "\n\n".join(_text(one.metrics, one.report) for one in found),
-        )
-    return Answer(found.metrics, _text(found.metrics, found.report))
+            options: Any = {"engine": engine.value, "output": output, "resume": resume, "progress": watch}
+            found = sweep.sweep(loaded, **options) if loaded.sweep else [run.run(loaded, **options)]
+    metrics = [one.metrics for one in found]
+    text = "\n\n".join(_text(one, made.report) for one, made in zip(metrics, found, strict=True))
+    return Answer({"runs": metrics} if loaded.sweep else metrics[0], text)
 
 
 def _text(metrics: dict[str, Any], report: Path) -> str:
