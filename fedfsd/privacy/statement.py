@@ -31,6 +31,9 @@ class Claim:
     identity: Literal["physical", "recording"]
     epsilon_lifetime: float | None = None
 
+    def __post_init__(self) -> None:
+        _check(self.epsilon, self.delta)
+
 
 def sentence(epsilon: float, delta: float) -> str:
     """One sentence on what (``epsilon``, ``delta``) rules out; figures are rounded against the claim.
@@ -40,8 +43,7 @@ def sentence(epsilon: float, delta: float) -> str:
 data as without it, and the reverse, give or take a probability of 1 in 10,000; a 50-50 guess whether \
 that vehicle's data were used is right at most 73.11 % of the time.
     """
-    _check_epsilon(epsilon)
-    check_delta(delta)
+    _check(epsilon, delta)
     return (
         f"Every outcome an attacker could look for is at most {_factor(epsilon)} times "
         f"(e^{_up(epsilon):.2f}) as likely with one vehicle's data as without it, and the reverse, give or "
@@ -109,9 +111,10 @@ def paragraph(claims: Sequence[Claim]) -> str:
     return "\n".join(lines)
 
 
-def _check_epsilon(epsilon: float) -> None:
+def _check(epsilon: float, delta: float) -> None:
     if not 0 <= epsilon < math.inf:
         raise PlanError("epsilon", got=epsilon, expected="finite, at least 0")
+    check_delta(delta)
 
 
 def _up(value: float) -> float:
