@@ -1,0 +1,144 @@
+"""What leaves: an update of the plan's model, of a possible length, with witness noise of the right scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from plan.sample import REGION, planned
+from training.small import Plain, vehicles
+
+from fedfsd.errors import BudgetError, RefusedError
+from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate.gate import Gate, judge, max_update_norm, witness_std
+from fedfsd.gate.policy import Policy
+from fedfsd.ledger.record import Record
+from fedfsd.plan.plan import WITNESS
+from fedfsd.training.local import model_on, train
+from fedfsd.training.randomness import RoundKey, Stream
+
+PLAN = planned()
+STD = witness_std(PLAN, REGION, 1)
+
+
+def noise(scale: float, seed: int) -> dict[str, np.ndarray]:
+    """An update of nothing but noise, ``scale`` times as large as planned."""
+    stream = Stream(seed.to_bytes(32, "big"))
+    flat = (scale * STD * stream.normal(PLAN.model.size)).astype(np.float32)
+    return gate_arrays.from_bytes(flat.tobytes(), PLAN.model.arrays)
+
+
+def refused(scale: float, trials: int) -> int:
+    count = 0
+    for seed in range(trials):
+        try:
+            judge(noise(scale, seed), PLAN, REGION, 1)
+        except RefusedError:
+            count += 1
+    return count
+
+
+def test_correct_noise_is_never_refused():
+    assert refused(1.0, 2000) == 0
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 0.8, 1.25, 2.0])
+def test_noise_of_another_scale_is_always_refused(scale):
+    assert refused(scale, 200) == 200
+
+
+@pytest.mark.parametrize("scale", [0.9, 1.1])
+def test_noise_a_tenth_off_is_refused_but_for_one_in_a_hundred(scale):
+    assert refused(scale, 300) >= 297
+
+
+def test_noise_stays_refused_however_it_is_spread():
+    update = noise(1.0, 1)
+    update[WITNESS][1000:] = 0
+    with pytest.raises(RefusedError):
+        judge(update, PLAN, REGION, 1)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_witness_scale_is_that_of_the_real_optimizer(momentum, schedule):
+    """By simulation of the noise alone, an entry at a time, and from real updates."""
+    plan = planned(
+        local_steps=7, num_rounds=9, optimizer__momentum=momentum, optimizer__schedule=schedule, epsilon=1.0
+    )
+    for round in (1, 5, 9):
+        rate, steps = plan.learning_rate(round), 2.0 * 0.3 / 15 * Stream(bytes(32)).normal(7 * 20_000)
+        velocity = total = np.zeros(20_000)
+        for noisy in steps.reshape(7, -1):
+            velocity = momentum * velocity + noisy
+            total = total - rate * velocity
+        assert total.std() / witness_std(plan, REGION, round) == pytest.approx(1, abs=0.025)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5, 1.0])
+def test_real_updates_pass_and_stay_below_the_longest_possible(rate):
+    """Every vehicle pulls the same way with full force: the longest update that clipping allows."""
+    data, model = vehicles([3] * 30), Plain()
+    data.future[:] = data.future[:1] + 1e3
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()} | {WITNESS: (4096,)}
+    plan = planned(shapes, local_steps=5, sample_rate=rate, epsilon=1.0)
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    ours, longest = model_on(model, torch.device("cpu")), 0.0
+    for round in (1, 2, 3):
+        update = train(ours, data, arrays, plan, RoundKey(bytes(32), REGION, plan.hash, round, "x"))
+        judge(update, plan, REGION, round)
+        norm = np.sqrt(sum(float(np.sum(part.astype(float) ** 2)) for part in update.values()))
+        longest = max(longest, norm / max_update_norm(plan, REGION, round))
+    assert longest <= 1
+    assert longest > (0.5 if rate == 1 else 0)  # the bound is not a formality
+
+
+def test_updates_without_clipping_are_refused():
+    update = noise(1.0, 1)
+    update["body.weight"] += np.float32(max_update_norm(PLAN, REGION, 1))
+    with pytest.raises(RefusedError):
+        judge(update, PLAN, REGION, 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_updates_that_are_not_finite_or_absurd_are_refused(value):
+    update = noise(1.0, 1)
+    update["body.bias"][0] = value
+    with pytest.raises(RefusedError):
+        judge(update, PLAN, REGION, 1)
+
+
+def test_noise_too_small_to_be_seen_is_refused():
+    """Underflow must not read as "no noise was planned"."""
+    plan = planned(optimizer__learning_rate=1e-44, max_grad_norm=1e-6)
+    update = {entry.name: np.zeros(entry.shape, np.float32) for entry in plan.model.arrays}
+    with pytest.raises(RefusedError):
+        judge(update, plan, REGION, 1)
+
+
+@pytest.mark.parametrize("what", ["names", "shape", "dtype"])
+def test_only_the_plans_arrays_leave(tmp_path, what):
+    gate = Gate(REGION, Record(tmp_path), Policy())
+    update = noise(1.0, 1)
+    if what == "names":
+        update["private"] = np.zeros(3, np.float32)
+    elif what == "shape":
+        update["body.bias"] = update["body.bias"][:, None]
+    else:
+        update["body.bias"] = update["body.bias"].astype(np.float64)
+    booked = gate.reserve(PLAN.hash, 1, "a" * 64)
+    with pytest.raises(RefusedError):
+        gate.release(update, booked, PLAN)
+    assert list((tmp_path / "outbox").iterdir()) == []
+    assert gate.record.released(booked) is None
+
+
+def test_the_release_is_the_update_and_is_booked(tmp_path):
+    gate = Gate(REGION, Record(tmp_path), Policy())
+    update = noise(1.0, 1)
+    booked = gate.reserve(PLAN.hash, 1, "a" * 64)
+    released = gate.release(update, booked, PLAN)
+    for name, array in gate_arrays.from_bytes(released.content, PLAN.model.arrays).items():
+        np.testing.assert_array_equal(array, update[name])
+    with pytest.raises(BudgetError):
+        gate.release(update, booked, PLAN)
