@@ -104,7 +104,9 @@ def read(path: str | Path) -> tuple[Table, ...]:
                 expected="at least one table",
                 hint="point data.path at a table or at a folder of tables",
             )
-        return tuple(_read_file(file) for file in files)
+        tables = tuple(_read_file(file) for file in files)
+        _check_split(pa.concat_tables([each.rows.select(["vehicle", "test"]) for each in tables]), str(path))
+        return tables
     if not path.exists():
         raise DataError(
             str(path),
@@ -194,7 +196,8 @@ def _read_file(path: Path) -> Table:
             expected="a table of drives",
             hint="make one with fedfsd data import or fedfsd data generate",
         ) from None
-    metadata = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
+    raw = rows.schema.metadata or {}
+    metadata = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}
     version = metadata.get("fedfsd.version", str(VERSION))
     if not version.isdigit() or int(version) > VERSION:
         raise DataError(

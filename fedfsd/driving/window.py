@@ -12,6 +12,8 @@ import numpy as np
 
 from fedfsd.driving.table import Table
 
+_ROUNDING = 1e-3  # s, or a share of a period: float32 times fall a hair short or long
+
 
 @dataclass(frozen=True)
 class WindowSpec:
@@ -78,7 +80,7 @@ def agent_frame(points: np.ndarray, history: int) -> tuple[np.ndarray, np.ndarra
         history (W, H, 2) and future (W, F, 2), float32, m.
     """
     local = points - points[:, history - 1 : history]
-    travelled = -local[:, 0]
+    travelled = 0.0 - local[:, 0]  # not -0.0, which would turn a standing history by pi
     angle = np.arctan2(travelled[:, 1], travelled[:, 0])
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
     x, y = local[..., 0], local[..., 1]
@@ -93,6 +95,7 @@ def _runs(table: Table, spec: WindowSpec, *, test: bool):
     _, recording = np.unique(table.text("recording")[keep], return_inverse=True)
     times = table.number("t")[keep]
     positions = np.stack([table.number("x")[keep], table.number("y")[keep]], axis=1)
+    positions[~np.isfinite(positions).all(axis=1)] = np.nan
     order = np.lexsort((times, recording, vehicle))
     vehicle, recording, times, positions = (
         vehicle[order],
@@ -102,7 +105,11 @@ def _runs(table: Table, spec: WindowSpec, *, test: bool):
     )
     if not len(times):
         return
-    new_run = (np.diff(vehicle) != 0) | (np.diff(recording) != 0) | (np.diff(times) > spec.max_gap_seconds)
+    new_run = (
+        (np.diff(vehicle) != 0)
+        | (np.diff(recording) != 0)
+        | (np.diff(times) > spec.max_gap_seconds + _ROUNDING)
+    )
     bounds = np.flatnonzero(new_run) + 1
     for start, stop in zip(np.r_[0, bounds], np.r_[bounds, len(times)], strict=True):
         yield names[vehicle[start]], times[start:stop], positions[start:stop]
@@ -111,8 +118,7 @@ def _runs(table: Table, spec: WindowSpec, *, test: bool):
 def _slide(times: np.ndarray, positions: np.ndarray, spec: WindowSpec) -> np.ndarray:
     """Every window of one run that moves and does not jump, (W, H + F, 2)."""
     size = spec.history + spec.future
-    # The small term keeps a run of exact length whole when float32 times fall a hair short.
-    count = int((times[-1] - times[0]) / spec.period_seconds + 1e-6) + 1
+    count = int((times[-1] - times[0]) / spec.period_seconds + _ROUNDING) + 1
     if count < size:
         return np.empty((0, size, 2))
     grid = times[0] + spec.period_seconds * np.arange(count)

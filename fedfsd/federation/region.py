@@ -82,10 +82,10 @@ class Region:
 
 
 def policy_of(config: RegionConfig) -> Policy:
-    """The policy of a region; a simulated one also takes rehearsals and runs without privacy."""
+    """The policy of a region; a simulated one also takes rehearsals, runs without privacy or witness."""
     policy = load(Policy, config.policy) if config.policy else Policy()
     if config.simulated:
-        policy = policy.model_copy(update={"modes": ("private", "rehearsal", "none")})
+        policy = policy.model_copy(update={"modes": ("private", "rehearsal", "none"), "min_witness_size": 0})
     return policy
 
 

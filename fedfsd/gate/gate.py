@@ -12,8 +12,8 @@ from fedfsd.gate.policy import Policy
 from fedfsd.ledger.record import Booked, Record, Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 
-# Correct noise passes with probability 1 - exp(-18) on either side (Laurent and Massart 2000, lemma 1);
-# noise at nine tenths of its scale does not pass a witness block of the default size.
+# Correct noise passes with probability 1 - exp(-18) on either side (Laurent and Massart 2000, lemma 1).
+# At nine tenths of its scale it passes a witness block of the default size once in a thousand rounds.
 WITNESS_Z = 6.0
 
 
@@ -69,7 +69,7 @@ def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
     witness = arrays[WITNESS].astype(np.float64)
     # For n normal values, sum(z^2) has mean n and standard deviation sqrt(2 n).
     z = (float(np.sum((witness / expected) ** 2)) - witness.size) / sqrt(2 * witness.size)
-    if abs(z) > WITNESS_Z + WITNESS_Z**2 / sqrt(2 * witness.size):
+    if not -WITNESS_Z <= z <= WITNESS_Z + WITNESS_Z**2 / sqrt(2 * witness.size):
         raise RefusedError(
             "noise witness",
             got="noise of another scale than planned",

@@ -29,6 +29,8 @@ class Policy(Frozen):
     """What this region's vehicle keys identify; a plan must state the same."""
     max_roster: Annotated[int, Field(ge=1)] = 10_000_000
     max_windows_per_vehicle: Annotated[int, Field(ge=1)] = 1024
+    min_witness_size: Annotated[int, Field(ge=0)] = 1024
+    """Without a noise witness block nobody can tell that noise was added."""
     max_steps: Annotated[int, Field(ge=1)] = 100_000
     max_rounds: Annotated[int, Field(ge=1)] = 10_000
     max_release_bytes: Annotated[int, Field(ge=1)] = 500_000_000
@@ -64,6 +66,8 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
         found.append(f"roster {mine.roster} is not the declared one")
     if policy.identity not in (None, mine.identity):
         found.append(f"identity {mine.identity} is not the declared one")
+    if plan.model.witness_size < policy.min_witness_size:
+        found.append(f"witness_size {plan.model.witness_size} is below the floor {policy.min_witness_size}")
     if plan.mode != "none":
         sigma, floor = mine.noise_multiplier, policy.min_noise_multiplier
         caps += [

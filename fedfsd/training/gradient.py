@@ -2,16 +2,15 @@
 
 Shapes: V vehicles in a micro-batch, k places for windows of each, P model parameters.
 
-Every vehicle has k places, filled or not. So shapes depend on public numbers and on the draw, never on
-the data: floating-point kernels round a row by the shape of its batch and its place in it, and a
-coordinator who chooses the weights could magnify that into another vehicle's gradient. Nor does the
-time of a step tell how many vehicles have windows.
+Every vehicle has k places, filled or not, and every micro-batch one size. So no shape depends on the
+data: floating-point kernels round a row by the shape of its batch, and a coordinator who chooses the
+weights could magnify that into another vehicle's gradient. Nor does the time of a step tell how many
+vehicles have windows.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from fedfsd.training.vehicle import VehicleData
 warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
 
 _MEMORY = 256 * 2**20  # bytes of per-window gradients at a time
+_VEHICLES = 256  # in a micro-batch, where memory allows
 
 
 class VehicleGradient:
@@ -79,13 +79,15 @@ class VehicleGradient:
         Args:
             slots: (V,) sampled vehicles. window, taken: (V, k) as from ``choose_windows``.
         """
+        size = min(_VEHICLES, max(1, _MEMORY // (8 * max(self.size, 1) * window.shape[1])))
+        padding = -len(slots) % size
+        index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.nobody)
+        taken = np.pad(taken, ((0, padding), (0, 0)))
         total = np.zeros(self.size)
-        device = data.history.device
-        for part in _micro_batches(len(slots), window.shape[1], self.size):
-            index = torch.from_numpy(data.first[slots[part], None] + window[part]).to(device)
-            means = self.mean_by_vehicle(
-                data.history[index], data.future[index], torch.from_numpy(taken[part]).to(device)
-            )
+        for low in range(0, len(index), size):
+            rows = torch.from_numpy(index[low : low + size]).to(data.history.device)
+            filled = torch.from_numpy(taken[low : low + size]).to(rows.device)
+            means = self.mean_by_vehicle(data.history[rows], data.future[rows], filled)
             total += clip_and_sum(means, max_grad_norm)
             del means
         return total
@@ -108,10 +110,3 @@ def clip_and_sum(means: Tensor, max_grad_norm: float | None) -> np.ndarray:
     # The small term, as in opacus, keeps the product below the bound after rounding.
     factors = (max_grad_norm / (torch.where(finite, norms, 0.0) + 1e-6)).clamp(max=1.0)
     return (factors @ wide).double().cpu().numpy()
-
-
-def _micro_batches(count: int, places: int, size: int) -> Iterator[slice]:
-    """Slices of ``count`` vehicles whose per-window gradients fit in memory."""
-    limit = max(1, _MEMORY // (8 * max(size, 1) * places))
-    for low in range(0, count, limit):
-        yield slice(low, low + limit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from fedfsd.plan.plan import Arrays, Plan, RegionPlan
 from fedfsd.training.gradient import VehicleGradient
@@ -61,6 +62,6 @@ def private_step(
 def model_on(model: nn.Module, device: torch.device) -> VehicleGradient:
     """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients."""
     for module in model.modules():
-        if isinstance(module, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | nn.AlphaDropout):
+        if isinstance(module, _DropoutNd):
             module.p = 0.0
     return VehicleGradient(model.to(device).train())

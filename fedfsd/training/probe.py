@@ -25,7 +25,7 @@ def probe(model: nn.Module, spec: WindowSpec) -> None:
     """Refuse a model that cannot be trained with per-vehicle clipping. ``model`` itself is not touched.
 
     Raises:
-        ModelError: a layer that opacus refuses, frozen or tied parameters, a buffer that moves in
+        ModelError: a layer that opacus refuses, frozen parameters, a buffer that moves in
             forward, an output of another shape, or a vehicle whose gradient depends on the others.
     """
     faults = ModuleValidator.validate(model, strict=False)
@@ -64,7 +64,7 @@ def probe(model: nn.Module, spec: WindowSpec) -> None:
                 hint="see fedfsd/driving/model for the contract",
             ) from error
         for name, buffer in trial.named_buffers():
-            if not torch.equal(buffer, buffers[name]):
+            if name not in buffers or not torch.equal(buffer, buffers[name]):
                 raise ModelError(
                     f"model buffer {name}",
                     got="a buffer that moves in forward",
@@ -75,6 +75,7 @@ def probe(model: nn.Module, spec: WindowSpec) -> None:
 
 def _compare(model: nn.Module, history: Tensor, future: Tensor) -> None:
     """Each vehicle's gradient in the batch against its gradient alone."""
+    gradient = model_on(model, torch.device("cpu"))
     with torch.no_grad():
         paths, scores = model(history.flatten(0, 1))
     if paths.shape[2:] != future.shape[2:] or paths.shape[:2] != scores.shape:
@@ -84,9 +85,13 @@ def _compare(model: nn.Module, history: Tensor, future: Tensor) -> None:
             expected="paths (B, K, F, 2) and scores (B, K)",
             hint="see fedfsd/driving/model",
         )
-    gradient = model_on(model, torch.device("cpu"))
     taken = torch.ones(history.shape[:2], dtype=torch.bool)
     together = gradient.mean_by_vehicle(history, future, taken)
+    # In a batch of one shape, whatever the others hold must not change a bit.
+    quiet = (torch.arange(_VEHICLES) < _ORDINARY)[:, None, None, None]
+    beside_still = gradient.mean_by_vehicle(history.where(quiet, 0.0), future.where(quiet, 0.0), taken)
+    if not torch.equal(together[:_ORDINARY], beside_still[:_ORDINARY]):
+        raise _coupled()
     for vehicle in range(_VEHICLES):
         one = slice(vehicle, vehicle + 1)
         alone = gradient.mean_by_vehicle(history[one], future[one], taken[one])[0]
@@ -94,12 +99,16 @@ def _compare(model: nn.Module, history: Tensor, future: Tensor) -> None:
             continue  # becomes zero in the step, whatever the batch made of it
         difference = torch.linalg.vector_norm(together[vehicle] - alone)
         if not difference <= _TOLERANCE * torch.linalg.vector_norm(alone) + 1e-6:
-            raise ModelError(
-                "model",
-                got="a vehicle's gradient that depends on the other vehicles in its batch",
-                expected="each window computed alone",
-                hint="remove operations across the batch, such as x - x.mean(0)",
-            )
+            raise _coupled()
+
+
+def _coupled() -> ModelError:
+    return ModelError(
+        "model",
+        got="a vehicle's gradient that depends on the other vehicles in its batch",
+        expected="each window computed alone",
+        hint="remove operations across the batch, such as x - x.mean(0)",
+    )
 
 
 def _vehicles(spec: WindowSpec, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,11 @@ class VehicleData:
         """N."""
         return len(self.counts)
 
+    @property
+    def nobody(self) -> int:
+        """The index of the window that belongs to nobody."""
+        return len(self.history) - 1
+
 
 def place(windows: Windows, spec: WindowSpec, *, roster: int, device: torch.device) -> VehicleData:
     """Move ``windows`` to ``device``; the roster may be longer than the keys present, never shorter."""
