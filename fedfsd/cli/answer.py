@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -32,16 +32,16 @@ def plain(value: object) -> str:
     )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Rows under a head, columns aligned: the first to the left, the others to the right.
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows with the same keys under these as a head; the first column to the left, others to the right.
 
-    >>> print(table(["region", "m"], [["CN", 5.123], ["EU", None]]))
+    >>> print(table([{"region": "CN", "m": 5.123}, {"region": "EU", "m": None}]))
     region     m
     CN      5.12
     EU         -
     """
-    lines = [list(head), *[[_cell(value) for value in row] for row in rows]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    lines = [[plain(key) for key in rows[0]], *[[_cell(value) for value in row.values()] for row in rows]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if column else cell.ljust(width)

@@ -34,33 +34,36 @@ def compare(
 def _text(found: dict[str, Any]) -> str:
     cost = found["cost"]["regions"]
     settings = [
-        [
-            ", ".join([one["name"], *(f"{key} = {value}" for key, value in one["changed"].items())]),
-            one["runs"],
-            "infinite" if one["epsilon"] is None else one["epsilon"],
-            *((one["regions"].get(name) or {}).get("fde_m") for name in cost),
-            one["pooled"]["fde_m"],
-            _NOTES[one["mode"]],
-        ]
+        {
+            "setting": ", ".join(
+                [one["name"], *(f"{key} = {value}" for key, value in one["changed"].items())]
+            ),
+            "runs": one["runs"],
+            "epsilon": _epsilon(one["epsilon"]),
+            **{name: (one["regions"].get(name) or {}).get("fde_m") for name in cost},
+            "pooled": one["pooled"]["fde_m"],
+            "": _NOTES[one["mode"]],
+        }
         for one in found["settings"]
     ]
     totals = [
-        [
-            name,
-            one["runs"],
-            *(_epsilon(one[f"epsilon_{kind}"]) for kind in ("search", "adaptive")),
-            one["delta"],
-        ]
+        {
+            "region": name,
+            "runs": one["runs"],
+            "epsilon": _epsilon(one["epsilon_search"]),
+            "adaptive": _epsilon(one["epsilon_adaptive"]),
+            "delta": one["delta"],
+        }
         for name, one in cost.items()
     ]
     return "\n".join(
         [
             "FDE in metres, mean over seeds:",
-            table(["setting", "runs", "epsilon", *cost, "pooled", ""], settings),
+            table(settings),
             "",
             "What all of it would have cost real regions (epsilon of all runs together; adaptive: also where"
             " later runs were chosen from earlier results):",
-            table(["region", "runs", "epsilon", "adaptive", "delta"], totals),
+            table(totals),
         ]
     )
 

@@ -27,38 +27,26 @@ def plan(experiment: Experiment, overrides: Overrides = None, _json: Json = Fals
 
 def _text(found: dict[str, Any]) -> str:
     regions = found["regions"]
-    head = [
-        "region",
-        "vehicles",
-        "noise",
-        "epsilon",
-        "delta",
-        "weight",
-        "noise to signal",
-        "memory",
-        "policy",
-    ]
     rows = [
-        [
-            name,
-            f"{region['vehicles']}{' (counted)' if region['roster_counted'] else ''}",
-            f"{region['noise_multiplier']:.3g}",
-            region["epsilon"],
-            None if region["delta"] is None else f"{region['delta']:g}",
-            region["weight"],
-            f"{region['noise_to_signal']:.3g}",
-            size(region["memory_bytes"]),
-            "accepts" if region["accepted"] else "refuses",
-        ]
+        {
+            "region": name,
+            "vehicles": f"{region['vehicles']}{' (counted)' if region['roster_counted'] else ''}",
+            "sigma": f"{region['noise_multiplier']:.3g}",
+            "C": None if region["max_grad_norm"] is None else f"{region['max_grad_norm']:.3g}",
+            "epsilon": region["epsilon"],
+            "delta": None if region["delta"] is None else f"{region['delta']:g}",
+            "weight": region["weight"],
+            "noise to signal": f"{region['noise_to_signal']:.3g}",
+            "memory": size(region["memory_bytes"]),
+            "policy": "accepts" if region["accepted"] else "refuses",
+        }
         for name, region in regions.items()
     ]
-    clip = found["max_grad_norm"]
     text = [
         f"{plain(found['name'])}: {found['num_rounds']} rounds of {found['local_steps']} local steps,"
-        f" {found['parameters']} parameters,"
-        f" sample rate {found['sample_rate']:g}, {'no clipping' if clip is None else f'C = {clip:g}'}",
-        table(head, rows),
-        f"noise to signal after averaging the regions: {found['noise_to_signal']:.3g} a step",
+        f" {found['parameters']} parameters, sample rate {found['sample_rate']:g}",
+        table(rows),
+        f"noise to signal of one step, after averaging the regions: {found['noise_to_signal']:.3g}",
         f"each round, each region: {size(found['bytes_in'])} in, {size(found['bytes_out'])} out",
     ]
     refusals = [

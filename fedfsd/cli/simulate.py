@@ -59,22 +59,21 @@ def simulate(
 
 def _text(metrics: dict[str, Any], report: Path) -> str:
     rows = [
-        [
-            name,
-            region["fde_m"],
-            region["constant_velocity_fde_m"],
-            _percent(region["fde_m"], region["constant_velocity_fde_m"]),
-            region["ade_m"],
-            None if region["miss_rate"] is None else f"{region['miss_rate']:.0%}",
-            region["epsilon"],
-            region["vehicles"],
-        ]
+        {
+            "region": name,
+            "FDE m": region["fde_m"],
+            "constant velocity": region["constant_velocity_fde_m"],
+            "change": _percent(region["fde_m"], region["constant_velocity_fde_m"]),
+            "ADE m": region["ade_m"],
+            "missed": None if region["miss_rate"] is None else f"{region['miss_rate']:.0%}",
+            "epsilon": region["epsilon"],
+            "vehicles": region["vehicles"],
+        }
         for name, region in metrics["regions"].items()
     ]
-    head = ["region", "FDE m", "constant velocity", "change", "ADE m", "missed", "epsilon", "vehicles"]
     mode = {"private": "", "rehearsal": " (rehearsal: no guarantee)", "none": " (not private)"}
     return (
-        f"{table(head, rows)}\n"
+        f"{table(rows)}\n"
         f"{metrics['num_rounds']} rounds in {metrics['seconds']:.0f} s{mode[metrics['mode']]}\n"
         f"report: {plain(report)}"
     )

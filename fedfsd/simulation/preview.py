@@ -31,7 +31,7 @@ def preview(experiment: Experiment) -> dict[str, Any]:
     over the largest norm the signal can have: (sigma C sqrt(d) / (q N)) / C, with d parameters
     without the witness block. The signal reaches C only when the clipped gradients of all vehicles
     agree; noise to signal falls with the square root of the steps in which the signal keeps its
-    direction. At the top level stands the same after averaging: sqrt(sum of (weight x ratio)^2).
+    direction. At the top level stands the same for the weighted mean over regions.
 
     Raises:
         FedfsdError: whatever the run itself would refuse about experiment, data and model.
@@ -52,17 +52,11 @@ def preview(experiment: Experiment) -> dict[str, Any]:
         "num_rounds": plan.num_rounds,
         "local_steps": first.local_steps,
         "sample_rate": first.sample_rate,
-        "max_grad_norm": first.max_grad_norm,
         "parameters": _parameters(plan),
         "witness_size": plan.model.witness_size,
         "bytes_in": release + len(plan.document().encode()),
         "bytes_out": release,
-        "noise_to_signal": sqrt(
-            sum(
-                (plan.region(name).weight * region["noise_to_signal"]) ** 2
-                for name, region in regions.items()
-            )
-        ),
+        "noise_to_signal": _averaged(plan),
         "statement": paragraph(claims) if claims else UNPROTECTED[plan.mode],
         "regions": regions,
     }
@@ -79,6 +73,7 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
         "licence": prepared.licences[name],
         "origin": prepared.origins[name],
         "noise_multiplier": mine.noise_multiplier,
+        "max_grad_norm": mine.max_grad_norm,
         "target_epsilon": mine.target_epsilon,
         "epsilon": mine.epsilon,
         "delta": None if mine.epsilon is None else mine.target_delta,
@@ -86,11 +81,23 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
         if mine.epsilon is None or plan.mode != "private"
         else sentence(mine.epsilon, mine.target_delta),
         "weight": mine.weight,
-        "noise_to_signal": mine.noise_multiplier * sqrt(_parameters(plan)) / mine.divisor,
+        "noise_to_signal": _noise(plan, name) / (mine.max_grad_norm or 1.0),
         "memory_bytes": _memory(plan, name),
         "accepted": not refusals,
         "objections": refusals,
     }
+
+
+def _noise(plan: Plan, name: str) -> float:
+    """Norm to expect of the noise that one step of a region adds to the model's parameters."""
+    mine = plan.region(name)
+    return mine.noise_std * sqrt(_parameters(plan)) / mine.divisor
+
+
+def _averaged(plan: Plan) -> float:
+    """Noise to signal of the weighted mean: noise adds in squares, signals that agree add up."""
+    noise = sqrt(sum((mine.weight * _noise(plan, name)) ** 2 for name, mine in plan.regions.items()))
+    return noise / (sum(mine.weight * (mine.max_grad_norm or 0.0) for mine in plan.regions.values()) or 1.0)
 
 
 def _claims(plan: Plan) -> list[Claim]:

@@ -45,17 +45,21 @@ def test_the_figures_are_those_of_the_plan(experiment):
 
 
 def test_noise_to_signal_is_the_length_of_the_noise_that_a_step_adds(experiment):
-    found = preview(experiment())
-    clip = found["max_grad_norm"]
+    privacy = {"target_delta": 1e-3, "sample_rate": 0.25, "max_grad_norm": 2.0, "max_noise_std": 2.0}
+    found = preview(experiment(privacy=privacy, regions={"CN": {"target_epsilon": 3}, "EU": {}}))
     random = np.random.default_rng(1)
     noise = {}
     for name, region in found["regions"].items():
+        clip = region["max_grad_norm"]
         scale = region["noise_multiplier"] * clip / (found["sample_rate"] * region["vehicles"])
         noise[name] = scale * random.normal(size=(200, found["parameters"]))
         length = np.linalg.norm(noise[name], axis=1).mean()
         assert region["noise_to_signal"] == pytest.approx(length / clip, rel=0.02)
-    average = sum(found["regions"][name]["weight"] * part for name, part in noise.items())
-    assert found["noise_to_signal"] == pytest.approx(np.linalg.norm(average, axis=1).mean() / clip, rel=0.02)
+    weight = {name: region["weight"] for name, region in found["regions"].items()}
+    signal = sum(weight[name] * region["max_grad_norm"] for name, region in found["regions"].items())
+    average = sum(weight[name] * part for name, part in noise.items())
+    length = np.linalg.norm(average, axis=1).mean()
+    assert found["noise_to_signal"] == pytest.approx(length / signal, rel=0.02)
 
 
 def test_a_larger_model_costs_more(experiment):
