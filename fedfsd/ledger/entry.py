@@ -1,0 +1,374 @@
+"""The ledger's entries, read strictly and written canonically; FORMAT.md section 4 says what they mean.
+
+An entry is accepted from bytes only when those are its one canonical spelling, so duplicate keys, white
+space, unknown fields, NaN and other spellings of a number never get past ``parse``. Whether an entry may
+stand where it stands is for ``state``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import unicodedata
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from fedfsd import canonical
+from fedfsd.errors import ConfigError, PlanError
+from fedfsd.ledger import key
+from fedfsd.ledger.error import EvidenceError
+from fedfsd.ledger.key import SigningKey, VerificationKey
+from fedfsd.privacy.event import Event
+
+MAX_ENTRY = 4 * 2**20
+MAX_INTEGER = 2**53 - 1
+SIGNED_PREFIX = b"fedfsd/entry/v1\n"
+UNSIGNED = "0" * 128
+
+
+def _plain(text: str) -> str:
+    """No control, format or line-separating characters, which could make an entry read as another."""
+    if any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") for char in text):
+        raise ValueError("control characters")
+    return text
+
+
+def _day(text: str) -> str:
+    datetime.date.fromisoformat(text)
+    return text
+
+
+def _vkey(text: str) -> str:
+    try:
+        key.parse(text, kind=key.SIGNER)
+    except EvidenceError:
+        raise ValueError("not a verification key") from None
+    return text
+
+
+Integer = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)]
+LongText = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_plain)]
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+LedgerId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+SignatureHex = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+Date = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_day)]
+Region = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
+Vkey = Annotated[str, AfterValidator(_vkey)]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+class Mechanism(_Value):
+    """``steps`` times a sampled Gaussian of standard deviation noise_multiplier * max_grad_norm."""
+
+    sample_rate: Annotated[float, Field(gt=0, le=1)]
+    noise_multiplier: Annotated[float, Field(gt=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    steps: Annotated[int, Field(ge=1, le=10**6)]
+    unit: Literal["vehicle"] = "vehicle"
+    adjacency: Literal["zero-out"] = "zero-out"
+
+    @property
+    def event(self) -> Event:
+        """What an accountant sees of it."""
+        return Event(self.sample_rate, self.noise_multiplier, self.steps)
+
+
+class _Entry(_Value):
+    seq: Integer = 0
+
+
+class GenesisSignatures(_Value):
+    """Both keys that a genesis names have signed it."""
+
+    officer: SignatureHex = UNSIGNED
+    node: SignatureHex = UNSIGNED
+
+
+class OfficerSignature(_Value):
+    """Signed by the data officer."""
+
+    officer: SignatureHex = UNSIGNED
+
+
+class PlanSignature(_Value):
+    """Signed by the data officer where the plan is above the caps."""
+
+    officer: SignatureHex | None = None
+
+
+class RotationSignatures(_Value):
+    """By the officer, by the new key, and by the old one where it still exists."""
+
+    officer: SignatureHex = UNSIGNED
+    new: SignatureHex = UNSIGNED
+    old: SignatureHex | None = None
+
+
+class Genesis(_Entry):
+    """The first entry: whose ledger it is."""
+
+    type: Literal["genesis"] = "genesis"
+    format: Literal[1] = 1
+    ledger: LedgerId
+    region: Region
+    node_key: Vkey
+    officer_key: Vkey
+    unit: Literal["vehicle"] = "vehicle"
+    adjacency: Literal["zero-out"] = "zero-out"
+    simulated: bool
+    previous: LedgerId | None
+    code: Hex32
+    version: Text
+    signatures: GenesisSignatures = GenesisSignatures()
+
+
+class Grant(_Entry):
+    """What may be lost in total on one data set."""
+
+    type: Literal["grant"] = "grant"
+    ledger: LedgerId
+    data_set: Text
+    data_commitment: Hex32
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    alpha: Annotated[int, Field(ge=2, le=64)]
+    rho_max: Integer
+    epsilon: Annotated[float, Field(gt=0)]
+    explanation: Text
+    max_plans: Integer
+    max_rounds: Integer
+    plan_cap: Integer
+    recipient_cap: Integer
+    approval_required: bool
+    predecessor: Integer | None
+    disjoint: bool
+    carried_rho: Integer
+    simulated: bool
+    signatures: OfficerSignature = OfficerSignature()
+
+
+class Approval(_Entry):
+    """Permission to transfer."""
+
+    type: Literal["approval"] = "approval"
+    ledger: LedgerId
+    data_set: Text
+    authority: Text
+    number: Text
+    recipient: Text
+    purpose: Text
+    models: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100)]
+    valid_from: Date
+    valid_until: Date
+    max_releases: Integer
+    max_bytes: Integer
+    signatures: OfficerSignature = OfficerSignature()
+
+
+class PlanEntry(_Entry):
+    """A plan is approved: all its loss is held."""
+
+    type: Literal["plan"] = "plan"
+    ledger: LedgerId
+    plan: Hex32
+    document: dict[str, JsonValue]
+    grant: Integer
+    event: Mechanism
+    rounds: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+    rho_round: Integer
+    rho: Integer
+    release_bytes: Integer
+    recipient: Text
+    purpose: Text
+    key_commitment: Hex32 | None
+    code: Hex32
+    version: Text
+    signatures: PlanSignature = PlanSignature()
+
+
+class Reserve(_Entry):
+    """One round is booked, before any data is read for it."""
+
+    type: Literal["reserve"] = "reserve"
+    plan: Hex32
+    round: Integer
+    arrays: Hex32
+    event: Mechanism
+    rho: Integer
+    grant: Integer
+    spent: Integer
+    held: Integer
+    approval: Integer | None
+    date: Date
+
+
+class Release(_Entry):
+    """These bytes may be sent."""
+
+    type: Literal["release"] = "release"
+    plan: Hex32
+    round: Integer
+    reserve: Integer
+    sha256: Hex32
+    bytes: Integer
+    schema_: Annotated[Hex32, Field(alias="schema")]
+    destination: Text
+    approval: Integer | None
+    year: Integer | None
+    approval_releases: Integer | None
+    approval_bytes: Integer | None
+
+
+class Settle(_Entry):
+    """A plan is over; what its rounds never reserved is free again."""
+
+    type: Literal["settle"] = "settle"
+    plan: Hex32
+    reserved: Integer
+    released: Integer
+    freed: Integer
+
+
+class Abort(_Entry):
+    """A reservation is given up; it stays charged."""
+
+    type: Literal["abort"] = "abort"
+    plan: Hex32
+    round: Integer
+    reserve: Integer
+    code: Literal["operator", "failed"]
+
+
+RefuseCode: TypeAlias = Literal["budget", "approval", "arrays", "policy", "settled"]
+IncidentCode: TypeAlias = Literal["key", "data", "software", "transfer", "other"]
+
+
+class Refuse(_Entry):
+    """A request was refused."""
+
+    type: Literal["refuse"] = "refuse"
+    plan: Hex32
+    round: Integer | None
+    code: RefuseCode
+
+
+class Incident(_Entry):
+    """Something happened that an auditor should know."""
+
+    type: Literal["incident"] = "incident"
+    plan: Hex32 | None
+    code: IncidentCode
+    text: LongText
+
+
+class WitnessEntry(_Entry):
+    """Others have cosigned a checkpoint of this ledger."""
+
+    type: Literal["witness"] = "witness"
+    size: Integer
+    checkpoint: Annotated[str, Field(max_length=65_536)]
+
+
+class Charge(_Value):
+    """What a recovery charges to one grant."""
+
+    grant: Integer
+    rho: Integer
+
+
+class Recover(_Entry):
+    """The ledger goes on from a backup; what was lost is charged at its worst."""
+
+    type: Literal["recover"] = "recover"
+    ledger: LedgerId
+    epoch: Integer
+    lost_size: Integer
+    lost_root: Hex32 | None
+    reach: Literal["rounds", "unknown"]
+    charges: tuple[Charge, ...]
+    signatures: OfficerSignature = OfficerSignature()
+
+
+class KeyRotate(_Entry):
+    """A key is replaced."""
+
+    type: Literal["key-rotate"] = "key-rotate"
+    ledger: LedgerId
+    role: Literal["node", "officer"]
+    key: Vkey
+    signatures: RotationSignatures = RotationSignatures()
+
+
+class Close(_Entry):
+    """Nothing follows."""
+
+    type: Literal["close"] = "close"
+    ledger: LedgerId
+    reason: Text
+    signatures: OfficerSignature = OfficerSignature()
+
+
+Signed: TypeAlias = Genesis | Grant | Approval | PlanEntry | Recover | KeyRotate | Close
+Entry: TypeAlias = Signed | Reserve | Release | Settle | Abort | Refuse | Incident | WitnessEntry
+S = TypeVar("S", Genesis, Grant, Approval, PlanEntry, Recover, KeyRotate, Close)
+_ADAPTER: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="type")])
+
+
+def parse(content: bytes) -> Entry:
+    """The entry whose canonical bytes are ``content``.
+
+    Raises:
+        EvidenceError: anything else; it names a field, never a value.
+    """
+    if len(content) > MAX_ENTRY:
+        raise EvidenceError("entry", got=f"{len(content)} bytes", expected=f"at most {MAX_ENTRY}")
+    try:
+        entry = _ADAPTER.validate_json(content)
+    except ValidationError as error:
+        first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ascii(".".join(map(str, ("entry", *first["loc"])))).strip("'")[:100]
+        raise EvidenceError(place, got=f"a value that is not allowed ({first['type']})") from None
+    if encode(entry) != content:
+        raise EvidenceError("entry", got="bytes that are not canonical JSON", expected="RFC 8785")
+    return entry
+
+
+def encode(entry: Entry) -> bytes:
+    """The canonical bytes of ``entry``."""
+    return _canonical(document(entry))
+
+
+def document(entry: Entry) -> dict[str, Any]:
+    """``entry`` as plain JSON values."""
+    return entry.model_dump(mode="json", by_alias=True)
+
+
+def sign(entry: S, keys: Mapping[str, SigningKey]) -> S:
+    """``entry`` with the signatures of ``keys``, by role as in its ``signatures``."""
+    message = _signed(entry)
+    made = {role: signer.sign(message).hex() for role, signer in keys.items()}
+    return entry.model_copy(update={"signatures": entry.signatures.model_copy(update=made)})
+
+
+def is_signed(entry: Signed, role: str, by: VerificationKey) -> bool:
+    """Whether ``entry`` carries a good signature by the key ``by`` under ``role``."""
+    signature = getattr(entry.signatures, role)
+    return signature is not None and by.verify(bytes.fromhex(signature), _signed(entry))
+
+
+def _signed(entry: Signed) -> bytes:
+    body = {name: value for name, value in document(entry).items() if name not in ("seq", "signatures")}
+    return SIGNED_PREFIX + _canonical(body)
+
+
+def _canonical(value: Any) -> bytes:
+    try:
+        return canonical.encode(value)
+    except (ConfigError, PlanError):
+        raise EvidenceError("entry", got="values outside canonical JSON", expected="RFC 8785") from None

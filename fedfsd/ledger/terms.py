@@ -1,0 +1,99 @@
+"""What the ledger reads out of a plan's document, and nothing else (FORMAT.md, section 6).
+
+The document stays an untyped object here: a ledger must be readable long after plans have new fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedfsd import canonical
+from fedfsd.ledger.entry import MAX_INTEGER, Mechanism
+from fedfsd.ledger.error import EvidenceError
+
+_Count = Annotated[int, Field(ge=1, le=10**6)]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One region's side of a plan."""
+
+    mode: Literal["private", "rehearsal"]
+    model: str
+    rounds: int
+    event: Mechanism
+    """The whole plan."""
+    round_event: Mechanism
+    schema: str
+    release_bytes: int
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class _Array(_Part):
+    shape: list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]]
+    dtype: Literal["float32"]
+
+
+class _Model(_Part):
+    name: str
+    arrays: list[_Array]
+
+
+class _Region(_Part):
+    sample_rate: Annotated[float, Field(gt=0, le=1)]
+    noise_multiplier: Annotated[float, Field(gt=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    local_steps: _Count
+
+
+class _Document(_Part):
+    mode: Literal["private", "rehearsal"]
+    unit: Literal["vehicle"]
+    adjacency: Literal["zero-out"]
+    num_rounds: _Count
+    model: _Model
+
+
+def read(document: Mapping[str, Any], region: str) -> Terms:
+    """The terms of ``region`` in a plan's document.
+
+    Raises:
+        EvidenceError: the document lacks them, leaves the region out, or promises no privacy.
+    """
+    regions = document.get("regions")
+    try:
+        plan = _Document.model_validate(document)
+        mine = _Region.model_validate(regions.get(region) if isinstance(regions, Mapping) else None)
+        whole, part = (
+            Mechanism(
+                sample_rate=mine.sample_rate,
+                noise_multiplier=mine.noise_multiplier,
+                max_grad_norm=mine.max_grad_norm,
+                steps=steps,
+            )
+            for steps in (mine.local_steps * plan.num_rounds, mine.local_steps)
+        )
+    except ValidationError as error:
+        first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise EvidenceError(
+            ".".join(map(str, ("plan", *first["loc"]))),
+            got=f"a value that a ledger cannot book ({first['type']})",
+            expected=f"a private plan, or a rehearsal, that names {region}",
+        ) from None
+    return Terms(
+        mode=plan.mode,
+        model=plan.model.name,
+        rounds=plan.num_rounds,
+        event=whole,
+        round_event=part,
+        schema=canonical.digest(document["model"]["arrays"]),
+        release_bytes=4 * sum(prod(array.shape) for array in plan.model.arrays),
+    )
