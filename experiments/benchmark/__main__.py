@@ -1,0 +1,66 @@
+"""``python -m experiments.benchmark``: measure every promise on two cores of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from experiments.benchmark.crowd import crowd
+from experiments.benchmark.demo import demo, help_seconds
+from experiments.benchmark.overhead import overhead
+from experiments.benchmark.recordings import recordings
+from experiments.benchmark.row import Row, place
+from fedfsd.errors import FedfsdError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 1 where a promise is not kept."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmark", description="Measure what the project promises."
+    )
+    names = ("help", "demo", "overhead", "crowd", "recordings")
+    parser.add_argument("--only", choices=names, action="append", help="this part alone; may be repeated")
+    parser.add_argument("--data", help="real recordings to train on; else the study's published results")
+    parser.add_argument("--quick", action="store_true", help="try the machinery: its numbers mean nothing")
+    parser.add_argument("--json", action="store_true", help="one document on standard output")
+    given = parser.parse_args(arguments)
+    # The promises are for two cores; processes started from here inherit them.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="fedfsd-benchmark-") as temporary:
+        folder = Path(temporary)
+        parts: dict[str, Callable[[], list[Row]]] = {
+            "help": lambda: help_seconds(quick=given.quick),
+            "demo": lambda: demo(folder / "demo", quick=given.quick),
+            "overhead": lambda: overhead(folder / "overhead", quick=given.quick),
+            "crowd": lambda: crowd(folder / "crowd", quick=given.quick),
+            "recordings": lambda: recordings(given.data, folder / "recordings", quick=given.quick),
+        }
+        for name in names:
+            if given.only and name not in given.only:
+                continue
+            print(f"measuring: {name}", file=sys.stderr, flush=True)
+            try:
+                rows += parts[name]()
+            except FedfsdError as error:
+                print(error, file=sys.stderr)
+                return error.exit_code
+    if given.json:
+        document = {"quick": given.quick, **place(), "rows": [row.document() for row in rows]}
+        print(json.dumps(document, indent=1))
+    else:
+        print("\n".join(f"{key}: {value}" for key, value in place().items()))
+        width = max(len(row.name) for row in rows)
+        for row in rows:
+            word = "pass" if row.passed else "FAIL"
+            print(f"{word}  {row.name:<{width}}  {row.measured:10.4g}  {row.target}")
+    return 0 if all(row.passed for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,64 @@
+"""The same drives arranged otherwise: as one region, or with validation vehicles as the test vehicles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from zlib import crc32
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fedfsd.driving import table
+from fedfsd.driving.table import Table
+
+POOLED = "pooled"
+
+
+def as_one_region(tables: Sequence[Table]) -> Table:
+    """All drives in one region; keys carry where they came from, so that no two vehicles become one."""
+    rows = _joined(tables)
+    keys = [f"{region}/{key}" for region, key in zip(rows.text("region"), rows.text("vehicle"), strict=True)]
+    return _with(rows, region=pa.array([POOLED] * len(keys)), vehicle=pa.array(keys))
+
+
+def for_validation(tables: Sequence[Table]) -> Table:
+    """The training vehicles alone, a fixed fifth of them in the place of the test vehicles."""
+    rows = _joined(tables)
+    training = Table(rows.rows.filter(pc.invert(rows.rows["test"])), rows.licence, rows.identity, rows.origin)
+    held_out = {key: is_validation(key) for key in set(training.text("vehicle"))}
+    return _with(training, test=pa.array([held_out[key] for key in training.text("vehicle")]))
+
+
+def is_validation(vehicle: str) -> bool:
+    """One training vehicle in five, by the digits of the CRC-32 that the test split leaves alone."""
+    return crc32(vehicle.encode()) // 10 % 5 == 0
+
+
+@contextmanager
+def as_file(drives: Table, path: Path) -> Iterator[str]:
+    """``drives`` as a file for as long as it is needed: recordings do not stay in a folder of results."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.write(drives, path)
+    try:
+        yield str(path)
+    finally:
+        path.unlink()
+
+
+def _joined(tables: Sequence[Table]) -> Table:
+    """Several tables as one, with the most careful of their declarations."""
+    columns = [name for name in table.SCHEMA.names if all(name in one.rows.column_names for one in tables)]
+    origins = {one.origin for one in tables}
+    return Table(
+        pa.concat_tables([one.rows.select(columns) for one in tables]).combine_chunks(),
+        "; ".join(sorted({one.licence for one in tables})),
+        "recording" if any(one.identity == "recording" for one in tables) else "physical",
+        next(origin for origin in ("recorded", "published", "synthetic") if origin in origins),
+    )
+
+
+def _with(drives: Table, **columns: pa.Array) -> Table:
+    rows = {name: drives.rows[name] for name in drives.rows.column_names} | columns
+    return Table(pa.table(rows), drives.licence, drives.identity, drives.origin)

@@ -1,0 +1,132 @@
+"""``python -m experiments.four_regions.search``: the settings of the study, held against their neighbours.
+
+Test vehicles take no part: the table is the training vehicles alone, and a fixed fifth of them stands in
+for the test vehicles. The score is the mean over regions of FDE over constant velocity's FDE.
+search.csv has a row for each setting and seed; ``max_grad_norm`` is not clamped here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from experiments.four_regions import cli
+from experiments.four_regions.drives import as_file, for_validation
+from experiments.four_regions.rung import CONSTANT_VELOCITY, FEDERATED_8, LADDER, Rung
+from experiments.four_regions.study import Study, measure, open_study
+from fedfsd.driving import metric, source
+
+GRID = {
+    "learning_rate": (0.015, 0.03, 0.06),
+    "max_grad_norm": (5.0, 10.0, 20.0),
+    "num_rounds": (60, 120, 240),
+    "sample_rate": (0.5, 1.0),
+}
+NOT_PRIVATE = {"learning_rate": (0.01, 0.03, 0.1)}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of search.csv; noise_multiplier and steps are empty where there is no noise."""
+
+    rung: str
+    learning_rate: float
+    max_grad_norm: float | None
+    num_rounds: int | None
+    sample_rate: float | None
+    seed: int
+    score: float
+    pooled_fde_m: float
+    epsilon: float | None
+    delta: float | None
+    noise_multiplier: float | None
+    steps: int | None
+
+
+def settings() -> Iterator[tuple[Rung, dict[str, float]]]:
+    """Every setting: the federation at epsilon 8, then the learning rate of the rungs without noise."""
+    for values in itertools.product(*GRID.values()):
+        yield FEDERATED_8, dict(zip(GRID, values, strict=True))
+    for rung in LADDER:
+        if rung.trains and not rung.private:
+            for rate in NOT_PRIVATE["learning_rate"]:
+                yield rung, {"learning_rate": rate}
+
+
+def search(
+    path: str, overrides: Sequence[str], seeds: Sequence[int], output: Path, *, most: int | None = None
+) -> list[Line]:
+    """All lines, best first within a rung; the first ``most`` settings alone where given."""
+    found = []
+    with as_file(for_validation(source.tables(path)), output / "validation.parquet") as table:
+        study = open_study(table, overrides, output)
+        simple = {name: one.fde.mean() for name, one in measure(study, CONSTANT_VELOCITY, 1).errors.items()}
+        for rung, setting in itertools.islice(settings(), most):
+            for seed in seeds:
+                line = _line(study, rung, setting, seed, simple)
+                print(f"{rung.name} {setting} seed {seed}: {line.score:.4f}", file=sys.stderr, flush=True)
+                found.append(line)
+    return sorted(found, key=lambda line: (line.rung, line.score))
+
+
+def write(lines: Sequence[Line], path: Path) -> None:
+    """Write search.csv, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Line))
+        for line in lines:
+            writer.writerow("" if cell is None else cell for cell in asdict(line).values())
+    part.replace(path)
+
+
+def _line(study: Study, rung: Rung, setting: dict[str, float], seed: int, simple: dict[str, float]) -> Line:
+    place = study.output / "search" / ",".join(f"{key}={value:g}" for key, value in setting.items())
+    keys = {"max_grad_norm": "privacy", "sample_rate": "privacy"}
+    changes = [f"{keys.get(key, 'training')}.{key}={value}" for key, value in setting.items()]
+    changes += ["server.evaluate_every=1000000", "privacy.max_noise_std=1e9"]
+    found = measure(replace(study, output=place), rung, seed, overrides=changes)
+    privacy = next(iter(found.privacy.values()))
+    return Line(
+        rung=rung.name,
+        learning_rate=setting["learning_rate"],
+        max_grad_norm=setting.get("max_grad_norm"),
+        num_rounds=int(setting["num_rounds"]) if "num_rounds" in setting else None,
+        sample_rate=setting.get("sample_rate"),
+        seed=seed,
+        score=round(float(np.mean([one.fde.mean() / simple[name] for name, one in found.errors.items()])), 4),
+        pooled_fde_m=round(float(metric.pool(found.errors.values()).fde.mean()), 4),
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        noise_multiplier=privacy.event and privacy.event.noise_multiplier,
+        steps=privacy.event and privacy.event.steps,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.four_regions.search",
+        description="Hold the study's settings against their neighbours, on training vehicles alone.",
+    )
+    given = cli.parse(parser, arguments, seeds=[1])
+
+    def work() -> None:
+        lines = search(given.data, given.overrides, given.seeds, given.output)
+        write(lines, given.output / "search.csv")
+        if given.publish:
+            write(lines, Path(__file__).with_name("search.csv"))
+        print(given.output / "search.csv")
+
+    return cli.answer(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

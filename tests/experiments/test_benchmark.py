@@ -1,0 +1,95 @@
+"""The benchmark measures what it says; how fast this machine is, is not tested here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import checkout  # noqa: F401
+import numpy as np
+import pytest
+
+from experiments.benchmark import crowd, recordings
+from experiments.benchmark.__main__ import main
+from experiments.benchmark.row import Row, place
+
+
+@pytest.mark.parametrize(
+    ("relation", "measured", "passed"),
+    [
+        ("<=", 2.0, True),
+        ("<", 2.0, False),
+        (">=", 2.0, True),
+        (">", 2.0, False),
+        ("<=", 2.1, False),
+        (">", 2.1, True),
+        ("<=", float("nan"), False),
+        (">=", float("nan"), False),
+    ],
+)
+def test_a_row_passes_as_its_target_says(relation, measured, passed):
+    row = Row("one", measured, 2, "s", relation)
+    assert row.passed == passed
+    assert row.target == f"{relation} 2 s"
+    assert set(row.document()) == {"name", "measured", "target", "pass"}
+    json.dumps(row.document(), allow_nan=False)
+
+
+def test_numbers_come_with_versions_and_processor():
+    assert {"python", "torch", "flwr", "opacus", "dp-accounting", "cpu"} <= set(place())
+
+
+def test_the_crowd_is_of_equal_regions():
+    table = crowd.drives(7, 50)
+    vehicles, regions = table.text("vehicle"), table.text("region")
+    for region in table.regions:
+        assert len(np.unique(vehicles[regions == region])) == 50
+    assert len(table.regions) == 7
+    assert len(np.unique(crowd.drives(100, 50).text("vehicle"))) == 5000
+
+
+def test_memory_is_that_of_the_whole_tree():
+    # A child of a child with 64 MB of its own, written to so that the pages exist.
+    inner = "import time; block = bytearray(b'x' * 2**26); print('ready', flush=True); time.sleep(60)"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+    with subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        tree = crowd._tree(process.pid)
+        assert len(tree) == 2
+        assert os.getpid() not in tree
+        assert sum(map(crowd._proportional, tree)) > 2**26
+        for one in tree - {process.pid}:
+            os.kill(one, 9)
+    assert crowd._proportional(process.pid) == 0
+
+
+def test_the_promises_on_recordings_come_from_the_published_results(tmp_path):
+    rows = {row.name: row for row in recordings.recordings(None, tmp_path, quick=False)}
+    assert set(rows) == {
+        *(f"recordings_{region}_gain" for region in ("CN", "EU", "SG", "US")),
+        "recordings_gain_over_start",
+    }
+    assert rows["recordings_CN_gain"].limit == 8
+
+
+@pytest.mark.slow
+def test_a_part_prints_rows_with_their_four_fields(capsys):
+    before = os.sched_getaffinity(0)
+    try:
+        main(["--only", "help", "--only", "overhead", "--quick", "--json"])
+    finally:
+        os.sched_setaffinity(0, before)
+    document = json.loads(capsys.readouterr().out)
+    assert document["quick"] is True
+    assert {row["name"] for row in document["rows"]} == {
+        "help_seconds",
+        "short_round_training_ms",
+        "short_round_outside_ms",
+        "long_round_training_s",
+        "long_round_outside_share",
+    }
+    for row in document["rows"]:
+        assert set(row) == {"name", "measured", "target", "pass"}
+        assert row["measured"] > 0
