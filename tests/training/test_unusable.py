@@ -62,10 +62,7 @@ def whole() -> VehicleData:
     return region_data(columns())
 
 
-WARNS = pytest.mark.xfail(strict=True, reason="window._slide warns about infinite positions")
-
-
-@pytest.fixture(params=[pytest.param(way, marks=[WARNS] if way == "infinite" else []) for way in WAYS])
+@pytest.fixture(params=WAYS)
 def spoilt(request) -> tuple[int, VehicleData]:
     """(slot, data) with one vehicle of many windows made unusable."""
     rows = columns()
