@@ -66,7 +66,7 @@ def refused(fedfsd, folder, code, exit_code, *words):
         ("privacy.target_epsilon=0", "privacy.target_epsilon", "config"),
         ("privacy.target_delta=0.5", "privacy.target_delta", "plan"),
         ("privacy.noise_key=" + "ab" * 32, "privacy.noise_key", "config"),
-        ("regions.XX.roster=9", "regions.XX", "config"),
+        ("regions.XX.roster=9", "XX", "config"),
         ("regions.CN.roster=2", "regions.CN.roster", "config"),
         ("model.name=resnet", "model.name", "config"),
         ("model.options.widht=3", "model.options.widht", "config"),
