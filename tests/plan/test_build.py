@@ -1,0 +1,183 @@
+"""From an experiment to the plan: weights, calibration, and what is refused before any training."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plan.sample import document
+
+from fedfsd.config.experiment import Experiment
+from fedfsd.errors import FedfsdError, PlanError
+from fedfsd.gate.policy import Policy, objections
+from fedfsd.plan.build import Roster, build, weights
+from fedfsd.plan.plan import ModelPlan
+from fedfsd.privacy.accountant import epsilon_pld
+from fedfsd.privacy.event import Event
+
+MODEL = ModelPlan.model_validate(document()["model"])
+ROSTERS = {"US": Roster(1414, "physical", counted=False), "SG": Roster(147, "recording", counted=True)}
+
+
+def experiment(**tables) -> Experiment:
+    return Experiment.model_validate({"name": "x", **tables})
+
+
+@settings(max_examples=300)
+@given(
+    st.dictionaries(
+        st.text("ABCD", min_size=1, max_size=4),
+        st.tuples(st.integers(1, 10**7), st.floats(0.05, 1e4)),
+        min_size=1,
+        max_size=12,
+    ),
+    st.floats(0.01, 1.0),
+)
+def test_weights_sum_to_one_and_keep_to_their_cap(regions, max_weight):
+    found = weights(
+        {name: size for name, (size, _) in regions.items()},
+        {name: sigma for name, (_, sigma) in regions.items()},
+        max_weight=max_weight,
+    )
+    assert set(found) == set(regions)
+    assert sum(found.values()) == pytest.approx(1, abs=1e-9)
+    assert all(share > 0 for share in found.values())
+    assert max(found.values()) <= max(max_weight, 1 / len(found)) * (1 + 1e-9)
+
+
+@given(st.integers(1, 1000), st.integers(1, 1000), st.floats(0.5, 5), st.floats(0.5, 5))
+def test_more_vehicles_or_less_noise_never_weigh_less(few, more, quiet, loud):
+    few, more = sorted((few, more))
+    quiet, loud = sorted((quiet, loud))
+    by_size = weights({"A": few, "B": more}, {"A": 1.0, "B": 1.0}, max_weight=1.0)
+    assert by_size["A"] <= by_size["B"] + 1e-12
+    by_noise = weights({"A": 100, "B": 100}, {"A": loud, "B": quiet}, max_weight=1.0)
+    assert by_noise["A"] <= by_noise["B"] + 1e-12
+
+
+def test_weights_by_hand():
+    flat = {"A": 1.0, "B": 1.0, "C": 1.0}
+    assert weights({"A": 60, "B": 30, "C": 10}, flat, max_weight=1.0) == pytest.approx(
+        {"A": 0.6, "B": 0.3, "C": 0.1}
+    )
+    assert weights({"A": 60, "B": 30, "C": 10}, flat, max_weight=0.5) == pytest.approx(
+        {"A": 0.5, "B": 0.375, "C": 0.125}
+    )
+    assert weights({"A": 60, "B": 30, "C": 10}, flat, max_weight=0.1) == pytest.approx(
+        dict.fromkeys("ABC", 1 / 3)
+    )
+    # The median region sets the usual noise: four times as much counts a quarter.
+    assert weights(
+        {"A": 10, "B": 10, "C": 10}, {"A": 1.0, "B": 1.0, "C": 4.0}, max_weight=1.0
+    ) == pytest.approx({"A": 4 / 9, "B": 4 / 9, "C": 1 / 9})
+
+
+def test_without_noise_weights_follow_the_rosters():
+    assert weights({"A": 3, "B": 1}, {"A": 0.0, "B": 0.0}, max_weight=1.0) == {"A": 0.75, "B": 0.25}
+
+
+def test_a_plan_keeps_its_target_and_its_region_accepts_it():
+    plan = build(
+        experiment(
+            privacy={"target_epsilon": 4.0, "target_delta": 1e-4, "sample_rate": 0.2},
+            training={"num_rounds": 20, "local_steps": 3},
+            regions={"SG": {"target_epsilon": 2.0}},
+        ),
+        ROSTERS,
+        MODEL,
+    )
+    assert sum(region.weight for region in plan.regions.values()) == pytest.approx(1)
+    for name, target in (("US", 4.0), ("SG", 2.0)):
+        mine = plan.region(name)
+        assert (mine.roster, mine.identity) == (ROSTERS[name].size, ROSTERS[name].identity)
+        assert mine.target_epsilon == target
+        assert 0.98 * target <= mine.epsilon <= target
+        assert mine.epsilon == epsilon_pld([Event(0.2, mine.noise_multiplier, 60)], 1e-4)
+        assert objections(Policy(roster=mine.roster, identity=mine.identity), plan, name) == []
+    assert plan.region("SG").noise_multiplier > plan.region("US").noise_multiplier
+
+
+def test_steps_are_local_steps_times_rounds():
+    """Twice the local steps is as bad as twice the rounds, and both cost."""
+    epsilons = [
+        build(
+            experiment(
+                privacy={"noise_multiplier": 3.0, "sample_rate": 0.2},
+                training={"num_rounds": rounds, "local_steps": steps},
+            ),
+            ROSTERS,
+            MODEL,
+        )
+        .region("US")
+        .epsilon
+        for rounds, steps in ((20, 2), (40, 1), (20, 1))
+    ]
+    assert epsilons[0] == epsilons[1] > epsilons[2]
+
+
+@pytest.mark.parametrize("delta", [1 / 1413, 0.01, 0.9])
+def test_a_delta_above_one_in_n_is_refused(delta):
+    with pytest.raises(PlanError) as caught:
+        build(experiment(privacy={"target_delta": delta}), ROSTERS, MODEL)
+    assert caught.value.place == "privacy.target_delta"
+    assert "US" in caught.value.expected
+
+
+def test_the_suggested_delta_is_one_that_passes():
+    with pytest.raises(PlanError) as caught:
+        build(experiment(privacy={"target_delta": 0.01, "noise_multiplier": 5.0}), ROSTERS, MODEL)
+    suggested = float(caught.value.hint.rsplit("= ", 1)[1])
+    build(experiment(privacy={"target_delta": suggested, "noise_multiplier": 5.0}), ROSTERS, MODEL)
+
+
+def test_no_region_is_no_plan():
+    with pytest.raises(PlanError):
+        build(experiment(), {}, MODEL)
+
+
+def test_without_privacy_nothing_is_promised():
+    plan = build(experiment(mode="none"), ROSTERS, MODEL)
+    for mine in plan.regions.values():
+        assert (mine.noise_multiplier, mine.max_grad_norm) == (0.0, None)
+        assert (mine.epsilon, mine.target_epsilon) == (None, None)
+
+
+def test_a_limit_on_the_noise_lowers_the_clip_and_not_the_noise_multiplier():
+    tables = {"privacy": {"noise_multiplier": 5.0, "max_grad_norm": 1.0, "max_noise_std": 2.0}}
+    mine = build(experiment(**tables), ROSTERS, MODEL).region("US")
+    assert mine.noise_multiplier == 5.0
+    assert mine.max_grad_norm == pytest.approx(0.4)
+    assert mine.noise_std == pytest.approx(2.0)
+
+
+OUT_OF_RANGE = {
+    "a clip that underflows": {"privacy": {"noise_multiplier": 5.0, "max_noise_std": 1e-300}},
+    "a clip below the floor": {"privacy": {"noise_multiplier": 5.0, "max_noise_std": 1e-7}},
+    "an epsilon of zero": {"privacy": {"noise_multiplier": 1e5}},
+    "a long history": {"privacy": {"noise_multiplier": 5.0}, "data": {"history_seconds": 100}},
+    "a fine period": {"privacy": {"noise_multiplier": 5.0}, "data": {"period_seconds": 0.001}},
+    "a wild rate": {"privacy": {"noise_multiplier": 5.0}, "training": {"learning_rate": 1e7}},
+}
+
+
+@pytest.mark.xfail(
+    strict=True, reason="bounds of the plan that the experiment does not have: ValidationError"
+)
+@pytest.mark.parametrize("what", OUT_OF_RANGE)
+def test_what_no_plan_can_hold_is_one_error(what):
+    with pytest.raises(FedfsdError):
+        build(experiment(**OUT_OF_RANGE[what]), ROSTERS, MODEL)
+
+
+@pytest.mark.parametrize(
+    "privacy",
+    [
+        {"target_epsilon": 1e-9},
+        {"target_epsilon": 1e9},
+        {"noise_multiplier": 1e-9},
+        {"noise_multiplier": 1e300},
+    ],
+)
+def test_promises_that_cannot_be_kept_are_one_error(privacy):
+    with pytest.raises(FedfsdError):
+        build(experiment(privacy=privacy), ROSTERS, MODEL)
