@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 
 import fedfsd
@@ -27,3 +28,11 @@ def code() -> str:
 def key_commitment(run_key: bytes) -> str:
     """What a plan's entry says of its secret key; the key's 256 random bits hide it."""
     return hashlib.sha256(_KEY_PREFIX + run_key).hexdigest()
+
+
+def version() -> str:
+    """The installed version, for people; ``code`` is what counts."""
+    try:
+        return metadata.version("fedfsd")
+    except metadata.PackageNotFoundError:  # run from a folder that was never installed
+        return "unknown"

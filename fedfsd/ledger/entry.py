@@ -1,8 +1,6 @@
-"""The ledger's entries, read strictly and written canonically; FORMAT.md section 4 says what they mean.
+"""The ledger's entries, each a typed document; FORMAT.md section 4 says what they mean.
 
-An entry is accepted from bytes only when those are its one canonical spelling, so duplicate keys, white
-space, unknown fields, NaN and other spellings of a number never get past ``parse``. Whether an entry may
-stand where it stands is for ``state``.
+Whether an entry may stand where it stands is for ``state``.
 """
 
 from __future__ import annotations
@@ -10,15 +8,14 @@ from __future__ import annotations
 import datetime
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
 
-from fedfsd import canonical
-from fedfsd.errors import ConfigError, PlanError
-from fedfsd.ledger import key
+from fedfsd.ledger import key, strict
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey, VerificationKey
+from fedfsd.ledger.strict import Document
 from fedfsd.privacy.event import Event
 
 MAX_ENTRY = 4 * 2**20
@@ -58,13 +55,7 @@ Region = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
 Vkey = Annotated[str, AfterValidator(_vkey)]
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
-    )
-
-
-class Mechanism(_Value):
+class Mechanism(Document):
     """``steps`` times a sampled Gaussian of standard deviation noise_multiplier * max_grad_norm."""
 
     sample_rate: Annotated[float, Field(gt=0, le=1)]
@@ -80,30 +71,30 @@ class Mechanism(_Value):
         return Event(self.sample_rate, self.noise_multiplier, self.steps)
 
 
-class _Entry(_Value):
+class _Entry(Document):
     seq: Integer = 0
 
 
-class GenesisSignatures(_Value):
+class GenesisSignatures(Document):
     """Both keys that a genesis names have signed it."""
 
     officer: SignatureHex = UNSIGNED
     node: SignatureHex = UNSIGNED
 
 
-class OfficerSignature(_Value):
+class OfficerSignature(Document):
     """Signed by the data officer."""
 
     officer: SignatureHex = UNSIGNED
 
 
-class PlanSignature(_Value):
+class PlanSignature(Document):
     """Signed by the data officer where the plan is above the caps."""
 
     officer: SignatureHex | None = None
 
 
-class RotationSignatures(_Value):
+class RotationSignatures(Document):
     """By the officer, by the new key, and by the old one where it still exists."""
 
     officer: SignatureHex = UNSIGNED
@@ -217,7 +208,7 @@ class Release(_Entry):
     reserve: Integer
     sha256: Hex32
     bytes: Integer
-    schema_: Annotated[Hex32, Field(alias="schema")]
+    schema_: Hex32 = Field(alias="schema")
     destination: Text
     approval: Integer | None
     year: Integer | None
@@ -275,7 +266,7 @@ class WitnessEntry(_Entry):
     checkpoint: Annotated[str, Field(max_length=65_536)]
 
 
-class Charge(_Value):
+class Charge(Document):
     """What a recovery charges to one grant."""
 
     grant: Integer
@@ -321,32 +312,13 @@ _ADAPTER: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator=
 
 
 def parse(content: bytes) -> Entry:
-    """The entry whose canonical bytes are ``content``.
-
-    Raises:
-        EvidenceError: anything else; it names a field, never a value.
-    """
-    if len(content) > MAX_ENTRY:
-        raise EvidenceError("entry", got=f"{len(content)} bytes", expected=f"at most {MAX_ENTRY}")
-    try:
-        entry = _ADAPTER.validate_json(content)
-    except ValidationError as error:
-        first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ascii(".".join(map(str, ("entry", *first["loc"])))).strip("'")[:100]
-        raise EvidenceError(place, got=f"a value that is not allowed ({first['type']})") from None
-    if encode(entry) != content:
-        raise EvidenceError("entry", got="bytes that are not canonical JSON", expected="RFC 8785")
-    return entry
+    """The entry whose canonical bytes are ``content``; EvidenceError names what is wrong with others."""
+    return strict.read(_ADAPTER, content, place="entry", limit=MAX_ENTRY)
 
 
 def encode(entry: Entry) -> bytes:
     """The canonical bytes of ``entry``."""
-    return _canonical(document(entry))
-
-
-def document(entry: Entry) -> dict[str, Any]:
-    """``entry`` as plain JSON values."""
-    return entry.model_dump(mode="json", by_alias=True)
+    return strict.encode(entry)
 
 
 def sign(entry: S, keys: Mapping[str, SigningKey]) -> S:
@@ -363,12 +335,4 @@ def is_signed(entry: Signed, role: str, by: VerificationKey) -> bool:
 
 
 def _signed(entry: Signed) -> bytes:
-    body = {name: value for name, value in document(entry).items() if name not in ("seq", "signatures")}
-    return SIGNED_PREFIX + _canonical(body)
-
-
-def _canonical(value: Any) -> bytes:
-    try:
-        return canonical.encode(value)
-    except (ConfigError, PlanError):
-        raise EvidenceError("entry", got="values outside canonical JSON", expected="RFC 8785") from None
+    return SIGNED_PREFIX + strict.encode(entry, without=("seq", "signatures"))

@@ -75,6 +75,11 @@ class State:
         """The node key in force."""
         return self._node_keys[-1][1]
 
+    @property
+    def node_keys(self) -> tuple[VerificationKey, ...]:
+        """Every node key there has been, the one in force last."""
+        return tuple(key for _, key in self._node_keys)
+
     def node_at(self, size: int) -> VerificationKey:
         """The node key that signs checkpoints of ``size``."""
         return [key for start, key in self._node_keys if start <= size][-1]

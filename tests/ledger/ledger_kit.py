@@ -1,0 +1,138 @@
+"""A region's ledger in a folder, with keys whose holder is known, for tests."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from fedfsd import canonical
+from fedfsd.ledger import draft, entry
+from fedfsd.ledger.digest import key_commitment
+from fedfsd.ledger.entry import Approval
+from fedfsd.ledger.key import SigningKey
+from fedfsd.ledger.ledger import Booked, Ledger
+from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
+
+REGION = "EU"
+DATA = "fleet-2026"
+RECIPIENT = "fedfsd/coordinator/hub"
+PURPOSE = "research"
+DAY = datetime.date(2026, 11, 22)
+OFFICER = SigningKey.from_seed(f"fedfsd/{REGION}/officer", b"o" * 32)
+NODE = SigningKey.from_seed(f"fedfsd/{REGION}/{'0' * 32}", b"n" * 32)
+ARRAYS = tuple(canonical.sha256(str(number).encode()) for number in range(100))
+FLOATS = 5
+
+
+def plan_of(*, rounds: int = 3, noise: float = 1.0, seed: int = 0, mode: str = "private") -> Plan:
+    """A plan of ``rounds`` rounds of 4 steps; ``seed`` makes it another one."""
+    return Plan(
+        name="test",
+        mode=mode,
+        num_rounds=rounds,
+        regions={
+            REGION: RegionPlan(
+                roster=1000,
+                identity="physical",
+                sample_rate=0.1,
+                noise_multiplier=noise,
+                max_grad_norm=1.0,
+                local_steps=4,
+                windows_per_vehicle=2,
+                weight=1.0,
+                target_delta=1e-4,
+                target_epsilon=None,
+                epsilon=None,
+            )
+        },
+        model=ModelPlan(
+            name="mlp",
+            options={},
+            arrays=(ArraySchema(name="weight", shape=(FLOATS,)),),
+            witness_size=0,
+            initial_sha256="0" * 64,
+        ),
+        window=WindowPlan(history_seconds=2.0, future_seconds=3.0, period_seconds=0.5),
+        optimizer=OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
+        seed=seed,
+        strategy="FedAvg",
+        strategy_options={},
+        quorum=0.5,
+        average_last=0.0,
+    )
+
+
+def create(folder: Path, **options: object) -> Ledger:
+    """A ledger in ``folder``/node with its mirror in ``folder``/mirror.jsonl, and no grant."""
+    genesis = draft.genesis(node=NODE.verification, officer=OFFICER.verification)
+    genesis = entry.sign(genesis, {"officer": OFFICER, "node": NODE})
+    Ledger.create(folder / "node", mirror=mirror(folder), genesis=genesis, node=NODE).close()
+    return reopen(folder, **options)
+
+
+def reopen(folder: Path, **options: object) -> Ledger:
+    """The ledger of ``folder`` as a process that starts finds it."""
+    return Ledger(folder / "node", mirror=mirror(folder), **{"today": lambda: DAY, **options})
+
+
+def mirror(folder: Path) -> Path:
+    return folder / "mirror.jsonl"
+
+
+def grant(ledger: Ledger, **options: object) -> int:
+    """A signed grant of epsilon 10 on DATA, or as ``options`` say."""
+    defaults = {"data_set": DATA, "data_commitment": "d" * 64, "delta": 1e-4, "epsilon": 10.0}
+    return ledger.add(sign(draft.grant(ledger.state, **{**defaults, **options})))
+
+
+def sign(one: entry.Signed) -> entry.Signed:
+    """Signed by the officer."""
+    return entry.sign(one, {"officer": OFFICER})
+
+
+def approve(ledger: Ledger, plan: Plan, **options: object) -> int:
+    """The plan approved under a key of its own."""
+    defaults = {
+        "recipient": RECIPIENT,
+        "purpose": PURPOSE,
+        "key_commitment": key_commitment(plan.hash.encode()),
+    }
+    return ledger.approve_plan(plan, **{**defaults, **options})
+
+
+def approval(ledger: Ledger, **options: object) -> int:
+    """A signed permission to transfer, for all of 2026, or as ``options`` say."""
+    defaults = {
+        "ledger": ledger.state.genesis.ledger,
+        "data_set": DATA,
+        "authority": "Data office",
+        "number": "2026/1",
+        "recipient": RECIPIENT,
+        "purpose": PURPOSE,
+        "models": ("mlp",),
+        "valid_from": "2026-01-01",
+        "valid_until": "2026-12-31",
+        "max_releases": 100,
+        "max_bytes": 10**6,
+    }
+    return ledger.add(sign(Approval(**{**defaults, **options})))
+
+
+def update(booked: Booked) -> bytes:
+    """What training makes of a booking: the same bytes whenever it is asked."""
+    return canonical.sha256(repr(booked).encode()).encode()[: 4 * FLOATS]
+
+
+def ready(folder: Path, plan: Plan, **options: object) -> Ledger:
+    """A ledger with a grant on which ``plan`` is approved."""
+    ledger = create(folder, **options)
+    grant(ledger)
+    approve(ledger, plan)
+    return ledger
+
+
+def run_round(ledger: Ledger, plan: Plan, round: int) -> bytes:
+    """What a region does in a round: the bytes that it sends."""
+    booked = ledger.reserve(plan.hash, round, ARRAYS[round])
+    earlier = ledger.released(booked)
+    return (earlier or ledger.release(update(booked), booked)).content
