@@ -22,6 +22,8 @@ class Data(Frozen):
 
     path: str = "embedded"
     """A table, a folder of tables, or "embedded" for the generated traffic inside the package."""
+    regions: list[RegionName] = Field(default_factory=list)
+    """The regions that take part; empty: every region of the data."""
     history_seconds: Positive = 2.0
     future_seconds: Positive = 3.0
     period_seconds: Positive = 0.5
@@ -113,7 +115,7 @@ class Experiment(Frozen):
     """Reaches initialisation and public pre-training only, never noise or sampling."""
     data: Data = Data()
     regions: dict[RegionName, Region] = Field(default_factory=dict)
-    """The regions that take part; empty: every region of the data."""
+    """What differs in single regions."""
     model: Model = Model()
     pretraining: Pretraining = Pretraining()
     privacy: Privacy = Privacy()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -18,6 +21,8 @@ from fedfsd.plan import plan as plans
 REFUSED, BUDGET, PLAN, UNAVAILABLE = 1001, 1002, 1003, 1000
 CODES = {REFUSED: "refused", BUDGET: "budget", PLAN: "plan", UNAVAILABLE: "region_unavailable"}
 
+# In the region's folder: what went wrong there, in full.
+LOG = "region.log"
 _LOG = logging.getLogger("fedfsd.region")
 
 
@@ -28,14 +33,14 @@ def client_app(configure: Callable[[Context], RegionConfig]) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         """Run one round; whatever fails leaves as one code."""
+        folder = None
         try:
-            return Message(_round(_region(configure(context)), message.content), reply_to=message)
+            config = configure(context)
+            folder = Path(config.folder)
+            return Message(_round(_region(config), message.content), reply_to=message)
         except Exception as error:  # the reply is a code, so nothing of the data can leave in a text
             code = _code(error)
-            if code == UNAVAILABLE:
-                _LOG.exception("the round failed inside the region")
-            else:
-                _LOG.error("%s", error)
+            _log(folder, error)
             return Message(Error(code, CODES[code]), reply_to=message)
 
     @app.query("region")
@@ -72,6 +77,16 @@ def _round(region: Region, content: RecordDict) -> RecordDict:
             "release": ConfigRecord({"entry": released.entry, "sha256": released.sha256}),
         }
     )
+
+
+def _log(folder: Path | None, error: Exception) -> None:
+    """Why a round failed, for the region's own people alone."""
+    text = str(error) if isinstance(error, FedfsdError) else "".join(traceback.format_exception(error))
+    if folder is None:
+        _LOG.error("%s", type(error).__name__)
+        return
+    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(text.rstrip() + "\n")
 
 
 def _code(error: Exception) -> int:

@@ -105,7 +105,7 @@ class PlannedStrategy:
                 f"round {number}",
                 got=f"{len(good)} of {len(self.plan.regions)} regions ({failed})",
                 expected=f"at least {self.plan.quorum:.0%}",
-                hint="mend the regions named, then continue with --resume",
+                hint="read region.log of the regions named, mend them, then continue with --resume",
             )
         # Sums of floats depend on their order, so replies are taken in the order of the plan.
         aggregated, _ = self.inner.aggregate_train(number, [good[name] for name in sorted(good)])

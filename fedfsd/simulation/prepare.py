@@ -46,6 +46,14 @@ def prepare(experiment: Experiment) -> Prepared:
     tables = source.tables(data.path)
     names = regions_of(experiment, tables)
     mine = {name: table.in_region(tables, name) for name in names}
+    origins = {name: sorted({part.origin for part in mine[name]}) for name in names}
+    if experiment.mode == "rehearsal" and any("recorded" in found for found in origins.values()):
+        raise ConfigError(
+            "mode",
+            got="rehearsal on recorded drives",
+            expected="private",
+            hint='rehearse on tables whose origin is "synthetic" or "published"',
+        )
     rosters = {name: _roster(experiment, name, mine[name]) for name in names}
     model = registry.build(experiment.model.name, experiment.model.options, spec, seed=experiment.seed)
     probe(model, spec)
@@ -69,7 +77,7 @@ def prepare(experiment: Experiment) -> Prepared:
         test={name: window.cut(mine[name], spec, test=True) for name in names},
         rosters=rosters,
         licences={name: "; ".join(sorted({part.licence for part in mine[name]})) for name in names},
-        origins={name: sorted({part.origin for part in mine[name]}) for name in names},
+        origins=origins,
     )
 
 
@@ -95,15 +103,20 @@ def model_with(plan: Plan, spec: WindowSpec, arrays: Arrays) -> nn.Module:
 def regions_of(experiment: Experiment, tables: tuple[Table, ...]) -> list[str]:
     """The regions that take part, sorted. ConfigError for a named region without data."""
     present = {name for part in tables for name in part.regions}
-    absent = sorted(set(experiment.regions) - present)
-    if absent:
-        raise ConfigError(
-            f"regions.{absent[0]}",
-            got="a region without data",
-            expected=f"one of {', '.join(sorted(present)) or 'the regions of the data'}",
-            hint="check data.path and the region's name",
-        )
-    return sorted(experiment.regions or present)
+    chosen = sorted(experiment.data.regions or present)
+    for key, named, known in (
+        ("data.regions", chosen, present),
+        ("regions", sorted(experiment.regions), chosen),
+    ):
+        for name in named:
+            if name not in known:
+                raise ConfigError(
+                    f"{key}: {name}",
+                    got="a region that takes no part",
+                    expected=f"one of {', '.join(sorted(known)) or 'the regions of the data'}",
+                    hint="check data.path, data.regions and the name",
+                )
+    return chosen
 
 
 def _roster(experiment: Experiment, name: str, tables: tuple[Table, ...]) -> Roster:

@@ -25,6 +25,7 @@ from fedfsd.simulation.folder import Folder
 from fedfsd.simulation.prepare import prepare
 from fedfsd.simulation.report import write_report
 from fedfsd.simulation.trail import Progress, Trail, load_model
+from fedfsd.training.device import resolve
 
 # The app that worker processes load by name.
 CLIENT = "fedfsd.simulation.apps:client"
@@ -136,6 +137,7 @@ def _run(
     prepared = prepare(experiment)
     nodes = [node_config(experiment, output, name) for name in prepared.plan.regions]
     for node in nodes:
+        resolve(node["device"])
         policy_of(RegionConfig(**node, simulated=True)).demand(prepared.plan, node["name"])
     where = (folder.reopen if resume else folder.create)(output, experiment, prepared.plan)
     strategy = PlannedStrategy(
