@@ -115,13 +115,15 @@ def test_tables_that_cannot_be_used(fedfsd, folder, experiment, command):
     refuse("empty")
 
 
-@pytest.mark.slow
 def test_recorded_drives_are_not_rehearsed_on(fedfsd, folder, experiment):
     table.write(drives({"CN": 9}, origin="recorded"), folder / "real.parquet")
-    said = fedfsd("simulate", experiment, "--set", "data.path=real.parquet", "--set", "mode=rehearsal")
-    assert said.code in (4, 13)
-    assert "rehearsal on recorded data" in said.err
-    assert "Traceback" not in said.err
+    words = ["--set", "data.path=real.parquet", "--set", "mode=rehearsal"]
+    assert refused(fedfsd, folder, "config", 3, "simulate", experiment, *words)["place"] == "mode"
+
+
+def test_a_device_that_is_not_there(fedfsd, folder, experiment):
+    words = ["--set", "training.device=cuda:99"]
+    refused(fedfsd, folder, "not_ready", 4, "simulate", experiment, *words)
 
 
 def test_a_plan_outside_the_policy_of_a_region(fedfsd, folder, experiment):
