@@ -1,0 +1,1 @@
+"""What an auditor does with a region's evidence, offline and without torch: verify and report it."""

@@ -1,0 +1,204 @@
+"""Bundles, receipts and trusted keys as values, read but not believed.
+
+What no longer is a bundle becomes a ``Refused``, so that one damaged file does not hide what the others
+say. Entries stay bytes and are parsed again on each pass: that is fast, and a ledger of a hundred
+thousand entries fits in little memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from fedfsd.audit import receipt, trust
+from fedfsd.audit.finding import Finding, contradiction, printable, refusal, undecided
+from fedfsd.audit.receipt import Receipts
+from fedfsd.audit.trust import Trust
+from fedfsd.errors import NotReadyError
+from fedfsd.ledger import bundle, entry
+from fedfsd.ledger.bundle import MAX_BUNDLE, Manifest
+from fedfsd.ledger.entry import Entry, Genesis, PlanEntry, Recover, Signed
+from fedfsd.ledger.error import EvidenceError
+from fedfsd.ledger.merkle import Tree, leaf_hash
+from fedfsd.ledger.note import MAX_NOTE
+
+MAX_ENTRIES = 1_000_000
+MAX_SIGNED = 2**25  # bytes of grants, plans and the like: these stay parsed, at up to 25 times the size
+_MALFORMED_SHOWN = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """One region's ledger as a bundle shows it."""
+
+    source: str
+    sha256: str
+    """Of the bundle file."""
+    manifest: Manifest
+    checkpoints: tuple[tuple[int, int, str], ...]
+    """(epoch, size, note), as the members are called and ordered."""
+    lines: tuple[bytes, ...]
+    tree: Tree
+    signed: tuple[Signed, ...]
+    """The entries that bear signatures, which all others lean on."""
+    malformed: dict[int, Finding]
+    """Lines that are no entries; the others can be read."""
+
+    @property
+    def region(self) -> str:
+        """Whose ledger it says it is."""
+        return self.manifest.region
+
+    @property
+    def id(self) -> str:
+        """Which ledger it says it is."""
+        return self.manifest.ledger
+
+    @property
+    def genesis(self) -> Genesis | None:
+        """The first entry, where it is a genesis."""
+        first = self.signed[0] if self.signed else None
+        return first if isinstance(first, Genesis) and first.seq == 0 else None
+
+    @cached_property
+    def plans(self) -> dict[str, PlanEntry]:
+        """Approved plans by hash; of two entries for one plan, the first."""
+        found: dict[str, PlanEntry] = {}
+        for one in self.signed:
+            if isinstance(one, PlanEntry):
+                found.setdefault(one.plan, one)
+        return found
+
+    @cached_property
+    def recoveries(self) -> tuple[Recover, ...]:
+        """Where the ledger went on from a backup."""
+        return tuple(one for one in self.signed if isinstance(one, Recover))
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry that can be read, in order."""
+        for position, line in enumerate(self.lines):
+            if position not in self.malformed:
+                yield _ENTRY.validate_json(line)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that is no bundle, and why."""
+
+    source: str
+    finding: Finding
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that an auditor was given."""
+
+    ledgers: tuple[Ledger, ...]
+    refused: tuple[Refused, ...] = ()
+    heads: tuple[tuple[str, str], ...] = ()
+    """(file, note): checkpoints that others hold."""
+    receipts: Receipts | None = None
+    trust: Trust | None = None
+
+
+def load(bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path | None = None) -> Evidence:
+    """Read everything; files that end in ``.note`` are checkpoints that others hold.
+
+    Raises:
+        EvidenceError: a receipts file or a note that is none.
+        ConfigError: a trust file that is none.
+        NotReadyError, OSError: a file that cannot be read.
+    """
+    read = [_bundle(path) for path in bundles if path.suffix != ".note"]
+    return Evidence(
+        ledgers=tuple(one for one in read if isinstance(one, Ledger)),
+        refused=tuple(one for one in read if isinstance(one, Refused)),
+        heads=tuple((printable(path.name), _note(path)) for path in bundles if path.suffix == ".note"),
+        receipts=None if receipts is None else receipt_file(receipts),
+        trust=None if trust is None else trust_file(trust),
+    )
+
+
+def receipt_file(path: Path) -> Receipts:
+    """Receipts from a regular file."""
+    return receipt.read(_regular(path))
+
+
+def trust_file(path: Path) -> Trust:
+    """Keys from a regular file."""
+    return trust.read(_regular(path))
+
+
+def _bundle(path: Path) -> Ledger | Refused:
+    name = printable(path.name)
+    size = _regular(path).stat().st_size
+    if size > MAX_BUNDLE:
+        return Refused(name, undecided("bundle", f"{size} bytes; this reader takes up to {MAX_BUNDLE}"))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        archive = bundle.read(path)
+        return _ledger(name, digest, archive)
+    except EvidenceError as error:
+        if error.place == f"{bundle.MANIFEST}.format":
+            return Refused(name, undecided(bundle.MANIFEST, "another format than this version reads (1)"))
+        return Refused(name, refusal("", error))
+
+
+def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
+    lines, signed, tree, kept = [], [], Tree(), 0
+    malformed: dict[int, Finding] = {}
+    for position, line in enumerate(archive.entries()):
+        if position == MAX_ENTRIES:
+            return Refused(name, undecided("bundle", f"more than {MAX_ENTRIES} entries"))
+        lines.append(line)
+        tree.append(leaf_hash(line))
+        try:
+            one = entry.parse(line)
+        except EvidenceError as error:
+            malformed[position] = (
+                _SAME if len(malformed) >= _MALFORMED_SHOWN else refusal(f"entry {position}", error)
+            )
+            continue
+        if isinstance(one, Signed):
+            signed.append(one)
+            kept += len(line)
+            if kept > MAX_SIGNED:
+                return Refused(name, undecided("bundle", f"grants and plans of more than {MAX_SIGNED} bytes"))
+    return Ledger(
+        source=name,
+        sha256=digest,
+        manifest=archive.manifest,
+        checkpoints=archive.checkpoints,
+        lines=tuple(lines),
+        tree=tree,
+        signed=tuple(signed),
+        malformed=malformed,
+    )
+
+
+def _note(path: Path) -> str:
+    with _regular(path).open("rb") as file:
+        content = file.read(4 * MAX_NOTE + 1)
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise EvidenceError(path.name, got="other bytes", expected="a signed note") from None
+
+
+def _regular(path: Path) -> Path:
+    """``path``, unless reading it might never end."""
+    path.stat()  # for the error where there is nothing
+    if not path.is_file():
+        raise NotReadyError(str(path), got="no regular file", expected="a file")
+    return path
+
+
+_SAME = contradiction("", "one more line that is no entry", "an entry")
+_ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="type")])

@@ -1,0 +1,90 @@
+"""What a check may say about evidence. Texts may quote evidence, so they are made printable at birth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fedfsd.errors import FedfsdError
+
+
+class Outcome(StrEnum):
+    """What came out of a check, or of all of them."""
+
+    HOLDS = "holds"
+    CONTRADICTED = "contradicted"
+    UNDECIDED = "cannot decide"
+    SKIPPED = "not checked"
+
+
+class Kind(StrEnum):
+    """What a finding does to the outcome of its check."""
+
+    CONTRADICTED = "contradicted"
+    UNDECIDED = "cannot decide"
+    SKIPPED = "not checked"
+    """The whole check has nothing to look at."""
+    LEFT_OUT = "left out"
+    """A part of what the check's title says was not looked at."""
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know: where and what; ``proof`` are signed texts that show it to anybody."""
+
+    kind: Kind
+    place: str
+    text: str
+    proof: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", printable(self.place))
+        object.__setattr__(self, "text", printable(self.text))
+        proof = tuple("\n".join(map(printable, note.split("\n"))) for note in self.proof)
+        object.__setattr__(self, "proof", proof)
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}" if self.place else self.text
+
+
+def contradiction(place: str, got: object, expected: object, *, proof: tuple[str, ...] = ()) -> Finding:
+    """The evidence says one thing there and another elsewhere."""
+    return Finding(Kind.CONTRADICTED, place, f"got {got}, expected {expected}", proof)
+
+
+def refusal(place: str, error: FedfsdError) -> Finding:
+    """What one of the ledger's own rules refused."""
+    place = f"{place}, {error.place}" if place and error.place not in place else place or error.place
+    return contradiction(place, error.got, error.expected)
+
+
+def undecided(place: str, why: str) -> Finding:
+    """Neither shown nor contradicted."""
+    return Finding(Kind.UNDECIDED, place, why)
+
+
+def skipped(why: str) -> Finding:
+    """This check looked at nothing."""
+    return Finding(Kind.SKIPPED, "", why)
+
+
+def left_out(what: str) -> Finding:
+    """This check did not look at that."""
+    return Finding(Kind.LEFT_OUT, "", what)
+
+
+def remark(text: str, place: str = "") -> Finding:
+    """Worth telling; it decides nothing."""
+    return Finding(Kind.NOTE, place, text)
+
+
+def printable(text: str) -> str:
+    r"""``text`` without a character that a terminal or a reader's eye would obey.
+
+    >>> printable("EU\x1b[2J\u202e")
+    'EU\\x1b[2J\\u202e'
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+    )

@@ -1,0 +1,81 @@
+"""What the coordinator countersigned: one receipt for each release that reached it (FORMAT.md, 8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from fedfsd.ledger import key, strict
+from fedfsd.ledger.entry import Hex32, Integer, Region, SignatureHex, Text, Vkey
+from fedfsd.ledger.error import EvidenceError
+from fedfsd.ledger.key import SigningKey, VerificationKey
+from fedfsd.ledger.strict import Document
+
+MAX_RECEIPTS = 2**26
+_PREFIX = b"fedfsd/receipts/v1\n"
+_UNSIGNED = "0" * 128
+
+
+class Receipt(Document):
+    """One release as it arrived; ``entry`` is the hash of its entry in the region's ledger."""
+
+    region: Region
+    plan: Hex32
+    round: Integer
+    entry: Hex32
+    sha256: Hex32
+    bytes: Integer
+
+
+class Receipts(Document):
+    """The receipts of one run, and the plans within which they are complete."""
+
+    format: Literal[1] = 1
+    kind: Literal["fedfsd-receipts"] = "fedfsd-receipts"
+    run: Text
+    coordinator: Vkey
+    plans: tuple[Hex32, ...]
+    receipts: tuple[Receipt, ...]
+    signature: SignatureHex = _UNSIGNED
+
+    @property
+    def signer(self) -> VerificationKey:
+        """The key that the file names."""
+        return key.parse(self.coordinator)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the signature is by that key."""
+        return self.signer.verify(bytes.fromhex(self.signature), _message(self))
+
+
+def sign(receipts: Receipts, coordinator: SigningKey) -> Receipts:
+    """``receipts`` with the coordinator's signature."""
+    signature = coordinator.sign(_message(receipts)).hex()
+    return receipts.model_copy(update={"signature": signature})
+
+
+def read(path: Path) -> Receipts:
+    """The receipts in a file; its signature is not checked yet.
+
+    Raises:
+        EvidenceError: not one canonical receipts file, or one that is not in order.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_RECEIPTS + 1)
+    found = strict.read(_ADAPTER, content, place=path.name, limit=MAX_RECEIPTS)
+    cases = [(one.region, one.plan, one.round) for one in found.receipts]
+    if list(found.plans) != sorted(set(found.plans)) or cases != sorted(set(cases)):
+        raise EvidenceError(path.name, got="lines out of order", expected="each once, ascending")
+    if not {one.plan for one in found.receipts} <= set(found.plans):
+        raise EvidenceError(path.name, got="a receipt of a plan it does not cover", expected="plans covered")
+    return found
+
+
+def _message(receipts: Receipts) -> bytes:
+    return _PREFIX + strict.encode(receipts, without=("signature",))
+
+
+_ADAPTER = TypeAdapter(Receipts)
