@@ -11,7 +11,8 @@ from fedfsd.errors import ConfigError
 
 Mode = Literal["private", "rehearsal", "none"]
 Options = dict[str, Any]
-RegionName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
+REGION_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
+RegionName = Annotated[str, Field(pattern=REGION_PATTERN)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

@@ -29,7 +29,14 @@ M = TypeVar("M", bound=BaseModel)
 class Frozen(BaseModel):
     """Base of everything read from a file: immutable, no unknown keys, no NaN or infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
 
 
 def load(model: type[M], source: str | Path | Document, *, overrides: Iterable[str] = ()) -> M:
@@ -51,7 +58,7 @@ def toml_value(text: str) -> Any:
     """A value as TOML would read it; text that is no TOML value stays text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # TOMLDecodeError is a ValueError, so is a number of 5,000 digits
         return text
 
 
@@ -77,7 +84,7 @@ def _document(source: str | Path | Document) -> tuple[str, dict[str, Any]]:
         ) from None
     except (OSError, UnicodeDecodeError):
         raise ConfigError(str(path), got="an unreadable file", expected="a TOML file in UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(str(path), got=error, expected="valid TOML", hint="mend that line") from None
 
 
@@ -98,9 +105,7 @@ def _explain(model: type[BaseModel], place: str, error: ValidationError) -> Conf
         known = _keys(model, steps[:-1])
         near = difflib.get_close_matches(steps[-1], known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}"
-        return ConfigError(
-            place + key, got="an unknown key", expected="one of the documented keys", hint=hint
-        )
+        return ConfigError(place + key, got="an unknown key", hint=hint)
     if first["type"] == "missing":
         return ConfigError(place + key, got="nothing", expected="a value", hint=f"add {steps[-1]}")
     if first["type"] == "value_error" and isinstance(first["ctx"]["error"], ConfigError):

@@ -61,11 +61,14 @@ def _region(config: RegionConfig) -> Region:
 
 def _round(region: Region, content: RecordDict) -> RecordDict:
     request, record = content.config_records.get("config"), content.array_records.get("arrays")
-    if request is None or record is None or set(request) != {"plan", "round"}:
+    if (
+        set(content) != {"arrays", "config"}
+        or request is None
+        or record is None
+        or set(request) != {"plan", "round"}
+    ):
         raise RefusedError("message", got="other keys", expected="arrays, plan and round, nothing else")
     plan, round = plans.read(str(request["plan"])), request["round"]
-    if type(round) is not int:
-        raise RefusedError("round", got=type(round).__name__, expected="a whole number")
     arrays = {name: array.numpy() for name, array in record.items()}
     released = run_round(region, arrays, plan, round)
     update = gate_arrays.from_bytes(released.content, plan.model.arrays)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -165,6 +166,7 @@ def _work(pipe: Connection, app: str, nodes: Mapping[int, Config]) -> None:
     """A worker: serve messages until the pipe closes."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
     torch.set_num_threads(1)
     private.quiet()
     module, _, attribute = app.partition(":")

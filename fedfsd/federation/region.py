@@ -11,7 +11,7 @@ from torch import nn
 from fedfsd.config.load import load
 from fedfsd.driving import source, table, window
 from fedfsd.driving.model import registry
-from fedfsd.errors import RefusedError
+from fedfsd.errors import ConfigError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import Policy
@@ -82,9 +82,26 @@ class Region:
 
 
 def policy_of(config: RegionConfig) -> Policy:
-    """The policy of a region; a simulated one also takes rehearsals, runs without privacy or witness."""
+    """The policy of a region; a simulated one also takes rehearsals, runs without privacy or witness.
+
+    Raises:
+        ConfigError: a real region that does not declare its roster and identity, or more than mode private.
+    """
     policy = load(Policy, config.policy) if config.policy else Policy()
-    if config.simulated:
+    if not config.simulated:
+        for key, holds, expected in (
+            ("roster", policy.roster is not None, "the number of training vehicle keys"),
+            ("identity", policy.identity is not None, "physical or recording"),
+            ("modes", policy.modes == ("private",), '["private"]'),
+        ):
+            if not holds:
+                raise ConfigError(
+                    f"{config.policy or 'policy'}: {key}",
+                    got=getattr(policy, key),
+                    expected=expected,
+                    hint=f"declare {key} in the region's policy",
+                )
+    else:
         policy = policy.model_copy(update={"modes": ("private", "rehearsal", "none"), "min_witness_size": 0})
     return policy
 

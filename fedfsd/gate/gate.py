@@ -29,7 +29,7 @@ class Gate:
         if plan.hash not in self._accepted:
             self.policy.demand(plan, self.region)
             self._accepted.add(plan.hash)
-        if not 1 <= round <= plan.num_rounds:
+        if type(round) is not int or not 1 <= round <= plan.num_rounds:
             raise RefusedError(
                 "round",
                 got=round,

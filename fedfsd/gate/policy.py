@@ -17,7 +17,7 @@ from fedfsd.privacy.accountant import epsilon_pld
 class Policy(Frozen):
     """Floors and caps. The defaults are wide enough for the shipped experiments and refuse nonsense."""
 
-    modes: tuple[Mode, ...] = ("private",)
+    modes: Annotated[tuple[Mode, ...], Field(strict=False)] = ("private",)
     min_noise_multiplier: Annotated[float, Field(gt=0)] = 0.5
     max_epsilon: Annotated[float, Field(gt=0)] = 10.0
     max_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-3

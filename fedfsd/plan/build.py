@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import PlanError
-from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
+from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan, read
 from fedfsd.privacy.accountant import epsilon_pld
 from fedfsd.privacy.calibration import noise_multiplier
 from fedfsd.privacy.event import Event
@@ -45,41 +47,56 @@ def build(experiment: Experiment, rosters: Mapping[str, Roster], model: ModelPla
         max_weight=experiment.server.max_weight,
     )
     data, training, privacy = experiment.data, experiment.training, experiment.privacy
-    return Plan(
-        name=experiment.name,
-        mode=experiment.mode,
-        num_rounds=training.num_rounds,
-        regions={
-            name: RegionPlan(
-                roster=roster.size,
-                identity=roster.identity,
-                sample_rate=privacy.sample_rate,
-                noise_multiplier=noise[name][0],
-                max_grad_norm=_clip(experiment, noise[name][0]),
-                local_steps=training.local_steps,
-                windows_per_vehicle=privacy.windows_per_vehicle,
-                weight=shares[name],
-                target_delta=privacy.target_delta,
-                target_epsilon=noise[name][1],
-                epsilon=noise[name][2],
-            )
-            for name, roster in sorted(rosters.items())
-        },
-        model=model,
-        window=WindowPlan(
-            history_seconds=data.history_seconds,
-            future_seconds=data.future_seconds,
-            period_seconds=data.period_seconds,
-        ),
-        optimizer=OptimizerPlan(
-            learning_rate=training.learning_rate, momentum=training.momentum, schedule=training.schedule
-        ),
-        seed=experiment.seed,
-        strategy=experiment.server.strategy,
-        strategy_options=experiment.server.options,
-        quorum=experiment.server.quorum,
-        average_last=experiment.server.average_last,
-    )
+    try:
+        plan = Plan(
+            name=experiment.name,
+            mode=experiment.mode,
+            num_rounds=training.num_rounds,
+            regions={
+                name: RegionPlan(
+                    roster=roster.size,
+                    identity=roster.identity,
+                    sample_rate=privacy.sample_rate,
+                    noise_multiplier=noise[name][0],
+                    max_grad_norm=_clip(experiment, noise[name][0]),
+                    local_steps=training.local_steps,
+                    windows_per_vehicle=privacy.windows_per_vehicle,
+                    weight=shares[name],
+                    target_delta=privacy.target_delta,
+                    target_epsilon=noise[name][1],
+                    epsilon=noise[name][2],
+                )
+                for name, roster in sorted(rosters.items())
+            },
+            model=model,
+            window=WindowPlan(
+                history_seconds=data.history_seconds,
+                future_seconds=data.future_seconds,
+                period_seconds=data.period_seconds,
+            ),
+            optimizer=OptimizerPlan(
+                learning_rate=training.learning_rate, momentum=training.momentum, schedule=training.schedule
+            ),
+            seed=experiment.seed,
+            strategy=experiment.server.strategy,
+            strategy_options=experiment.server.options,
+            quorum=experiment.server.quorum,
+            average_last=experiment.server.average_last,
+        )
+        same = read(plan.document()) == plan
+    except ValidationError as error:
+        first: Any = error.errors(include_url=False, include_input=False)[0]
+        raise PlanError(
+            ".".join(map(str, first["loc"])), got="a value out of range", expected=first["msg"]
+        ) from None
+    if not same:
+        raise PlanError(
+            "options",
+            got="values that change on the way, such as dates or NaN",
+            expected="plain values",
+            hint="check model.options and server.options",
+        )
+    return plan
 
 
 def weights(

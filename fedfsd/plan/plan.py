@@ -27,7 +27,7 @@ class ArraySchema(Frozen):
     """One array of the model, in the order in which it crosses."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
-    shape: tuple[Annotated[int, Field(ge=0)], ...]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]
     dtype: Literal["float32"] = "float32"
 
     @property
@@ -41,7 +41,7 @@ class ModelPlan(Frozen):
 
     name: str
     options: Options
-    arrays: tuple[ArraySchema, ...]
+    arrays: Annotated[tuple[ArraySchema, ...], Field(strict=False)]
     witness_size: Annotated[int, Field(ge=0)]
     initial_sha256: Sha256
 
@@ -91,7 +91,7 @@ class RegionPlan(Frozen):
     weight: Annotated[float, Field(gt=0, le=1)]
     target_delta: Annotated[float, Field(gt=0, lt=1)]
     target_epsilon: Annotated[float, Field(gt=0)] | None
-    epsilon: Annotated[float, Field(gt=0)] | None
+    epsilon: Annotated[float, Field(ge=0)] | None
     """By PLD over the whole plan; None where nothing is promised."""
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from fedfsd.config.experiment import Experiment
+from fedfsd.config.experiment import REGION_PATTERN, Experiment
 from fedfsd.driving import source, table, window
 from fedfsd.driving.model import registry
 from fedfsd.driving.table import Table
@@ -103,6 +104,14 @@ def model_with(plan: Plan, spec: WindowSpec, arrays: Arrays) -> nn.Module:
 def regions_of(experiment: Experiment, tables: tuple[Table, ...]) -> list[str]:
     """The regions that take part, sorted. ConfigError for a named region without data."""
     present = {name for part in tables for name in part.regions}
+    for name in sorted(present):
+        if not re.fullmatch(REGION_PATTERN, name):
+            raise DataError(
+                "column region",
+                got=repr(name)[:40],
+                expected="a letter, then up to 31 letters, digits, - or _",
+                hint="write the region's short name, such as CN",
+            )
     chosen = sorted(experiment.data.regions or present)
     for key, named, known in (
         ("data.regions", chosen, present),

@@ -79,7 +79,7 @@ class VehicleGradient:
         Args:
             slots: (V,) sampled vehicles. window, taken: (V, k) as from ``choose_windows``.
         """
-        size = min(_VEHICLES, max(1, _MEMORY // (8 * max(self.size, 1) * window.shape[1])))
+        size = min(_VEHICLES, data.roster, max(1, _MEMORY // (8 * max(self.size, 1) * window.shape[1])))
         padding = -len(slots) % size
         index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.nobody)
         taken = np.pad(taken, ((0, padding), (0, 0)))
