@@ -72,3 +72,10 @@ def test_the_bytes_are_little_endian_floats_in_schema_order():
     schema = [ArraySchema(name="b", shape=(2,)), ArraySchema(name="a", shape=())]
     arrays = {"b": np.array([1.0, -2.0], np.float32), "a": np.array(0.5, np.float32)}
     assert gate_arrays.to_bytes(arrays, schema).hex() == "0000803f000000c00000003f"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused_whatever_the_limit(value):
+    schema = [ArraySchema(name="a", shape=(3,))]
+    with pytest.raises(RefusedError):
+        gate_arrays.check({"a": np.array([0, value, 1], np.float32)}, schema)
