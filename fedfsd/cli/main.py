@@ -18,7 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from fedfsd.cli import compare, config, data, plan, simulate
+from fedfsd.cli import audit, compare, config, data, plan, simulate
 from fedfsd.cli.answer import Answer, plain
 from fedfsd.errors import FedfsdError, NotReadyError, UsageError
 
@@ -51,6 +51,7 @@ _GROUPS: dict[str, tuple[str | None, Sequence[tuple[str, Callable[..., Answer], 
         ),
     ),
     "data": ("Make, import, check and look at tables of drives.", data.COMMANDS),
+    "audit": ("Check what regions promise against their evidence, offline.", audit.COMMANDS),
     "config": ("Check experiment files; print their JSON Schema.", config.COMMANDS),
 }
 for _group, (_about, _commands) in _GROUPS.items():

@@ -22,6 +22,8 @@ COMMANDS = (
     "data import",
     "data check",
     "data show",
+    "audit",
+    "audit verify",
     "config",
     "config check",
     "config schema",

@@ -1,0 +1,79 @@
+"""``fedfsd audit``: is what regions promise what their evidence says? Needs the base install only."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.destination import checked
+from fedfsd.errors import NotReadyError
+
+
+class Format(StrEnum):
+    """How the findings are written."""
+
+    text = "text"
+    json = "json"
+    sarif = "sarif"
+    md = "md"
+    html = "html"
+
+
+_SUFFIXES = {".txt": "text", ".json": "json", ".sarif": "sarif", ".md": "md", ".html": "html"}
+
+
+def verify(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...")],
+    receipts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What the coordinator countersigned."),
+    ] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keys obtained by another way; without them: cannot decide."),
+    ] = None,
+    format: Annotated[Format | None, typer.Option(help="How to write the findings.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write there; the ending names the format."),
+    ] = None,
+    _json: Json = False,
+) -> Answer:
+    """Check regions' bundles, trusting nobody.
+
+    Offline. A BUNDLE that ends in .note is a checkpoint that somebody else kept. Exit code 0: holds,
+    10: contradicted, 11: cannot decide.
+    """
+    kind = str(format or _SUFFIXES.get(output.suffix.lower() if output else ".txt", ""))
+    if output is not None:
+        checked(output, *([output.suffix.lower()] if format else _SUFFIXES))
+        if any(output.exists() and output.samefile(one) for one in (*bundles, receipts, trust) if one):
+            raise NotReadyError(str(output), got="a file to be checked", expected="another file")
+    from fedfsd.audit.document import document, sarif
+    from fedfsd.audit.evidence import load
+    from fedfsd.audit.page import page
+    from fedfsd.audit.text import markdown, text
+    from fedfsd.audit.verify import verify
+
+    report = verify(load(bundles, receipts=receipts, trust=trust))
+    found = document(report)
+    writers = {
+        "text": lambda: text(report),
+        "json": lambda: json.dumps(found, indent=1, allow_nan=False),
+        "sarif": lambda: json.dumps(sarif(report), indent=1, allow_nan=False),
+        "md": lambda: markdown(report),
+        "html": lambda: page(report),
+    }
+    written = writers[kind]()
+    if output is not None:
+        output.write_text(written + "\n", encoding="utf-8")
+        written = f"{text(report)}\nwritten: {plain(output)}"
+    return Answer(found, written, report.exit_code)
+
+
+COMMANDS = (("verify", verify, "bundles/*.zip --receipts receipts.json --trust trust.keys"),)
