@@ -305,7 +305,8 @@ class Close(_Entry):
     signatures: OfficerSignature = OfficerSignature()
 
 
-Signed: TypeAlias = Genesis | Grant | Approval | PlanEntry | Recover | KeyRotate | Close
+Statement: TypeAlias = Genesis | Grant | Recover | KeyRotate | Close
+Signed: TypeAlias = Statement | Approval | PlanEntry
 Entry: TypeAlias = Signed | Reserve | Release | Settle | Abort | Refuse | Incident | WitnessEntry
 S = TypeVar("S", Genesis, Grant, Approval, PlanEntry, Recover, KeyRotate, Close)
 _ADAPTER: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="type")])

@@ -55,6 +55,8 @@ class State:
         self.epoch = 0
         self.epochs: list[tuple[int, int]] = []
         """(size kept, largest size lost) of every recovery."""
+        self.statements: list[tuple[int, bytes]] = []
+        """(seq, content) of what a witness reads: genesis, grants, rotations, recoveries, close."""
         self.closed = False
         self.officer: VerificationKey
         self._genesis: Genesis | None = None
@@ -105,6 +107,8 @@ class State:
             if not isinstance(one, PlanEntry) or one.signatures.officer is not None:
                 self._signed(one, "officer", self.officer)
         _RULES[type(one)](self, one)
+        if isinstance(one, entry.Statement):
+            self.statements.append((one.seq, content))
         self.tree.append(leaf_hash(content))
 
     # What follows is one rule a type of entry.
