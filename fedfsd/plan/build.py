@@ -36,7 +36,7 @@ class Limit:
     alpha: int
 
 
-def run_id(experiment: Experiment) -> str:
+def _run_id(experiment: Experiment) -> str:
     """A new id for a private run; that of a rehearsal or a run without privacy can be repeated."""
     if experiment.mode == "private":
         return secrets.token_hex(16)
@@ -48,13 +48,13 @@ def build(
     rosters: Mapping[str, Roster],
     model: ModelPlan,
     *,
-    run: str,
+    run: str | None = None,
     limits: Mapping[str, Limit] | None = None,
 ) -> Plan:
     """The plan of ``experiment``.
 
     Args:
-        run: the id of the run, as from ``run_id``.
+        run: the id of a run to be resumed; by default a new one.
         limits: by region, what a grant has left; where it is less than target_epsilon costs, sigma grows.
 
     Raises:
@@ -80,7 +80,7 @@ def build(
     try:
         plan = Plan(
             name=experiment.name,
-            run=run,
+            run=run or _run_id(experiment),
             mode=experiment.mode,
             num_rounds=training.num_rounds,
             regions={

@@ -19,7 +19,7 @@ from fedfsd.driving.table import Table
 from fedfsd.driving.window import Windows, WindowSpec
 from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.plan.build import Limit, Roster, build, run_id
+from fedfsd.plan.build import Limit, Roster, build
 from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan
 from fedfsd.training.pretraining import pretrain
 from fedfsd.training.probe import probe
@@ -82,7 +82,7 @@ def prepare(
     )
     return Prepared(
         experiment=experiment,
-        plan=build(experiment, rosters, model_plan, run=run or run_id(experiment), limits=limits),
+        plan=build(experiment, rosters, model_plan, run=run, limits=limits),
         spec=spec,
         initial=initial,
         test={name: window.cut(mine[name], spec, test=True) for name in names},
