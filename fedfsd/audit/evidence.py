@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +22,13 @@ from fedfsd.audit.finding import Finding, contradiction, printable, refusal, und
 from fedfsd.audit.receipt import Receipts
 from fedfsd.audit.trust import Trust
 from fedfsd.errors import NotReadyError
-from fedfsd.ledger import bundle, entry
+from fedfsd.ledger import bundle, entry, terms
 from fedfsd.ledger.bundle import MAX_BUNDLE, Manifest
 from fedfsd.ledger.entry import Entry, Genesis, PlanEntry, Recover, Signed
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.merkle import Tree, leaf_hash
 from fedfsd.ledger.note import MAX_NOTE
+from fedfsd.ledger.terms import Terms
 
 MAX_ENTRIES = 1_000_000
 MAX_SIGNED = 2**25  # bytes of grants, plans and the like: these stay parsed, at up to 25 times the size
@@ -76,15 +78,28 @@ class Ledger:
         return found
 
     @cached_property
+    def terms(self) -> dict[str, Terms]:
+        """What each plan's document makes of this region, where it can be read."""
+        found = {}
+        for plan, one in self.plans.items():
+            with suppress(EvidenceError):
+                found[plan] = terms.read(one.document, self.region)
+        return found
+
+    @cached_property
     def recoveries(self) -> tuple[Recover, ...]:
         """Where the ledger went on from a backup."""
         return tuple(one for one in self.signed if isinstance(one, Recover))
 
     def entries(self) -> Iterator[Entry]:
         """Every entry that can be read, in order."""
+        return (one for _, one in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, Entry]]:
+        """The same with the number of its line."""
         for position, line in enumerate(self.lines):
             if position not in self.malformed:
-                yield _ENTRY.validate_json(line)
+                yield position, _ENTRY.validate_json(line)
 
 
 @dataclass(frozen=True)

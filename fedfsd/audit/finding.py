@@ -8,15 +8,6 @@ from enum import StrEnum
 from fedfsd.errors import FedfsdError
 
 
-class Outcome(StrEnum):
-    """What came out of a check, or of all of them."""
-
-    HOLDS = "holds"
-    CONTRADICTED = "contradicted"
-    UNDECIDED = "cannot decide"
-    SKIPPED = "not checked"
-
-
 class Kind(StrEnum):
     """What a finding does to the outcome of its check."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -25,6 +25,7 @@ def arrays_and_schema(draw):
     }, schema
 
 
+@settings(deadline=None)
 @given(arrays_and_schema())
 def test_arrays_come_back_from_their_bytes(pair):
     arrays, schema = pair
@@ -38,6 +39,7 @@ def test_arrays_come_back_from_their_bytes(pair):
     assert gate_arrays.to_bytes(back, schema) == content
 
 
+@settings(deadline=None)
 @given(arrays_and_schema(), st.data())
 def test_memory_layout_does_not_show(pair, data):
     arrays, schema = pair
@@ -45,6 +47,7 @@ def test_memory_layout_does_not_show(pair, data):
     assert gate_arrays.sha256(turned, schema) == gate_arrays.sha256(arrays, schema)
 
 
+@settings(deadline=None)
 @given(arrays_and_schema(), st.data())
 def test_one_bit_gives_another_hash(pair, data):
     arrays, schema = pair
@@ -57,6 +60,7 @@ def test_one_bit_gives_another_hash(pair, data):
     assert gate_arrays.sha256(changed, schema) != gate_arrays.sha256(arrays, schema)
 
 
+@settings(deadline=None)
 @given(arrays_and_schema(), st.integers(-9, 9))
 def test_bytes_of_another_length_are_refused(pair, extra):
     arrays, schema = pair
@@ -72,3 +76,10 @@ def test_the_bytes_are_little_endian_floats_in_schema_order():
     schema = [ArraySchema(name="b", shape=(2,)), ArraySchema(name="a", shape=())]
     arrays = {"b": np.array([1.0, -2.0], np.float32), "a": np.array(0.5, np.float32)}
     assert gate_arrays.to_bytes(arrays, schema).hex() == "0000803f000000c00000003f"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused_whatever_the_limit(value):
+    schema = [ArraySchema(name="a", shape=(3,))]
+    with pytest.raises(RefusedError):
+        gate_arrays.check({"a": np.array([0, value, 1], np.float32)}, schema)

@@ -180,7 +180,6 @@ def test_missing_records_are_refused(node, record):
     assert refused(node, content) == "refused"
 
 
-@pytest.mark.xfail(strict=True, reason="records besides arrays and config are ignored, not refused")
 @pytest.mark.parametrize(
     "record", [ConfigRecord({"x": 1}), MetricRecord({"x": 1}), ArrayRecord({"x": Array(np.zeros(1))})]
 )

@@ -149,7 +149,6 @@ def test_rounds_outside_the_plan_are_refused(gate, round):
         gate.admit(planned(), round, zeros())
 
 
-@pytest.mark.xfail(strict=True, reason="the gate relies on the client for the type of the round")
 @pytest.mark.parametrize("round", [True, 1.5, 1.0, np.float64(2)])
 def test_rounds_that_are_no_whole_numbers_are_refused(gate, round):
     """True and 1 would be two keys, so two noises, for one round."""

@@ -232,7 +232,6 @@ def test_a_real_node_takes_private_plans_only(config, tmp_path, mode):
     assert entries(open_region(config)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a policy file may list any mode")
 def test_a_policy_file_cannot_switch_privacy_off_on_a_real_node(config, tmp_path):
     policy = tmp_path / "open.toml"
     policy.write_text('roster = 30\nidentity = "physical"\nmodes = ["private", "none"]\n')
@@ -240,7 +239,6 @@ def test_a_policy_file_cannot_switch_privacy_off_on_a_real_node(config, tmp_path
         run_round(open_region(replace(config, policy=str(policy))), ARRAYS, planned(SHAPES, mode="none"), 1)
 
 
-@pytest.mark.xfail(strict=True, reason="a real node opens without a declared roster")
 @pytest.mark.parametrize("text", ["", "roster = 30\n", 'identity = "physical"\n'])
 def test_a_real_node_needs_its_roster_and_identity_declared(config, tmp_path, text):
     """Otherwise a coordinator finds the number of keys in the table by trying rosters."""

@@ -23,7 +23,7 @@ def experiment(**tables) -> Experiment:
     return Experiment.model_validate({"name": "x", **tables})
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(
     st.dictionaries(
         st.text("ABCD", min_size=1, max_size=4),
@@ -45,6 +45,7 @@ def test_weights_sum_to_one_and_keep_to_their_cap(regions, max_weight):
     assert max(found.values()) <= max(max_weight, 1 / len(found)) * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1000), st.integers(1, 1000), st.floats(0.5, 5), st.floats(0.5, 5))
 def test_more_vehicles_or_less_noise_never_weigh_less(few, more, quiet, loud):
     few, more = sorted((few, more))
@@ -160,10 +161,15 @@ OUT_OF_RANGE = {
 }
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bounds of the plan that the experiment does not have: ValidationError"
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(
+            what, marks=[pytest.mark.xfail(strict=True, reason="ValidationError")] if "zero" in what else []
+        )
+        for what in OUT_OF_RANGE
+    ],
 )
-@pytest.mark.parametrize("what", OUT_OF_RANGE)
 def test_what_no_plan_can_hold_is_one_error(what):
     with pytest.raises(FedfsdError):
         build(experiment(**OUT_OF_RANGE[what]), ROSTERS, MODEL)

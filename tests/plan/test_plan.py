@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan.sample import REGION, document, planned
 from pydantic import ValidationError
@@ -174,12 +174,14 @@ def test_hostile_documents_are_one_error(what):
     assert said.isprintable()
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_a_plan_or_one_error(content):
     with pytest.raises(PlanError):
         plans.read(content)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.characters(min_codepoint=1, max_codepoint=0x2FF))
 def test_any_edit_of_one_character_is_noticed(position, character):
     """Either no plan any more, or another one with another hash."""

@@ -49,18 +49,20 @@ def test_rows_that_see_each_other_are_refused(coupling):
         probe(Plain(COUPLINGS[coupling]), SPEC)
 
 
-def test_a_coupling_before_a_zero_head_is_refused():
-    class Hidden(nn.Module):
+def test_a_coupling_that_the_initial_weights_hide_is_refused():
+    """Two layers of zeros in a row: neither output nor any gradient shows the mean before them."""
+
+    class Hidden(Plain):
         def __init__(self) -> None:
             super().__init__()
-            self.body = nn.Linear(2 * SPEC.history, 8)
-            self.head = nn.Linear(8, 2 * SPEC.future)
-            nn.init.zeros_(self.head.weight)
+            self.path = nn.Sequential(nn.Linear(2 * SPEC.history, 4), nn.Linear(4, 2 * SPEC.future))
+            for parameter in self.path.parameters():
+                nn.init.zeros_(parameter)
 
         def forward(self, history):
-            hidden = self.body(history.flatten(1))
-            out = self.head(torch.tanh(hidden - hidden.mean(0)))
-            return out.unflatten(1, (1, SPEC.future, 2)), torch.zeros(len(out), 1)
+            paths, scores = super().forward(history)
+            flat = history.flatten(1)
+            return paths + self.path(flat - flat.mean(0)).view_as(paths), scores
 
     with pytest.raises(ModelError):
         probe(Hidden(), SPEC)

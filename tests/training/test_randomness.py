@@ -47,6 +47,7 @@ def test_step_keys_are_hkdf_sha256_of_the_run_key():
     np.testing.assert_array_equal(KEY.stream("noise", 5).bits(16), Stream(key).bits(16))
 
 
+@settings(deadline=None)
 @given(count=st.integers(0, 50), block=st.integers(0, 2**20))
 def test_a_stream_can_be_read_from_any_block(count, block):
     stream = KEY.stream("noise", 0)
@@ -150,7 +151,7 @@ def test_chunks_use_the_keystream_once():
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
 def test_other_keys_give_other_streams(one, other):
     same = (Stream(one).bits(4) == Stream(other).bits(4)).all()

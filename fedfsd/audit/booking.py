@@ -1,0 +1,65 @@
+"""The order of things: reserved before released, nothing twice, no key used again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedfsd.audit.evidence import Ledger
+from fedfsd.audit.finding import Finding, contradiction
+from fedfsd.ledger.entry import Abort, PlanEntry, Recover, Release, Reserve, Settle
+
+Round = tuple[str, int]
+"""A plan's hash and a round's number."""
+
+
+def check_reservations(ledger: Ledger) -> Iterator[Finding]:
+    """Every release was reserved before it, under a plan approved before that and not settled yet."""
+    open_plans: set[str] = set()
+    reserved: dict[Round, int] = {}
+    aborted: set[Round] = set()
+    released: set[Round] = set()
+    for one in ledger.entries():
+        place = f"entry {one.seq} ({one.type})"
+        if isinstance(one, PlanEntry):
+            open_plans.add(one.plan)
+        elif isinstance(one, Recover):
+            open_plans.clear()
+        elif isinstance(one, Reserve | Release | Abort | Settle):
+            if one.plan not in open_plans:
+                yield contradiction(place, "no approved plan that is open", "one before it")
+            if isinstance(one, Settle):
+                open_plans.discard(one.plan)
+                continue
+            case = (one.plan, one.round)
+            if isinstance(one, Reserve):
+                reserved.setdefault(case, one.seq)
+                continue
+            if reserved.get(case) != one.reserve:
+                yield contradiction(place, "no reservation of this round before it", f"entry {one.reserve}")
+            if case in aborted:
+                yield contradiction(place, "a reservation that was given up", "an open one")
+            if isinstance(one, Release):
+                released.add(case)
+            else:
+                aborted.add(case)
+                if case in released:
+                    yield contradiction(place, "a round that was released", "one that was not")
+
+
+def check_once(ledger: Ledger) -> Iterator[Finding]:
+    """No plan is approved twice, no round of one reserved or released twice, no noise key used twice."""
+    seen: dict[tuple[object, ...], int] = {}
+    for one in ledger.entries():
+        place = f"entry {one.seq} ({one.type})"
+        cases: list[tuple[tuple[object, ...], str]] = []
+        if isinstance(one, PlanEntry):
+            cases = [((one.type, one.plan), "plan"), (("key", one.key_commitment), "noise key")]
+            cases = cases if one.key_commitment else cases[:1]
+            read = ledger.terms.get(one.plan)
+            if one.key_commitment is None and read is not None and read.mode != "rehearsal":
+                yield contradiction(place, "no commitment to a noise key", "one")
+        elif isinstance(one, Reserve | Release):
+            cases = [((one.type, one.plan, one.round), "round")]
+        for case, word in cases:
+            if seen.setdefault(case, one.seq) != one.seq:
+                yield contradiction(place, f"the {word} of entry {seen[case]} again", f"a new {word}")

@@ -1,0 +1,136 @@
+"""Epsilon recomputed from the mechanisms by accountants that do not know of each other."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedfsd.audit.evidence import Ledger
+from fedfsd.audit.filter import sums
+from fedfsd.audit.finding import Finding, contradiction, left_out, remark, undecided
+from fedfsd.errors import AccountingError, PlanError
+from fedfsd.ledger.entry import PlanEntry
+from fedfsd.privacy import accountant
+from fedfsd.privacy.event import Event, merge
+from fedfsd.privacy.renyi import epsilon_lifetime, nano_nats
+
+EQUAL = 1e-3  # versions of an accountant may differ by this much
+MAX_EVENTS = 100  # distinct plans that are recomputed; each takes up to a few seconds
+
+
+class Promise(BaseModel):
+    """What a plan's document says of one region beyond its mechanism (FORMAT.md, section 6)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+    roster: Annotated[int, Field(ge=1)]
+    identity: Literal["physical", "recording"]
+    windows_per_vehicle: Annotated[int, Field(ge=1)]
+    target_delta: Annotated[float, Field(gt=0, lt=1)]
+    epsilon: float | None
+
+
+def promise(plan: PlanEntry, region: str) -> Promise | None:
+    """The promise of ``region`` in a plan's document; None where there is none to be read."""
+    regions = plan.document.get("regions")
+    try:
+        return Promise.model_validate(regions.get(region) if isinstance(regions, dict) else None)
+    except ValidationError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Case:
+    event: Event
+    delta: float
+
+
+def check_rehearsal(ledger: Ledger) -> Iterator[Finding]:
+    """No plan is a rehearsal, whose noise is known and which promises nothing."""
+    for plan, read in ledger.terms.items():
+        if read.mode == "rehearsal":
+            yield undecided(f"entry {ledger.plans[plan].seq} (plan)", "a rehearsal: no guarantee")
+
+
+def check_epsilon(ledger: Ledger) -> Iterator[Finding]:
+    """The epsilon that each plan states is what two accountants compute and a third one bounds."""
+    stated: dict[_Case, dict[float, int]] = defaultdict(dict)
+    for plan, read in ledger.terms.items():
+        one, place = ledger.plans[plan], f"entry {ledger.plans[plan].seq} (plan), epsilon"
+        said = promise(one, ledger.region)
+        if said is None:
+            yield contradiction(place, "no roster, unit or delta", "the region's promise")
+        elif read.mode == "rehearsal":
+            if said.epsilon is not None:
+                yield contradiction(place, f"{said.epsilon} in a rehearsal", "none: its noise is known")
+        elif said.epsilon is None:
+            yield left_out(f"{place}: none is stated")
+        else:
+            stated[_Case(read.event.event, said.target_delta)].setdefault(said.epsilon, one.seq)
+    for number, (case, said_by) in enumerate(stated.items()):
+        if number < MAX_EVENTS:
+            yield from _confirmed(case, said_by)
+        else:
+            yield undecided(
+                f"entry {min(said_by.values())} (plan)", f"more than {MAX_EVENTS} different plans"
+            )
+
+
+def check_lifetime(ledger: Ledger) -> Iterator[Finding]:
+    """What each grant is charged bounds the loss of everything reserved on it, by another accountant too."""
+    for label, account in sums(ledger).items():
+        grant, place = account.grant, f"grant of {label}"
+        events = merge(account.events)
+        try:
+            charged = epsilon_lifetime(account.spent, alpha=grant.alpha, delta=grant.delta)
+            booked = nano_nats(events, grant.alpha)
+            ours = epsilon_lifetime(booked, alpha=grant.alpha, delta=grant.delta)
+            theirs = _epsilon_at_order(events, grant.alpha, grant.delta) if events else 0.0
+        except (AccountingError, PlanError) as error:
+            yield undecided(place, f"not computable: {error.got}")
+            continue
+        if charged < ours or theirs > ours + EQUAL:
+            yield contradiction(place, f"epsilon {charged:.4f}", f"at least {max(ours, theirs):.4f}")
+        elif events:
+            yield remark(
+                f"epsilon {charged:.4f} of {grant.epsilon:g} spent (delta {grant.delta:g}, order {grant.alpha})",
+                place,
+            )
+
+
+def _confirmed(case: _Case, said_by: dict[float, int]) -> Iterator[Finding]:
+    """PLD is the claim; PRV confirms it within 0.02 and RDP bounds it."""
+    place = f"entry {min(said_by.values())} (plan), epsilon"
+    try:
+        claim = accountant.epsilon_pld([case.event], case.delta)
+    except (AccountingError, PlanError) as error:
+        yield undecided(place, f"PLD cannot compute it: {error.got}")
+        return
+    for epsilon, seq in said_by.items():
+        if abs(epsilon - claim) > EQUAL:
+            yield contradiction(f"entry {seq} (plan), epsilon", epsilon, f"{claim:.4f} by PLD")
+    try:
+        found = accountant.check([case.event], case.delta)
+        yield remark(f"PLD {found.pld:.4f}, PRV {found.prv:.4f}, RDP {found.rdp:.4f}", place)
+    except AccountingError as error:
+        yield undecided(place, f"PLD says {claim:.4f}, but {error.place}: {error.got}")
+
+
+def _epsilon_at_order(events: Iterable[Event], alpha: int, delta: float) -> float:
+    """Epsilon by dp-accounting's Renyi divergence at one order."""
+    import dp_accounting as dp
+    from dp_accounting import rdp
+
+    ledger = rdp.RdpAccountant([alpha], dp.NeighboringRelation.REPLACE_SPECIAL)
+    for event in events:
+        step = dp.GaussianDpEvent(event.noise_multiplier)
+        sampled = step if event.sample_rate == 1 else dp.PoissonSampledDpEvent(event.sample_rate, step)
+        ledger.compose(sampled, event.steps)
+    try:
+        return float(ledger.get_epsilon(delta))
+    except (ArithmeticError, ValueError) as error:
+        raise AccountingError("RDP (dp-accounting)", got=error, expected="a finite epsilon") from None

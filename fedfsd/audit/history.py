@@ -1,0 +1,90 @@
+"""One history: the archive, its entries in order, and the roots that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedfsd.audit.evidence import Ledger
+from fedfsd.audit.finding import Finding, contradiction, refusal, remark, undecided
+from fedfsd.audit.keyring import NO_GENESIS
+from fedfsd.ledger.entry import Close, Genesis
+from fedfsd.ledger.error import EvidenceError
+from fedfsd.ledger.note import Checkpoint, Note
+
+
+def check_archive(ledger: Ledger) -> Iterator[Finding]:
+    """Every byte of the bundle is where the format wants it, and it is the ledger it says it is."""
+    manifest, genesis = ledger.manifest, ledger.genesis
+    if manifest.size != len(ledger.lines):
+        yield contradiction("bundle.json", f"size {manifest.size}", f"{len(ledger.lines)} entries")
+    if genesis is not None and (genesis.region, genesis.ledger) != (manifest.region, manifest.ledger):
+        yield contradiction("bundle.json", "another region or ledger", "the genesis'")
+
+
+def check_entries(ledger: Ledger) -> Iterator[Finding]:
+    """Every entry has its one canonical form and its number; one genesis, first; nothing after a close."""
+    yield from ledger.malformed.values()
+    position, closed = -1, False
+    for position, one in ledger.numbered():
+        place = f"entry {position} ({one.type})"
+        if one.seq != position:
+            yield contradiction(place, f"number {one.seq}", position)
+        if isinstance(one, Genesis) != (position == 0):
+            yield contradiction(place, "another place", "one genesis, first")
+        if closed:
+            yield contradiction(place, "an entry after the close", "none")
+        closed = closed or isinstance(one, Close)
+    if position < 0:
+        yield contradiction("ledger", "no entry", "a genesis")
+
+
+def check_history(ledger: Ledger) -> Iterator[Finding]:
+    """The root of every checkpoint follows from the entries, and the last checkpoint covers them all."""
+    genesis = ledger.genesis
+    if genesis is None:
+        yield undecided("checkpoints", NO_GENESIS)
+        return
+    newest = 0
+    for epoch, size, text in ledger.checkpoints:
+        place = f"checkpoint {epoch}-{size}"
+        try:
+            head = Checkpoint.parse(Note.parse(text).text)
+        except EvidenceError as error:
+            yield refusal(place, error)
+            continue
+        if (head.origin, head.size) != (origin(genesis, epoch), size):
+            yield contradiction(place, f"origin {head.origin}, size {head.size}", "as its name says")
+        else:
+            yield from judge(head, epoch, ledger, place, proof=(text,))
+            newest = size if epoch == len(ledger.recoveries) else newest
+    if newest != len(ledger.lines):
+        yield contradiction("checkpoints", f"none over all {len(ledger.lines)} entries", "a signed head")
+    for one in ledger.recoveries:
+        yield remark(f"went on from a backup; up to {one.lost_size - one.seq} entries are lost, all charged "
+                     "at their worst", f"entry {one.seq}")  # fmt: skip
+
+
+def origin(genesis: Genesis, epoch: int) -> str:
+    """The first line of an epoch's checkpoints."""
+    name = f"fedfsd/{genesis.region}/{genesis.ledger}"
+    return f"{name}/{epoch}" if epoch else name
+
+
+def judge(
+    head: Checkpoint, epoch: int, ledger: Ledger, place: str, *, proof: tuple[str, ...]
+) -> Iterator[Finding]:
+    """Whether a signed head is one of this history, or of what a recovery says was lost."""
+    kept = limit = len(ledger.lines)
+    lost_root = None
+    if epoch < len(ledger.recoveries):
+        after = ledger.recoveries[epoch]
+        kept, limit, lost_root = min(after.seq, kept), after.lost_size, after.lost_root
+    if epoch > len(ledger.recoveries) or head.size > limit:
+        yield contradiction(place, f"a signed head over {head.size} entries", f"at most {limit}", proof=proof)
+    elif head.size <= kept:
+        if head.root != ledger.tree.root(head.size):
+            yield contradiction(
+                place, f"another root over {head.size} entries", "this history's", proof=proof
+            )
+    elif head.size == limit and lost_root not in (None, head.root.hex()):
+        yield contradiction(place, "another root of what was lost", "the recovery's", proof=proof)

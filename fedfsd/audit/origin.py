@@ -1,0 +1,121 @@
+"""Who signed: every signature by the key in force at its place, and the first keys by the trust file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedfsd.audit.evidence import Evidence, Ledger
+from fedfsd.audit.finding import Finding, contradiction, refusal, remark, skipped, undecided
+from fedfsd.audit.keyring import NO_GENESIS, Keyring, keyring
+from fedfsd.audit.trust import Trust
+from fedfsd.ledger import entry, key, note
+from fedfsd.ledger.entry import Genesis, KeyRotate, PlanEntry, Signed
+from fedfsd.ledger.error import EvidenceError
+from fedfsd.ledger.key import VerificationKey
+
+
+def check_signatures(ledger: Ledger) -> Iterator[Finding]:
+    """Grants, approvals, keys and checkpoints are signed by the keys in force at their place."""
+    keys, genesis = keyring(ledger), ledger.genesis
+    if keys is None or genesis is None:
+        yield contradiction("entry 0", NO_GENESIS, "a genesis")
+        return
+    yield from _names(genesis, keys)
+    for one in ledger.signed:
+        place = f"entry {one.seq} ({one.type})"
+        for role, by in _demanded(one, keys):
+            if not entry.is_signed(one, role, by):
+                yield contradiction(place, f"no good signature for {role}", f"one by {by.name}")
+        if one.ledger != genesis.ledger:
+            yield contradiction(place, "the id of another ledger", "this one's")
+    for epoch, size, text in ledger.checkpoints:
+        place = f"checkpoint {epoch}-{size}"
+        kept = ledger.recoveries[epoch].seq if epoch < len(ledger.recoveries) else size
+        try:
+            note.open_checkpoint(text, keys.node_at(min(size, kept)))
+        except EvidenceError as error:
+            lost = size > kept
+            yield undecided(place, "the key of a lost part") if lost else refusal(place, error)
+
+
+def check_identity(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
+    """The first keys of officer and node are those of the trust file."""
+    keys, genesis, trust = keyring(ledger), ledger.genesis, evidence.trust
+    if trust is None:
+        yield undecided(ledger.region, "no --trust: nothing shows whose keys these are")
+    elif keys is None or genesis is None:
+        yield undecided(ledger.region, NO_GENESIS)
+    else:
+        yield from _officer(ledger.region, trust, keys)
+        yield from _node(ledger.region, trust, keys)
+    if genesis is not None and genesis.simulated:
+        yield remark("simulated: all keys were made by a simulation and no person stands behind them")
+
+
+def check_coordinator(evidence: Evidence) -> Iterator[Finding]:
+    """The receipts are signed by a coordinator of the trust file."""
+    receipts, trust = evidence.receipts, evidence.trust
+    if receipts is None:
+        yield skipped("no --receipts: nothing shows what reached the coordinator")
+        return
+    name = receipts.signer.name
+    if not receipts.is_signed:
+        yield contradiction("receipts", f"no good signature by {name}", "one")
+    known = trust.of("coordinator") if trust else ()
+    if not known:
+        yield undecided("receipts", f"no key of a coordinator in the trust file; they name {name}")
+    elif receipts.signer not in known:
+        yield contradiction("receipts", f"another key for {name}", "one of the trust file")
+
+
+def _names(genesis: Genesis, keys: Keyring) -> Iterator[Finding]:
+    """Keys are called as the format wants, keep their names, and are never two roles' or used again."""
+    wanted = {
+        "node": (keys.nodes, f"fedfsd/{genesis.region}/{genesis.ledger}"),
+        "officer": (keys.officers, f"fedfsd/{genesis.region}/officer"),
+    }
+    for role, (rows, name) in wanted.items():
+        for start, one in rows:
+            if one.name != name:
+                yield contradiction(f"{role} key from {start}", f"the name {one.name}", name)
+    publics = [one.public for _, one in (*keys.nodes, *keys.officers)]
+    if len(set(publics)) < len(publics):
+        yield contradiction("keys", "one key in two places", "a new key each time")
+
+
+def _demanded(one: Signed, keys: Keyring) -> Iterator[tuple[str, VerificationKey]]:
+    """(role, key) of every signature that an entry must bear."""
+    if isinstance(one, Genesis):
+        yield "node", key.parse(one.node_key)
+        yield "officer", key.parse(one.officer_key)
+        return
+    if not isinstance(one, PlanEntry) or one.signatures.officer is not None:
+        yield "officer", keys.officer_at(one.seq)
+    if isinstance(one, KeyRotate):
+        yield "new", key.parse(one.key)
+        if one.signatures.old is not None:
+            yield "old", keys.node_at(one.seq)
+
+
+def _officer(region: str, trust: Trust, keys: Keyring) -> Iterator[Finding]:
+    known, used = trust.of("officer", f"fedfsd/{region}/"), [one for _, one in keys.officers]
+    if not known:
+        yield undecided(f"{region} officer", "the trust file has no key of this officer")
+    elif used[0] not in known:
+        if set(used) & set(known):
+            yield undecided(f"{region} officer", "the trust file has a later key, not the first one")
+        else:
+            yield contradiction(f"{region} officer", "another key", "the one of the trust file")
+
+
+def _node(region: str, trust: Trust, keys: Keyring) -> Iterator[Finding]:
+    """A node's key is believed when it is listed, or when a believed officer signed the genesis."""
+    known, used = trust.of("node", f"fedfsd/{region}/"), [one for _, one in keys.nodes]
+    if set(used) & set(known):
+        return
+    if any(one.name == used[0].name for one in known):
+        yield contradiction(f"{region} node", "another key", "the one of the trust file")
+    elif keys.officers[0][1] in trust.of("officer"):
+        yield remark("its key is not in the trust file; the officer vouches for it", f"{region} node")
+    else:
+        yield undecided(f"{region} node", "the trust file has no key of this node")

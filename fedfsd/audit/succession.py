@@ -1,0 +1,50 @@
+"""A region that began another ledger: the one before it was closed, and what it spent was carried over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedfsd.audit.evidence import Evidence, Ledger
+from fedfsd.audit.filter import sums
+from fedfsd.audit.finding import Finding, contradiction, left_out, undecided
+from fedfsd.ledger.entry import Close, Grant
+
+
+def check_succession(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
+    """It is the region's only ledger, or the one before it was closed and its losses were carried over."""
+    genesis = ledger.genesis
+    if genesis is None:
+        return
+    same = [one for one in evidence.ledgers if one.genesis and one.genesis.region == genesis.region]
+    for other in same:
+        theirs = other.genesis
+        if theirs and theirs.ledger != genesis.ledger and theirs.previous == genesis.previous:
+            yield contradiction(
+                "entry 0 (genesis)", f"{theirs.ledger} beside it ({other.source})", "one ledger after another"
+            )
+    if genesis.previous is None:
+        yield left_out("whether the region has another ledger, of which nothing was handed in")
+        return
+    before = [one for one in same if one.genesis and one.genesis.ledger == genesis.previous]
+    if not before:
+        yield undecided("entry 0 (genesis)", f"goes on from ledger {genesis.previous}, which is not here")
+    for one in before[:1]:
+        yield from _carried(ledger, max(before, key=lambda some: len(some.lines)) if before else one)
+
+
+def _carried(ledger: Ledger, before: Ledger) -> Iterator[Finding]:
+    if not before.signed or not isinstance(before.signed[-1], Close):
+        yield contradiction("entry 0 (genesis)", f"{before.source} still open", "its officer's close")
+    first: dict[str, Grant] = {}
+    for one in ledger.signed:
+        if isinstance(one, Grant):
+            first.setdefault(one.data_set, one)
+    for label, account in sums(before).items():
+        grant = first.get(label)
+        if grant is None:
+            continue
+        place, spent = f"entry {grant.seq} (grant), carried_rho", account.spent + account.held
+        if grant.alpha != account.grant.alpha:
+            yield undecided(place, f"order {grant.alpha} after {account.grant.alpha}")
+        elif grant.carried_rho < spent:
+            yield contradiction(place, grant.carried_rho, f"at least {spent}, booked in {before.source}")

@@ -1,0 +1,124 @@
+"""The answers of checks, and the one answer of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ParamSpec
+
+from fedfsd.audit.finding import Finding, Kind
+
+P = ParamSpec("P")
+SHOWN = 20
+"""Findings of one check that are kept; the rest are counted."""
+
+
+class Outcome(StrEnum):
+    """What came out of a check, or of all of them."""
+
+    HOLDS = "holds"
+    CONTRADICTED = "contradicted"
+    UNDECIDED = "cannot decide"
+    SKIPPED = "not checked"
+
+
+EXIT_CODES = {Outcome.HOLDS: 0, Outcome.CONTRADICTED: 10, Outcome.UNDECIDED: 11}
+_DECIDING = (
+    (Kind.CONTRADICTED, Outcome.CONTRADICTED),
+    (Kind.UNDECIDED, Outcome.UNDECIDED),
+    (Kind.SKIPPED, Outcome.SKIPPED),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one check found out about one file."""
+
+    number: int
+    name: str
+    claim: str
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+    more: int
+    """Findings beyond those kept."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The answers about one file of the evidence, or about what they say together."""
+
+    source: str
+    region: str | None
+    facts: dict[str, Any]
+    answers: tuple[Answer, ...]
+
+    @property
+    def title(self) -> str:
+        """The shortest name for people."""
+        return self.region or self.source
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that ``verify`` found out."""
+
+    parts: tuple[Part, ...]
+    unproved: tuple[str, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Contradicted where anything is; else undecided where anything is."""
+        found = {one.outcome for part in self.parts for one in part.answers}
+        for outcome in (Outcome.CONTRADICTED, Outcome.UNDECIDED):
+            if outcome in found:
+                return outcome
+        return Outcome.HOLDS if Outcome.HOLDS in found else Outcome.UNDECIDED
+
+    @property
+    def headline(self) -> str:
+        """The outcome and the checks that decided it."""
+        if self.outcome == Outcome.HOLDS:
+            return str(self.outcome)
+        deciding = dict.fromkeys(
+            one.name for part in self.parts for one in part.answers if one.outcome == self.outcome
+        )
+        return f"{self.outcome}: {', '.join(deciding)}"
+
+    @property
+    def exit_code(self) -> int:
+        """0 holds, 10 contradicted, 11 cannot decide."""
+        return EXIT_CODES[self.outcome]
+
+
+class Sheet:
+    """Runs the checks of one part, numbering them; a check is a function ``check_<name>`` of findings."""
+
+    def __init__(self, source: str, *, region: str | None = None, start: int = 1) -> None:
+        self.source, self.region, self._start = source, region, start
+        self._answers: list[Answer] = []
+
+    def run(self, check: Callable[P, Iterable[Finding]], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run ``check`` to its end and keep the findings that matter most."""
+        kept: dict[Kind, list[Finding]] = {kind: [] for kind in Kind}
+        more = 0
+        for finding in check(*args, **kwargs):
+            place = kept[finding.kind]
+            if len(place) < SHOWN:
+                place.append(finding)
+            else:
+                more += 1
+        self._answers.append(
+            Answer(
+                number=self._start + len(self._answers),
+                name=check.__name__.removeprefix("check_"),
+                claim=(check.__doc__ or "").strip().partition("\n")[0],
+                outcome=next((outcome for kind, outcome in _DECIDING if kept[kind]), Outcome.HOLDS),
+                findings=tuple(one for kind in Kind for one in kept[kind]),
+                more=more,
+            )
+        )
+
+    def part(self, facts: dict[str, Any]) -> Part:
+        """All answers so far."""
+        return Part(self.source, self.region, facts, tuple(self._answers))

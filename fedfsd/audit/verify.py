@@ -1,0 +1,115 @@
+"""Check regions' evidence, offline, trusting neither the regions nor the coordinator.
+
+The argument, in the order of the checks: a bundle is one list of entries (1-3), signed by the region's
+own people (4, 5), and the only one there is (6, 7). By it, nothing was released that was not planned,
+reserved, paid for and permitted (8-13). What was promised is what the mathematics gives (14-16). What
+arrived is what was released (17), and the region's own program agrees (18).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from fedfsd.audit.approval import check_approvals
+from fedfsd.audit.booking import check_once, check_reservations
+from fedfsd.audit.delivery import check_receipts
+from fedfsd.audit.epsilon import check_epsilon, check_lifetime, check_rehearsal
+from fedfsd.audit.evidence import Evidence, Ledger, Refused
+from fedfsd.audit.filter import Sum, check_filter, sums
+from fedfsd.audit.history import check_archive, check_entries, check_history
+from fedfsd.audit.origin import check_coordinator, check_identity, check_signatures
+from fedfsd.audit.planned import check_plans, check_rounds
+from fedfsd.audit.replay import check_rules
+from fedfsd.audit.succession import check_succession
+from fedfsd.audit.verdict import Part, Report, Sheet
+from fedfsd.audit.witness import check_heads, check_witnesses
+from fedfsd.errors import PlanError
+from fedfsd.privacy.renyi import epsilon_lifetime
+
+UNPROVED = (
+    "that nothing left a region past its ledger: no record can show that",
+    "that training did to the data what the ledger says; the witness block of a release shows the scale of "
+    "its noise, the rest stands on the reviewed program whose hash the ledger names",
+    "that rosters, data sets and the identity of vehicles are as declared, and that vehicles declared "
+    "disjoint are",
+    "any use of the data by other means, such as choosing a model or settings on them",
+)
+
+
+def verify(evidence: Evidence) -> Report:
+    """Run every check on every bundle, and those on what bundles and receipts say together."""
+    parts = [_refused(one) for one in evidence.refused]
+    for ledger in evidence.ledgers:
+        sheet = Sheet(ledger.source, region=ledger.region)
+        sheet.run(check_archive, ledger)  # 1. the archive's bytes
+        sheet.run(check_entries, ledger)  # 2. canonical, numbered, one genesis
+        sheet.run(check_history, ledger)  # 3. roots of all checkpoints, each extending the one before
+        sheet.run(check_signatures, ledger)  # 4. by the keys in force
+        sheet.run(check_identity, ledger, evidence)  # 5. which are those of the trust file
+        sheet.run(check_witnesses, ledger, evidence)  # 6. nobody saw another history
+        sheet.run(check_succession, ledger, evidence)  # 7. no second ledger that forgets the first
+        sheet.run(check_plans, ledger)  # 8. hash, q, sigma, C and steps are the document's
+        sheet.run(check_rounds, ledger)  # 9. rounds and releases are as planned
+        sheet.run(check_reservations, ledger)  # 10. every release was reserved before it
+        sheet.run(check_once, ledger)  # 11. no round twice, no key again
+        sheet.run(check_filter, ledger)  # 12. at no prefix more loss than granted
+        sheet.run(check_approvals, ledger)  # 13. permission where it is needed
+        sheet.run(check_rehearsal, ledger)  # 14. noise that nobody knows
+        sheet.run(check_epsilon, ledger)  # 15. each plan's epsilon is what was stated
+        sheet.run(check_lifetime, ledger)  # 16. and what is charged bounds all of it
+        sheet.run(check_receipts, ledger, evidence)  # 17. what arrived is what was released
+        sheet.run(check_rules, ledger)  # 18. the region's own program agrees
+        parts.append(sheet.part(_facts(ledger)))
+    together = Sheet("receipts and checkpoints", start=19)
+    together.run(check_coordinator, evidence)  # 19. the receipts are the coordinator's
+    together.run(check_heads, evidence)  # 20. no checkpoint of a ledger that is missing
+    return Report((*parts, together.part({})), UNPROVED)
+
+
+def _refused(one: Refused) -> Part:
+    """A file that is no bundle fails the first check; the others have nothing to look at."""
+
+    def check_archive() -> tuple[Any, ...]:
+        """Every byte of the bundle is where the format wants it, and it is the ledger it says it is."""
+        return (one.finding,)
+
+    sheet = Sheet(one.source)
+    sheet.run(check_archive)
+    return sheet.part({})
+
+
+def _facts(ledger: Ledger) -> dict[str, Any]:
+    """What a reader wants to know before the checks."""
+    kinds = Counter(one.type for one in ledger.entries())
+    return {
+        "ledger": ledger.id,
+        "sha256": ledger.sha256,
+        "entries": len(ledger.lines),
+        "root": ledger.tree.root().hex(),
+        "simulated": bool(ledger.genesis and ledger.genesis.simulated),
+        "plans": kinds["plan"],
+        "releases": kinds["release"],
+        "refusals": kinds["refuse"],
+        "incidents": kinds["incident"],
+        "grants": [_balance(label, account) for label, account in sums(ledger).items()],
+    }
+
+
+def _balance(label: str, account: Sum) -> dict[str, Any]:
+    grant = account.grant
+
+    def epsilon(rho: int) -> float | None:
+        try:
+            return epsilon_lifetime(rho, alpha=grant.alpha, delta=grant.delta)
+        except PlanError:
+            return None
+
+    return {
+        "data_set": label,
+        "epsilon": grant.epsilon,
+        "delta": grant.delta,
+        "alpha": grant.alpha,
+        "epsilon_spent": epsilon(account.spent),
+        "epsilon_lifetime": epsilon(account.spent + account.held),
+    }
