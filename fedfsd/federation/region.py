@@ -143,7 +143,7 @@ def _unbooked(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
 def _train(region: Region, arrays: Arrays, plan: Plan, round: int) -> dict[str, np.ndarray]:
     gradient, data = region.prepared(plan)
     if plan.mode == "private":
-        secret = randomness.run_key(region.keys, plan.hash)
+        secret = randomness.run_key(region.keys, plan.hash, create=False)
     else:
         secret = randomness.known_key(plan.hash, region.config.noise_key or None)
     arrays_sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
