@@ -96,10 +96,8 @@ def check_lifetime(ledger: Ledger) -> Iterator[Finding]:
         if charged < ours or theirs > ours + EQUAL:
             yield contradiction(place, f"epsilon {charged:.4f}", f"at least {max(ours, theirs):.4f}")
         elif events:
-            yield remark(
-                f"epsilon {charged:.4f} of {grant.epsilon:g} spent (delta {grant.delta:g}, order {grant.alpha})",
-                place,
-            )
+            terms = f"delta {grant.delta:g}, order {grant.alpha}"
+            yield remark(f"epsilon {charged:.4f} of {grant.epsilon:g} spent ({terms})", place)
 
 
 def _confirmed(case: _Case, said_by: dict[float, int]) -> Iterator[Finding]:

@@ -86,6 +86,35 @@ class Report:
         return f"{self.outcome}: {', '.join(deciding)}"
 
     @property
+    def heading(self) -> str:
+        """What must stand at the head of every page; empty where nothing must."""
+        rehearsed = any(
+            one.name == "rehearsal" and one.outcome == Outcome.UNDECIDED
+            for part in self.parts
+            for one in part.answers
+        )
+        simulated = any(part.facts.get("simulated") for part in self.parts)
+        return "rehearsal, no guarantee" if rehearsed else "a simulation" if simulated else ""
+
+    @property
+    def more(self) -> int:
+        """Findings that are counted only."""
+        return sum(one.more for part in self.parts for one in part.answers)
+
+    def found(self, *kinds: Kind) -> list[tuple[str, Finding]]:
+        """(where, finding) of these kinds; what several files have in common once."""
+        titles: dict[tuple[str, Finding], list[str]] = {}
+        for part in self.parts:
+            for one in part.answers:
+                for finding in one.findings:
+                    if finding.kind in kinds:
+                        titles.setdefault((one.name, finding), []).append(part.title)
+        return [
+            (f"{', '.join(dict.fromkeys(where))}: {name}", finding)
+            for (name, finding), where in titles.items()
+        ]
+
+    @property
     def exit_code(self) -> int:
         """0 holds, 10 contradicted, 11 cannot decide."""
         return EXIT_CODES[self.outcome]

@@ -14,19 +14,18 @@ def objection(
 ) -> tuple[RefuseCode, FedfsdError] | None:
     """Why ``round`` of an open plan cannot be trained on the arrays of that hash; None where it can.
 
-    A round that is booked already on the same arrays can: nothing left the region, and the same key
-    makes the same noise. A released one can be asked for again, while it is the newest.
+    A round that is booked already on the same arrays, and not released, can: nothing left the region,
+    and the same key makes the same noise.
     """
     booking = run.bookings.get(round)
-    newest = max((number for number, other in run.bookings.items() if other.release), default=0)
     place = f"round {round}"
     if not 1 <= round <= run.entry.rounds:
         expected = f"1 to {run.entry.rounds}, as planned"
         return "arrays", BudgetError(place, got="a round outside the plan", expected=expected)
-    if round < newest:
+    if round < run.newest:
         return "arrays", BudgetError(
             place,
-            got=f"a round before {newest}, which is released",
+            got=f"a round before {run.newest}, which is released",
             expected="rounds that go forward",
             hint="resume from the newest checkpoint",
         )
@@ -39,8 +38,6 @@ def objection(
         )
     if booking is not None and booking.aborted:
         return "settled", BudgetError(place, got="a round given up", expected="another round")
-    if booking is not None and booking.release is not None:
-        return None
     if booking is not None:
         refused = expired(state, run, booking, date)
     else:

@@ -174,7 +174,10 @@ class Ledger:
                 aborted, or booked on other arrays.
             RefusedError: no approval covers the transfer.
         """
+        booked = Booked(plan_hash, round, arrays_sha256)
         with self._writing() as state:
+            if self._is_newest(booked):  # sent again as it is, also when the plan is settled
+                return booked
             run = state.open_run(plan_hash)
             refused = booking.objection(state, run, round, arrays_sha256, self._date())
             if refused is not None:
@@ -183,7 +186,7 @@ class Ledger:
                 self._append(booking.reservation(state, run, round, arrays_sha256, self._date()))
         if refused is not None:
             raise refused[1]
-        return Booked(plan_hash, round, arrays_sha256)
+        return booked
 
     def released(self, booked: Booked) -> Released | None:
         """What this reservation released already, to be sent again as it is.
@@ -369,6 +372,11 @@ class Ledger:
         run = self._state.runs.get(booked.plan_hash)
         found = run.bookings.get(booked.round) if run else None
         return found if found is not None and found.entry.arrays == booked.arrays_sha256 else None
+
+    def _is_newest(self, booked: Booked) -> bool:
+        found = self._find(booked)
+        released = found is not None and found.release is not None
+        return released and self._state.runs[booked.plan_hash].newest == booked.round
 
     def _sent(self, release: entry.Release, booked: Booked) -> Released:
         path = self._outbox(booked)

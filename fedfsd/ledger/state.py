@@ -38,6 +38,8 @@ class Run:
     terms: Terms
     data_set: str
     bookings: dict[int, Booking] = field(default_factory=dict)
+    newest: int = 0
+    """The last round that was released."""
     settled: bool = False
 
 
@@ -184,6 +186,7 @@ class State:
             demand(totals == (year, *after), one, "other totals", "the running ones")
             permission.released[year], permission.released_bytes[year] = after
         booking.release = one
+        run.newest = max(run.newest, one.round)
 
     def _on_settle(self, one: entry.Settle) -> None:
         run = self.open_run(one.plan)

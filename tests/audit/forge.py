@@ -116,9 +116,9 @@ class Forge:
         self.entries.append(self._signed(one) if sign else one)
         return one.seq
 
-    def edit(self, seq: int, **changes: Any) -> None:
+    def edit(self, at: int, **changes: Any) -> None:
         """Rewrite an entry and sign it again."""
-        self.entries[seq] = self._signed(self.entries[seq].model_copy(update=changes))
+        self.entries[at] = self._signed(self.entries[at].model_copy(update=changes))
 
     def drop(self, seq: int) -> None:
         """Take an entry out and number the others anew."""

@@ -103,7 +103,10 @@ def test_what_was_released_may_be_sent_again_after_settling(ledger):
     booked = ledger.reserve(PLAN.hash, 1, ARRAYS[1])
     sent = ledger.release(kit.update(booked), booked)
     ledger.settle(PLAN.hash)
+    assert ledger.reserve(PLAN.hash, 1, ARRAYS[1]) == booked
     assert ledger.released(booked) == sent
+    with pytest.raises(BudgetError, match="settled"):
+        ledger.reserve(PLAN.hash, 1, ARRAYS[2])
 
 
 def test_an_aborted_round_stays_charged_and_shut(ledger):
@@ -349,12 +352,13 @@ def test_nothing_follows_a_close(ledger):
         ledger.settle(PLAN.hash)
 
 
-def test_refusals_cannot_fill_the_disk(ledger):
-    for number in range(1010):
+def test_refusals_cannot_fill_the_disk(ledger, monkeypatch):
+    monkeypatch.setattr("fedfsd.ledger.ledger.MAX_STRANGE_REFUSALS", 20)
+    for number in range(30):
         ledger.refuse(f"{number:064x}", 1, "policy")
-    assert kinds(ledger).count("refuse") == 1000
+    assert kinds(ledger).count("refuse") == 20
     ledger.refuse(PLAN.hash, 1, "policy")
-    assert kinds(ledger).count("refuse") == 1001
+    assert kinds(ledger).count("refuse") == 21
 
 
 def test_incidents_are_told(ledger):

@@ -1,0 +1,125 @@
+"""A report as plain text for a terminal, and as Markdown. What they quote is printable already."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from textwrap import indent, wrap
+
+from fedfsd.audit.finding import Kind
+from fedfsd.audit.verdict import Part, Report
+
+ABREAST = 4
+"""Regions beside each other in the table of outcomes."""
+# Whatever starts markup anywhere in a line, a bare link or a mention.
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|!&~@$]|:(?=/)|(?<=www)\.)", re.IGNORECASE)
+_WIDTH = 100
+
+
+def text(report: Report) -> str:
+    """Outcomes in columns, then everything found, then the verdict."""
+    lines = [report.heading, ""] if report.heading else []
+    for rows in tables(report):
+        widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
+        lines += ["  ".join(map(str.ljust, line, widths)).rstrip() for line in rows]
+        lines.append("")
+    lines += [f"{part.region}: {facts(part)}" for part in report.parts if part.region]
+    lines.append("")
+    for heading, kinds in SECTIONS.items():
+        found = report.found(*kinds)
+        if found:
+            lines.append(f"{heading}:")
+            for where, finding in found:
+                lines += _wrapped(f"{where}: {finding}")
+                lines += [indent(note.rstrip("\n"), "    | ", lambda _: True) for note in finding.proof]
+            lines.append("")
+    lines += [f"{more} more findings are not shown" for more in [report.more] if more]
+    lines.append("not proved by any of this:")
+    for sentence in report.unproved:
+        lines += _wrapped(sentence)
+    return "\n".join([*lines, "", f"verdict: {report.headline}"])
+
+
+def markdown(report: Report) -> str:
+    """The same in Markdown; every mark in quoted text is escaped."""
+    heading = [f"**{report.heading}**", ""] if report.heading else []
+    lines = ["# Audit of the ledgers", "", *heading, f"**{_escaped(report.headline)}**", ""]
+    for rows in tables(report):
+        head, *body = [[_escaped(cell) for cell in line] for line in rows]
+        lines += [_row(head), _row(["---"] * len(head)), *map(_row, body), ""]
+    for part in report.parts:
+        lines += [f"- {_escaped(part.title)}: {_escaped(facts(part))}"] if part.region else []
+    lines.append("")
+    for title, kinds in SECTIONS.items():
+        found = report.found(*kinds)
+        if found:
+            lines += [f"## {title.capitalize()}", ""]
+            for where, finding in found:
+                lines.append(f"- **{_escaped(where)}**: {_escaped(str(finding))}")
+                for note in finding.proof:
+                    lines += ["", indent(note.rstrip("\n"), "      "), ""]
+            lines.append("")
+    claims = {one.number: one for part in report.parts for one in part.answers}
+    lines += ["## Claims", ""]
+    lines += [f"{place}. {one.name}: {_escaped(one.claim)}" for place, one in sorted(claims.items())]
+    lines += ["", "## Not proved by any of this", ""]
+    return "\n".join([*lines, *(f"- {_escaped(one)}" for one in report.unproved), ""])
+
+
+SECTIONS = {
+    "contradicted": (Kind.CONTRADICTED,),
+    "cannot decide": (Kind.UNDECIDED,),
+    "not checked": (Kind.SKIPPED, Kind.LEFT_OUT),
+    "notes": (Kind.NOTE,),
+}
+
+
+def facts(part: Part) -> str:
+    """One line on what a ledger holds."""
+    known = part.facts
+    grants = "; ".join(
+        f"{one['data_set']}: epsilon {number(one['epsilon_spent'])} spent, "
+        f"{number(one['epsilon_lifetime'])} with all approved plans, of {one['epsilon']:g} "
+        f"at delta {one['delta']:g}"
+        for one in known["grants"]
+    )
+    counts = ", ".join(f"{known[name]} {name}" for name in ("entries", "plans", "releases", "refusals"))
+    simulated = " (simulated)" if known["simulated"] else ""
+    return f"ledger {known['ledger'][:8]}{simulated}, {counts}; {grants or 'no grant'}"
+
+
+def tables(report: Report) -> Iterator[list[list[str]]]:
+    """Outcomes: checks down, files across, a few files at a time."""
+    alike: dict[tuple[int, ...], list[Part]] = {}
+    for part in report.parts:
+        alike.setdefault(tuple(one.number for one in part.answers), []).append(part)
+    for parts in alike.values():
+        for start in range(0, len(parts), ABREAST):
+            yield _table(parts[start : start + ABREAST])
+
+
+def _table(parts: Sequence[Part]) -> list[list[str]]:
+    head = ["", "check", *(part.title for part in parts)]
+    rows = [
+        [str(one.number), one.name, *(str(part.answers[place].outcome) for part in parts)]
+        for place, one in enumerate(parts[0].answers)
+    ]
+    return [head, *rows]
+
+
+def _wrapped(sentence: str) -> list[str]:
+    return wrap(sentence, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _escaped(cell: str) -> str:
+    return _MARKUP.sub(r"\\\1", cell)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def number(value: float | None) -> str:
+    """An epsilon for people, rounded against the claim."""
+    return "unknown" if value is None else f"{math.ceil(value * 100 - 1e-6) / 100:.2f}"
