@@ -21,6 +21,8 @@ from fedfsd.federation.region import RegionConfig
 from fedfsd.federation.strategy import PlannedStrategy, Round
 from fedfsd.flower import private
 from fedfsd.flower import strategy as strategies
+from fedfsd.simulation.evidence import Evidence
+from fedfsd.simulation.folder import Folder
 from fedfsd.simulation.prepare import prepare
 from fedfsd.simulation.run import node_config
 
@@ -74,6 +76,8 @@ class Federation(Grid):
         self.experiment = load(Experiment, experiment)
         self.prepared = prepare(self.experiment)
         self.plan = self.prepared.plan
+        folders = {name: Path(node_config(self.experiment, folder, name)["folder"]) for name in self.plan.regions}
+        Evidence(self.prepared, Folder(folder), folders).begin()
         self.configs = {
             number: RegionConfig(**node_config(self.experiment, folder, name), simulated=True)
             for number, name in enumerate(self.plan.regions, start=2)

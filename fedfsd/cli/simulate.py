@@ -34,6 +34,10 @@ def simulate(
             "-o", "--output", metavar="DIR", help="The run folder; a new one under runs/ if left out."
         ),
     ] = None,
+    ledgers: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep the regions' ledgers here over runs; fresh ones if left out."),
+    ] = None,
     _json: Json = False,
 ) -> Answer:
     """Train across regions, write a report.
@@ -50,7 +54,13 @@ def simulate(
         from fedfsd.simulation import run, sweep
 
         with Watch() as watch:
-            options: Any = {"engine": engine.value, "output": output, "resume": resume, "progress": watch}
+            options: Any = {
+                "engine": engine.value,
+                "output": output,
+                "resume": resume,
+                "ledgers": ledgers,
+                "progress": watch,
+            }
             found = sweep.sweep(loaded, **options) if loaded.sweep else [run.run(loaded, **options)]
     metrics = [one.metrics for one in found]
     text = "\n\n".join(_text(one, made.report) for one, made in zip(metrics, found, strict=True))
@@ -67,6 +77,7 @@ def _text(metrics: dict[str, Any], report: Path) -> str:
             "ADE m": region["ade_m"],
             "missed": None if region["miss_rate"] is None else f"{region['miss_rate']:.0%}",
             "epsilon": region["epsilon"],
+            "charged": _charged(region),
             "vehicles": region["vehicles"],
         }
         for name, region in metrics["regions"].items()
@@ -77,6 +88,13 @@ def _text(metrics: dict[str, Any], report: Path) -> str:
         f"{metrics['num_rounds']} rounds in {metrics['seconds']:.0f} s{mode[metrics['mode']]}\n"
         f"report: {plain(report)}"
     )
+
+
+def _charged(region: dict[str, Any]) -> str | None:
+    """What the grant was charged in epsilon, of how much."""
+    if region.get("epsilon_lifetime") is None:
+        return None
+    return f"{region['epsilon_lifetime']:.2f} of {region['epsilon_grant']:.2f}"
 
 
 def _percent(value: float | None, reference: float | None) -> str | None:

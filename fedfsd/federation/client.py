@@ -77,7 +77,7 @@ def _round(region: Region, content: RecordDict) -> RecordDict:
             "arrays": ArrayRecord({name: Array(array) for name, array in update.items()}),
             # Flower's strategies want a weight here; the coordinator fills in the declared one.
             "metrics": MetricRecord({}),
-            "release": ConfigRecord({"entry": released.entry, "sha256": released.sha256}),
+            "release": ConfigRecord({"entry": released.entry_hash, "sha256": released.sha256}),
         }
     )
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from fedfsd import canonical
 from fedfsd.config.load import load
 from fedfsd.driving import source, table, window
 from fedfsd.driving.model import registry
 from fedfsd.errors import ConfigError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate.gate import Gate
+from fedfsd.gate.gate import Gate, content_of
 from fedfsd.gate.policy import Policy
-from fedfsd.ledger.record import Record, Released
+from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.training import local, randomness
 from fedfsd.training.device import resolve
@@ -31,7 +32,7 @@ class RegionConfig:
     name: str
     data_path: str
     folder: str
-    """Record, outbox and run keys."""
+    """Ledger, mirror, outbox and run keys."""
     device: str = "auto"
     policy: str = ""
     """A policy file; empty: the default policy."""
@@ -107,8 +108,8 @@ def policy_of(config: RegionConfig) -> Policy:
 
 
 def open_region(config: RegionConfig) -> Region:
-    """The region described by ``config``, with its record and policy."""
-    return Region(config, Gate(config.name, Record(Path(config.folder)), policy_of(config)))
+    """The region described by ``config``; its ledger is opened when a round is booked."""
+    return Region(config, Gate(config.name, policy_of(config), Path(config.folder)))
 
 
 def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
@@ -116,28 +117,36 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
 
     Raises:
         RefusedError: plan, round or arrays the region does not accept, or an update it will not send.
-        BudgetError: the round is booked on other arrays.
+        BudgetError: a plan that is not approved, or a round booked on other arrays.
     """
-    region.gate.admit(plan, round, arrays)
-    arrays_sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
-    booked = region.gate.reserve(plan.hash, round, arrays_sha256)
-    released = region.gate.record.released(booked)
+    gate = region.gate
+    gate.admit(plan, round, arrays)
+    if plan.mode == "none":
+        return _unbooked(region, arrays, plan, round)
+    booked = gate.reserve(plan, round, arrays)
+    released = gate.ledger.released(booked)
     if released is None:
-        update = _train(region, arrays, plan, round, arrays_sha256)
-        released = region.gate.release(update, booked, plan)
+        update = _train(region, arrays, plan, round)
+        released = gate.release(update, booked, plan)
     if round == plan.num_rounds:
+        gate.ledger.settle(plan.hash)
         randomness.destroy_run_key(region.keys, plan.hash)
     return released
 
 
-def _train(
-    region: Region, arrays: Arrays, plan: Plan, round: int, arrays_sha256: str
-) -> dict[str, np.ndarray]:
+def _unbooked(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
+    """A round without privacy, in a simulation alone: nothing is promised, so nothing is booked."""
+    content = content_of(_train(region, arrays, plan, round), plan, region.config.name, round)
+    return Released(entry=0, entry_hash="", sha256=canonical.sha256(content), content=content)
+
+
+def _train(region: Region, arrays: Arrays, plan: Plan, round: int) -> dict[str, np.ndarray]:
     gradient, data = region.prepared(plan)
     if plan.mode == "private":
-        secret = randomness.run_key(region.keys, plan.hash)
+        secret = randomness.run_key(region.keys, plan.hash, create=False)
     else:
         secret = randomness.known_key(plan.hash, region.config.noise_key or None)
+    arrays_sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
     key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
     return local.train(gradient, data, arrays, plan, key)
 

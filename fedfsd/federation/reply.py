@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,8 @@ class Outcome:
     code: str
     sha256: str | None = None
     bytes: int = 0
+    entry: str | None = None
+    """Hash of the release's entry in the region's ledger."""
 
 
 def read(
@@ -49,6 +52,9 @@ def read(
             raise RefusedError(
                 "reply", got="another hash than the arrays have", expected="the hash of the release"
             )
+        entry = str(release.get("entry"))
+        if plan.mode != "none" and not re.fullmatch("[0-9a-f]{64}", entry):
+            raise RefusedError("reply", got="no entry", expected="the hash of the release's entry")
     except Exception:  # a hostile reply may fail anywhere between its bytes and its arrays
         return Outcome("bad_reply"), None
-    return Outcome("released", sha256, len(content)), arrays
+    return Outcome("released", sha256, len(content), entry or None), arrays

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import inf, sqrt
+from pathlib import Path
 
 import numpy as np
 
 from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.policy import Policy
-from fedfsd.ledger.record import Booked, Record, Released
+from fedfsd.ledger.ledger import Booked, Ledger, Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 
 # Correct noise passes with probability 1 - exp(-18) on either side (Laurent and Massart 2000, lemma 1).
 # At nine tenths of its scale it passes a witness block of the default size once in a thousand rounds.
 WITNESS_Z = 6.0
 
+# In a region's folder; a real region keeps the mirror on another disk.
+LEDGER = "ledger"
+MIRROR = "mirror.jsonl"
+
 
 class Gate:
     """``admit`` what comes in, ``reserve``, then ``release`` what goes out; refusals are RefusedError."""
 
-    def __init__(self, region: str, record: Record, policy: Policy) -> None:
-        self.region, self.record, self.policy = region, record, policy
+    def __init__(self, region: str, policy: Policy, folder: Path) -> None:
+        self.region, self.policy, self._folder = region, policy, folder
         self._accepted: set[str] = set()
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The region's ledger; NotReadyError where there is none or an old copy."""
+        return open_ledger(self._folder)
 
     def admit(self, plan: Plan, round: int, arrays: Arrays) -> None:
         """Refuse a plan the policy does not allow, a round outside it, or arrays that are not its model's."""
@@ -38,14 +49,24 @@ class Gate:
             )
         gate_arrays.check(arrays, plan.model.arrays, max_magnitude=self.policy.max_inbound_magnitude)
 
-    def reserve(self, plan_hash: str, round: int, arrays_sha256: str) -> Booked:
-        """Book the round; see ``Record.reserve``."""
-        return self.record.reserve(plan_hash, round, arrays_sha256)
+    def reserve(self, plan: Plan, round: int, arrays: Arrays) -> Booked:
+        """Book the round on these arrays; see ``Ledger.reserve``."""
+        return self.ledger.reserve(plan.hash, round, gate_arrays.sha256(arrays, plan.model.arrays))
 
     def release(self, arrays: Arrays, booked: Booked, plan: Plan) -> Released:
-        """Check the update, write its canonical bytes and the entry, and hand back what may be sent."""
-        judge(arrays, plan, self.region, booked.round)
-        return self.record.release(gate_arrays.to_bytes(arrays, plan.model.arrays), booked)
+        """Check the update, book its canonical bytes, and hand back what may be sent."""
+        return self.ledger.release(content_of(arrays, plan, self.region, booked.round), booked)
+
+
+def open_ledger(folder: Path) -> Ledger:
+    """The ledger in a region's folder, beside its mirror."""
+    return Ledger(folder / LEDGER, mirror=folder / MIRROR)
+
+
+def content_of(arrays: Arrays, plan: Plan, region: str, round: int) -> bytes:
+    """The canonical bytes of an update that may leave, or RefusedError."""
+    judge(arrays, plan, region, round)
+    return gate_arrays.to_bytes(arrays, plan.model.arrays)
 
 
 def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:

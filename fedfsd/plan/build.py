@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from fedfsd import canonical
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import PlanError
 from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan, read
@@ -26,8 +28,34 @@ class Roster:
     counted: bool
 
 
-def build(experiment: Experiment, rosters: Mapping[str, Roster], model: ModelPlan) -> Plan:
+@dataclass(frozen=True)
+class Limit:
+    """What a grant has left: ``rho`` in nano-nats at order ``alpha``."""
+
+    rho: int
+    alpha: int
+
+
+def _run_id(experiment: Experiment) -> str:
+    """A new id for a private run; that of a rehearsal or a run without privacy can be repeated."""
+    if experiment.mode == "private":
+        return secrets.token_hex(16)
+    return canonical.digest(experiment.model_dump(mode="json"))[:32]
+
+
+def build(
+    experiment: Experiment,
+    rosters: Mapping[str, Roster],
+    model: ModelPlan,
+    *,
+    run: str | None = None,
+    limits: Mapping[str, Limit] | None = None,
+) -> Plan:
     """The plan of ``experiment``.
+
+    Args:
+        run: the id of a run to be resumed; by default a new one.
+        limits: by region, what a grant has left; where it is less than target_epsilon costs, sigma grows.
 
     Raises:
         PlanError: no region, delta too large for a roster.
@@ -40,7 +68,9 @@ def build(experiment: Experiment, rosters: Mapping[str, Roster], model: ModelPla
             expected="at least one region with training vehicles",
             hint="check data.path and [regions]",
         )
-    noise = {name: _noise(experiment, name, roster) for name, roster in rosters.items()}
+    noise = {
+        name: _noise(experiment, name, roster, (limits or {}).get(name)) for name, roster in rosters.items()
+    }
     shares = weights(
         {name: roster.size for name, roster in rosters.items()},
         {name: sigma for name, (sigma, _, _) in noise.items()},
@@ -50,6 +80,7 @@ def build(experiment: Experiment, rosters: Mapping[str, Roster], model: ModelPla
     try:
         plan = Plan(
             name=experiment.name,
+            run=run or _run_id(experiment),
             mode=experiment.mode,
             num_rounds=training.num_rounds,
             regions={
@@ -132,7 +163,9 @@ def _clip(experiment: Experiment, noise_multiplier: float) -> float | None:
     return clip if limit is None else min(clip, limit / noise_multiplier)
 
 
-def _noise(experiment: Experiment, name: str, roster: Roster) -> tuple[float, float | None, float | None]:
+def _noise(
+    experiment: Experiment, name: str, roster: Roster, limit: Limit | None
+) -> tuple[float, float | None, float | None]:
     """(noise_multiplier, target_epsilon, epsilon) of one region."""
     if experiment.mode == "none":
         return 0.0, None, None
@@ -156,6 +189,8 @@ def _noise(experiment: Experiment, name: str, roster: Roster) -> tuple[float, fl
                 target_delta=privacy.target_delta,
                 sample_rate=privacy.sample_rate,
                 steps=steps,
+                rho_limit=limit.rho if limit else None,
+                alpha=limit.alpha if limit else None,
             ),
             target,
         )

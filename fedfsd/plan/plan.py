@@ -110,6 +110,8 @@ class Plan(Frozen):
 
     format: Literal[1] = 1
     name: str
+    run: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = 32 * "0"
+    """Tells two runs of the same constants apart: each has noise and a reservation of its own."""
     mode: Mode
     unit: Literal["vehicle"] = "vehicle"
     adjacency: Literal["zero-out"] = "zero-out"

@@ -10,7 +10,10 @@
 | metrics.json | figures per region and pooled; its presence marks the run complete |
 | examples.npz | a few test windows with forecasts |
 | figures/, report.html | pictures and the page |
-| regions/R/ | what region R keeps: record, outbox, run key |
+| regions/R/ | what region R keeps: ledger, mirror, outbox, keys |
+| bundles/R.zip | what an auditor gets from region R |
+| receipts.json | what the coordinator received, signed; covers this run |
+| trust.keys | the public keys, to be checked with; of a simulation |
 """
 
 from __future__ import annotations
@@ -126,6 +129,11 @@ def reopen(path: Path, experiment: Experiment, plan: Plan) -> Folder:
             str(path), got="a complete run", expected="an interrupted one", hint="see its report.html"
         )
     return folder
+
+
+def run_of(path: Path) -> str:
+    """The id of the run in a folder. NotReadyError where there is none."""
+    return str(Folder(path).read("plan.json").get("run"))
 
 
 def free(parent: Path, name: str) -> Path:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import nn
 
@@ -16,7 +19,7 @@ from fedfsd.driving.table import Table
 from fedfsd.driving.window import Windows, WindowSpec
 from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.plan.build import Roster, build
+from fedfsd.plan.build import Limit, Roster, build
 from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan
 from fedfsd.training.pretraining import pretrain
 from fedfsd.training.probe import probe
@@ -34,10 +37,17 @@ class Prepared:
     rosters: dict[str, Roster]
     licences: dict[str, str]
     origins: dict[str, list[str]]
+    data_sha256: dict[str, str]
+    """Of each region's rows; for a salted commitment, never written as it is."""
 
 
-def prepare(experiment: Experiment) -> Prepared:
+def prepare(
+    experiment: Experiment, *, run: str | None = None, limits: Mapping[str, Limit] | None = None
+) -> Prepared:
     """Read the data, build and pre-train the model, calibrate the noise.
+
+    Args:
+        run: the id of a run to be resumed; by default a new one. limits: see ``plan.build``.
 
     Raises:
         FedfsdError: whatever is wrong with experiment, data or model, before anything is written.
@@ -72,13 +82,14 @@ def prepare(experiment: Experiment) -> Prepared:
     )
     return Prepared(
         experiment=experiment,
-        plan=build(experiment, rosters, model_plan),
+        plan=build(experiment, rosters, model_plan, run=run, limits=limits),
         spec=spec,
         initial=initial,
         test={name: window.cut(mine[name], spec, test=True) for name in names},
         rosters=rosters,
         licences={name: "; ".join(sorted({part.licence for part in mine[name]})) for name in names},
         origins=origins,
+        data_sha256={name: _digest(mine[name]) for name in names},
     )
 
 
@@ -145,3 +156,16 @@ def _roster(experiment: Experiment, name: str, tables: tuple[Table, ...]) -> Ros
         )
     physical = all(part.identity == "physical" for part in tables)
     return Roster(size or len(keys), "physical" if physical else "recording", counted=size is None)
+
+
+def _digest(tables: tuple[Table, ...]) -> str:
+    digest = hashlib.sha256()
+    for part in tables:
+        for column in part.rows.columns:
+            for value in (
+                column.cast(pa.large_string()).to_pylist() if pa.types.is_string(column.type) else ()
+            ):
+                digest.update(f"{value}\n".encode())
+            if not pa.types.is_string(column.type):
+                digest.update(column.to_numpy(zero_copy_only=False).tobytes())
+    return digest.hexdigest()

@@ -20,7 +20,8 @@ from fedfsd.federation.region import RegionConfig, policy_of
 from fedfsd.federation.strategy import PlannedStrategy
 from fedfsd.flower import strategy as strategies
 from fedfsd.plan.plan import Arrays
-from fedfsd.simulation import folder
+from fedfsd.simulation import evidence, folder
+from fedfsd.simulation.evidence import Evidence
 from fedfsd.simulation.folder import Folder
 from fedfsd.simulation.prepare import prepare
 from fedfsd.simulation.report import write_report
@@ -61,6 +62,7 @@ def simulate(
     engine: Engine = "local",
     output: str | Path | None = None,
     resume: bool = False,
+    ledgers: str | Path | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Run:
     """Run ``experiment`` (a TOML file or a mapping) here and return its Run.
@@ -69,12 +71,13 @@ def simulate(
         overrides: ``key=value`` with dotted keys, as for ``--set``.
         output: the run folder; by default a new one under ``runs/``.
         resume: continue the interrupted run in ``output``.
+        ledgers: a folder where the regions' ledgers are kept over runs; by default each run has fresh ones.
 
     Raises:
         FedfsdError: bad input, or too few regions; an interrupted run can be resumed.
     """
     loaded = load(Experiment, experiment, overrides=overrides)
-    return run(loaded, engine=engine, output=output, resume=resume, progress=progress)
+    return run(loaded, engine=engine, output=output, resume=resume, ledgers=ledgers, progress=progress)
 
 
 def run(
@@ -83,6 +86,7 @@ def run(
     engine: Engine,
     output: str | Path | None,
     resume: bool,
+    ledgers: str | Path | None,
     progress: Callable[[Progress], None],
 ) -> Run:
     """``simulate`` for an experiment that is loaded already."""
@@ -102,21 +106,30 @@ def run(
         with ProcessGrid(CLIENT, dict(enumerate(nodes, start=2))) as grid:
             return work(grid)
 
-    return _run(experiment, Path(output), on, resume=resume, progress=progress)
+    return _run(
+        experiment,
+        Path(output),
+        on,
+        resume=resume,
+        ledgers=Path(ledgers) if ledgers else None,
+        progress=progress,
+    )
 
 
 def run_on(grid: Grid, experiment: Experiment, *, output: Path) -> Run:
     """Run ``experiment`` on a grid whose nodes are regions already, as ``flwr run`` makes it."""
-    return _run(experiment, output, lambda _, work: work(grid), resume=False, progress=lambda _: None)
+    return _run(
+        experiment, output, lambda _, work: work(grid), resume=False, ledgers=None, progress=lambda _: None
+    )
 
 
-def node_config(experiment: Experiment, output: Path, name: str) -> NodeConfig:
+def node_config(experiment: Experiment, output: Path, name: str, ledgers: Path | None = None) -> NodeConfig:
     """What a simulated region knows about itself; see ``RegionConfig``."""
     region = experiment.regions.get(name)
     return {
         "name": name,
         "data_path": experiment.data.path,
-        "folder": str(Folder(output.resolve()).region(name)),
+        "folder": str((ledgers / name if ledgers else Folder(output).region(name)).resolve()),
         "device": (region and region.device) or experiment.training.device,
         "policy": (region and region.policy) or "",
         "noise_key": experiment.privacy.noise_key or "",
@@ -129,23 +142,30 @@ def _run(
     on: Callable[[list[NodeConfig], Callable[[Grid], Arrays]], Arrays],
     *,
     resume: bool,
+    ledgers: Path | None,
     progress: Callable[[Progress], None],
 ) -> Run:
     started = time.monotonic()
     torch.set_num_threads(1)  # several regions at a time use the cores better than one with many threads
     inner = strategies.resolve(experiment.server.strategy, experiment.server.options)
-    prepared = prepare(experiment)
-    nodes = [node_config(experiment, output, name) for name in prepared.plan.regions]
-    for node in nodes:
+    limits = None if resume or ledgers is None else evidence.limits(ledgers)
+    prepared = prepare(experiment, run=folder.run_of(output) if resume else None, limits=limits)
+    nodes = {name: node_config(experiment, output, name, ledgers) for name in prepared.plan.regions}
+    for name, node in nodes.items():
         resolve(node["device"])
-        policy_of(RegionConfig(**node, simulated=True)).demand(prepared.plan, node["name"])
+        policy_of(RegionConfig(**node, simulated=True)).demand(prepared.plan, name)
     where = (folder.reopen if resume else folder.create)(output, experiment, prepared.plan)
+    keeper = Evidence(prepared, where, {name: Path(node["folder"]) for name, node in nodes.items()})
+    keeper.begin()
     strategy = PlannedStrategy(
         inner, prepared.plan, round_timeout_seconds=experiment.server.round_timeout_seconds
     )
     trail = Trail(where, prepared, strategy, progress)
     first, arrays = trail.begin(resume=resume)
-    final = on(nodes, lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round))
-    trail.finish(final, seconds=time.monotonic() - started)
+    final = on(
+        list(nodes.values()),
+        lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round),
+    )
+    trail.finish(final, spent=keeper.finish(), seconds=time.monotonic() - started)
     write_report(where.path)
     return Run(where.path)

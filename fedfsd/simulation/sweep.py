@@ -38,6 +38,7 @@ def sweep(
     engine: Engine = "local",
     output: str | Path | None = None,
     resume: bool = False,
+    ledgers: str | Path | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> list[Run]:
     """Run every combination into a folder of its own; a resumed sweep keeps the runs that are complete."""
@@ -51,5 +52,5 @@ def sweep(
             done.append(Run(place))
             continue
         begun = resume and (place / "plan.json").exists()
-        done.append(run(one, engine=engine, output=place, resume=begun, progress=progress))
+        done.append(run(one, engine=engine, output=place, resume=begun, ledgers=ledgers, progress=progress))
     return done

@@ -79,7 +79,12 @@ class Trail:
         every = self.prepared.experiment.server.evaluate_every
         fde = self._fde(done.model) if done.number % every == 0 or done.number == self.plan.num_rounds else {}
         regions: dict[str, dict[str, Any]] = {
-            name: {"outcome": outcome.code, "sha256": outcome.sha256, "bytes": outcome.bytes}
+            name: {
+                "outcome": outcome.code,
+                "sha256": outcome.sha256,
+                "bytes": outcome.bytes,
+                "entry": outcome.entry,
+            }
             for name, outcome in done.outcomes.items()
         }
         for name, value in fde.items():
@@ -102,15 +107,19 @@ class Trail:
             )
         )
 
-    def finish(self, model: Arrays, *, seconds: float) -> None:
-        """Write the model, examples and, last, the metrics that mark the run complete."""
+    def finish(self, model: Arrays, *, spent: dict[str, dict[str, Any]], seconds: float) -> None:
+        """Write the model, examples and, last, the metrics that mark the run complete.
+
+        Args:
+            spent: by region, what its ledger says of its grant.
+        """
         trained = {name: torch.from_numpy(array) for name, array in model.items() if name != WITNESS}
         save_file(trained, self.folder.model)
         net = self._loaded(model)
         np.savez_compressed(self.folder.path / "examples.npz", **evaluate.examples(net, self.tests))
-        self.folder.write("metrics.json", self._metrics(net, seconds))
+        self.folder.write("metrics.json", self._metrics(net, spent, seconds))
 
-    def _metrics(self, net: nn.Module, seconds: float) -> dict[str, Any]:
+    def _metrics(self, net: nn.Module, spent: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:
         found = evaluate.errors(net, self.tests)
         simple = evaluate.constant_velocity(self.tests)
         start = evaluate.errors(self._loaded(self.prepared.initial), self.tests)
@@ -120,7 +129,9 @@ class Trail:
             for name in self.plan.regions
         }
         regions = {
-            name: _figures(found[name], simple[name], start[name]) | self._privacy(name, released[name])
+            name: _figures(found[name], simple[name], start[name])
+            | self._privacy(name, released[name])
+            | spent.get(name, {})
             for name in self.plan.regions
         }
         return {

@@ -79,11 +79,19 @@ class Stream:
         return out
 
 
-def run_key(folder: Path, plan_hash: str) -> bytes:
-    """The secret run key of a plan, made on first use from the operating system's entropy (mode 0600)."""
+def run_key(folder: Path, plan_hash: str, *, create: bool = True) -> bytes:
+    """The secret run key of a plan (a file of mode 0600).
+
+    Args:
+        create: make it from the operating system's entropy where there is none: when the plan is approved
+            and the key committed to. Training only reads it.
+
+    Raises:
+        NotReadyError: no key, or a damaged one.
+    """
     path = folder / f"{plan_hash}.key"
     folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    if create and not path.exists():
         # A link appears whole or not at all: a crash must never leave a short, guessable key.
         descriptor, part = tempfile.mkstemp(dir=folder, prefix=path.name)  # mode 0600
         with os.fdopen(descriptor, "wb") as file:
@@ -93,7 +101,7 @@ def run_key(folder: Path, plan_hash: str) -> bytes:
         with suppress(FileExistsError):
             os.link(part, path)
         os.unlink(part)
-    key = path.read_bytes()
+    key = path.read_bytes() if path.exists() else b""
     if len(key) != KEY_BYTES:
         raise NotReadyError(
             path.name,

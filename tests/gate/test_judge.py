@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from books import keep_books
 from plan.sample import REGION, planned
 from training.small import Plain, vehicles
 
@@ -12,7 +13,6 @@ from fedfsd.errors import BudgetError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, judge, max_update_norm, witness_std
 from fedfsd.gate.policy import Policy
-from fedfsd.ledger.record import Record
 from fedfsd.plan.plan import WITNESS
 from fedfsd.training.local import model_on, train
 from fedfsd.training.randomness import RoundKey, Stream
@@ -116,9 +116,15 @@ def test_noise_too_small_to_be_seen_is_refused():
         judge(update, plan, REGION, 1)
 
 
+def update_start(plan):
+    """Zeros of the plan's arrays: the model that came in."""
+    return {entry.name: np.zeros(entry.shape, np.float32) for entry in plan.model.arrays}
+
+
 @pytest.mark.parametrize("what", ["names", "shape", "dtype"])
 def test_only_the_plans_arrays_leave(tmp_path, what):
-    gate = Gate(REGION, Record(tmp_path), Policy())
+    keep_books(tmp_path, REGION, PLAN)
+    gate = Gate(REGION, Policy(), tmp_path)
     update = noise(1.0, 1)
     if what == "names":
         update["private"] = np.zeros(3, np.float32)
@@ -126,19 +132,21 @@ def test_only_the_plans_arrays_leave(tmp_path, what):
         update["body.bias"] = update["body.bias"][:, None]
     else:
         update["body.bias"] = update["body.bias"].astype(np.float64)
-    booked = gate.reserve(PLAN.hash, 1, "a" * 64)
+    booked = gate.reserve(PLAN, 1, update_start(PLAN))
     with pytest.raises(RefusedError):
         gate.release(update, booked, PLAN)
-    assert list((tmp_path / "outbox").iterdir()) == []
-    assert gate.record.released(booked) is None
+    assert list((tmp_path / "ledger" / "outbox").iterdir()) == []
+    assert gate.ledger.released(booked) is None
 
 
 def test_the_release_is_the_update_and_is_booked(tmp_path):
-    gate = Gate(REGION, Record(tmp_path), Policy())
+    keep_books(tmp_path, REGION, PLAN)
+    gate = Gate(REGION, Policy(), tmp_path)
     update = noise(1.0, 1)
-    booked = gate.reserve(PLAN.hash, 1, "a" * 64)
+    booked = gate.reserve(PLAN, 1, update_start(PLAN))
     released = gate.release(update, booked, PLAN)
     for name, array in gate_arrays.from_bytes(released.content, PLAN.model.arrays).items():
         np.testing.assert_array_equal(array, update[name])
+    assert gate.release(update, booked, PLAN) == released  # the same bytes are no second release
     with pytest.raises(BudgetError):
-        gate.release(update, booked, PLAN)
+        gate.release(noise(1.0, 2), booked, PLAN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from books import keep_books, rounds_in
 from conftest import drives
 from plan.sample import REGION, planned
 
@@ -23,7 +23,6 @@ from fedfsd.federation.region import Region, RegionConfig, open_region, run_roun
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import witness_std
 from fedfsd.gate.policy import Policy
-from fedfsd.ledger.record import RECORD
 from fedfsd.plan.plan import WITNESS, Plan
 from fedfsd.training import randomness
 
@@ -55,9 +54,16 @@ def config(tables, tmp_path) -> RegionConfig:
     return RegionConfig(REGION, str(tables["recorded"]), str(tmp_path / "CN"), "cpu", str(policy))
 
 
+def opened(config: RegionConfig, *plans: Plan) -> Region:
+    """The region of ``config`` with its books, in which ``plans`` are approved."""
+    usual = (planned(SHAPES), planned(SHAPES, mode="rehearsal"))
+    keep_books(Path(config.folder), REGION, *(plans or usual))
+    return open_region(config)
+
+
 @pytest.fixture
 def region(config) -> Region:
-    return open_region(config)
+    return opened(config)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +73,7 @@ def plan() -> Plan:
 
 def elsewhere(config: RegionConfig, name: str, **changes) -> Region:
     """The same region in another folder, so with other secrets and another record."""
-    return open_region(replace(config, folder=f"{config.folder}-{name}", **changes))
+    return opened(replace(config, folder=f"{config.folder}-{name}", **changes))
 
 
 def update_of(released, plan: Plan) -> dict[str, np.ndarray]:
@@ -75,8 +81,7 @@ def update_of(released, plan: Plan) -> dict[str, np.ndarray]:
 
 
 def entries(region: Region) -> list[dict]:
-    path = Path(region.config.folder) / RECORD
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    return rounds_in(Path(region.config.folder))
 
 
 def key_files(region: Region) -> list[Path]:
@@ -94,7 +99,7 @@ def test_a_private_plan_runs_from_first_to_last_round(region, plan):
         witnesses.append(update[WITNESS] / update[WITNESS].std())
         assert [stat.S_IMODE(path.stat().st_mode) for path in key_files(region)] == [0o600] * (round < 3)
         arrays = {name: arrays[name] + update[name] for name in arrays}
-    assert [entry["entry"] for entry in entries(region)] == ["reserve", "release"] * 3
+    assert [entry["type"] for entry in entries(region)] == ["reserve", "release"] * 3
     for one, other in ((0, 1), (1, 2), (0, 2)):
         assert abs(witnesses[one] @ witnesses[other]) / 64 < 4.5
 
@@ -109,7 +114,7 @@ def test_the_noise_is_secret(config, plan, monkeypatch):
         released.append(update_of(run_round(region, ARRAYS, plan, 1), plan)[WITNESS])
     for secret in (None, "11" * 32):
         known = randomness.known_key(plan.hash, secret)
-        monkeypatch.setattr(region_module.randomness, "run_key", lambda *_, key=known: key)
+        monkeypatch.setattr(region_module.randomness, "run_key", lambda *_, key=known, **__: key)
         region = elsewhere(config, f"known{secret}")
         released.append(update_of(run_round(region, ARRAYS, plan, 1), plan)[WITNESS])
     standard = [witness / witness.std() for witness in released]
@@ -129,7 +134,7 @@ def test_a_private_run_never_asks_for_a_known_key(region, plan, monkeypatch):
 def test_the_same_arrays_give_the_same_bytes_at_no_charge(config, region, plan):
     first = run_round(region, ARRAYS, plan, 1)
     assert run_round(region, ARRAYS, plan, 1) == first
-    assert run_round(open_region(config), ARRAYS, plan, 1) == first
+    assert run_round(opened(config), ARRAYS, plan, 1) == first
     assert len(entries(region)) == 2
 
 
@@ -152,12 +157,12 @@ def test_after_a_crash_before_the_release_the_same_update_is_trained_again(confi
         seen.append(arrays)
         raise Crash
 
-    region = open_region(config)
+    region = opened(config)
     with monkeypatch.context() as patch:
         patch.setattr(type(region.gate), "release", crash)
         with pytest.raises(Crash):
             run_round(region, ARRAYS, plan, 1)
-    again = update_of(run_round(open_region(config), ARRAYS, plan, 1), plan)
+    again = update_of(run_round(opened(config), ARRAYS, plan, 1), plan)
     for name, array in seen[0].items():
         np.testing.assert_array_equal(again[name], array)
     assert len(entries(region)) == 2
@@ -170,22 +175,22 @@ def test_after_a_crash_before_the_release_other_arrays_are_refused(config, plan,
     with monkeypatch.context() as patch:
         patch.setattr(region_module.local, "train", crash)
         with pytest.raises(Crash):
-            run_round(open_region(config), ARRAYS, plan, 1)
+            run_round(opened(config), ARRAYS, plan, 1)
     with pytest.raises(BudgetError):
-        run_round(open_region(config), ARRAYS | {WITNESS: ARRAYS[WITNESS] + 1}, plan, 1)
+        run_round(opened(config), ARRAYS | {WITNESS: ARRAYS[WITNESS] + 1}, plan, 1)
 
 
 def test_a_crash_between_last_release_and_end_does_not_keep_the_key(config, plan, monkeypatch):
     def crash(*_):
         raise Crash
 
-    region = open_region(config)
+    region = opened(config)
     with monkeypatch.context() as patch:
         patch.setattr(region_module.randomness, "destroy_run_key", crash)
         with pytest.raises(Crash):
             run_round(region, ARRAYS, plan, 3)
     assert key_files(region)
-    run_round(open_region(config), ARRAYS, plan, 3)
+    run_round(opened(config), ARRAYS, plan, 3)
     assert key_files(region) == []
 
 
@@ -222,13 +227,12 @@ def test_refusals_come_before_data_and_booking(config, plan):
     with pytest.raises(RefusedError):
         run_round(region, ARRAYS, plan, 4)
     assert entries(region) == []
-    assert key_files(region) == []
 
 
 @pytest.mark.parametrize("mode", ["rehearsal", "none"])
 def test_a_real_node_takes_private_plans_only(config, tmp_path, mode):
     with pytest.raises(RefusedError):
-        run_round(open_region(config), ARRAYS, planned(SHAPES, mode=mode), 1)
+        run_round(opened(config), ARRAYS, planned(SHAPES, mode=mode), 1)
     assert entries(open_region(config)) == []
 
 
@@ -255,7 +259,7 @@ def test_a_rehearsal_is_known_and_only_on_public_tables(config, tables, plan):
     )
     released = run_round(one, ARRAYS, rehearsal, 1)
     assert released.content == run_round(two, ARRAYS, rehearsal, 1).content
-    assert key_files(one) == []
+    assert not any(rehearsal.hash in path.name for path in key_files(one))
     with pytest.raises(RefusedError):
         run_round(elsewhere(config, "c", simulated=True), ARRAYS, rehearsal, 1)
 
@@ -282,9 +286,10 @@ OTHER_SCHEMAS = {
 
 
 @pytest.mark.parametrize("what", OTHER_SCHEMAS)
-def test_a_plan_for_another_model_is_refused(region, what):
+def test_a_plan_for_another_model_is_refused(config, what):
     shapes = OTHER_SCHEMAS[what](SHAPES)
     plan = planned(shapes)
+    region = opened(config, plan)
     with pytest.raises(RefusedError):
         run_round(region, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, plan, 1)
 
@@ -306,7 +311,7 @@ def test_releases_of_a_region_without_usable_data_look_like_any_other(config, tm
     empty = rows.set_column(rows.column_names.index("x"), "x", [np.full(rows.num_rows, np.nan, np.float32)])
     found = table.Table(empty, "CC0-1.0", "physical", "recorded")
     table.write(found, tmp_path / "empty.parquet")
-    whole = run_round(open_region(config), ARRAYS, plan, 1)
+    whole = run_round(opened(config), ARRAYS, plan, 1)
     none = run_round(elsewhere(config, "e", data_path=str(tmp_path / "empty.parquet")), ARRAYS, plan, 1)
     assert len(none.content) == len(whole.content)
     assert none.entry == whole.entry

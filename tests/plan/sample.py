@@ -40,6 +40,7 @@ def document(shapes: Shapes = SMALL, **changes: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "format": 1,
         "name": "sample",
+        "run": 32 * "0",
         "mode": "private",
         "unit": "vehicle",
         "adjacency": "zero-out",
