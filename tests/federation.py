@@ -76,7 +76,9 @@ class Federation(Grid):
         self.experiment = load(Experiment, experiment)
         self.prepared = prepare(self.experiment)
         self.plan = self.prepared.plan
-        folders = {name: Path(node_config(self.experiment, folder, name)["folder"]) for name in self.plan.regions}
+        folders = {
+            name: Path(node_config(self.experiment, folder, name)["folder"]) for name in self.plan.regions
+        }
         Evidence(self.prepared, Folder(folder), folders).begin()
         self.configs = {
             number: RegionConfig(**node_config(self.experiment, folder, name), simulated=True)

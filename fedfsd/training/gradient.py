@@ -99,8 +99,8 @@ def clip_and_sum(means: Tensor, max_grad_norm: float | None) -> np.ndarray:
     Returns:
         (P,) float64 on the host. One row more or less moves it by at most ``max_grad_norm``.
     """
-    # The CPU sums in float64; accelerators without it fall back to float32.
-    wide = means.double() if means.device.type == "cpu" else means
+    # Norms and sums in float64, but on accelerators that have none.
+    wide = means.double() if means.device.type in ("cpu", "cuda", "xpu") else means
     norms = torch.linalg.vector_norm(wide, dim=1)
     finite = torch.isfinite(norms)
     # 0 * inf is not 0: rows that are not finite are replaced, not scaled.
@@ -109,4 +109,4 @@ def clip_and_sum(means: Tensor, max_grad_norm: float | None) -> np.ndarray:
         return wide.sum(dim=0).double().cpu().numpy()
     # The small term, as in opacus, keeps the product below the bound after rounding.
     factors = (max_grad_norm / (torch.where(finite, norms, 0.0) + 1e-6)).clamp(max=1.0)
-    return (factors @ wide).double().cpu().numpy()
+    return (factors[:, None] * wide).sum(dim=0).double().cpu().numpy()
