@@ -44,8 +44,10 @@ class Run:
     terms: Terms | None
     promise: Promise | None
     chapter: Chapter
+    grant: Grant
+    """In force when the plan was approved."""
     committed: int
-    """Nano-nats spent and held by its data set with this plan."""
+    """Nano-nats spent and held by its data set then, this plan included."""
     reserves: dict[int, Reserve] = field(default_factory=dict)
     releases: dict[int, Release] = field(default_factory=dict)
     aborted: set[int] = field(default_factory=set)
@@ -175,6 +177,7 @@ def course(ledger: Ledger) -> Course:
                     terms=ledger.terms.get(one.plan),
                     promise=promise(one, ledger.region),
                     chapter=chapter,
+                    grant=chapter.grant,
                     committed=chapter.account.spent + chapter.account.held,
                 )
                 chapter.runs.append(made)

@@ -28,10 +28,12 @@ def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
                 releases.setdefault((one.plan, one.round), one)
             else:
                 others += 1
-    lost = _lost(ledger)
+    lost, elsewhere = _lost(ledger), _elsewhere(ledger, evidence)
     for receipt in mine:
         release = releases.pop((receipt.plan, receipt.round), None)
         place = f"receipt of {receipt.plan[:8]} round {receipt.round}"
+        if release is None and (receipt.plan, receipt.round) in elsewhere:
+            continue
         if release is None:
             if lost.anything or receipt.plan in lost.plans:
                 yield undecided(place, "no release of it; it may be in what a recovery says was lost")
@@ -46,6 +48,12 @@ def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
         yield remark(f"undelivered: {_rounds(releases)}, released without a receipt, counted as spent")
     if others:
         yield left_out(f"{others} releases of plans that the receipts do not cover")
+
+
+def _elsewhere(ledger: Ledger, evidence: Evidence) -> set[tuple[str, int]]:
+    """What this region's other bundles hold, longer ones of this ledger or ones of another."""
+    others = (one for one in evidence.ledgers if one is not ledger and one.region == ledger.region)
+    return {(one.plan, one.round) for other in others for one in other.entries() if isinstance(one, Release)}
 
 
 @dataclass(frozen=True)

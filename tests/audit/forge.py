@@ -258,9 +258,9 @@ class Forge:
 
 
 def receipts(folder: Path, *forges: Forge, **changes: Any) -> Path:
-    """The coordinator's receipts for everything that was released."""
-    rows = [
-        Receipt(
+    """The coordinator's receipts for everything that was released, one a round."""
+    rows = {
+        (forge.region, one.plan, one.round): Receipt(
             region=forge.region,
             plan=one.plan,
             round=one.round,
@@ -271,12 +271,12 @@ def receipts(folder: Path, *forges: Forge, **changes: Any) -> Path:
         for forge in forges
         for one in forge.entries
         if isinstance(one, Release)
-    ]
+    }
     made = Receipts(
         run="test",
         coordinator=str(COORDINATOR.verification),
-        plans=tuple(sorted({one.plan for one in rows})),
-        receipts=tuple(sorted(rows, key=lambda one: (one.region, one.plan, one.round))),
+        plans=tuple(sorted({plan for _, plan, _ in rows})),
+        receipts=tuple(rows[case] for case in sorted(rows)),
     ).model_copy(update=changes)
     path = folder / "receipts.json"
     path.write_bytes(strict.encode(receipt.sign(made, COORDINATOR)))
@@ -289,7 +289,7 @@ def trust(folder: Path, *forges: Forge) -> Path:
     for one in forges:
         rows += [("node", one.node.verification), ("officer", one.officer.verification)]
     path = folder / "trust.keys"
-    path.write_text("# keys\n" + "".join(f"{role} {key}\n" for role, key in rows))
+    path.write_text("# keys\n" + "".join(f"{role} {key}\n" for role, key in dict.fromkeys(rows)))
     return path
 
 

@@ -1,0 +1,374 @@
+"""What a region that holds its own keys may write into its ledger: each misdeed meets the check it breaks."""
+
+from __future__ import annotations
+
+import pytest
+from forge import COORDINATOR, DATA, Forge, check, outcomes, plan_of, texts
+
+from fedfsd.ledger import entry
+from fedfsd.ledger.entry import Abort, Close, KeyRotate, Settle
+from fedfsd.ledger.key import SigningKey
+
+# The honest story: 0 genesis, 1 grant, 2 plan, 3 reserve, 4 release, 5 reserve, 6 release, 7 settle.
+
+
+@pytest.fixture
+def forge() -> Forge:
+    made = Forge()
+    made.story()
+    return made
+
+
+def unreserved(forge: Forge) -> None:
+    forge.drop(5)
+
+
+def reserved_after(forge: Forge) -> None:
+    forge.entries[5], forge.entries[6] = forge.entries[6], forge.entries[5]
+    forge.renumber()
+
+
+def reserved_elsewhere(forge: Forge) -> None:
+    forge.edit(6, reserve=3)
+
+
+def released_after_the_end(forge: Forge) -> None:
+    forge.entries[6], forge.entries[7] = forge.entries[7], forge.entries[6]
+    forge.renumber()
+
+
+def given_up_and_released(forge: Forge) -> None:
+    one = forge.entries[5]
+    forge.entries.insert(6, Abort(plan=one.plan, round=one.round, reserve=5, code="failed"))
+    forge.renumber()
+
+
+def released_then_given_up(forge: Forge) -> None:
+    one = forge.entries[5]
+    forge.entries.insert(7, Abort(plan=one.plan, round=one.round, reserve=5, code="failed"))
+    forge.renumber()
+
+
+def never_approved(forge: Forge) -> None:
+    forge.drop(2)
+
+
+def released_twice(forge: Forge) -> None:
+    forge.entries.insert(7, forge.entries[6].model_copy(update={"sha256": "0" * 64}))
+    forge.renumber()
+
+
+def reserved_twice(forge: Forge) -> None:
+    forge.entries.insert(6, forge.entries[5].model_copy(update={"arrays": "0" * 64}))
+    forge.renumber()
+
+
+def approved_twice(forge: Forge) -> None:
+    forge.entries.insert(3, forge.entries[2].model_copy(update={"key_commitment": "0" * 64}))
+    forge.renumber()
+
+
+def key_again(forge: Forge) -> None:
+    forge.approve(plan_of(seed=1), key_commitment=forge.entries[2].key_commitment)
+
+
+def no_key(forge: Forge) -> None:
+    forge.edit(2, key_commitment=None)
+
+
+def overspent(forge: Forge) -> None:
+    forge.edit(1, rho_max=forge.entries[2].rho - 1)
+
+
+def overspent_later(forge: Forge) -> None:
+    """The second plan is too much; its entry was booked all the same."""
+    plan = plan_of(seed=1)
+    forge.approve(plan)
+    forge.edit(1, rho_max=forge.entries[2].rho + 10)
+
+
+def another_balance(forge: Forge) -> None:
+    forge.edit(5, spent=forge.entries[5].spent - 1)
+
+
+def cheaper(forge: Forge) -> None:
+    """All sums agree with each other, and none with the mechanism."""
+    for seq in (3, 5):
+        rho = forge.entries[seq].rho // 2
+        forge.edit(seq, rho=rho, spent=forge.entries[seq].spent // 2, held=forge.entries[seq].held // 2)
+    forge.edit(2, rho_round=forge.entries[2].rho_round // 2, rho=forge.entries[2].rho // 2)
+
+
+def freed_too_much(forge: Forge) -> None:
+    forge.edit(7, freed=1)
+
+
+def promised_less_than_allowed(forge: Forge) -> None:
+    forge.edit(1, epsilon=7.9)
+
+
+def more_plans_than_granted(forge: Forge) -> None:
+    forge.edit(1, max_plans=0)
+
+
+def more_rounds_than_granted(forge: Forge) -> None:
+    forge.edit(1, max_rounds=1)
+
+
+def above_the_cap(forge: Forge) -> None:
+    forge.edit(1, plan_cap=forge.entries[2].rho - 1)
+
+
+def above_the_recipients_cap(forge: Forge) -> None:
+    forge.edit(1, recipient_cap=forge.entries[2].rho - 1)
+
+
+def grant_replaced(forge: Forge) -> None:
+    """A second grant on the same data that does not know of the first."""
+    forge.add(forge.entries[1].model_copy(update={"predecessor": None}))
+
+
+def no_permission(forge: Forge) -> None:
+    forge.edit(1, approval_required=True)
+
+
+def another_document(forge: Forge) -> None:
+    document = {**forge.entries[2].document, "name": "other"}
+    forge.edit(2, document=document)
+
+
+def less_noise_than_planned(forge: Forge) -> None:
+    forge.edit(2, event=forge.entries[2].event.model_copy(update={"noise_multiplier": 2.5}))
+
+
+def less_noise_in_a_round(forge: Forge) -> None:
+    forge.edit(3, event=forge.entries[3].event.model_copy(update={"noise_multiplier": 1.9}))
+
+
+def more_steps_in_a_round(forge: Forge) -> None:
+    forge.edit(3, event=forge.entries[3].event.model_copy(update={"steps": 6}))
+
+
+def other_clip(forge: Forge) -> None:
+    forge.edit(3, event=forge.entries[3].event.model_copy(update={"max_grad_norm": 2.0}))
+
+
+def round_beyond_the_plan(forge: Forge) -> None:
+    forge.edit(5, round=3)
+    forge.edit(6, round=3)
+
+
+def larger_release(forge: Forge) -> None:
+    forge.edit(4, bytes=24)
+
+
+def sent_elsewhere(forge: Forge) -> None:
+    forge.edit(4, destination="somebody else")
+
+
+def other_arrays(forge: Forge) -> None:
+    forge.edit(4, schema_="0" * 64)
+
+
+def unsigned_grant(forge: Forge) -> None:
+    forge.entries[1] = entry.sign(forge.entries[1], {"officer": forge.node})
+
+
+def unsigned_genesis(forge: Forge) -> None:
+    forge.entries[0] = entry.sign(forge.entries[0], {"node": forge.officer})
+
+
+def officers_key_taken(forge: Forge) -> None:
+    """A rotation that only the new key signed, and a larger grant under it."""
+    new = SigningKey.from_seed(forge.officer.name, b"x" * 32)
+    ledger = forge.entries[0].ledger
+    rotation = KeyRotate(seq=8, ledger=ledger, role="officer", key=str(new.verification))
+    forge.entries.append(entry.sign(rotation, {"officer": new, "new": new}))
+    larger = forge.entries[1].model_copy(update={"seq": 9, "predecessor": 1, "rho_max": 2 * 10**9})
+    forge.entries.append(entry.sign(larger, {"officer": new}))
+
+
+def another_ledgers_grant(forge: Forge) -> None:
+    forge.edit(1, ledger="0" * 32)
+
+
+def nothing_first(forge: Forge) -> None:
+    forge.drop(0)
+
+
+def went_on_after_the_close(forge: Forge) -> None:
+    forge.entries.insert(1, Close(ledger=forge.entries[0].ledger, reason="moved"))
+    forge.renumber()
+
+
+def numbered_wrongly(forge: Forge) -> None:
+    forge.edit(7, seq=9)
+
+
+def understated(forge: Forge) -> None:
+    forge.approve(plan_of(seed=2, epsilon=0.5))
+
+
+def overstated(forge: Forge) -> None:
+    forge.approve(plan_of(seed=2, epsilon=0.7))
+
+
+MISDEEDS = {
+    "reservations": (
+        unreserved,
+        reserved_after,
+        reserved_elsewhere,
+        released_after_the_end,
+        given_up_and_released,
+        released_then_given_up,
+        never_approved,
+    ),
+    "once": (released_twice, reserved_twice, approved_twice, key_again, no_key),
+    "filter": (
+        overspent,
+        overspent_later,
+        another_balance,
+        cheaper,
+        freed_too_much,
+        promised_less_than_allowed,
+        more_plans_than_granted,
+        more_rounds_than_granted,
+        above_the_cap,
+        above_the_recipients_cap,
+        grant_replaced,
+    ),
+    "approvals": (no_permission,),
+    "plans": (another_document, less_noise_than_planned),
+    "rounds": (
+        less_noise_in_a_round,
+        more_steps_in_a_round,
+        other_clip,
+        round_beyond_the_plan,
+        larger_release,
+        sent_elsewhere,
+        other_arrays,
+    ),
+    "signatures": (unsigned_grant, unsigned_genesis, officers_key_taken, another_ledgers_grant),
+    "entries": (nothing_first, went_on_after_the_close, numbered_wrongly),
+    "epsilon": (understated, overstated),
+}
+
+
+def test_an_honest_ledger_holds(tmp_path, forge):
+    report = check(tmp_path, forge)
+    assert outcomes(report) == {}
+    assert (report.headline, report.exit_code) == ("holds", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "misdeed"),
+    [(name, misdeed) for name, misdeeds in MISDEEDS.items() for misdeed in misdeeds],
+    ids=lambda one: getattr(one, "__name__", one),
+)
+def test_a_misdeed_meets_its_check(tmp_path, forge, name, misdeed):
+    misdeed(forge)
+    report = check(tmp_path, forge)
+    found = outcomes(report)
+    assert found.get(name) == "contradicted"
+    # The ledger's own program must not accept what a check refuses; an epsilon is not its business.
+    assert name == "epsilon" or found.get("rules") == "contradicted"
+    assert report.exit_code == 10
+    assert name in report.headline
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"recipient": "fedfsd/coordinator/other"},
+        {"purpose": "marketing"},
+        {"models": ("cnn",)},
+        {"data_set": "other"},
+        {"valid_until": "2026-11-21"},
+        {"valid_from": "2026-11-23"},
+        {"max_releases": 1},
+        {"max_bytes": 39},
+    ],
+    ids=str,
+)
+def test_permission_covers_what_it_says(tmp_path, change):
+    forge, plan = Forge(), plan_of()
+    forge.grant(approval_required=True)
+    permit = forge.permit()
+    forge.approve(plan)
+    for number in (1, 2):
+        forge.round(plan, number, approval=permit)
+    forge.edit(permit, **change)
+    found = outcomes(check(tmp_path, forge))
+    assert found == ({"approvals": "contradicted", "rules": "contradicted"} if change else {})
+
+
+def test_running_totals_of_a_permission(tmp_path):
+    forge, plan = Forge(), plan_of()
+    forge.grant(approval_required=True)
+    permit = forge.permit()
+    forge.approve(plan)
+    forge.round(plan, 1, approval=permit)
+    forge.edit(len(forge.entries) - 1, approval_releases=2)
+    assert "approvals" in outcomes(check(tmp_path, forge))
+
+
+def test_a_settled_plan_frees_what_it_never_reserved(tmp_path):
+    forge = Forge()
+    plan, later = plan_of(rounds=4), plan_of(rounds=4, seed=1)
+    forge.grant()
+    cost = forge.entries[forge.approve(plan)].rho
+    forge.edit(1, rho_max=cost * 5 // 4)
+    forge.round(plan, 1)
+    forge.add(Settle(plan=plan.hash, reserved=1, released=1, freed=cost * 3 // 4))
+    forge.approve(later)
+    assert outcomes(check(tmp_path, forge)) == {}
+
+
+def test_a_successor_carries_the_spent_on(tmp_path, forge):
+    forge.grant(epsilon=9.0)
+    forge.approve(plan_of(seed=1))
+    assert outcomes(check(tmp_path, forge)) == {}
+    forge.edit(8, rho_max=forge.entries[2].rho)
+    assert "filter" in outcomes(check(tmp_path, forge))
+
+
+def test_a_rehearsal_is_never_more_than_that(tmp_path):
+    forge = Forge()
+    forge.story(plan_of(mode="rehearsal"), key_commitment=None)
+    report = check(tmp_path, forge)
+    assert (report.headline, report.exit_code) == ("cannot decide: rehearsal", 11)
+    assert report.heading == "rehearsal, no guarantee"
+
+
+def test_a_rehearsal_that_states_an_epsilon(tmp_path):
+    forge = Forge()
+    forge.story(plan_of(mode="rehearsal", epsilon=0.63), key_commitment=None)
+    report = check(tmp_path, forge)
+    assert (report.headline, report.exit_code) == ("contradicted: epsilon", 10)
+
+
+def test_an_epsilon_that_one_accountant_cannot_confirm(tmp_path):
+    forge = Forge()
+    forge.grant(epsilon=1e6)
+    forge.approve(plan_of(noise=0.3, rounds=400))
+    report = check(tmp_path, forge)
+    assert (report.headline, report.exit_code) == ("cannot decide: epsilon", 11)
+    assert "PLD says 844.6400, but PRV (prv-accountant)" in texts(report, "epsilon")
+
+
+def test_simulated_keys_are_told(tmp_path, forge):
+    forge.edit(0, simulated=True)
+    report = check(tmp_path, forge)
+    assert outcomes(report) == {}
+    assert report.heading == "a simulation"
+    assert "no person stands behind" in texts(report, "identity")
+
+
+def test_data_set_and_recipient_of_the_sample():
+    """The forge builds what it says it builds."""
+    forge = Forge()
+    forge.story()
+    assert [one.type for one in forge.entries[:4]] == ["genesis", "grant", "plan", "reserve"]
+    assert (forge.entries[1].data_set, forge.entries[2].recipient) == (DATA, COORDINATOR.name)
+    assert forge.state.size == 8
