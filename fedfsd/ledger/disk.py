@@ -5,16 +5,32 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fedfsd.errors import NotReadyError
+
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write ``path`` so that a crash leaves the old file or the whole new one."""
+    """Write ``path`` so that a crash leaves the old file or the whole new one.
+
+    Raises:
+        NotReadyError: the disk is full or cannot be written.
+    """
     draft = path.with_name(path.name + ".draft")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-    sync_folder(path.parent)
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> NotReadyError:
+    """A file that must be kept cannot be."""
+    return NotReadyError(
+        path.name, got=error.strerror, expected="a disk with room", hint="make room, then ask again"
+    )
 
 
 def sync_folder(folder: Path) -> None:

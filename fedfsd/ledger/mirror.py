@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from fedfsd.errors import NotReadyError
-from fedfsd.ledger.disk import sync_folder
+from fedfsd.ledger.disk import sync_folder, unwritable
 
 RECOVER = "fedfsd region recover"
 
@@ -90,11 +90,14 @@ class Mirror:
     def _append(self, file: IO[bytes], contents: list[bytes]) -> None:
         if not contents:
             return
-        file.truncate(self.bytes)  # an unfinished line of a writer that died
-        file.seek(self.bytes)
-        file.write(b"".join(content + b"\n" for content in contents))
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            file.truncate(self.bytes)  # an unfinished line of a writer that died
+            file.seek(self.bytes)
+            file.write(b"".join(content + b"\n" for content in contents))
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from None
         self.count, self.bytes = self.count + len(contents), file.tell()
 
     @contextmanager

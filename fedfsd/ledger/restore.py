@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from pathlib import Path
 
 from fedfsd.errors import NotReadyError
 from fedfsd.ledger.ledger import OUTBOX
 from fedfsd.ledger.mirror import Mirror
-from fedfsd.ledger.store import DATABASE, Store
+from fedfsd.ledger.store import DATABASE, Store, connect, contents
 
 
 def from_mirror(folder: Path, mirror: Path) -> int:
@@ -22,15 +23,30 @@ def from_mirror(folder: Path, mirror: Path) -> int:
     lines = Mirror(mirror).lines()
     if not lines:
         raise NotReadyError(f"mirror {mirror.name}", got="no entry", expected="the ledger's mirror")
-    path = folder / DATABASE
-    if path.exists():
-        old = folder / f"{DATABASE}.old"
-        for suffix in ("", "-wal", "-shm"):
-            if (folder / (DATABASE + suffix)).exists():
-                (folder / (DATABASE + suffix)).replace(folder / (old.name + suffix))
+    kept = _readable(folder / DATABASE)
+    if kept != lines[: len(kept)]:
+        raise NotReadyError(
+            f"mirror {mirror.name}",
+            got="fewer entries than the ledger, or other ones",
+            expected="all of the ledger's",
+            hint="keep both files: what the ledger has beyond its mirror counts as spent",
+        )
+    for suffix in ("", "-wal", "-shm"):
+        part = folder / (DATABASE + suffix)
+        if part.exists():
+            part.replace(folder / (f"{DATABASE}.old" + suffix))
     (folder / OUTBOX).mkdir(parents=True, exist_ok=True)
     Store.create(folder, mirror, lines)
     return len(lines)
+
+
+def _readable(path: Path) -> list[bytes]:
+    """What can still be read of a ledger's database, from the first entry on."""
+    found: list[bytes] = []
+    if path.exists():
+        with suppress(NotReadyError), closing(connect(path)) as connection:
+            found.extend(contents(connection))
+    return found
 
 
 def new_mirror(folder: Path, mirror: Path) -> None:

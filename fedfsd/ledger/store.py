@@ -33,7 +33,7 @@ class Store:
             raise NotReadyError(
                 f"ledger in {folder.name}", got="no ledger", expected=DATABASE, hint="fedfsd region init"
             )
-        self._connection = _connect(folder / DATABASE)
+        self._connection = connect(folder / DATABASE)
         with self._exclusive():
             self.mirror.begin(self.entries())
 
@@ -45,10 +45,12 @@ class Store:
             raise NotReadyError(f"ledger in {folder.name}", got="a ledger", expected="none yet")
         if not mirror.exists():
             Mirror.create(mirror)
+        elif (lines := Mirror(mirror).lines()) != contents[: len(lines)]:
+            raise NotReadyError(f"mirror {mirror.name}", got="another ledger's", expected="a new file")
         # Under another name until whole: a crash must not leave half a ledger that seems to be one.
         draft = path.with_name(path.name + ".draft")
         draft.unlink(missing_ok=True)
-        with closing(_connect(draft)) as connection:
+        with closing(connect(draft)) as connection:
             connection.execute("BEGIN")
             for statement in _SCHEMA:
                 connection.execute(statement)
@@ -60,12 +62,11 @@ class Store:
 
     def entries(self, start: int = 0) -> Iterator[bytes]:
         """Contents from entry ``start`` on."""
-        rows = self._run("SELECT content FROM entry WHERE seq >= ? ORDER BY seq", (start,))
-        return (bytes(row[0]) for row in rows)
+        yield from contents(self._connection, start)
 
     def checkpoints(self) -> list[tuple[int, int, str]]:
         """(epoch, size, note) of every checkpoint kept, ascending."""
-        rows = self._run("SELECT epoch, size, note FROM checkpoint ORDER BY epoch, size")
+        rows = self._run("SELECT epoch, size, note FROM checkpoint ORDER BY epoch, size").fetchall()
         return [(int(epoch), int(size), str(text)) for epoch, size, text in rows]
 
     @contextmanager
@@ -110,12 +111,24 @@ class Store:
         try:
             return self._connection.execute(statement, values)
         except sqlite3.Error as error:
-            raise NotReadyError(
-                DATABASE, got=error, expected="a ledger that can be read and written", hint=RECOVER
-            ) from None
+            raise _unusable(error) from None
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def contents(connection: sqlite3.Connection, start: int = 0) -> Iterator[bytes]:
+    """Contents from entry ``start`` on in a ledger's database. NotReadyError where it is damaged."""
+    try:
+        for (content,) in connection.execute(
+            "SELECT content FROM entry WHERE seq >= ? ORDER BY seq", (start,)
+        ):
+            if not isinstance(content, bytes):
+                raise _unusable("an entry of another type")
+            yield content
+    except sqlite3.Error as error:
+        raise _unusable(error) from None
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A ledger's database, every commit synced. NotReadyError where it cannot be opened."""
     try:
         connection = sqlite3.connect(
             path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -123,5 +136,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
     except sqlite3.Error as error:
-        raise NotReadyError(DATABASE, got=error, expected="a ledger", hint=RECOVER) from None
+        raise _unusable(error) from None
     return connection
+
+
+def _unusable(error: object) -> NotReadyError:
+    return NotReadyError(DATABASE, got=error, expected="a ledger that can be read and written", hint=RECOVER)

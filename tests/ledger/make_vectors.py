@@ -13,10 +13,10 @@ from pathlib import Path
 
 import ledger_kit as kit
 
-from fedfsd.ledger import digest, draft, entry, note, receipt
+from fedfsd.audit.receipt import Receipt, Receipts, sign
+from fedfsd.ledger import digest, draft, entry, note, strict
 from fedfsd.ledger.entry import Close, KeyRotate
 from fedfsd.ledger.key import SigningKey
-from fedfsd.ledger.receipt import Receipt, Trust
 from fedfsd.privacy.event import Event
 from fedfsd.privacy.renyi import epsilon_lifetime, nano_nats
 
@@ -91,19 +91,20 @@ def vectors() -> dict[str, object]:
             tree = ledger.state.tree
     finally:
         digest.code, digest.version = usual
-    keys = Trust(
-        (
-            ("node", kit.NODE.verification),
-            ("node", NEXT.verification),
-            ("officer", kit.OFFICER.verification),
-            ("coordinator", HUB.verification),
-            ("witness", WITNESS.cosigner),
-        )
+    receipts = Receipts(
+        run="example", coordinator=str(HUB.verification), plans=(FIRST.hash,), receipts=tuple(received)
     )
+    keys = {
+        "node": kit.NODE.verification,
+        "node ": NEXT.verification,
+        "officer": kit.OFFICER.verification,
+        "coordinator": HUB.verification,
+        "witness": WITNESS.cosigner,
+    }
     return {
         "seeds": {"node": "n" * 32, "next node": "m" * 32, "officer": "o" * 32, "coordinator": "h" * 32}
         | {"witness": "w" * 32},
-        "trust": str(keys),
+        "trust": "".join(f"{role.strip()} {key}\n" for role, key in keys.items()),
         "entries": entries,
         "entry_hashes": [tree.leaf(seq).hex() for seq in range(len(entries))],
         "roots": [tree.root(size).hex() for size in range(len(entries) + 1)],
@@ -111,7 +112,7 @@ def vectors() -> dict[str, object]:
         "consistency": {"first": 10, "second": 16, "proof": [n.hex() for n in tree.consistency(10, 16)]},
         "checkpoints": checkpoints,
         "losses": losses(),
-        "receipts": receipt.write("example", [FIRST.hash], received, HUB).decode(),
+        "receipts": strict.encode(sign(receipts, HUB)).decode(),
         "bundle_base64": base64.b64encode(archive).decode(),
     }
 
