@@ -132,7 +132,7 @@ class Account:
         """The account under a successor grant, with all its sums unless the data are disjoint.
 
         Raises:
-            BudgetError: another order, less than is booked, or disjoint while plans are open.
+            BudgetError: another order, less or shorter than is booked, or disjoint while plans are open.
         """
         if grant.disjoint:
             demand(not open_plans, grant, "disjoint data while plans are open", "settled plans first")
@@ -144,6 +144,12 @@ class Account:
             grant,
             f"{nats(grant.rho_max)} in all",
             f"at least {nats(spent + self.held)}, booked already",
+        )
+        demand(
+            self.plans <= grant.max_plans and self.rounds <= grant.max_rounds,
+            grant,
+            f"a horizon of {grant.max_plans} plans with {grant.max_rounds} rounds",
+            f"at least {self.plans} plans with {self.rounds} rounds, approved already",
         )
         return Account(grant, spent, self.held, self.plans, self.rounds, Counter(self.recipients))
 

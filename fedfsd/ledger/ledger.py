@@ -131,12 +131,18 @@ class Ledger:
         """Hold the loss of a whole plan; approving it again does nothing.
 
         Raises:
-            BudgetError: more than the grant has left (with what would fit), or above a cap.
+            BudgetError: more than the grant has left (with what would fit), above a cap, or settled.
             PlanError: a plan without privacy, or without this region.
         """
         with self._writing() as state:
             known = state.runs.get(plan.hash)
-            if known is not None and not known.settled:
+            if known is not None and known.settled:
+                raise BudgetError(
+                    f"plan {plan.name}",
+                    got="a plan that is settled",
+                    expected="a plan of its own for a new run",
+                )
+            if known is not None:
                 return known.entry.seq
             made = draft.plan(
                 state,

@@ -197,6 +197,8 @@ def test_a_successor_carries_what_was_spent(ledger):
     kit.run_round(ledger, PLAN, 2)  # the plan's hold lives on
     with pytest.raises(BudgetError, match="booked already"):
         kit.grant(ledger, epsilon=3.66)
+    with pytest.raises(BudgetError, match="approved already"):
+        kit.grant(ledger, epsilon=12.0, max_rounds=2)
     other = draft.grant(
         ledger.state, data_set=DATA, data_commitment="d" * 64, delta=1e-4, epsilon=12.0
     ).model_copy(update={"alpha": before.alpha + 1, "rho_max": 2 * 10**9})
