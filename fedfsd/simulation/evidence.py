@@ -13,6 +13,7 @@ from typing import Any
 
 from fedfsd import canonical
 from fedfsd.audit.receipt import Receipt, Receipts, sign
+from fedfsd.errors import BudgetError
 from fedfsd.gate.gate import LEDGER, MIRROR, open_ledger
 from fedfsd.ledger import digest, draft, entry, note, strict
 from fedfsd.ledger.key import SigningKey
@@ -47,11 +48,11 @@ class Evidence:
         self._data, self._label = prepared.data_sha256, Path(prepared.experiment.data.path).name or "data"
         self._folders = {} if self._plan.mode == "none" else dict(folders)
 
-    def begin(self) -> None:
+    def begin(self, *, resume: bool = False) -> None:
         """Make what ledgers and grants are missing and hold the whole plan in each.
 
         Raises:
-            BudgetError: a kept grant has less left than the plan costs.
+            BudgetError: a kept grant has less left than the plan costs, or the same run was booked before.
         """
         for name, folder in self._folders.items():
             if not (folder / LEDGER).exists():
@@ -59,6 +60,16 @@ class Evidence:
             ledger = open_ledger(folder)
             if not ledger.balances():
                 self._grant(ledger, folder, name)
+            if self._plan.hash in ledger.state.runs:
+                ledger.close()
+                if resume:
+                    continue  # booked, perhaps even settled, before the run was cut off
+                raise BudgetError(
+                    f"ledger of {name}",
+                    got="a run that is booked already",
+                    expected="a new run",
+                    hint="continue it with --resume; a rehearsal is the same run each time",
+                )
             commitment = None
             if self._plan.mode == "private":
                 commitment = digest.key_commitment(randomness.run_key(folder / "keys", self._plan.hash))

@@ -86,7 +86,7 @@ def run(
     engine: Engine,
     output: str | Path | None,
     resume: bool,
-    ledgers: str | Path | None,
+    ledgers: str | Path | None = None,
     progress: Callable[[Progress], None],
 ) -> Run:
     """``simulate`` for an experiment that is loaded already."""
@@ -156,7 +156,7 @@ def _run(
         policy_of(RegionConfig(**node, simulated=True)).demand(prepared.plan, name)
     where = (folder.reopen if resume else folder.create)(output, experiment, prepared.plan)
     keeper = Evidence(prepared, where, {name: Path(node["folder"]) for name, node in nodes.items()})
-    keeper.begin()
+    keeper.begin(resume=resume)
     strategy = PlannedStrategy(
         inner, prepared.plan, round_timeout_seconds=experiment.server.round_timeout_seconds
     )

@@ -168,7 +168,6 @@ def test_a_position_that_is_no_number_touches_its_windows_only(column, value):
     assert np.isfinite(found.points).all()
 
 
-@pytest.mark.xfail(strict=True, reason="window._slide subtracts infinities, which numpy warns about")
 def test_two_infinite_positions_are_dropped_without_a_warning():
     places = 5.0 * np.arange(31)
     places[[15, 16]] = np.inf
@@ -229,9 +228,6 @@ def test_a_run_of_exact_length_gives_its_window_though_float32_falls_short(start
     assert count(track(seconds(5.0, hz=hz, start=start))) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="window._slide allows 1e-6 periods; float32 times this late are 1e-4 periods apart"
-)
 def test_late_in_a_long_recording_a_run_of_exact_length_gives_its_window():
     starts = np.arange(0.1, 600, 0.7)
     assert [start for start in starts if count(track(seconds(5.0, start=start))) != 1] == []

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 import fedfsd
 from fedfsd.driving import table
-from fedfsd.errors import ConfigError, DataError, NotReadyError, PlanError, RefusedError
+from fedfsd.errors import BudgetError, ConfigError, DataError, NotReadyError, PlanError, RefusedError
 from fedfsd.plan.plan import WITNESS
 
 
@@ -172,3 +172,46 @@ def test_ray_that_is_missing_is_said(small, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", without)
     with pytest.raises(NotReadyError, match="ray"):
         fedfsd.simulate(small(), output=tmp_path / "run", engine="ray")
+
+
+def test_kept_ledgers_are_charged_until_the_grant_is_spent(small, tmp_path):
+    """A simulated grant pays for one such run; the second is refused before it starts."""
+    first = fedfsd.simulate(small(mode="private"), output=tmp_path / "one", ledgers=tmp_path / "books")
+    mine = first.metrics["regions"]["CN"]
+    assert mine["grant_simulated"]
+    assert mine["epsilon"] < mine["epsilon_lifetime"] == pytest.approx(mine["epsilon_grant"])
+    with pytest.raises(BudgetError):
+        fedfsd.simulate(small(mode="private"), output=tmp_path / "two", ledgers=tmp_path / "books")
+    assert not (tmp_path / "two").exists()
+
+
+def test_the_same_rehearsal_twice_on_kept_ledgers_is_the_same_run(small, tmp_path):
+    fedfsd.simulate(small(), output=tmp_path / "one", ledgers=tmp_path / "books")
+    with pytest.raises(BudgetError):
+        fedfsd.simulate(small(), output=tmp_path / "two", ledgers=tmp_path / "books")
+
+
+def test_a_run_leaves_evidence_that_an_auditor_accepts(small, tmp_path):
+    from fedfsd.audit.evidence import load
+    from fedfsd.audit.verify import verify
+
+    run = fedfsd.simulate(small(mode="private"), output=tmp_path / "run")
+    bundles = sorted((run.path / "bundles").glob("*.zip"))
+    assert [path.stem for path in bundles] == ["CN", "EU", "US"]
+    report = verify(load(bundles, receipts=run.path / "receipts.json", trust=run.path / "trust.keys"))
+    assert report.headline == "holds"
+    none = fedfsd.simulate(small(mode="none", training__learning_rate=0.01), output=tmp_path / "none")
+    assert not (none.path / "bundles").exists()
+
+
+@pytest.mark.slow
+def test_a_rehearsal_cannot_be_decided(small, tmp_path):
+    from fedfsd.audit.evidence import load
+    from fedfsd.audit.verify import verify
+
+    run = fedfsd.simulate(small(), output=tmp_path / "run")
+    bundles = sorted((run.path / "bundles").glob("*.zip"))
+    report = verify(load(bundles, receipts=run.path / "receipts.json", trust=run.path / "trust.keys"))
+    assert report.exit_code in (10, 11)
+    assert report.heading == "rehearsal, no guarantee"
+    print(report.headline)
