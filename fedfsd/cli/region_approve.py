@@ -1,0 +1,155 @@
+"""``fedfsd region approve``, ``approve-transfer`` and ``settle``: a plan's budget and its way abroad."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.config import Overrides
+from fedfsd.cli.region_folder import HERE, Draft, OfficerKey, Region, finish, up, warned
+from fedfsd.errors import BudgetError
+
+if TYPE_CHECKING:
+    from fedfsd.node.approve import Approved
+
+DataSet = Annotated[
+    str | None, typer.Option(metavar="LABEL", help="The data set; may be left out where there is one grant.")
+]
+
+
+def approve(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN")],
+    region: Region = HERE,
+    data_set: DataSet = None,
+    overrides: Overrides = None,
+    officer_key: OfficerKey = None,
+    output: Draft = None,
+    _json: Json = False,
+) -> Answer:
+    """Hold the whole cost of a plan, or say why not.
+
+    PLAN is the plan.json that the coordinator sent. Exit code 12: it does not fit, or is above a cap and
+    drafted for the officer; 13: the policy refuses it. Approving it again changes nothing.
+    """
+    import datetime
+
+    from fedfsd.ledger.key import SigningKey
+    from fedfsd.node import approve
+    from fedfsd.node.node import open_node
+
+    node = open_node(region, overrides=overrides or [])
+    found = approve.read(plan)
+    officer = SigningKey.read(officer_key) if officer_key else None
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    made = approve.approve(node, found, data_set=data_set, officer=officer, today=today)
+    mine = found.region(node.settings.name)
+    document = {
+        "approved": made.seq is not None,
+        "entry": made.seq,
+        "plan": made.entry.plan,
+        "name": found.name,
+        "epsilon": mine.epsilon,
+        "delta": mine.target_delta,
+        "epsilon_lifetime": made.balance.epsilon_lifetime,
+        "epsilon_granted": made.balance.epsilon,
+        "delta_granted": made.balance.delta,
+        "rho": made.entry.rho,
+        "rho_left": made.balance.left,
+        "more_such_plans": made.fitting,
+        "recipient": made.entry.recipient,
+        "purpose": made.entry.purpose,
+        "warnings": list(made.warnings),
+    }
+    text = _text(found.name, mine.epsilon or 0.0, mine.target_delta, made)
+    if made.seq is None:
+        drafted = finish(node, made.entry, officer_key=None, output=output, exit_code=BudgetError.exit_code)
+        head = f"{text}\nnot approved yet: above a cap of the grant, so the data officer signs it\n"
+        return replace(
+            drafted, document={**document, "file": drafted.document["file"]}, text=head + drafted.text
+        )
+    return Answer(document, warned(text, made.warnings))
+
+
+def approve_transfer(
+    authority: Annotated[str, typer.Option(metavar="TEXT", help="Who permits it.")],
+    number: Annotated[str, typer.Option(metavar="TEXT", help="Under which number; never used twice.")],
+    valid_from: Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="The first day.")],
+    valid_until: Annotated[str, typer.Option("--until", metavar="YYYY-MM-DD", help="The last day.")],
+    max_releases: Annotated[int, typer.Option(min=0, help="Updates in a calendar year.")],
+    max_bytes: Annotated[int, typer.Option(min=0, help="Bytes in a calendar year.")],
+    model: Annotated[
+        list[str], typer.Option(metavar="NAME", help="A model that may be trained, or * for any; repeatable.")
+    ],
+    region: Region = HERE,
+    data_set: DataSet = None,
+    overrides: Overrides = None,
+    officer_key: OfficerKey = None,
+    output: Draft = None,
+    _json: Json = False,
+) -> Answer:
+    """Draft a permission to transfer updates.
+
+    Recipient and purpose are those of region.toml. Dates are days in UTC; they can only refuse.
+    """
+    from fedfsd.node import transfer
+    from fedfsd.node.node import open_node
+
+    node = open_node(region, overrides=overrides or [])
+    made = transfer.permission(
+        node,
+        data_set=data_set,
+        authority=authority,
+        number=number,
+        models=tuple(model),
+        valid=(valid_from, valid_until),
+        max_releases=max_releases,
+        max_bytes=max_bytes,
+    )
+    return finish(node, made, officer_key=officer_key, output=output)
+
+
+def settle(
+    plan: Annotated[str, typer.Argument(metavar="PLAN")],
+    region: Region = HERE,
+    _json: Json = False,
+) -> Answer:
+    """End a plan and free what it did not use.
+
+    PLAN is the beginning of its hash, as status shows it, or its file. Its run key is destroyed: no round
+    of it can follow.
+    """
+    from contextlib import closing
+
+    from fedfsd.node import approve
+    from fedfsd.node.node import open_node
+
+    node = open_node(region)
+    with closing(node.open_ledger()) as ledger:
+        run = approve.find(ledger.state, plan)
+        approve.settle(node, ledger, run.entry.plan)
+        reserved, released, freed = ledger.state.settlement(run)
+    document = {"plan": run.entry.plan, "reserved": reserved, "released": released, "freed": freed}
+    return Answer(
+        document,
+        f"{plain(run.entry.plan[:8])}: {released} of {run.entry.rounds} rounds released, "
+        f"{freed / 1e9:.4g} nats free again",
+    )
+
+
+def _text(name: str, epsilon: float, delta: float, made: Approved) -> str:
+    balance = made.balance
+    alone, granted = up(epsilon), f"{balance.epsilon:.2f}"
+    if delta != balance.delta:  # two figures at two deltas cannot be compared unsaid
+        alone, granted = f"{alone} (delta {delta:g})", f"{granted} (delta {balance.delta:g})"
+    stands = "fits" if made.seq is None else f"approved as entry {made.seq}"
+    return (
+        f"plan {plain(name)} ({made.entry.plan[:8]}) on {plain(balance.data_set)}: {stands}\n"
+        f"this plan alone {alone}; "
+        f"charged to the lifetime grant {up(balance.epsilon_lifetime)} of {granted}\n"
+        f"more such plans that fit then: {made.fitting}\n"
+        f"to {plain(made.entry.recipient)}, for {plain(made.entry.purpose)}"
+    )

@@ -1,0 +1,123 @@
+"""``fedfsd region recover``, ``rotate`` and ``close``: after a loss, a new key, the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.region_folder import HERE, Draft, OfficerKey, Region, finish
+from fedfsd.errors import UsageError
+
+
+class Reach(StrEnum):
+    """How far the officer knows what is lost."""
+
+    rounds = "rounds"
+    unknown = "unknown"
+
+
+def recover(
+    region: Region = HERE,
+    mirror: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Only this mirror is left: make the folder anew from it."),
+    ] = None,
+    new_mirror: Annotated[
+        bool, typer.Option("--new-mirror", help="The mirror is lost; the ledger was never put back.")
+    ] = False,
+    from_backup: Annotated[
+        bool, typer.Option("--from-backup", help="Only a backup is left: go on, charged for the worst.")
+    ] = False,
+    reach: Annotated[
+        Reach, typer.Option(help="What a backup lacks: rounds of plans it knows, or unknown.")
+    ] = Reach.unknown,
+    lost_size: Annotated[
+        int | None, typer.Option(metavar="ENTRIES", min=0, help="The largest size anybody has seen of it.")
+    ] = None,
+    officer_key: OfficerKey = None,
+    output: Draft = None,
+    _json: Json = False,
+) -> Answer:
+    """Bring a lost or old ledger back.
+
+    Without options the ledger is rebuilt from its mirror: nothing is lost, nothing charged. A backup
+    goes on only with an entry that the officer signs and that charges all it may have forgotten.
+    """
+    from fedfsd.node import recover
+    from fedfsd.node.node import open_node
+
+    chosen = [word for word, given in _modes(mirror, new_mirror, from_backup) if given]
+    if len(chosen) > 1:
+        raise UsageError("fedfsd region recover", got=" and ".join(chosen), expected="one of them")
+    if mirror is not None:
+        node, size = recover.from_mirror_alone(region, mirror)
+        text = f"{plain(region)}: made anew from {plain(mirror)}, {size} entries"
+        text += "\nits key, run keys and salts are lost; next: fedfsd region rotate"
+        return Answer({"mode": "mirror-alone", "folder": str(node.folder), "entries": size}, text)
+    node = open_node(region)
+    if new_mirror:
+        size = recover.new_mirror(node)
+        return Answer({"mode": "new-mirror", "entries": size}, f"{plain(node.mirror)}: {size} entries")
+    if from_backup:
+        made = recover.from_backup(node, reach=reach.value, lost_size=lost_size)
+        answer = finish(node, made, officer_key=officer_key, output=output)
+        return replace(answer, document={"mode": "from-backup", **answer.document})
+    back = recover.from_mirror(node)
+    if back is None:
+        return Answer(
+            {"mode": "mirror", "entries": 0}, "ledger and mirror agree: there is nothing to bring back"
+        )
+    text = f"{back} entries brought back from {plain(node.mirror)}; the old file is kept beside the ledger"
+    return Answer({"mode": "mirror", "entries": back}, text)
+
+
+def rotate(
+    region: Region = HERE,
+    officer_vkey: Annotated[
+        str | None, typer.Option(metavar="VKEY|FILE", help="Replace the officer's key by this one instead.")
+    ] = None,
+    officer_key: OfficerKey = None,
+    new_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The officer's new key, to sign at once.")
+    ] = None,
+    output: Draft = None,
+    _json: Json = False,
+) -> Answer:
+    """Draft a new key for the node or the officer.
+
+    The node's new key is made here; a lost one can be replaced too. The officer signs either way.
+    """
+    from fedfsd.node import recover, start
+    from fedfsd.node.node import open_node
+
+    node = open_node(region)
+    officer = start.officer_of(officer_vkey) if officer_vkey else None
+    made = recover.rotate(node, officer=officer)
+    return finish(node, made, officer_key=officer_key, new_key=new_key, output=output)
+
+
+def close(
+    reason: Annotated[str, typer.Argument(metavar="REASON")],
+    region: Region = HERE,
+    officer_key: OfficerKey = None,
+    output: Draft = None,
+    _json: Json = False,
+) -> Answer:
+    """Draft the end of the ledger.
+
+    Nothing can follow it; a later ledger of the region names it (region init --previous).
+    """
+    from fedfsd.node import recover
+    from fedfsd.node.node import open_node
+
+    node = open_node(region)
+    return finish(node, recover.close(node, reason), officer_key=officer_key, output=output)
+
+
+def _modes(mirror: Path | None, new_mirror: bool, from_backup: bool) -> list[tuple[str, bool]]:
+    return [("--mirror", mirror is not None), ("--new-mirror", new_mirror), ("--from-backup", from_backup)]

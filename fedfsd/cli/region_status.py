@@ -1,0 +1,129 @@
+"""``fedfsd region status``: spent, held, left, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedfsd.cli.answer import Answer, Json, plain, size, table
+from fedfsd.cli.region_folder import HERE, Region, up, warned
+
+
+def status(region: Region = HERE, _json: Json = False) -> Answer:
+    """Say what is spent, held and left.
+
+    With plans, last releases, refused requests, approvals and warnings. Refuses (exit code 4) where the
+    ledger is an older copy than its mirror or a witness knows.
+    """
+    import datetime
+
+    from fedfsd.node.node import open_node
+    from fedfsd.node.status import status
+
+    found = status(open_node(region), today=datetime.datetime.now(datetime.UTC).date())
+    parts = [_head(found), *map(_grant, found["grants"])]
+    parts += [_section(title, rows) for title, rows in _tables(found) if rows]
+    return Answer(found, warned("\n\n".join(parts) + "\n", found["warnings"]))
+
+
+def _head(found: dict[str, Any]) -> str:
+    checkpoint = found["checkpoint"]
+    if checkpoint is None:
+        signed = "none yet: fedfsd region bundle signs one"
+    else:
+        signed = f"{checkpoint['size']} entries, {checkpoint['entries_since']} since"
+        if checkpoint["cosigned_size"] is not None:
+            by = ", ".join(map(plain, checkpoint["cosigned_by"]))
+            signed += f"; {checkpoint['cosigned_size']} cosigned by {by}"
+    return (
+        f"{found['region']}, ledger {found['ledger'][:8]}: {found['entries']} entries,"
+        f" {size(found['bytes'])}{', epoch ' + str(found['epoch']) if found['epoch'] else ''}"
+        f"{', CLOSED' if found['closed'] else ''}\n"
+        f"last checkpoint: {signed}"
+    )
+
+
+def _grant(grant: dict[str, Any]) -> str:
+    spent, booked = float(up(grant["epsilon_spent"])), float(up(grant["epsilon_lifetime"]))
+    most = grant["epsilon"]
+    rows = [
+        {"": "spent", "epsilon": f"{spent:.2f}", "nano-nats": f"{grant['spent']:,}"},
+        {"": "held", "epsilon": f"{booked - spent:.2f}", "nano-nats": f"{grant['held']:,}"},
+        {"": "left", "epsilon": f"{most - booked:.2f}", "nano-nats": f"{grant['left']:,}"},
+        {"": "granted", "epsilon": f"{most:.2f}", "nano-nats": f"{grant['rho_max']:,}"},
+    ]
+    text = [
+        f"{plain(grant['data_set'])}: epsilon {booked:.2f} of {most:.2f} booked"
+        f" (delta {grant['delta']:g}, order {grant['alpha']}, entry {grant['entry']})",
+        table(rows),
+        f"plans {grant['plans']:,} of {grant['max_plans']:,},"
+        f" rounds {grant['rounds']:,} of {grant['max_rounds']:,}",
+    ]
+    if grant["last_plan"] is not None:
+        text.append(f"more plans like {plain(grant['last_plan'])} that fit: {grant['more_like_it']}")
+    return "\n".join(text)
+
+
+def _tables(found: dict[str, Any]) -> list[tuple[str, list[dict[str, object]]]]:
+    return [
+        (
+            "plans (rounds)",
+            [
+                {
+                    "plan": one["plan"][:8],
+                    "name": one["name"],
+                    "epsilon alone": None if one["epsilon"] is None else up(one["epsilon"]),
+                    "planned": one["rounds"],
+                    "reserved": one["reserved"],
+                    "released": one["released"],
+                    "given up": one["aborted"],
+                    "state": "over" if one["settled"] else "open",
+                }
+                for one in found["plans"]
+            ],
+        ),
+        (
+            "last releases",
+            [
+                {
+                    "entry": one["entry"],
+                    "plan": one["plan"][:8],
+                    "round": one["round"],
+                    "date": one["date"],
+                    "size": size(one["bytes"]),
+                    "to": one["destination"],
+                    "approval": one["approval"],
+                }
+                for one in found["releases"]
+            ],
+        ),
+        (
+            "refused requests",
+            [
+                {"entry": one["entry"], "plan": one["plan"][:8], "round": one["round"], "why": one["code"]}
+                for one in found["refusals"]
+            ],
+        ),
+        (
+            "approvals to transfer (this year)",
+            [
+                {
+                    "number": one["number"],
+                    "to": one["recipient"],
+                    "until": one["valid_until"],
+                    "days left": one["days_left"],
+                    "releases": f"{one['releases']} of {one['max_releases']}",
+                    "size": f"{size(one['bytes'])} of {size(one['max_bytes'])}",
+                    "state": "void" if one["void"] else "ended" if one["days_left"] < 0 else "valid",
+                }
+                for one in found["approvals"]
+            ],
+        ),
+        (
+            "incidents",
+            [{"entry": one["entry"], "what": one["code"], "text": one["text"]} for one in found["incidents"]],
+        ),
+    ]
+
+
+def _section(title: str, rows: list[dict[str, object]]) -> str:
+    return f"{title}\n{table(rows)}"

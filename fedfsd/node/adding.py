@@ -1,0 +1,135 @@
+"""A signed paper becomes an entry; what it changes outside the ledger is done here too."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from fedfsd import canonical
+from fedfsd.errors import BudgetError, FedfsdError, NotReadyError
+from fedfsd.ledger import digest, restore
+from fedfsd.ledger.entry import Genesis, KeyRotate, PlanEntry, Recover, Signed
+from fedfsd.ledger.error import EvidenceError
+from fedfsd.ledger.key import SigningKey
+from fedfsd.ledger.ledger import NODE_KEY, Ledger
+from fedfsd.ledger.state import State
+from fedfsd.ledger.store import DATABASE
+from fedfsd.node.node import Node, private
+from fedfsd.plan import plan as plans
+from fedfsd.training.randomness import destroy_run_key, run_key
+
+PENDING_KEY = "node.key.pending"  # a new key that waits for the officer's signature
+
+
+def add(node: Node, paper: Signed) -> int:
+    """Append ``paper`` and return its number.
+
+    Raises:
+        EvidenceError: not signed as it must be, or it cannot stand here any more.
+        BudgetError: it does not fit what is left.
+        RefusedError: a plan outside the policy.
+        NotReadyError: a plan or a key that this folder did not draft, or a ledger that cannot be opened.
+    """
+    try:
+        with private():
+            return _add(node, paper)
+    except EvidenceError as error:
+        raise EvidenceError(
+            error.place,
+            got=error.got,
+            expected=error.expected,
+            hint="have it signed with fedfsd region sign, or draft it again",
+        ) from None
+
+
+def _add(node: Node, paper: Signed) -> int:
+    if isinstance(paper, Genesis):
+        return _begin(node, paper)
+    if isinstance(paper, Recover):
+        return _recover(node, paper)
+    if isinstance(paper, KeyRotate) and paper.role == "node":
+        return _rotate(node, paper)
+    with closing(node.open_ledger()) as ledger:
+        return _plan(node, ledger, paper) if isinstance(paper, PlanEntry) else ledger.add(paper)
+
+
+def settled(node: Node, state: State) -> None:
+    """Destroy the run keys of plans that are over: whoever held one could take the noise off again."""
+    for plan, run in state.runs.items():
+        if run.settled:
+            destroy_run_key(node.keys, plan)
+
+
+def _begin(node: Node, paper: Genesis) -> int:
+    signing = SigningKey.read(node.ledger / NODE_KEY)
+    if paper.node_key != str(signing.verification):
+        raise NotReadyError(
+            "genesis",
+            got="the key of another node",
+            expected=signing.name,
+            hint="add the genesis drafted here",
+        )
+    if not (node.ledger / DATABASE).exists() and node.mirror.exists():
+        raise NotReadyError(
+            str(node.mirror),
+            got="a mirror already",
+            expected="none yet",
+            hint="fedfsd region recover, where the ledger was lost",
+        )
+    Ledger.create(node.ledger, mirror=node.mirror, genesis=paper, node=signing).close()
+    return 0
+
+
+def _plan(node: Node, ledger: Ledger, paper: PlanEntry) -> int:
+    plan = plans.read(canonical.encode(paper.document).decode())
+    node.declared_policy().demand(plan, node.settings.name)
+    mine = digest.key_commitment(run_key(node.keys, plan.hash))
+    if (paper.key_commitment, paper.code) != (mine, digest.code()):
+        raise NotReadyError(
+            f"plan {paper.plan[:8]}",
+            got="drafted in another folder, or with another version of the program",
+            expected="this folder's run key and this program",
+            hint="fedfsd region approve PLAN drafts it again",
+        )
+    try:
+        return ledger.add(paper)
+    except BudgetError:
+        ledger.refuse(paper.plan, None, "budget")
+        raise
+
+
+def _rotate(node: Node, paper: KeyRotate) -> int:
+    pending, current = node.ledger / PENDING_KEY, node.ledger / NODE_KEY
+    new = SigningKey.read(pending) if pending.exists() else None
+    if new is None or str(new.verification) != paper.key:
+        raise NotReadyError(
+            PENDING_KEY,
+            got="another key or none",
+            expected="the private part of the new key",
+            hint="fedfsd region rotate drafts a rotation with a key of this folder",
+        )
+    if not current.exists():  # lost: the ledger opens with the key it is about to name
+        new.write(current)
+    with closing(node.open_ledger()) as ledger:
+        ledger.rotate(paper, new)
+        pending.unlink()
+        return ledger.state.size - 1
+
+
+def _recover(node: Node, paper: Recover) -> int:
+    """Where the mirror is lost, the new one appears only once the ledger has charged for what was lost."""
+    lost = not node.mirror.exists()
+    mirror = node.mirror.with_name(node.mirror.name + ".new") if lost else node.mirror
+    if lost:
+        mirror.unlink(missing_ok=True)
+        restore.new_mirror(node.ledger, mirror)
+    try:
+        with closing(Ledger(node.ledger, mirror=mirror)) as ledger:
+            seq = ledger.add(paper)
+            settled(node, ledger.state)
+    except FedfsdError:
+        if lost:
+            mirror.unlink()
+        raise
+    if lost:
+        mirror.replace(node.mirror)
+    return seq

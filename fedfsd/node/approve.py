@@ -1,0 +1,141 @@
+"""A plan approved: within the policy, its whole loss held, its key committed to; or why not."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fedfsd.errors import BudgetError, NotReadyError, PlanError, RefusedError
+from fedfsd.ledger import digest, draft
+from fedfsd.ledger.budget import Account, Balance
+from fedfsd.ledger.entry import PlanEntry
+from fedfsd.ledger.key import SigningKey
+from fedfsd.ledger.ledger import Ledger
+from fedfsd.ledger.state import Run, State
+from fedfsd.node.node import Node
+from fedfsd.node.outlook import fitting, missing_approval
+from fedfsd.plan import plan as plans
+from fedfsd.plan.plan import Plan
+from fedfsd.training.randomness import destroy_run_key, run_key
+
+
+@dataclass(frozen=True)
+class Approved:
+    """What came of it."""
+
+    entry: PlanEntry
+    """To be signed by the officer first, where ``seq`` is None."""
+    seq: int | None
+    balance: Balance
+    """Where the grant stands with this plan."""
+    fitting: int
+    """How many more such plans fit then."""
+    warnings: tuple[str, ...] = ()
+
+
+def approve(
+    node: Node,
+    plan: Plan,
+    *,
+    data_set: str | None,
+    officer: SigningKey | None,
+    today: str,
+) -> Approved:
+    """Hold the loss of ``plan``, or draft what the officer must sign because it is above a cap.
+
+    Raises:
+        RefusedError: outside the policy; the ledger tells of it.
+        BudgetError: it does not fit, with what would; the ledger tells of that too.
+        ConfigError: no recipient or purpose in the settings, or a policy that lacks something.
+        PlanError: a plan without this region.
+    """
+    policy = node.declared_policy()
+    recipient, purpose = node.settings.transfer_to()
+    plan.region(node.settings.name)
+    with closing(node.open_ledger()) as ledger:
+        try:
+            policy.demand(plan, node.settings.name)
+        except RefusedError:
+            ledger.refuse(plan.hash, None, "policy")
+            raise
+        state = ledger.state
+        options: dict[str, Any] = {"recipient": recipient, "purpose": purpose, "data_set": data_set}
+        known = state.runs.get(plan.hash)
+        if known is not None and known.settled:
+            raise BudgetError(
+                f"plan {plan.hash[:8]}",
+                got="a plan that is over",
+                expected="one that has not run",
+                hint="another seed makes it another plan",
+            )
+        draft.plan(state, plan, key_commitment=None, **options)  # its errors come before there is a key
+        commitment = digest.key_commitment(run_key(node.keys, plan.hash))
+        made = draft.plan(state, plan, key_commitment=commitment, **options)
+        account = next(one for one in state.accounts.values() if one.grant.seq == made.grant)
+        if known is None and officer is None and needs_officer(account, made):
+            return Approved(made, None, _with(account.balance, made), fitting(account, made) - 1)
+        try:
+            seq = ledger.approve_plan(plan, key_commitment=commitment, officer=officer, **options)
+        except BudgetError:
+            destroy_run_key(node.keys, plan.hash)
+            raise
+        warnings = (missing_approval(state, state.runs[plan.hash], today),)
+        return Approved(made, seq, account.balance, fitting(account, made), tuple(filter(None, warnings)))
+
+
+def read(path: Path) -> Plan:
+    """The plan a coordinator sent. NotReadyError without a file, PlanError for anything else in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise NotReadyError(
+            str(path), got=error.strerror, expected="a plan, such as plan.json of a run folder"
+        ) from None
+    except UnicodeDecodeError:
+        raise PlanError(str(path), got="no UTF-8 text", expected="a plan") from None
+    return plans.read(text.removesuffix("\n"))
+
+
+def settle(node: Node, ledger: Ledger, plan_hash: str) -> None:
+    """End a plan: what its rounds never reserved is free again, its run key is destroyed."""
+    ledger.settle(plan_hash)
+    destroy_run_key(node.keys, plan_hash)
+
+
+def find(state: State, text: str) -> Run:
+    """The plan that ``text`` names: the beginning of its hash (8 digits or more), or its file.
+
+    Raises:
+        BudgetError: no such plan here, or several.
+    """
+    path = Path(text)
+    known = text if re.fullmatch("[0-9a-f]{8,64}", text) else read(path).hash if path.exists() else "-"
+    found = [run for plan, run in state.runs.items() if plan.startswith(known)]
+    if len(found) != 1:
+        raise BudgetError(
+            f"plan {text[:64]}",
+            got="several plans" if found else "no such plan in this ledger",
+            expected="the beginning of one plan's hash, 8 digits or more",
+            hint="fedfsd region status lists them",
+        )
+    return found[0]
+
+
+def needs_officer(account: Account, made: PlanEntry) -> bool:
+    """Whether a plan fits the grant but is above one of its caps."""
+    grant = account.grant
+    recipient = account.recipients[made.recipient] + made.rho
+    return fitting(account, made) > 0 and (made.rho > grant.plan_cap or recipient > grant.recipient_cap)
+
+
+def _with(balance: Balance, made: PlanEntry) -> Balance:
+    """The balance once ``made`` is held."""
+    return replace(
+        balance,
+        held=balance.held + made.rho,
+        plans=balance.plans + 1,
+        rounds=balance.rounds + made.rounds,
+    )

@@ -1,0 +1,132 @@
+"""A grant drafted for the officer, and what its order means for the plans it is to pay for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedfsd.errors import BudgetError, PlanError
+from fedfsd.gate.policy import Policy
+from fedfsd.ledger import budget, draft
+from fedfsd.ledger.entry import Grant
+from fedfsd.ledger.state import State
+from fedfsd.node import data_set
+from fedfsd.privacy.event import MOST_STEPS, Event
+from fedfsd.privacy.renyi import ORDERS, best_order, epsilon_lifetime, nano_nats, rho_max
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the officer wants to allow; epsilons at ``delta``."""
+
+    data_set: str
+    epsilon: float
+    delta: float
+    alpha: int | None = None
+    plan: Event | None = None
+    """One of the plans it should pay for."""
+    max_plans: int = 1000
+    max_rounds: int = 100_000
+    plan_cap: float | None = None
+    """The epsilon of one plan alone above which the officer signs it."""
+    recipient_cap: float | None = None
+    approval_required: bool = False
+    disjoint: bool = False
+    carried_rho: int = 0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one order makes of a plan: what it is charged alone, and how many such plans fit."""
+
+    alpha: int
+    epsilon_charged: float
+    fitting: int
+
+
+def make(state: State, wish: Wish, *, policy: Policy, salts: Path, data: Path | None) -> Grant:
+    """The grant, to be signed; what opens its commitment is kept in ``salts``.
+
+    Raises:
+        PlanError: an epsilon no order can keep, or a delta above one in N.
+        BudgetError: it could not pay for a single such plan, or not for what is booked already.
+        DataError: no table in ``data``.
+    """
+    if policy.roster is not None and wish.delta * policy.roster > 1:
+        raise PlanError(
+            "--delta",
+            got=wish.delta,
+            expected=f"at most 1 / roster (1/{policy.roster})",
+            hint=f"--delta {10.0 ** -len(str(policy.roster)):g}",
+        )
+    events = []
+    if wish.plan is not None:
+        count = _most(wish.plan, wish)
+        events = [Event(wish.plan.sample_rate, wish.plan.noise_multiplier, wish.plan.steps * count)]
+    options: dict[str, Any] = {
+        "delta": wish.delta,
+        "epsilon": wish.epsilon,
+        "events": events,
+        "alpha": wish.alpha,
+        "max_plans": wish.max_plans,
+        "max_rounds": wish.max_rounds,
+        "approval_required": wish.approval_required,
+        "disjoint": wish.disjoint,
+        "carried_rho": wish.carried_rho,
+    }
+    trial = draft.grant(state, data_set=wish.data_set, data_commitment="0" * 64, **options)
+
+    def cap(epsilon: float | None) -> int | None:
+        return None if epsilon is None else rho_max(epsilon=epsilon, delta=wish.delta, alpha=trial.alpha)
+
+    live = state.accounts.get(wish.data_set)
+    if live is None:
+        budget.opened(trial)
+    else:  # refused here rather than on the way back from the officer
+        live.succeed(trial, open_plans=any(not run.settled for run in state.runs.values()))
+    caps: dict[str, Any] = {"plan_cap": cap(wish.plan_cap), "recipient_cap": cap(wish.recipient_cap)}
+    commitment = data_set.commit(salts, wish.data_set, data)
+    return draft.grant(state, data_set=wish.data_set, data_commitment=commitment, **options, **caps)
+
+
+def orders(grant: Grant, plan: Event, *, rounds: int, state: State) -> list[Order]:
+    """The grant's own order, with half and twice of it where that can still be chosen."""
+    kept = grant.predecessor is not None and not grant.disjoint
+    live = state.accounts.get(grant.data_set) if kept else None
+    used = grant.carried_rho + (live.spent + live.held if live else 0)
+    near = (
+        [grant.alpha] if kept else sorted({max(2, grant.alpha // 2), grant.alpha, min(64, 2 * grant.alpha)})
+    )
+    horizon = min(
+        grant.max_plans - (live.plans if live else 0),
+        (grant.max_rounds - (live.rounds if live else 0)) // rounds,
+    )
+    found = []
+    for alpha in near:
+        charged, allowed = nano_nats([plan], alpha), _allowed(grant.epsilon, grant.delta, alpha)
+        alone = epsilon_lifetime(charged, alpha=alpha, delta=grant.delta)
+        found.append(Order(alpha, alone, max(0, min(horizon, (allowed - used) // charged))))
+    return found
+
+
+def _most(plan: Event, wish: Wish) -> int:
+    """How many such plans fit at the best order; BudgetError where not even one does."""
+    most = max(_allowed(wish.epsilon, wish.delta, alpha) // nano_nats([plan], alpha) for alpha in ORDERS)
+    if most < 1 and wish.alpha is None:
+        alpha = best_order([plan], wish.delta)
+        least = epsilon_lifetime(nano_nats([plan], alpha), alpha=alpha, delta=wish.delta)
+        raise BudgetError(
+            f"grant of {wish.data_set}",
+            got=f"epsilon {wish.epsilon:g}",
+            expected=f"at least {least + 0.005:.2f} to pay for one such plan",
+            hint=f"--epsilon {least + 0.005:.2f}, or a plan with more noise",
+        )
+    return max(1, min(most, wish.max_plans, MOST_STEPS // plan.steps))
+
+
+def _allowed(epsilon: float, delta: float, alpha: int) -> int:
+    try:
+        return rho_max(epsilon=epsilon, delta=delta, alpha=alpha)
+    except PlanError:
+        return 0

@@ -1,0 +1,138 @@
+"""A region's folder, read: its settings, its policy, and the way to its ledger.
+
+| in the folder | what |
+|---|---|
+| region.toml, policy.toml | what a person edits |
+| ledger/ | the ledger, the node's private key, the outbox |
+| keys/ | the secret key of every open plan |
+| salts/ | what opens the commitments to data sets |
+| heads/ | checkpoints of this ledger that witnesses hold, ``*.note``: each start compares with them |
+| drafts/ | papers on their way to the data officer and back |
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedfsd.config.load import load
+from fedfsd.errors import ConfigError, NotReadyError
+from fedfsd.gate.policy import Policy
+from fedfsd.ledger.ledger import NODE_KEY, Ledger
+from fedfsd.ledger.mirror import RECOVER
+from fedfsd.ledger.note import MAX_NOTE
+from fedfsd.ledger.store import DATABASE
+from fedfsd.node.settings import Settings
+
+SETTINGS = "region.toml"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One region's folder and what its settings say."""
+
+    folder: Path
+    settings: Settings
+
+    @property
+    def ledger(self) -> Path:
+        """The folder of the ledger, the node's key and the outbox."""
+        return self.folder / "ledger"
+
+    @property
+    def mirror(self) -> Path:
+        """The ledger's second copy."""
+        return self.folder / self.settings.mirror
+
+    @property
+    def keys(self) -> Path:
+        """The folder of run keys."""
+        return self.folder / "keys"
+
+    @property
+    def salts(self) -> Path:
+        """The folder of what opens the commitments to data sets."""
+        return self.folder / "salts"
+
+    @property
+    def drafts(self) -> Path:
+        """Where papers for the officer go unless told otherwise."""
+        return self.folder / "drafts"
+
+    def policy(self) -> Policy:
+        """What this region allows, as far as it is filled in. ConfigError where the file is wrong."""
+        return load(Policy, self.folder / self.settings.policy)
+
+    def declared_policy(self) -> Policy:
+        """The policy. ConfigError where it lacks roster or identity, or takes more than mode private."""
+        path, policy = self.folder / self.settings.policy, self.policy()
+        for key, holds, expected in (
+            ("roster", policy.roster is not None, "the number of training vehicle keys"),
+            ("identity", policy.identity is not None, "physical or recording"),
+            ("modes", policy.modes == ("private",), '["private"]'),
+        ):
+            if not holds:
+                raise ConfigError(
+                    f"{path.name}: {key}",
+                    got="nothing" if getattr(policy, key) is None else list(policy.modes),
+                    expected=expected,
+                    hint=f"declare {key} in {path}",
+                )
+        return policy
+
+    def heads(self) -> list[str]:
+        """The checkpoints that witnesses gave: text that anybody may have written."""
+        paths = sorted((self.folder / "heads").glob("*.note"))
+        return [path.read_bytes()[: 4 * MAX_NOTE].decode(errors="replace") for path in paths]
+
+    def open_ledger(self) -> Ledger:
+        """The ledger, if it is the newest copy.
+
+        Raises:
+            NotReadyError: none yet, its key is lost, damaged, or an older copy than mirror or witnesses know.
+        """
+        if not (self.ledger / DATABASE).exists():
+            raise NotReadyError(
+                str(self.ledger),
+                got="no ledger",
+                expected="one that began with a signed genesis",
+                hint="fedfsd region add the signed genesis; fedfsd region recover where the ledger was lost",
+            )
+        if not (self.ledger / NODE_KEY).exists():
+            raise NotReadyError(
+                NODE_KEY,
+                got="no such file",
+                expected=f"the node's private key in {self.ledger}",
+                hint="fedfsd region rotate replaces a lost key",
+            )
+        try:
+            return Ledger(self.ledger, mirror=self.mirror, heads=self.heads())
+        except sqlite3.Error as error:
+            raise NotReadyError(DATABASE, got=error, expected="an undamaged ledger", hint=RECOVER) from None
+
+
+def open_node(folder: Path, *, overrides: Iterable[str] = ()) -> Node:
+    """The region in ``folder``. NotReadyError where there is none, ConfigError where its file is wrong."""
+    path = folder / SETTINGS
+    if not path.exists():
+        raise NotReadyError(
+            str(path),
+            got="no such file",
+            expected="a region's folder",
+            hint="fedfsd region init makes one; --region names it",
+        )
+    return Node(folder, load(Settings, path, overrides=overrides))
+
+
+@contextmanager
+def private() -> Iterator[None]:
+    """New files and folders are for their owner alone; SQLite and the mirror go by the process's mask."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)

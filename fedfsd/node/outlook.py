@@ -1,0 +1,78 @@
+"""What a person should do something about, and how much more a grant can pay for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fedfsd.errors import ConfigError
+from fedfsd.ledger import digest
+from fedfsd.ledger.budget import Account
+from fedfsd.ledger.entry import PlanEntry
+from fedfsd.ledger.state import Run, State
+from fedfsd.node.node import Node
+from fedfsd.node.start import on_one_disk
+
+SOON_DAYS = 60
+LITTLE = 0.1  # of a grant
+
+
+def warnings(node: Node, state: State, found: dict[str, Any], date: str) -> Iterator[str]:
+    """One sentence each; ``found`` is what ``status`` says so far, ``date`` today."""
+    if on_one_disk(node):
+        yield "ledger and mirror lie on one disk and would be lost together: move the mirror to another"
+    try:
+        node.declared_policy()
+    except ConfigError as error:
+        yield f"no plan can be approved yet: {error}"
+    if state.closed:
+        yield "this ledger is closed: nothing follows"
+    if not state.accounts:
+        yield "no grant yet: fedfsd region grant"
+    for grant in found["grants"]:
+        if grant["left"] < LITTLE * grant["rho_max"]:
+            yield f"grant of {grant['data_set']}: less than a tenth is left"
+    for approval in found["approvals"]:
+        if not approval["void"] and 0 <= approval["days_left"] <= SOON_DAYS:
+            yield f"approval {approval['number']} ends on {approval['valid_until']}"
+    code = digest.code()
+    for plan, run in state.runs.items():
+        if run.settled:
+            continue
+        if run.entry.key_commitment and not (node.keys / f"{plan}.key").exists():
+            yield f"plan {plan[:8]}: its run key is lost; settle it: fedfsd region settle {plan[:8]}"
+        if run.entry.code != code:
+            yield f"plan {plan[:8]}: the installed program is not the one it was approved with"
+        missing = missing_approval(state, run, date)
+        if missing:
+            yield missing
+    checkpoint = found["checkpoint"]
+    if checkpoint is None or checkpoint["cosigned_size"] is None:
+        yield "no witness has cosigned this ledger: only its mirror shows whether it was put back"
+
+
+def fitting(account: Account, plan: PlanEntry) -> int:
+    """How many more plans like ``plan`` fit the grant and its horizon, at its order."""
+    grant, balance = account.grant, account.balance
+    return max(
+        0,
+        min(
+            balance.left // plan.rho,
+            grant.max_plans - balance.plans,
+            (grant.max_rounds - balance.rounds) // plan.rounds,
+        ),
+    )
+
+
+def missing_approval(state: State, run: Run, date: str) -> str | None:
+    """Why the next round of ``run`` would be refused for want of an approval on that date; or None."""
+    if not state.accounts[run.data_set].grant.approval_required:
+        return None
+    objections = {seq: state.objection(seq, run, date) for seq in state.permissions}
+    if None in objections.values():
+        return None
+    why = [f"{state.permissions[seq].approval.number}: {text}" for seq, text in objections.items()]
+    return (
+        f"plan {run.entry.plan[:8]}: its rounds are refused until an approval covers its transfers"
+        f" ({'; '.join(why[-3:]) or 'there is none'}): fedfsd region approve-transfer"
+    )

@@ -1,0 +1,87 @@
+"""Papers: entries that the officer must sign, on their way to the officer's machine and back.
+
+One mechanism for a genesis, a grant, an approval, a plan above the caps, a recovery, a rotation and the
+close: the node drafts a file, the officer reads and signs it where the key is, the node adds it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from fedfsd import canonical
+from fedfsd.errors import ConfigError, NotReadyError, UsageError
+from fedfsd.ledger import entry
+from fedfsd.ledger.disk import write_whole
+from fedfsd.ledger.entry import MAX_ENTRY, Genesis, KeyRotate, Signed
+from fedfsd.ledger.error import EvidenceError
+from fedfsd.ledger.key import SigningKey
+from fedfsd.node.node import private
+
+SIGNED = ".signed.json"
+
+
+def write(paper: Signed, path: Path) -> None:
+    """Keep ``paper`` in ``path``, canonical, for its owner's eyes."""
+    with private():
+        write_whole(path, entry.encode(paper) + b"\n")
+
+
+def read(path: Path) -> Signed:
+    """The paper in ``path``; its signatures are not checked yet. ConfigError where it is none."""
+    try:
+        with path.open("rb") as file:
+            made = entry.parse(file.read(MAX_ENTRY + 2).removesuffix(b"\n"))
+    except OSError as error:
+        raise NotReadyError(
+            str(path), got=error.strerror, expected="a file that fedfsd drafted or signed"
+        ) from None
+    except EvidenceError as error:
+        raise ConfigError(
+            str(path),
+            got=f"no paper of a ledger ({error})",
+            expected="an unchanged file",
+            hint="draft it again",
+        ) from None
+    if not isinstance(made, Signed):
+        raise ConfigError(
+            str(path), got=f"an entry of type {made.type}", expected="one that an officer signs"
+        )
+    return made
+
+
+def name(paper: Signed) -> str:
+    """A file name for a draft."""
+    return f"{paper.type}-{canonical.sha256(entry.encode(paper))[:8]}.json"
+
+
+def sign(paper: Signed, officer: SigningKey, *, new: SigningKey | None = None) -> Signed:
+    """``paper`` signed by the data officer; by ``new`` too where it makes that the officer's key.
+
+    Raises:
+        UsageError: not an officer's key, not the one that the genesis names, or ``new`` out of place.
+    """
+    expected = paper.officer_key if isinstance(paper, Genesis) else None
+    if not officer.name.endswith("/officer") or expected not in (None, str(officer.verification)):
+        raise UsageError(
+            "--officer-key",
+            got=f"the key {officer.name}",
+            expected=expected or "a data officer's key, called fedfsd/REGION/officer",
+            hint="fedfsd keys show names the key in a file",
+        )
+    roles = {"officer": officer}
+    if isinstance(paper, KeyRotate) and paper.role == "officer":
+        if new is None or str(new.verification) != paper.key:
+            raise UsageError(
+                "--new-key", got="no key or another", expected=paper.key, hint="the new key must sign as well"
+            )
+        roles["new"] = new
+    elif new is not None:
+        raise UsageError("--new-key", got="a second key", expected="none: only a new officer's key signs so")
+    signed: Signed = entry.sign(cast(Any, paper), roles)
+    return signed
+
+
+def signed_path(draft: Path) -> Path:
+    """Where the signed paper goes unless told otherwise: beside the draft."""
+    return draft.with_name(draft.stem + SIGNED)

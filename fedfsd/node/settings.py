@@ -1,0 +1,37 @@
+"""``region.toml``: where a region's things are and to whom its updates go."""
+
+from __future__ import annotations
+
+from fedfsd.config.experiment import RegionName
+from fedfsd.config.load import Frozen
+from fedfsd.errors import ConfigError
+
+
+class Transfer(Frozen):
+    """Who gets the updates, and what for: plans are approved for these two."""
+
+    recipient: str = ""
+    """The name of the coordinator's key, such as fedfsd/coordinator/hub."""
+    purpose: str = ""
+
+
+class Settings(Frozen):
+    """A region's own file; paths are relative to the folder it lies in."""
+
+    name: RegionName
+    mirror: str
+    """The ledger's second copy, a file on another disk."""
+    policy: str = "policy.toml"
+    transfer: Transfer = Transfer()
+
+    def transfer_to(self) -> tuple[str, str]:
+        """(recipient, purpose). ConfigError where one of them is not filled in."""
+        for key, expected in (("recipient", "the name of the coordinator's key"), ("purpose", "what for")):
+            if not getattr(self.transfer, key):
+                raise ConfigError(
+                    f"region.toml: transfer.{key}",
+                    got="nothing",
+                    expected=expected,
+                    hint=f'write it there, or say --set transfer.{key}="..."',
+                )
+        return self.transfer.recipient, self.transfer.purpose
