@@ -333,6 +333,7 @@ class Ledger:
             try:
                 with self._store.transaction():
                     self._catch_up()
+                    self._store.demand_newest(self._state.size)
                     known = self._state.size
                     yield self._state
             except BaseException:

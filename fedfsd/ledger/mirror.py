@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -59,11 +59,13 @@ class Mirror:
             with self._locked() as file:
                 self._read_on(file)
 
-    def catch_up(self, entries_from: Callable[[int], Iterable[bytes]]) -> None:
-        """Append, synced, the entries that the mirror lacks; several processes may do so at once."""
+    def catch_up(self, added: Mapping[int, bytes], entries_from: Callable[[int], Iterable[bytes]]) -> None:
+        """Append, synced, the entries just ``added`` by number, and whatever else the mirror lacks."""
         with self._locked() as file:
-            self._read_on(file)
-            self._append(file, list(entries_from(self.count)))
+            if self._size() != self.bytes:
+                self._read_on(file)
+            following = self.count in added and self.count + len(added) > max(added)
+            self._append(file, [*added.values()] if following else [*entries_from(self.count)])
 
     def lines(self) -> list[bytes]:
         """Every entry in the mirror; an unfinished last line was never acknowledged."""
@@ -91,7 +93,8 @@ class Mirror:
         if not contents:
             return
         try:
-            file.truncate(self.bytes)  # an unfinished line of a writer that died
+            if self._size() != self.bytes:  # an unfinished line of a writer that died
+                file.truncate(self.bytes)
             file.seek(self.bytes)
             file.write(b"".join(content + b"\n" for content in contents))
             file.flush()

@@ -33,6 +33,7 @@ class Store:
             raise NotReadyError(
                 f"ledger in {folder.name}", got="no ledger", expected=DATABASE, hint="fedfsd region init"
             )
+        self._added: dict[int, bytes] = {}
         self._connection = connect(folder / DATABASE)
         with self._exclusive():
             self.mirror.begin(self.entries())
@@ -74,19 +75,24 @@ class Store:
         """Hold the only right to write; on leaving, what was added is on both disks.
 
         Raises:
-            NotReadyError: the disk fails, or the ledger is behind its mirror.
+            NotReadyError: the disk fails.
         """
+        self._added.clear()
         with self._exclusive():
-            self.mirror.refresh()
-            (count,) = self._run("SELECT ifnull(max(seq) + 1, 0) FROM entry").fetchone()
-            if self.mirror.count > count:
-                raise self.mirror.ahead()
             yield
-        self.mirror.catch_up(self.entries)
+        if self._added:
+            self.mirror.catch_up(self._added, self.entries)
+
+    def demand_newest(self, count: int) -> None:
+        """NotReadyError where this ledger's ``count`` entries are fewer than the mirror's."""
+        self.mirror.refresh()
+        if self.mirror.count > count:
+            raise self.mirror.ahead()
 
     def add(self, seq: int, content: bytes) -> None:
         """Append an entry within a transaction."""
         self._run("INSERT INTO entry VALUES (?, ?)", (seq, content))
+        self._added[seq] = content
 
     def keep(self, epoch: int, size: int, text: str) -> None:
         """Keep a checkpoint within a transaction."""
