@@ -98,6 +98,6 @@ def _epsilon_objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     found = []
     if epsilon > policy.max_epsilon:
         found.append(f"epsilon {epsilon:.3g} is above the cap {policy.max_epsilon:g}")
-    if mine.epsilon is None or abs(mine.epsilon - epsilon) > 1e-6:
+    if plan.mode == "private" and (mine.epsilon is None or abs(mine.epsilon - epsilon) > 1e-6):
         found.append(f"epsilon is stated as {mine.epsilon}, but it is {epsilon:.6g}")
     return found

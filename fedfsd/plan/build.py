@@ -194,5 +194,7 @@ def _noise(
             ),
             target,
         )
+    if experiment.mode == "rehearsal":  # the noise is known, so there is no epsilon to state
+        return sigma, target_epsilon, None
     event = Event(sample_rate=privacy.sample_rate, noise_multiplier=sigma, steps=steps)
     return sigma, target_epsilon, epsilon_pld([event], privacy.target_delta)

@@ -92,7 +92,7 @@ class RegionPlan(Frozen):
     target_delta: Annotated[float, Field(gt=0, lt=1)]
     target_epsilon: Annotated[float, Field(gt=0)] | None
     epsilon: Annotated[float, Field(ge=0)] | None
-    """By PLD over the whole plan; None where nothing is promised."""
+    """By PLD over the whole plan; None where nothing is promised: in a rehearsal, or without privacy."""
 
     @property
     def divisor(self) -> float:
