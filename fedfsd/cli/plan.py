@@ -34,6 +34,7 @@ def _text(found: dict[str, Any]) -> str:
             "sigma": f"{region['noise_multiplier']:.3g}",
             "C": None if region["max_grad_norm"] is None else f"{region['max_grad_norm']:.3g}",
             "epsilon": region["epsilon"],
+            "charged": region["epsilon_lifetime"],
             "delta": None if region["delta"] is None else f"{region['delta']:g}",
             "weight": region["weight"],
             "noise to signal": f"{region['noise_to_signal']:.3g}",
@@ -46,6 +47,7 @@ def _text(found: dict[str, Any]) -> str:
         f"{plain(found['name'])}: {found['num_rounds']} rounds of {found['local_steps']} local steps,"
         f" {found['parameters']} parameters, sample rate {found['sample_rate']:g}",
         table(rows),
+        "charged: what such a plan takes from a lifetime grant, under which later plans may follow results",
         f"noise to signal of one step, after averaging the regions: {found['noise_to_signal']:.3g}",
         f"each round, each region: {size(found['bytes_in'])} in, {size(found['bytes_out'])} out",
     ]

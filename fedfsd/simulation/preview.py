@@ -6,9 +6,10 @@ from math import sqrt
 from typing import Any
 
 from fedfsd.config.experiment import Experiment
-from fedfsd.config.load import load
-from fedfsd.gate.policy import Policy, objections
+from fedfsd.federation.region import RegionConfig, policy_of
+from fedfsd.gate.policy import objections
 from fedfsd.plan.plan import Plan
+from fedfsd.privacy.renyi import best_order, epsilon_lifetime, nano_nats
 from fedfsd.privacy.statement import Claim, paragraph, sentence
 from fedfsd.simulation.prepare import Prepared, prepare
 
@@ -65,7 +66,8 @@ def preview(experiment: Experiment) -> dict[str, Any]:
 def _region(prepared: Prepared, name: str) -> dict[str, Any]:
     plan, mine = prepared.plan, prepared.plan.region(name)
     file = (written := prepared.experiment.regions.get(name)) and written.policy
-    refusals = objections(load(Policy, file) if file else Policy(), plan, name)
+    policy = policy_of(RegionConfig(name, data_path="", folder="", policy=file or "", simulated=True))
+    refusals = objections(policy, plan, name)
     return {
         "vehicles": mine.roster,
         "roster_counted": prepared.rosters[name].counted,
@@ -76,6 +78,7 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
         "max_grad_norm": mine.max_grad_norm,
         "target_epsilon": mine.target_epsilon,
         "epsilon": mine.epsilon,
+        "epsilon_lifetime": _lifetime(plan, name),
         "delta": None if mine.epsilon is None else mine.target_delta,
         "statement": UNPROTECTED[plan.mode]
         if mine.epsilon is None or plan.mode != "private"
@@ -86,6 +89,15 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
         "accepted": not refusals,
         "objections": refusals,
     }
+
+
+def _lifetime(plan: Plan, name: str) -> float | None:
+    """What a grant of the best order for this plan is charged; adaptive composition costs a little more."""
+    mine = plan.region(name)
+    if mine.epsilon is None:
+        return None
+    alpha = best_order([plan.event(name)], mine.target_delta)
+    return epsilon_lifetime(nano_nats([plan.event(name)], alpha), alpha=alpha, delta=mine.target_delta)
 
 
 def _noise(plan: Plan, name: str) -> float:
