@@ -58,6 +58,11 @@ class Run:
         """Noise under a known key: nothing is promised."""
         return self.terms is not None and self.terms.mode == "rehearsal"
 
+    @property
+    def unbooked(self) -> int:
+        """Rounds of the plan that were never booked."""
+        return self.entry.rounds - len(self.reserves)
+
     def epsilon(self, rounds: int) -> float | None:
         """Epsilon (PLD) of that many rounds alone, at the plan's own delta; None where there is none."""
         if self.terms is None or self.promise is None or self.rehearsal or not rounds:

@@ -1,0 +1,72 @@
+"""One ledger as every page needs it: what it tells, how it was judged, what its region declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedfsd.audit.course import Course, course
+from fedfsd.audit.declaration import Declaration
+from fedfsd.audit.evidence import Evidence
+from fedfsd.audit.finding import Finding, Kind
+from fedfsd.audit.verdict import Outcome, Part, Report
+
+NO_DECLARATIONS: Mapping[str, Declaration] = {}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A ledger, judged."""
+
+    course: Course
+    report: Report
+    """Of the bundles of this ledger alone."""
+    title: str
+    declaration: Declaration | None
+
+    @property
+    def contradicted(self) -> bool:
+        """Nothing that this ledger promises may be repeated."""
+        return self.report.outcome == Outcome.CONTRADICTED
+
+    def findings(self, *kinds: Kind) -> list[str]:
+        """What checks found, each with the check's name."""
+        rows: list[tuple[str, Finding]] = [
+            (one.name, finding)
+            for part in self.report.parts
+            for one in part.answers
+            for finding in one.findings
+            if finding.kind in kinds
+        ]
+        return list(dict.fromkeys(f"{name}: {finding}" for name, finding in rows))
+
+
+def cases(
+    evidence: Evidence, report: Report, declared: Mapping[str, Declaration] = NO_DECLARATIONS
+) -> tuple[Case, ...]:
+    """Each ledger once, by its longest bundle, ordered by region."""
+    parts: dict[str, list[Part]] = {}
+    longest = {}
+    judged = report.parts[len(evidence.refused) :]
+    for ledger, part in zip(evidence.ledgers, judged, strict=False):
+        parts.setdefault(ledger.id, []).append(part)
+        if ledger.id not in longest or len(longest[ledger.id].lines) < len(ledger.lines):
+            longest[ledger.id] = ledger
+    regions = [ledger.region for ledger in longest.values()]
+    return tuple(
+        Case(
+            course=course(ledger),
+            report=Report(tuple(parts[ledger.id]), report.unproved),
+            title=ledger.region
+            if regions.count(ledger.region) == 1
+            else f"{ledger.region} ({ledger.id[:8]})",
+            declaration=declared.get(ledger.region),
+        )
+        for ledger in sorted(longest.values(), key=lambda one: (one.region, one.id))
+    )
+
+
+def heading(found: tuple[Case, ...]) -> str:
+    """What must stand at the head of a page about these ledgers; empty where nothing must."""
+    words = {word for case in found for word in case.course.heading.split(" · ") if word}
+    return " · ".join(sorted(words, reverse=True))

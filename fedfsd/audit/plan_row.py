@@ -1,0 +1,108 @@
+"""Each plan of a ledger as one row of figures: the mechanism, its epsilon by three accountants, its fate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedfsd.audit.case import Case
+from fedfsd.audit.course import Run
+from fedfsd.audit.words import said
+from fedfsd.errors import FedfsdError
+from fedfsd.privacy import accountant
+
+MOST = 100
+"""Distinct mechanisms that are computed; each takes up to a few seconds."""
+
+
+def plans(case: Case) -> list[dict[str, Any]]:
+    """All plans in the order of their approval; no epsilon for a rehearsal or contradicted evidence."""
+    seen: set[Any] = set()
+    rows = []
+    for run in case.course.runs.values():
+        seen.add((run.entry.event, run.promise.target_delta if run.promise else None))
+        rows.append(
+            _row(run, claims=not case.contradicted and not run.chapter.rehearsal and len(seen) <= MOST)
+        )
+    return rows
+
+
+def _row(run: Run, *, claims: bool) -> dict[str, Any]:
+    one, promise, event = run.entry, run.promise, run.entry.event
+    return {
+        "plan": one.plan,
+        "entry": one.seq,
+        "name": _text(one.document.get("name")),
+        "model": said(run.terms.model, 200) if run.terms else None,
+        "mode": run.terms.mode if run.terms else None,
+        "data_set": said(run.grant.data_set),
+        "recipient": said(one.recipient),
+        "purpose": said(one.purpose),
+        "rounds": one.rounds,
+        "booked": len(run.reserves),
+        "released": len(run.releases),
+        "aborted": len(run.aborted),
+        "settled": run.settled,
+        "sample_rate": event.sample_rate,
+        "noise_multiplier": event.noise_multiplier,
+        "max_grad_norm": event.max_grad_norm,
+        "steps": event.steps,
+        "unit": event.unit,
+        "adjacency": event.adjacency,
+        "roster": promise.roster if promise else None,
+        "identity": promise.identity if promise else None,
+        "windows_per_vehicle": promise.windows_per_vehicle if promise else None,
+        "window": _window(one.document.get("window")),
+        "divisor": event.sample_rate * promise.roster if promise else None,
+        "release_bytes": one.release_bytes,
+        "key_commitment": one.key_commitment,
+        "code": one.code,
+        "version": said(one.version),
+        "initial_sha256": _initial(one.document.get("model")),
+        "delta": promise.target_delta if promise else None,
+        "epsilon_stated": promise.epsilon if promise else None,
+        "epsilon_lifetime": run.chapter.epsilon(run.committed, run.grant) if claims else None,
+        **(_epsilons(run) if claims else dict.fromkeys(_EPSILONS)),
+    }
+
+
+_EPSILONS = ("epsilon", "epsilon_prv", "epsilon_rdp", "interval")
+
+
+def _epsilons(run: Run) -> dict[str, Any]:
+    """PLD, PRV's interval and RDP of the whole plan; None where an accountant gives up."""
+    found: dict[str, Any] = dict.fromkeys(_EPSILONS)
+    if run.promise is None:
+        return found
+    events, delta = [run.entry.event.event], run.promise.target_delta
+    for name, work in (
+        ("epsilon", lambda: accountant.epsilon_pld(events, delta)),
+        ("epsilon_prv", lambda: accountant.epsilon_prv(events, delta)),
+        ("epsilon_rdp", lambda: accountant.epsilon_rdp(events, delta)),
+        ("interval", lambda: accountant.interval(events)),
+    ):
+        try:
+            value = work()
+        except FedfsdError:
+            continue
+        found[name] = (
+            [value.low, value.estimate, value.high] if isinstance(value, accountant.Bounds) else value
+        )
+    return found
+
+
+def _text(value: object) -> str | None:
+    return said(value, 200) if isinstance(value, str) else None
+
+
+def _window(value: object) -> dict[str, float] | None:
+    """Seconds of history and future, where the document says them in numbers."""
+    names = ("history_seconds", "future_seconds", "period_seconds")
+    if not isinstance(value, dict):
+        return None
+    found = {name: float(value[name]) for name in names if isinstance(value.get(name), int | float)}
+    return found if len(found) == len(names) else None
+
+
+def _initial(value: object) -> str | None:
+    initial = value.get("initial_sha256") if isinstance(value, dict) else None
+    return _text(initial)

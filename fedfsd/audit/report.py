@@ -1,0 +1,121 @@
+"""The audit report: what auditors ask about privacy, in eighteen fields, for each region and for all.
+
+One document of plain values; the Markdown and the page show nothing that is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fedfsd.audit import document as verification
+from fedfsd.audit import field_promise, field_proof
+from fedfsd.audit.case import NO_DECLARATIONS, Case, cases
+from fedfsd.audit.crossing import releases
+from fedfsd.audit.declaration import Declaration
+from fedfsd.audit.evidence import Evidence
+from fedfsd.audit.fact import MEANINGS, Facts, Sources
+from fedfsd.audit.plan_row import plans
+from fedfsd.audit.receipt import Receipts
+from fedfsd.audit.statement import region, statement
+from fedfsd.audit.timeline import timeline
+from fedfsd.audit.verdict import Report
+
+FIELDS: tuple[tuple[str, Callable[[Sources], Facts]], ...] = (
+    ("Claim", field_promise.claim),
+    ("Trust model and adversary", field_promise.trust_model),
+    ("Privacy unit and identity", field_promise.unit),
+    ("Roster and what one vehicle contributes", field_promise.roster),
+    ("Adjacency", field_promise.adjacency),
+    ("Data accesses, covered and not", field_promise.accesses),
+    ("Outputs that crossed", field_promise.outputs),
+    ("Mechanism", field_promise.mechanism),
+    ("Accounting", field_proof.accounting),
+    ("Lifetime budget", field_proof.lifetime),
+    ("Tuning runs", field_proof.tuning),
+    ("Randomness", field_proof.randomness),
+    ("Side channels", field_proof.side_channels),
+    ("Deviations and incidents", field_proof.deviations),
+    ("Program, plans, keys and witnesses", field_proof.provenance),
+    ("Empirical audit", field_proof.empirical),
+    ("Utility", field_proof.utility),
+    ("Residual risks", field_proof.residual_risks),
+)
+
+
+def report(
+    evidence: Evidence,
+    found: Report,
+    declared: Mapping[str, Declaration] = NO_DECLARATIONS,
+    *,
+    vehicles_cross: bool = False,
+) -> dict[str, Any]:
+    """The report as plain values.
+
+    Args:
+        found: what ``verify`` made of the same evidence.
+        declared: what regions declare, by region.
+        vehicles_cross: some vehicles are in several regions, so the losses of all regions add up.
+    """
+    judged = cases(evidence, found, declared)
+    stated = statement(evidence, found, vehicles_cross=vehicles_cross)
+    return {
+        "format": 1,
+        "kind": "fedfsd-audit-report",
+        "heading": stated["heading"],
+        "outcome": str(found.outcome),
+        "headline": found.headline,
+        "joint": stated["joint"],
+        "marks": {str(mark): meaning for mark, meaning in MEANINGS.items()},
+        "regions": [_region(case, evidence.receipts) for case in judged],
+        "contradictions": stated["contradictions"],
+        "undecided": stated["undecided"],
+        "verification": verification.document(found),
+    }
+
+
+def _region(case: Case, receipts: Receipts | None) -> dict[str, Any]:
+    stated = region(case)
+    given = Sources(
+        case=case,
+        plans=plans(case),
+        releases=releases(case, receipts),
+        data_sets=stated["data_sets"],
+        receipts=receipts is not None,
+    )
+    return {
+        **stated,
+        "fields": [
+            {"number": number, "title": title, "facts": [fact.document() for fact in facts(given)]}
+            for number, (title, facts) in enumerate(FIELDS, 1)
+        ],
+        "plans": given.plans,
+        "releases": given.releases,
+        "timelines": [timeline(case, chapter) for chapter in case.course.chapters],
+    }
+
+
+def merged(regions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The fields of all regions as one list; what several regions share stands once, with their names."""
+    found = []
+    for place, (title, _) in enumerate(FIELDS):
+        facts: dict[tuple[str, str, str, str], list[str]] = {}
+        for one in regions:
+            for fact in one["fields"][place]["facts"]:
+                key = (fact["label"], fact["value"], fact["mark"], fact["source"])
+                facts.setdefault(key, []).append(one["region"])
+        labels = list(dict.fromkeys(key[0] for key in facts))
+        rows = [
+            {
+                "label": label,
+                "value": value,
+                "mark": mark,
+                "source": source,
+                "regions": names if len(names) < len(regions) else [],
+            }
+            for wanted in labels
+            for (label, value, mark, source), names in facts.items()
+            if label == wanted
+        ]
+        found.append({"number": place + 1, "title": title, "facts": rows})
+    return found

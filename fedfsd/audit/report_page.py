@@ -1,0 +1,81 @@
+"""An audit report as Markdown and as one self-contained page: no script, nothing fetched.
+
+Both are templates over the report's document. On the page every value is escaped by Jinja, in Markdown
+by ``words.markdown``, so that no text from a bundle can become markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedfsd.audit.report import merged
+from fedfsd.audit.text import number
+from fedfsd.audit.timeline import drawing
+from fedfsd.audit.words import chance, markdown, word
+
+SHOWN = 200
+"""Releases and plans that a page lists; the JSON document has them all."""
+
+
+def page(document: Mapping[str, Any]) -> str:
+    """The report as HTML."""
+    return _rendered("report.html", document)
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """The report as Markdown."""
+    return _rendered("report.md", document)
+
+
+def _rendered(template: str, document: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader
+
+    html = template.endswith(".html")
+    environment = Environment(
+        loader=PackageLoader("fedfsd.audit", "."),
+        autoescape=html,
+        finalize=None if html else markdown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "chance": chance, "count": "{:,}".format}
+    return environment.get_template(template).render(
+        report=document,
+        title=title(document),
+        regions=document["regions"],
+        joint=document["joint"],
+        fields=merged(document["regions"]),
+        checks=_checks(document["verification"]),
+        drawing=drawing,
+        shown=SHOWN,
+    )
+
+
+def title(document: Mapping[str, Any]) -> str:
+    """The report in one line of plain words."""
+    joint, names = document["joint"], [one["region"] for one in document["regions"]]
+    who = names[0] if len(names) == 1 else f"{word(len(names))} regions"
+    if document["outcome"] == "contradicted":
+        wrong = [one["region"] for one in document["regions"] if one["outcome"] == "contradicted"]
+        return (
+            f"The evidence of {', '.join(wrong)} contradicts itself"
+            if wrong
+            else "The evidence contradicts itself"
+        )
+    if not joint["guarantee"]:
+        return f"{who}: no guarantee"
+    granted, charged = number(joint["epsilon_grant"]), number(joint["epsilon_lifetime"])
+    return f"{who}: epsilon at most {granted}, of which {charged} is charged"
+
+
+def _checks(verification: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each check with its outcome for every file."""
+    found: dict[int, dict[str, Any]] = {}
+    for part in verification["parts"]:
+        for one in part["checks"]:
+            row = found.setdefault(
+                one["number"], {"name": one["name"], "claim": one["claim"], "outcomes": []}
+            )
+            row["outcomes"].append((part["region"] or part["source"], one["outcome"]))
+    return [found[place] for place in sorted(found)]

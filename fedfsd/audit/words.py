@@ -1,0 +1,85 @@
+"""How foreign text and figures are put on a page.
+
+Text from a bundle or a region's file is made printable, cut, and stripped of words that would assert a
+legal status: a label called "anonymous fleet" must not turn a guarantee into one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from fedfsd.audit.finding import printable
+from fedfsd.privacy.statement import best_guess, sentence
+
+LONGEST = 2000
+WITHHELD = "[…]"
+WEAK = 0.99  # from here on an attacker may guess almost always right
+_STATUS = re.compile(r"anonym|de-?identif|complian|complies|comply", re.IGNORECASE)
+_MARKUP = re.compile(r"([\\`*_{}\[\]#+!|~$@]|(?<=[wW])\.|:(?=//))")
+
+
+def said(text: object, longest: int = LONGEST) -> str:
+    """Somebody else's words, harmless and short enough.
+
+    >>> said("EU fleet\\x1b[2J (Anonymised)", 30)
+    'EU fleet\\\\x1b[2J […]'
+    """
+    whole = str(text)
+    shown = re.sub(
+        r"\S+",
+        lambda word: WITHHELD if _STATUS.search(word[0]) else word[0],
+        printable(whole[: 4 * longest]),
+    )
+    if len(shown) <= longest and len(whole) <= 4 * longest:
+        return shown
+    return f"{shown[:longest]}… ({len(whole):,} characters)"
+
+
+def quoted(text: object, longest: int = 200) -> str:
+    """The same between quotation marks, inside a sentence of ours."""
+    return f"“{said(text, longest)}”"
+
+
+def chance(delta: float) -> str:
+    """A small probability, rounded towards the claim.
+
+    >>> chance(1e-4)
+    '1 in 10,000'
+    """
+    return f"1 in {math.floor(1 / delta + 1e-6):,}"
+
+
+def meaning(epsilon: float, delta: float) -> str:
+    """What an epsilon rules out; a large one is called weak."""
+    weak = best_guess(epsilon, delta) >= WEAK
+    return sentence(epsilon, delta) + (
+        " In the worst case that rules out little; a smaller epsilon rules out more." if weak else ""
+    )
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "plan"), counted(1200, "round")
+    ('1 plan', '1,200 rounds')
+    """
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def word(number: int) -> str:
+    """A small number at the start of a title."""
+    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
+    return words[number] if number < len(words) else f"{number:,}"
+
+
+def listed(words: list[str], most: int = 8) -> str:
+    """a, b and c, or the first of many."""
+    words = [*words[:most], f"{len(words) - most:,} more"] if len(words) > most else words
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
+
+
+def markdown(text: object) -> str:
+    """Text that Markdown shows as it is: no markup, no HTML, no link that a reader could click."""
+    plain = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(r"\\\1", plain)
