@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from fedfsd.audit.evidence import Ledger
@@ -18,6 +19,8 @@ def check_reservations(ledger: Ledger) -> Iterator[Finding]:
     reserved: dict[Round, int] = {}
     aborted: set[Round] = set()
     released: set[Round] = set()
+    booked: Counter[str] = Counter()
+    sent: Counter[str] = Counter()
     for one in ledger.entries():
         place = f"entry {one.seq} ({one.type})"
         if isinstance(one, PlanEntry):
@@ -29,9 +32,13 @@ def check_reservations(ledger: Ledger) -> Iterator[Finding]:
                 yield contradiction(place, "no approved plan that is open", "one before it")
             if isinstance(one, Settle):
                 open_plans.discard(one.plan)
+                got, expected = (one.reserved, one.released), (booked[one.plan], sent[one.plan])
+                if got != expected:
+                    yield contradiction(f"{place}, rounds reserved and released", got, expected)
                 continue
             case = (one.plan, one.round)
             if isinstance(one, Reserve):
+                booked[one.plan] += case not in reserved
                 reserved.setdefault(case, one.seq)
                 continue
             if reserved.get(case) != one.reserve:
@@ -39,6 +46,7 @@ def check_reservations(ledger: Ledger) -> Iterator[Finding]:
             if case in aborted:
                 yield contradiction(place, "a reservation that was given up", "an open one")
             if isinstance(one, Release):
+                sent[one.plan] += case not in released
                 released.add(case)
             else:
                 aborted.add(case)

@@ -59,9 +59,12 @@ def check_history(ledger: Ledger) -> Iterator[Finding]:
             newest = size if epoch == len(ledger.recoveries) else newest
     if newest != len(ledger.lines):
         yield contradiction("checkpoints", f"none over all {len(ledger.lines)} entries", "a signed head")
-    for one in ledger.recoveries:
-        yield remark(f"went on from a backup; up to {one.lost_size - one.seq} entries are lost, all charged "
-                     "at their worst", f"entry {one.seq}")  # fmt: skip
+    for number, one in enumerate(ledger.recoveries, 1):
+        place = f"entry {one.seq} (recover)"
+        if one.epoch != number or one.lost_size < one.seq:
+            got = f"epoch {one.epoch}, lost size {one.lost_size}"
+            yield contradiction(place, got, f"{number}, at least {one.seq}")
+        yield remark(f"up to {one.lost_size - one.seq} entries are lost, all charged at their worst", place)
 
 
 def origin(genesis: Genesis, epoch: int) -> str:
