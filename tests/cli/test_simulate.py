@@ -107,7 +107,6 @@ def test_plan_says_what_a_run_would_cost_and_writes_nothing(fedfsd, folder, expe
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="workers of the grid do not ignore Ctrl-C and print a traceback")
 def test_ctrl_c_ends_with_130_and_resume_goes_on(fedfsd, folder, experiment):
     # Every number of a rehearsal is public, so an interrupted and a whole one can be compared.
     words = ["simulate", experiment, "--set", "training.num_rounds=60", "-o"]
