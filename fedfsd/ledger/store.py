@@ -7,6 +7,7 @@ is mended silently; a mirror that is ahead means that SQLite was put back to an 
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ class Store:
             )
         self._added: dict[int, bytes] = {}
         self._connection = connect(folder / DATABASE)
+        # Closed when forgotten, but not at exit: a forked child must leave its parent's database alone.
+        weakref.finalize(self, self._connection.close).atexit = False
         with self._exclusive():
             self.mirror.begin(self.entries())
 
