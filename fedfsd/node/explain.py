@@ -92,7 +92,7 @@ def _plan(paper: PlanEntry) -> Facts:
         )
     terms = booked[0][1]
     # Computed again here: the officer's machine need not believe the node's.
-    alone = {f"epsilon {epsilon_pld([event.event], delta):.2f} at delta {delta:g}" for delta, _ in booked}
+    alone = {f"epsilon {epsilon_pld([event.event], delta):.4f} at delta {delta:g}" for delta, _ in booked}
     return {
         "approves": f"the plan {plan.name} ({paper.plan[:8]}), mode {terms.mode}",
         "trains": f"the model {terms.model} in {paper.rounds} rounds of {terms.round_event.steps} steps",

@@ -77,15 +77,21 @@ def make(state: State, wish: Wish, *, policy: Policy, salts: Path, data: Path | 
     }
     trial = draft.grant(state, data_set=wish.data_set, data_commitment="0" * 64, **options)
 
-    def cap(epsilon: float | None) -> int | None:
-        return None if epsilon is None else rho_max(epsilon=epsilon, delta=wish.delta, alpha=trial.alpha)
+    def cap(option: str, epsilon: float | None) -> int | None:
+        try:
+            return None if epsilon is None else rho_max(epsilon=epsilon, delta=wish.delta, alpha=trial.alpha)
+        except PlanError as error:
+            raise PlanError(option, got=epsilon, expected=error.expected, hint=f"raise {option}") from None
 
     live = state.accounts.get(wish.data_set)
     if live is None:
         budget.opened(trial)
     else:  # refused here rather than on the way back from the officer
         live.succeed(trial, open_plans=any(not run.settled for run in state.runs.values()))
-    caps: dict[str, Any] = {"plan_cap": cap(wish.plan_cap), "recipient_cap": cap(wish.recipient_cap)}
+    caps: dict[str, Any] = {
+        "plan_cap": cap("--plan-cap", wish.plan_cap),
+        "recipient_cap": cap("--recipient-cap", wish.recipient_cap),
+    }
     commitment = data_set.commit(salts, wish.data_set, data)
     return draft.grant(state, data_set=wish.data_set, data_commitment=commitment, **options, **caps)
 

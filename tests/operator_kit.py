@@ -1,0 +1,117 @@
+"""What an operator works with: plans as a coordinator sends them, a region's folder, rounds, an officer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from functools import lru_cache
+from pathlib import Path
+
+from fedfsd import canonical
+from fedfsd.ledger.key import SigningKey
+from fedfsd.node.node import open_node
+from fedfsd.plan.plan import WITNESS, ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
+from fedfsd.privacy.accountant import epsilon_pld
+
+REGION = "EU"
+ROSTER = 1000
+WITNESS_SIZE = 1024
+RELEASE = bytes(4 * WITNESS_SIZE)
+DATA = "fleet-2026"
+HUB = "fedfsd/coordinator/hub"
+DELTA = 1e-4
+GRANT = ["--epsilon", 10, "--delta", DELTA, "--data-set", DATA]
+
+
+@lru_cache(maxsize=64)
+def plan(
+    *,
+    rounds: int = 3,
+    noise: float = 2.0,
+    seed: int = 1,
+    roster: int = ROSTER,
+    region: str = REGION,
+    mode: str = "private",
+    delta: float = DELTA,
+) -> Plan:
+    """A plan of ``rounds`` rounds of 4 steps whose stated epsilon is the true one."""
+    made = Plan(
+        name=f"motion-{seed}",
+        mode=mode,
+        num_rounds=rounds,
+        regions={
+            region: RegionPlan(
+                roster=roster,
+                identity="physical",
+                sample_rate=0.1,
+                noise_multiplier=noise,
+                max_grad_norm=1.0,
+                local_steps=4,
+                windows_per_vehicle=2,
+                weight=1.0,
+                target_delta=delta,
+                target_epsilon=None,
+                epsilon=None,
+            )
+        },
+        model=ModelPlan(
+            name="mlp",
+            options={},
+            arrays=(ArraySchema(name=WITNESS, shape=(WITNESS_SIZE,)),),
+            witness_size=WITNESS_SIZE,
+            initial_sha256="0" * 64,
+        ),
+        window=WindowPlan(history_seconds=2.0, future_seconds=3.0, period_seconds=0.5),
+        optimizer=OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
+        seed=seed,
+        strategy="FedAvg",
+        strategy_options={},
+        quorum=0.5,
+        average_last=0.0,
+    )
+    epsilon = epsilon_pld([made.event(region)], delta)
+    mine = made.regions[region].model_copy(update={"epsilon": epsilon})
+    return made.model_copy(update={"regions": {region: mine}})
+
+
+def send(folder: Path, one: Plan, name: str = "plan.json") -> str:
+    """The plan's file, as the coordinator sent it."""
+    (folder / name).write_text(one.document(), encoding="utf-8")
+    return name
+
+
+def fill_in(folder: Path) -> None:
+    """What a person writes into the region's two files."""
+    policy, settings = folder / "policy.toml", folder / "region.toml"
+    text = policy.read_text(encoding="utf-8")
+    text = text.replace("# roster = 1000", f"roster = {ROSTER}")
+    policy.write_text(text.replace('# identity = "recording"', 'identity = "physical"'), encoding="utf-8")
+    text = settings.read_text(encoding="utf-8").replace('recipient = ""', f'recipient = "{HUB}"')
+    settings.write_text(text.replace('purpose = ""', 'purpose = "research"'), encoding="utf-8")
+
+
+def run_rounds(folder: Path, one: Plan, *rounds: int) -> None:
+    """Reserve and release rounds, as the region's gate does."""
+    with closing(open_node(folder).open_ledger()) as ledger:
+        for round in rounds:
+            booked = ledger.reserve(one.hash, round, canonical.sha256(b"%d" % round))
+            ledger.release(RELEASE, booked)
+
+
+def checkpoint(folder: Path) -> str:
+    """The newest head, as a witness keeps it."""
+    with closing(open_node(folder).open_ledger()) as ledger:
+        return ledger.checkpoint()
+
+
+def region(fedfsd: Callable, folder: Path, *grant: object) -> Path:
+    """A region in ``folder``/eu that is ready to approve plans; its officer's key is officer.key."""
+    if not (folder / "officer.key").exists():
+        SigningKey.generate(f"fedfsd/{REGION}/officer").write(folder / "officer.key")
+    said = fedfsd("region", "init", REGION, "-o", "eu", "--officer-key", "officer.key")
+    assert said.code == 0, said.err
+    fill_in(folder / "eu")
+    words = [*GRANT, *grant, "--region", "eu", "--officer-key", "officer.key"]
+    said = fedfsd("region", "grant", *words)
+    assert said.code == 0, said.err
+    return folder / "eu"
