@@ -92,7 +92,9 @@ def accesses(given: Sources) -> Facts:
 def outputs(given: Sources) -> Facts:
     """Everything that crossed."""
     total = sum(row["bytes"] for row in given.releases)
-    yield given.recomputed("releases", f"{len(given.releases):,}, {total:,} bytes in all; each is listed")
+    yield given.recomputed(
+        "releases", f"{counted(len(given.releases), 'release')}, {total:,} bytes in all; each is listed"
+    )
     where = Counter(row["destination"] for row in given.releases)
     if where:
         destinations = [f"{name} ({count:,})" for name, count in where.items()]

@@ -5,6 +5,7 @@ Each function is one field: what follows from the bundle, what somebody declares
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from importlib import metadata
 from typing import Any
@@ -192,7 +193,8 @@ def _delta(chapter: Chapter) -> str:
 def _pld(row: dict[str, Any]) -> str | None:
     if row["epsilon"] is None:
         return None
-    return f"{row['epsilon']:.4f} at delta {row['delta']:g}, loss discretised at {row['interval']:g} nats"
+    epsilon = math.ceil(row["epsilon"] * 1e4 - 1e-6) / 1e4  # never shown smaller than it is
+    return f"{epsilon:.4f} at delta {row['delta']:g}, loss discretised at {row['interval']:g} nats"
 
 
 def _prv(row: dict[str, Any]) -> str | None:

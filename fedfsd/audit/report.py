@@ -58,7 +58,7 @@ def report(
         vehicles_cross: some vehicles are in several regions, so the losses of all regions add up.
     """
     judged = cases(evidence, found, declared)
-    stated = statement(evidence, found, vehicles_cross=vehicles_cross)
+    stated = statement(evidence, found, declared, vehicles_cross=vehicles_cross)
     return {
         "format": 1,
         "kind": "fedfsd-audit-report",
@@ -96,26 +96,30 @@ def _region(case: Case, receipts: Receipts | None) -> dict[str, Any]:
 
 
 def merged(regions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The fields of all regions as one list; what several regions share stands once, with their names."""
+    """The fields of all regions as one list: each label with its answers, equal ones once, whose they are."""
     found = []
     for place, (title, _) in enumerate(FIELDS):
-        facts: dict[tuple[str, str, str, str], list[str]] = {}
+        labels: dict[str, dict[tuple[str, str, str], list[str]]] = {}
         for one in regions:
             for fact in one["fields"][place]["facts"]:
-                key = (fact["label"], fact["value"], fact["mark"], fact["source"])
-                facts.setdefault(key, []).append(one["region"])
-        labels = list(dict.fromkeys(key[0] for key in facts))
-        rows = [
+                answers = labels.setdefault(fact["label"], {})
+                names = answers.setdefault((fact["value"], fact["mark"], fact["source"]), [])
+                if one["region"] not in names:
+                    names.append(one["region"])
+        facts = [
             {
                 "label": label,
-                "value": value,
-                "mark": mark,
-                "source": source,
-                "regions": names if len(names) < len(regions) else [],
+                "answers": [
+                    {
+                        "value": value,
+                        "mark": mark,
+                        "source": source,
+                        "regions": names if len(names) < len(regions) else [],
+                    }
+                    for (value, mark, source), names in answers.items()
+                ],
             }
-            for wanted in labels
-            for (label, value, mark, source), names in facts.items()
-            if label == wanted
+            for label, answers in labels.items()
         ]
-        found.append({"number": place + 1, "title": title, "facts": rows})
+        found.append({"number": place + 1, "title": title, "facts": facts})
     return found

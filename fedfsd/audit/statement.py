@@ -7,12 +7,13 @@ is a guarantee of its own only where the plans were chosen without looking.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedfsd.audit.case import Case, cases, heading
+from fedfsd.audit.case import NO_DECLARATIONS, Case, cases, heading
 from fedfsd.audit.course import Chapter, Run
+from fedfsd.audit.declaration import Declaration
 from fedfsd.audit.evidence import Evidence
 from fedfsd.audit.finding import Kind
 from fedfsd.audit.joint import joint
@@ -23,9 +24,9 @@ from fedfsd.ledger.entry import Grant
 from fedfsd.privacy.renyi import NANO
 
 IDENTITIES = {
-    "physical": "a vehicle key stands for one real vehicle in everything its source recorded",
-    "recording": "a vehicle key stands for one vehicle in one recording; a car recorded under two keys is "
-    "protected per key only",
+    "physical": "A vehicle key stands for one real vehicle in everything its source recorded.",
+    "recording": "A vehicle key stands for one vehicle in one recording; a car recorded under two keys is "
+    "protected per key only.",
 }
 GENERAL = {
     "Unit": "One vehicle: everything recorded about one vehicle key. The size of the roster is public.",
@@ -52,14 +53,21 @@ class Sentence:
     declared: bool = False
 
 
-def statement(evidence: Evidence, report: Report, *, vehicles_cross: bool = False) -> dict[str, Any]:
-    """The statement as plain values; ``text`` makes it a page.
+def statement(
+    evidence: Evidence,
+    report: Report,
+    declared: Mapping[str, Declaration] = NO_DECLARATIONS,
+    *,
+    vehicles_cross: bool = False,
+) -> dict[str, Any]:
+    """The statement as plain values; ``statement_text`` makes it a page.
 
     Args:
         report: what ``verify`` found of the same evidence.
+        declared: what regions declare, by region.
         vehicles_cross: some vehicles are in several regions, so the losses of all regions add up.
     """
-    found = cases(evidence, report)
+    found = cases(evidence, report, declared)
     return {
         "format": 1,
         "kind": "fedfsd-statement",
@@ -79,8 +87,10 @@ def statement(evidence: Evidence, report: Report, *, vehicles_cross: bool = Fals
 def region(case: Case) -> dict[str, Any]:
     """What one region's evidence lets anybody say."""
     ledger = case.course.ledger
+    entity = case.declaration.exporter.legal_entity if case.declaration else None
     document = {
         "region": case.title,
+        "legal_entity": said(entity) if entity else None,
         "heading": case.course.heading,
         "outcome": str(case.report.outcome),
         "source": said(ledger.source),
@@ -150,14 +160,17 @@ def _sentences(case: Case, chapter: Chapter, rosters: Sequence[int]) -> Iterator
         yield Sentence("guarantee", _guarantee(case, grant, rosters))
         yield Sentence("meaning", meaning(grant.epsilon, grant.delta))
         yield Sentence("charged", _charged(chapter))
-    yield from (Sentence(f"plan {run.entry.plan[:8]}", _of_plan(run)) for run in chapter.runs)
+    yield from (Sentence("plan", _of_plan(run)) for run in chapter.runs)
     yield Sentence(
         "horizon",
         f"At most {counted(grant.max_plans, 'plan')} and {counted(grant.max_rounds, 'round')}, with no end "
         f"date; {counted(account.plans, 'plan')} with {counted(account.rounds, 'round')} count so far.",
     )
     for name in sorted({run.promise.identity for run in chapter.runs if run.promise}):
-        yield Sentence("identity", f"As declared, {IDENTITIES[name]}.", declared=True)
+        yield Sentence("identity", IDENTITIES[name], declared=True)
+    elsewhere = case.declaration.practice.vehicles_in_other_regions if case.declaration else None
+    if elsewhere:
+        yield Sentence("vehicles in other regions", said(elsewhere), declared=True)
     carried = sum(one.carried_rho for one in chapter.grants)
     if carried:
         loss = f"{carried / NANO:.4g} nats suffered outside this ledger"
@@ -209,8 +222,9 @@ def _charged(chapter: Chapter) -> str:
 def _of_plan(run: Run) -> str:
     entry, booked = run.entry, len(run.reserves)
     what = (
-        f"Model {quoted(run.terms.model if run.terms else '?')}, {len(run.releases):,} of "
-        f"{counted(entry.rounds, 'round')} released to {quoted(entry.recipient)} for {quoted(entry.purpose)}"
+        f"{entry.plan[:8]}, model {quoted(run.terms.model if run.terms else '?')}, "
+        f"{len(run.releases):,} of {counted(entry.rounds, 'round')} released "
+        f"to {quoted(entry.recipient)} for {quoted(entry.purpose)}"
     )
     if run.rehearsal:
         return f"{what}: a rehearsal, for which no epsilon holds."
@@ -219,7 +233,8 @@ def _of_plan(run: Run) -> str:
         return f"{what}: no epsilon is stated for it."
     part = ""
     if run.unbooked:
-        so_far = f"{counted(booked, 'round')} booked: {number(run.epsilon(booked) or 0.0)}"
+        cost = run.epsilon(booked)
+        so_far = f"{counted(booked, 'round')} booked: {number(cost)}" if cost else "no round booked"
         part = f" (ended early, {so_far})" if run.settled else f" ({so_far})"
     return (
         f"{what}: this plan alone epsilon {number(epsilon)} at delta {chance(run.promise.target_delta)} by "

@@ -25,7 +25,8 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield fill("What follows holds if what could not be decided, listed at the end, holds.", _WIDTH)
         yield ""
     for region in document["regions"]:
-        yield f"Region {region['region']}"
+        entity = f" ({region['legal_entity']}, as declared)" if region["legal_entity"] else ""
+        yield fill(f"Region {region['region']}{entity}", _WIDTH)
         where = f"evidence: {region['source']}, sha256 {region['sha256']}; ledger {region['ledger']}, "
         yield fill(f"({where}{region['entries']:,} entries; verification: {region['outcome']})", _WIDTH)
         if region["outcome"] == "contradicted":
@@ -33,10 +34,13 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         elif not region["data_sets"]:
             yield from _numbered(["No guarantee is stated: there is no grant."])
         for one in region["data_sets"]:
-            yield from _numbered(f"{some['about'].capitalize()}. {some['text']}" for some in one["sentences"])
+            yield from _numbered(
+                f"{some['about'].capitalize()}{', as declared' if some['declared'] else ''}: {some['text']}"
+                for some in one["sentences"]
+            )
         yield ""
     yield from _section("All regions", document["joint"]["sentences"])
-    yield from _section("For every region", [f"{name}. {one}" for name, one in document["general"].items()])
+    yield from _section("For every region", [f"{name}: {one}" for name, one in document["general"].items()])
     yield from _section("Cannot be decided from this evidence", document["undecided"])
     yield from _section("Not shown by any ledger", document["unproved"])
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fedfsd.cli import audit_report
 from fedfsd.cli.answer import Answer, Json, plain
 from fedfsd.cli.destination import checked
 from fedfsd.errors import NotReadyError
@@ -76,4 +77,7 @@ def verify(
     return Answer(found, written, report.exit_code)
 
 
-COMMANDS = (("verify", verify, "bundles/*.zip --receipts receipts.json --trust trust.keys"),)
+COMMANDS = (
+    ("verify", verify, "bundles/*.zip --receipts receipts.json --trust trust.keys"),
+    *audit_report.COMMANDS,
+)

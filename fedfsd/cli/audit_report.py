@@ -1,0 +1,179 @@
+"""``fedfsd audit statement``, ``report`` and ``transfers``: what verified evidence lets anybody say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.destination import checked
+from fedfsd.errors import NotReadyError
+
+if TYPE_CHECKING:
+    from fedfsd.audit.evidence import Evidence
+    from fedfsd.audit.verdict import Report
+
+Bundles = Annotated[list[Path], typer.Argument(metavar="BUNDLE...")]
+Receipts = Annotated[Path | None, typer.Option(metavar="FILE", help="What the coordinator countersigned.")]
+Trust = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Keys obtained by another way; without them: cannot decide."),
+]
+RegionFiles = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="TOML", help="What a region declares beyond its ledger; one file a region."),
+]
+VehiclesCross = Annotated[
+    bool, typer.Option("--vehicles-cross", help="A vehicle may be in several regions: add their losses.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write there; the ending names the format."),
+]
+
+
+class ReportFormat(StrEnum):
+    """How a report is written."""
+
+    md = "md"
+    json = "json"
+    html = "html"
+
+
+class TransferFormat(StrEnum):
+    """How a record of transfers is written."""
+
+    csv = "csv"
+    json = "json"
+
+
+def statement(
+    bundles: Bundles,
+    trust: Trust = None,
+    region_file: RegionFiles = None,
+    vehicles_cross: VehiclesCross = False,
+    output: Output = None,
+    _json: Json = False,
+) -> Answer:
+    """State the guarantee in sentences to quote.
+
+    Per region and for all of them, once the evidence is verified. Exit code 10: contradicted, and
+    nothing is stated; 11: holds if what could not be decided holds.
+    """
+    _checked(output, (".txt", ".json"), (*bundles, trust, *(region_file or ())))
+    from fedfsd.audit.declaration import declarations
+    from fedfsd.audit.statement import statement as work
+    from fedfsd.audit.statement_text import text
+
+    declared = declarations(region_file or [])
+    evidence, found = _verified(bundles, trust=trust)
+    document = work(evidence, found, declared, vehicles_cross=vehicles_cross)
+    kind = "json" if output and output.suffix.lower() == ".json" else "txt"
+    written = text(document) if kind == "txt" else json.dumps(document, indent=1, allow_nan=False)
+    return _answer(document, written, output, found)
+
+
+def report(
+    bundles: Bundles,
+    receipts: Receipts = None,
+    trust: Trust = None,
+    region_file: RegionFiles = None,
+    vehicles_cross: VehiclesCross = False,
+    format: Annotated[ReportFormat | None, typer.Option(help="How to write it.")] = None,
+    output: Output = None,
+    _json: Json = False,
+) -> Answer:
+    """Report what auditors ask about privacy.
+
+    Eighteen fields for each region, each fact marked recomputed, declared or not stated, and every
+    spend against the grant. Exit codes as of audit verify.
+    """
+    files = (*bundles, receipts, trust, *(region_file or ()))
+    kind = _kind(format, output, tuple(ReportFormat), files)
+    from fedfsd.audit.declaration import declarations
+    from fedfsd.audit.report import report as work
+    from fedfsd.audit.report_page import page, text
+
+    declared = declarations(region_file or [])
+    evidence, found = _verified(bundles, receipts=receipts, trust=trust)
+    document = work(evidence, found, declared, vehicles_cross=vehicles_cross)
+    writers = {
+        "md": lambda: text(document),
+        "html": lambda: page(document),
+        "json": lambda: json.dumps(document, indent=1, allow_nan=False),
+    }
+    return _answer(document, writers[kind](), output, found)
+
+
+def transfers(
+    bundles: Bundles,
+    receipts: Receipts = None,
+    trust: Trust = None,
+    region_file: RegionFiles = None,
+    format: Annotated[TransferFormat | None, typer.Option(help="How to write it.")] = None,
+    output: Output = None,
+    _json: Json = False,
+) -> Answer:
+    """Record every transfer, one row a release.
+
+    What the ledger shows, and beside it what the region's file declares; what neither says stays
+    empty. Exit codes as of audit verify.
+    """
+    files = (*bundles, receipts, trust, *(region_file or ()))
+    kind = _kind(format, output, tuple(TransferFormat), files)
+    from fedfsd.audit.declaration import declarations
+    from fedfsd.audit.transfer import as_csv
+    from fedfsd.audit.transfer import transfers as work
+
+    declared = declarations(region_file or [])
+    evidence, found = _verified(bundles, receipts=receipts, trust=trust)
+    document = work(evidence, found, declared)
+    written = as_csv(document) if kind == "csv" else json.dumps(document, indent=1, allow_nan=False)
+    return _answer(document, written, output, found)
+
+
+def _verified(
+    bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path | None = None
+) -> tuple[Evidence, Report]:
+    from fedfsd.audit.evidence import load
+    from fedfsd.audit.verify import verify
+
+    evidence = load(bundles, receipts=receipts, trust=trust)
+    return evidence, verify(evidence)
+
+
+def _kind(
+    format: StrEnum | None, output: Path | None, formats: Sequence[StrEnum], files: Sequence[Path | None]
+) -> str:
+    """The format: as asked for, as the output's ending says, or the first."""
+    endings = (f".{format}",) if format else tuple(f".{one}" for one in formats)
+    _checked(output, endings, files)
+    return str(format or (output.suffix.lower()[1:] if output else formats[0]))
+
+
+def _checked(output: Path | None, endings: Sequence[str], files: Sequence[Path | None]) -> None:
+    if output is not None:
+        checked(output, *endings)
+        if any(output.exists() and output.samefile(one) for one in files if one):
+            raise NotReadyError(
+                str(output), got="a file to be read", expected="another file", hint="choose another -o"
+            )
+
+
+def _answer(document: object, written: str, output: Path | None, found: Report) -> Answer:
+    if output is not None:
+        output.write_text(written.rstrip("\n") + "\n", encoding="utf-8", newline="")
+        written = f"verification: {found.headline}\nwritten: {plain(output)}"
+    return Answer(document, written.rstrip("\n"), found.exit_code)
+
+
+COMMANDS = (
+    ("statement", statement, "bundles/*.zip --trust trust.keys"),
+    ("report", report, "bundles/*.zip --receipts receipts.json --trust trust.keys -o report.html"),
+    ("transfers", transfers, "bundles/*.zip --region-file eu.toml -o transfers.csv"),
+)
