@@ -69,18 +69,24 @@ def check_coordinator(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _names(genesis: Genesis, keys: Keyring) -> Iterator[Finding]:
-    """Keys are called as the format wants, keep their names, and are never two roles' or used again."""
-    wanted = {
-        "node": (keys.nodes, f"fedfsd/{genesis.region}/{genesis.ledger}"),
-        "officer": (keys.officers, f"fedfsd/{genesis.region}/officer"),
+    """Keys are called as the format wants, and a new one is neither of the two in force before it."""
+    rows = sorted(
+        [(start, "node", one) for start, one in keys.nodes]
+        + [(start, "officer", one) for start, one in keys.officers],
+        key=lambda row: row[0],
+    )
+    names = {
+        "node": f"fedfsd/{genesis.region}/{genesis.ledger}",
+        "officer": f"fedfsd/{genesis.region}/officer",
     }
-    for role, (rows, name) in wanted.items():
-        for start, one in rows:
-            if one.name != name:
-                yield contradiction(f"{role} key from {start}", f"the name {one.name}", name)
-    publics = [one.public for _, one in (*keys.nodes, *keys.officers)]
-    if len(set(publics)) < len(publics):
-        yield contradiction("keys", "one key in two places", "a new key each time")
+    in_force: dict[str, VerificationKey] = {}
+    for start, role, one in rows:
+        place = f"{role} key from {start}"
+        if one.name != names[role]:
+            yield contradiction(place, f"the name {one.name}", names[role])
+        if one.public in [other.public for other in in_force.values()]:
+            yield contradiction(place, "a key in force already", "a new key")
+        in_force[role] = one
 
 
 def _demanded(one: Signed, keys: Keyring) -> Iterator[tuple[str, VerificationKey]]:
