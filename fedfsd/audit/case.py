@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedfsd.audit.course import Course, course
 from fedfsd.audit.declaration import Declaration
-from fedfsd.audit.evidence import Evidence
+from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.finding import Finding, Kind
 from fedfsd.audit.verdict import Outcome, Part, Report
 
@@ -46,7 +46,7 @@ def cases(
 ) -> tuple[Case, ...]:
     """Each ledger once, by its longest bundle, ordered by region."""
     parts: dict[str, list[Part]] = {}
-    longest = {}
+    longest: dict[str, Ledger] = {}
     judged = report.parts[len(evidence.refused) :]
     for ledger, part in zip(evidence.ledgers, judged, strict=False):
         parts.setdefault(ledger.id, []).append(part)

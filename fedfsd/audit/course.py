@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fedfsd.audit.epsilon import Promise, promise
+from fedfsd.audit.epsilon import MAX_EVENTS, Promise, promise
 from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.filter import Sum, Walk
 from fedfsd.errors import AccountingError, PlanError
@@ -23,6 +23,7 @@ from fedfsd.ledger.entry import (
     Grant,
     Incident,
     KeyRotate,
+    Mechanism,
     PlanEntry,
     Recover,
     Refuse,
@@ -48,10 +49,13 @@ class Run:
     """In force when the plan was approved."""
     committed: int
     """Nano-nats spent and held by its data set then, this plan included."""
+    computed: bool
+    """Not one mechanism too many: an epsilon takes up to a few seconds."""
     reserves: dict[int, Reserve] = field(default_factory=dict)
     releases: dict[int, Release] = field(default_factory=dict)
     aborted: set[int] = field(default_factory=set)
     settled: bool = False
+    _epsilons: dict[int, float | None] = field(default_factory=dict)
 
     @property
     def rehearsal(self) -> bool:
@@ -65,12 +69,17 @@ class Run:
 
     def epsilon(self, rounds: int) -> float | None:
         """Epsilon (PLD) of that many rounds alone, at the plan's own delta; None where there is none."""
-        if self.terms is None or self.promise is None or self.rehearsal or not rounds:
+        if self.terms is None or self.promise is None or self.rehearsal or not self.computed:
             return None
-        one = self.terms.round_event.event
-        event = Event(one.sample_rate, one.noise_multiplier, one.steps * rounds)
+        if rounds not in self._epsilons:
+            self._epsilons[rounds] = self._epsilon(self.terms, self.promise, rounds)
+        return self._epsilons[rounds]
+
+    def _epsilon(self, terms: Terms, promise: Promise, rounds: int) -> float | None:
+        one = terms.round_event.event
         try:
-            return epsilon_pld([event], self.promise.target_delta)
+            event = Event(one.sample_rate, one.noise_multiplier, one.steps * rounds)
+            return epsilon_pld([event], promise.target_delta)
         except (AccountingError, PlanError):
             return None
 
@@ -159,6 +168,7 @@ class Course:
 def course(ledger: Ledger) -> Course:
     """Read a ledger from its first entry to its last, also where it contradicts itself."""
     found, walk = Course(ledger), Walk()
+    mechanisms: set[tuple[Mechanism, float | None]] = set()
     live: dict[str, Chapter] = {}
     for one in ledger.entries():
         with suppress(AccountingError, PlanError):  # verify tells; sums go on without that entry
@@ -177,13 +187,16 @@ def course(ledger: Ledger) -> Course:
         elif isinstance(one, PlanEntry) and run is None:
             chapter = next((some for some in live.values() if some.grant.seq == one.grant), None)
             if chapter is not None:
+                said = promise(one, ledger.region)
+                mechanisms.add((one.event, said.target_delta if said else None))
                 made = Run(
                     entry=one,
                     terms=ledger.terms.get(one.plan),
-                    promise=promise(one, ledger.region),
+                    promise=said,
                     chapter=chapter,
                     grant=chapter.grant,
                     committed=chapter.account.spent + chapter.account.held,
+                    computed=len(mechanisms) <= MAX_EVENTS,
                 )
                 chapter.runs.append(made)
                 found.runs[one.plan] = made

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from importlib import metadata
 from typing import Any
 
 from fedfsd.audit.course import Chapter
 from fedfsd.audit.fact import Fact, Facts, Sources
 from fedfsd.audit.keyring import keyring
 from fedfsd.audit.text import number
-from fedfsd.audit.words import chance, counted, listed
+from fedfsd.audit.words import chance, counted, listed, version
 from fedfsd.ledger.entry import WitnessEntry
 from fedfsd.privacy.renyi import NANO
 
 
 def accounting(given: Sources) -> Facts:
     """Which accountants, at which fineness, and what they say."""
-    used = [f"{name} {_version(name)}" for name in ("dp-accounting", "prv-accountant")]
+    used = [f"{name} {version(name)}" for name in ("dp-accounting", "prv-accountant")]
     yield given.recomputed(
         "accountants",
         f"PLD and RDP by {used[0]}, PRV by {used[1]}; lifetime by the closed sum of Mironov, Talwar and "
@@ -199,10 +198,3 @@ def _pld(row: dict[str, Any]) -> str | None:
 
 def _prv(row: dict[str, Any]) -> str | None:
     return row["epsilon_prv"] and ", ".join(f"{value:.4f}" for value in row["epsilon_prv"])
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "of unknown version"

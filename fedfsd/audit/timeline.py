@@ -72,10 +72,10 @@ def drawing(told: Mapping[str, Any]) -> dict[str, Any] | None:
     last = max(told["entries"] - 1, end["entry"], first + 1)
 
     def across(seq: int) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * (seq - first) / (last - first), 1)
+        return float(round(LEFT + (WIDTH - LEFT - RIGHT) * (seq - first) / (last - first), 1))
 
     def up(nano: float) -> float:
-        return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * nano / (1.06 * top), 1)
+        return float(round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * nano / (1.06 * top), 1))
 
     def steps(values: list[int]) -> str:
         path = f"M{across(first)} {up(values[0])}"

@@ -12,7 +12,6 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 from fedfsd.audit.case import NO_DECLARATIONS, Case, cases, heading
@@ -22,6 +21,7 @@ from fedfsd.audit.declaration import Declaration
 from fedfsd.audit.evidence import Evidence
 from fedfsd.audit.finding import printable
 from fedfsd.audit.verdict import Report
+from fedfsd.audit.words import version
 from fedfsd.ledger.permission import year_of
 from fedfsd.privacy.renyi import NANO
 
@@ -42,12 +42,6 @@ delivery receipts_of_run
 """
 KNOWN = tuple(_COLUMNS.split())
 _FORMULA = tuple("=+-@\t\r＝＋－＠")
-_EMPTY = {
-    f"{table}.{key}": None
-    for table, field in Declaration.model_fields.items()
-    if table not in ("region", "practice")
-    for key in field.annotation.model_fields
-}
 
 
 def transfers(
@@ -66,8 +60,9 @@ def transfers(
         "heading": heading(judged),
         "outcome": str(found.outcome),
         "transfers": [
-            {"known": known, "declared": declared_columns(case)}
+            {"known": known, "declared": told}
             for case in judged
+            for told in (declared_columns(case.declaration),)
             for known in _known(case, evidence)
         ],
     }
@@ -76,7 +71,7 @@ def transfers(
 def as_csv(document: Mapping[str, Any]) -> str:
     """The same as a table; a cell that a spreadsheet would take for a formula begins with an apostrophe."""
     rows = [{**one["known"], **one["declared"]} for one in document["transfers"]]
-    columns = list(rows[0]) if rows else [*KNOWN, *_EMPTY]
+    columns = [*KNOWN, *declared_columns(None)]
     file = io.StringIO()
     writer = csv.writer(file, quoting=csv.QUOTE_ALL)  # also where a semicolon parts the cells
     writer.writerow(columns)
@@ -84,13 +79,15 @@ def as_csv(document: Mapping[str, Any]) -> str:
     return file.getvalue()
 
 
-def declared_columns(case: Case) -> dict[str, str | None]:
-    """What the region's file says, by its dotted names."""
-    if case.declaration is None:
-        return dict(_EMPTY)
-    told = case.declaration.model_dump(exclude={"region", "practice"})
-    flat = {f"{table}.{key}": value for table, values in told.items() for key, value in values.items()}
-    return {name: None if value is None else printable(value) for name, value in flat.items()}
+def declared_columns(declaration: Declaration | None) -> dict[str, str | None]:
+    """What the region's file says, by its dotted names; the same names where there is no file."""
+    told = declaration or Declaration(region="none")
+    tables = told.model_dump(exclude={"region", "practice"})
+    return {
+        f"{table}.{key}": None if value is None else printable(value)
+        for table, values in tables.items()
+        for key, value in values.items()
+    }
 
 
 def _known(case: Case, evidence: Evidence) -> Iterator[dict[str, Any]]:
@@ -98,6 +95,7 @@ def _known(case: Case, evidence: Evidence) -> Iterator[dict[str, Any]]:
     numbers: Counter[tuple[str, int]] = Counter()
     volume: Counter[tuple[str, int]] = Counter()
     run = printable(evidence.receipts.run) if evidence.receipts else None
+    root = ledger.tree.root().hex()
     for crossing, row in zip(course.crossings, releases(case, evidence.receipts), strict=True):
         counter = (row["destination"], year_of(row["date"]) if row["date"] else 0)
         numbers[counter] += 1
@@ -109,7 +107,7 @@ def _known(case: Case, evidence: Evidence) -> Iterator[dict[str, Any]]:
             "entry": row["entry"],
             "entry_hash": row["entry_hash"],
             "ledger_size": len(ledger.lines),
-            "ledger_root": ledger.tree.root().hex(),
+            "ledger_root": root,
             "verification": str(case.report.outcome),
             "heading": course.heading,
             "direction": "out",
@@ -193,7 +191,7 @@ def _privacy(case: Case, crossing: Crossing) -> dict[str, Any]:
         "noise_multiplier": event.noise_multiplier,
         "sample_rate": event.sample_rate,
         "steps": event.steps,
-        "accountant": f"dp-accounting {_version('dp-accounting')} (PLD); Renyi filter of order {grant.alpha}",
+        "accountant": f"dp-accounting {version('dp-accounting')} (PLD); Renyi filter of order {grant.alpha}",
         "random_generator": "AES-256-CTR, key from the operating system",
         "rho_nats": reserve.rho / NANO,
         "rho_spent_nats": crossing.spent / NANO,
@@ -225,10 +223,3 @@ def _cell(value: object) -> str:
         return f"{value:.9g}"
     text = str(value)
     return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "of unknown version"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
+from importlib import metadata
 
 from fedfsd.audit.finding import printable
 from fedfsd.privacy.statement import best_guess, sentence
@@ -77,6 +79,15 @@ def listed(words: list[str], most: int = 8) -> str:
     """a, b and c, or the first of many."""
     words = [*words[:most], f"{len(words) - most:,} more"] if len(words) > most else words
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
+
+
+@lru_cache
+def version(package: str) -> str:
+    """Of an installed package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "of unknown version"
 
 
 def markdown(text: object) -> str:
