@@ -15,9 +15,10 @@ from fedfsd import canonical
 from fedfsd.audit.receipt import Receipt, Receipts, sign
 from fedfsd.errors import BudgetError
 from fedfsd.gate.gate import LEDGER, MIRROR, open_ledger
-from fedfsd.ledger import digest, draft, entry, note, strict
+from fedfsd.ledger import digest, draft, entry, strict
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Ledger
+from fedfsd.ledger.witness import Witness, show
 from fedfsd.plan.build import Limit
 from fedfsd.privacy.renyi import epsilon_lifetime
 from fedfsd.simulation.folder import Folder
@@ -43,10 +44,19 @@ def limits(ledgers: Path) -> dict[str, Limit]:
 class Evidence:
     """Keeps the books of one run; in mode none there are none to keep."""
 
-    def __init__(self, prepared: Prepared, where: Folder, folders: Mapping[str, Path]) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        where: Folder,
+        folders: Mapping[str, Path],
+        *,
+        coordinator: Path | None = None,
+    ) -> None:
+        """``coordinator`` is where its key and memory are kept; by default in the run folder."""
         self._plan, self._where = prepared.plan, where
         self._data, self._label = prepared.data_sha256, Path(prepared.experiment.data.path).name or "data"
         self._folders = {} if self._plan.mode == "none" else dict(folders)
+        self._home = coordinator or where.path / "coordinator"
 
     def begin(self, *, resume: bool = False) -> None:
         """Make what ledgers and grants are missing and hold the whole plan in each.
@@ -84,17 +94,20 @@ class Evidence:
         """
         if not self._folders:
             return {}
-        coordinator = _key(self._where.path / "coordinator.key", COORDINATOR)
-        witness = coordinator.cosigner
-        trust = [f"coordinator {coordinator.verification}", f"witness {witness}"]
-        (self._where.path / "bundles").mkdir(exist_ok=True)
+        self._home.mkdir(parents=True, exist_ok=True)
+        coordinator = _key(self._home / "coordinator.key", COORDINATOR)
+        witness = Witness(self._home, coordinator)
+        trust = [f"coordinator {coordinator.verification}", f"witness {coordinator.cosigner}"]
+        for name in ("bundles", "checkpoints"):
+            (self._where.path / name).mkdir(exist_ok=True)
         spent = {}
         for name, folder in self._folders.items():
             ledger = open_ledger(folder)
             ledger.settle(self._plan.hash)
             randomness.destroy_run_key(folder / "keys", self._plan.hash)
-            cosigned = note.cosign(ledger.checkpoint(), coordinator, seconds=int(time.time()))
-            ledger.witness(cosigned, [witness])
+            ledger.witness(_cosigned(witness, ledger), [coordinator.cosigner])
+            # The entry that says so needs a cosignature too, which the coordinator keeps.
+            self._where.write_text(f"checkpoints/{name}.note", _cosigned(witness, ledger))
             ledger.bundle(self._where.path / "bundles" / f"{name}.zip")
             trust += [f"node {ledger.state.node}", f"officer {ledger.state.officer}"]
             spent[name] = _charged(ledger)
@@ -108,7 +121,7 @@ class Evidence:
         _secret(folder / "data.salt", salt)
         made = draft.grant(
             ledger.state,
-            data_set=self._label,
+            data_set=f"{name}:{self._label}",
             data_commitment=canonical.sha256(salt + bytes.fromhex(self._data[name])),
             delta=self._plan.region(name).target_delta,
             events=[self._plan.event(name)],
@@ -145,6 +158,14 @@ def _found(folder: Path, name: str) -> None:
     genesis = draft.genesis(node=node.verification, officer=officer.verification, simulated=True)
     signed = entry.sign(genesis, {"officer": officer, "node": node})
     Ledger.create(folder / LEDGER, mirror=folder / MIRROR, genesis=signed, node=node).close()
+
+
+def _cosigned(witness: Witness, ledger: Ledger) -> str:
+    """The ledger's head, with the witness's word that it has seen no other history."""
+    genesis = ledger.state.genesis
+    epoch, size = witness.position(genesis.region, genesis.ledger)
+    shown = show(ledger.state, ledger.checkpoint(), epoch=epoch, size=size)
+    return witness.accept(shown, seconds=int(time.time()))
 
 
 def _key(path: Path, name: str) -> SigningKey:

@@ -12,6 +12,7 @@
 | figures/, report.html | pictures and the page |
 | regions/R/ | what region R keeps: ledger, mirror, outbox, keys |
 | bundles/R.zip | what an auditor gets from region R |
+| checkpoints/R.note | the newest head of R's ledger, cosigned by the coordinator |
 | receipts.json | what the coordinator received, signed; covers this run |
 | trust.keys | the public keys, to be checked with; of a simulation |
 """

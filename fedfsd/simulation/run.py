@@ -155,7 +155,12 @@ def _run(
         resolve(node["device"])
         policy_of(RegionConfig(**node, simulated=True)).demand(prepared.plan, name)
     where = (folder.reopen if resume else folder.create)(output, experiment, prepared.plan)
-    keeper = Evidence(prepared, where, {name: Path(node["folder"]) for name, node in nodes.items()})
+    keeper = Evidence(
+        prepared,
+        where,
+        {name: Path(node["folder"]) for name, node in nodes.items()},
+        coordinator=ledgers and ledgers / "coordinator",
+    )
     keeper.begin(resume=resume)
     strategy = PlannedStrategy(
         inner, prepared.plan, round_timeout_seconds=experiment.server.round_timeout_seconds
