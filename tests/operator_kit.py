@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from fedfsd import canonical
 from fedfsd.ledger.key import SigningKey
+from fedfsd.node import adding, grant, paper, start
 from fedfsd.node.node import open_node
 from fedfsd.plan.plan import WITNESS, ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
 from fedfsd.privacy.accountant import epsilon_pld
@@ -104,14 +105,16 @@ def checkpoint(folder: Path) -> str:
         return ledger.checkpoint()
 
 
-def region(fedfsd: Callable, folder: Path, *grant: object) -> Path:
-    """A region in ``folder``/eu that is ready to approve plans; its officer's key is officer.key."""
+def region(folder: Path, **wish: Any) -> Path:
+    """A region in ``folder``/eu with a grant, ready to approve plans; its officer's key is officer.key."""
     if not (folder / "officer.key").exists():
         SigningKey.generate(f"fedfsd/{REGION}/officer").write(folder / "officer.key")
-    said = fedfsd("region", "init", REGION, "-o", "eu", "--officer-key", "officer.key")
-    assert said.code == 0, said.err
-    fill_in(folder / "eu")
-    words = [*GRANT, *grant, "--region", "eu", "--officer-key", "officer.key"]
-    said = fedfsd("region", "grant", *words)
-    assert said.code == 0, said.err
-    return folder / "eu"
+    officer = SigningKey.read(folder / "officer.key")
+    node, genesis = start.start(REGION, folder / "eu", mirror=None, officer=officer.verification)
+    adding.add(node, paper.sign(genesis, officer))
+    fill_in(node.folder)
+    with closing(node.open_ledger()) as ledger:
+        asked = grant.Wish(data_set=DATA, epsilon=10.0, delta=DELTA, **wish)
+        made = grant.make(ledger.state, asked, policy=node.policy(), salts=node.salts, data=None)
+    adding.add(node, paper.sign(made, officer))
+    return node.folder

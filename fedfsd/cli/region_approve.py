@@ -62,6 +62,7 @@ def approve(
         "more_such_plans": made.fitting,
         "recipient": made.entry.recipient,
         "purpose": made.entry.purpose,
+        "file": None,
         "warnings": list(made.warnings),
     }
     text = _text(found.name, mine.epsilon or 0.0, mine.target_delta, made)

@@ -122,6 +122,8 @@ def _recover(node: Node, paper: Recover) -> int:
     if lost:
         mirror.unlink(missing_ok=True)
         restore.new_mirror(node.ledger, mirror)
+    if not (node.ledger / NODE_KEY).exists():  # lost too: one that signs nothing until the officer rotates it
+        SigningKey.generate(f"fedfsd/{node.settings.name}/{paper.ledger}").write(node.ledger / NODE_KEY)
     try:
         with closing(Ledger(node.ledger, mirror=mirror)) as ledger:
             seq = ledger.add(paper)

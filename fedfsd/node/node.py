@@ -22,9 +22,10 @@ from pathlib import Path
 from fedfsd.config.load import load
 from fedfsd.errors import ConfigError, NotReadyError
 from fedfsd.gate.policy import Policy
+from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.ledger import NODE_KEY, Ledger
 from fedfsd.ledger.mirror import RECOVER
-from fedfsd.ledger.note import MAX_NOTE
+from fedfsd.ledger.note import Note
 from fedfsd.ledger.store import DATABASE
 from fedfsd.node.settings import Settings
 
@@ -85,9 +86,20 @@ class Node:
         return policy
 
     def heads(self) -> list[str]:
-        """The checkpoints that witnesses gave: text that anybody may have written."""
-        paths = sorted((self.folder / "heads").glob("*.note"))
-        return [path.read_bytes()[: 4 * MAX_NOTE].decode(errors="replace") for path in paths]
+        """The checkpoints that witnesses gave; whose they are is not checked yet.
+
+        Raises:
+            NotReadyError: a file among them that is no note: nothing here is passed over in silence.
+        """
+        found = []
+        for path in sorted((self.folder / "heads").glob("*.note")):
+            try:
+                found.append(str(Note.parse(path.read_bytes())))
+            except EvidenceError as error:
+                raise NotReadyError(
+                    str(path), got=error.got, expected="a checkpoint", hint="get it from the witness again"
+                ) from None
+        return found
 
     def open_ledger(self) -> Ledger:
         """The ledger, if it is the newest copy.

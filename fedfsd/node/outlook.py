@@ -9,6 +9,8 @@ from fedfsd.errors import ConfigError
 from fedfsd.ledger import digest
 from fedfsd.ledger.budget import Account
 from fedfsd.ledger.entry import PlanEntry
+from fedfsd.ledger.key import SigningKey
+from fedfsd.ledger.ledger import NODE_KEY
 from fedfsd.ledger.state import Run, State
 from fedfsd.node.node import Node
 from fedfsd.node.start import on_one_disk
@@ -25,6 +27,8 @@ def warnings(node: Node, state: State, found: dict[str, Any], date: str) -> Iter
         node.declared_policy()
     except ConfigError as error:
         yield f"no plan can be approved yet: {error}"
+    if SigningKey.read(node.ledger / NODE_KEY).verification != state.node:
+        yield "the node's key is not the one in force, nothing can be signed: fedfsd region rotate"
     if state.closed:
         yield "this ledger is closed: nothing follows"
     if not state.accounts:

@@ -93,7 +93,8 @@ def on_one_disk(node: Node) -> bool:
 
 
 def _demand_new(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    named = folder.name not in ("", "..")
+    if not named or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise NotReadyError(
             str(folder), got="something there already", expected="a new folder", hint="choose another -o"
         )
@@ -126,5 +127,4 @@ def _write(folder: Path, name: str, mirror: Path, node: SigningKey | None) -> No
         (part / "policy.toml").write_text(template.policy(name=name), encoding="utf-8")
         if node is not None:
             node.write(part / "ledger" / NODE_KEY)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         part.replace(folder)

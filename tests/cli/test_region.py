@@ -38,9 +38,9 @@ def officer(folder) -> SigningKey:
 
 
 @pytest.fixture
-def eu(fedfsd, folder, officer) -> Path:
+def eu(folder, officer) -> Path:
     """A region with a grant of epsilon 10, its folder named eu."""
-    return ready(fedfsd, folder)
+    return ready(folder)
 
 
 @pytest.fixture
@@ -116,6 +116,8 @@ def test_a_mirror_on_a_disk_of_its_own(fedfsd, folder, officer):
         (["EU", "-o", "eu", "--officer-vkey", "nonsense"], "usage", 2),
         (["EU", "-o", "eu", "--officer-key", "none.key"], "not_ready", 4),
         (["EU", "-o", "full", *KEY], "not_ready", 4),
+        (["EU", "-o", ".", *KEY], "not_ready", 4),
+        (["EU", "-o", "..", *KEY], "not_ready", 4),
         (["EU", "-o", "eu", "--mirror", "none", *KEY], "not_ready", 4),
         (["EU", "-o", "eu", "--previous", "x", *KEY], "config", 3),
     ],
@@ -252,7 +254,7 @@ def test_a_successor_keeps_what_is_spent(fedfsd, folder, eu, region):
 
 
 def test_a_plan_above_the_cap_goes_to_the_officer(fedfsd, folder, officer, region):
-    eu = ready(fedfsd, folder, "--plan-cap", 4)
+    eu = ready(folder, plan_cap=4.0)
     send(folder, plan(noise=0.8))
     said = fedfsd("region", "approve", "plan.json", "--region", "eu", "--json")
     assert said.code == 12
@@ -281,7 +283,7 @@ def test_a_plan_that_does_not_fit_says_what_would(fedfsd, folder, eu, region):
 
 
 def test_a_plan_that_is_signed_too_late(fedfsd, folder, officer, region):
-    eu = ready(fedfsd, folder, "--plan-cap", 4)
+    eu = ready(folder, plan_cap=4.0)
     last = plan(rounds=20, noise=1.0)
     drafts = []
     for seed in (1, 2, 3):
@@ -440,7 +442,24 @@ def test_two_histories_are_never_mended(fedfsd, folder, eu, region):
 @pytest.mark.parametrize("text", ["", "nonsense\n", "\udcff", "a\n1\nb\n\n— c d\n" * 9000])
 def test_a_head_that_is_none_is_never_passed_over(fedfsd, folder, eu, region, text):
     (eu / "heads" / "w.note").write_bytes(text.encode(errors="surrogateescape"))
+    assert "w.note" in refused(region("status"), "not_ready", 4)
+
+
+def test_the_head_of_another_ledger(fedfsd, folder, eu, region):
+    (folder / "b").mkdir()
+    other = ready(folder / "b")
+    (eu / "heads" / "w.note").write_text(checkpoint(other), encoding="utf-8")
     refused(region("status"), "evidence", 10)
+
+
+def test_a_backup_without_the_key(fedfsd, folder, eu, region):
+    (eu / "ledger" / "node.key").unlink()
+    next((eu / "mirror").iterdir()).unlink()
+    assert region("recover", "--from-backup", "--reach", "rounds", *KEY).code == 0
+    assert "not the one in force" in region("status").out
+    refused(region("bundle", "-o", "eu.zip"), "not_ready", 4)
+    assert region("rotate", *KEY).code == 0
+    assert region("bundle", "-o", "eu.zip").code == 0
 
 
 # Keys, the end, the rest.
