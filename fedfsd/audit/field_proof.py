@@ -11,6 +11,7 @@ from typing import Any
 
 from fedfsd.audit.course import Chapter
 from fedfsd.audit.fact import Fact, Facts, Sources
+from fedfsd.audit.finding import Kind
 from fedfsd.audit.keyring import keyring
 from fedfsd.audit.text import number
 from fedfsd.audit.words import chance, counted, listed, version
@@ -49,7 +50,7 @@ def lifetime(given: Sources) -> Facts:
     for chapter in given.case.course.chapters:
         grant, account = chapter.grant, chapter.account
         committed = account.spent + account.held
-        claims = not chapter.rehearsal
+        claims = not chapter.rehearsal and not given.case.contradicted
         stands = (("spent", account.spent), ("spent and held", committed), ("granted", grant.rho_max))
         for label, nano in stands:
             epsilon = f", epsilon {number(chapter.epsilon(nano))}" if claims else ""
@@ -163,14 +164,19 @@ def utility(given: Sources) -> Facts:
 
 def residual_risks(given: Sources) -> Facts:
     """What remains."""
-    for place, sentence in enumerate(given.case.report.unproved, 1):
-        yield given.by_program(f"a ledger cannot show ({place})", sentence)
+    for sentence in given.case.report.unproved:
+        yield given.by_program("what no ledger shows", sentence)
     yield given.by_region("others", "residual_risks")
 
 
 def _checked(given: Sources, name: str) -> Fact:
     answers = [one for part in given.case.report.parts for one in part.answers if one.name == name]
-    told = [str(finding) for one in answers for finding in one.findings]
+    unseen = (Kind.SKIPPED, Kind.LEFT_OUT)
+    told = [
+        f"not checked: {finding}" if finding.kind in unseen else str(finding)
+        for one in answers
+        for finding in one.findings
+    ]
     outcome = str(answers[0].outcome) if answers else "not checked"
     return given.recomputed(f"check of {name}", "; ".join([outcome, *told]))
 

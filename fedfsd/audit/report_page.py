@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from fedfsd.audit.report import merged
 from fedfsd.audit.text import number
 from fedfsd.audit.timeline import drawing
 from fedfsd.audit.words import chance, markdown, word
 
+_LONG = 40
 SHOWN = 200
 """Releases and plans that a page lists; the JSON document has them all."""
 
@@ -39,7 +42,7 @@ def _rendered(template: str, document: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "chance": chance, "count": "{:,}".format}
+    environment.filters |= {"number": number, "chance": chance, "count": "{:,}".format, "spaced": spaced}
     return environment.get_template(template).render(
         report=document,
         title=title(document),
@@ -50,6 +53,12 @@ def _rendered(template: str, document: Mapping[str, Any]) -> str:
         drawing=drawing,
         shown=SHOWN,
     )
+
+
+def spaced(text: str) -> Markup:
+    """Text in which hashes and keys are set as code; everything in it is escaped."""
+    words = (Markup("<code>{}</code>").format(one) if len(one) >= _LONG else one for one in text.split(" "))
+    return Markup(" ").join(words)
 
 
 def title(document: Mapping[str, Any]) -> str:

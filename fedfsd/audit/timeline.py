@@ -11,6 +11,7 @@ from typing import Any
 
 from fedfsd.audit.case import Case
 from fedfsd.audit.course import Chapter, Point
+from fedfsd.audit.text import number
 from fedfsd.audit.words import said
 from fedfsd.errors import PlanError
 from fedfsd.privacy.renyi import NANO, epsilon_lifetime
@@ -30,13 +31,13 @@ def timeline(case: Case, chapter: Chapter) -> dict[str, Any]:
         *((one.seq, f"incident ({one.code})") for one in course.incidents),
         *((one.seq, "recovery from a backup") for one in course.ledger.recoveries),
     ]
-    claims = not chapter.rehearsal
+    claims = not chapter.rehearsal and not case.contradicted
     return {
         "data_set": said(grant.data_set),
         "entries": len(course.ledger.lines),
         "alpha": grant.alpha,
         "delta": grant.delta,
-        "guarantee": claims and not case.contradicted,
+        "guarantee": claims,
         "points": [
             {
                 "entry": point.seq,
@@ -86,9 +87,9 @@ def drawing(told: Mapping[str, Any]) -> dict[str, Any] | None:
     floor = f"V{up(0)}H{across(first)}Z"
     spent, committed = [one["spent"] for one in points], [one["spent"] + one["held"] for one in points]
     labels = [
-        ("granted", up(end["granted"]), end["epsilon_grant"]),
-        ("charged", up(committed[-1]), end["epsilon_lifetime"]),
-        ("booked", up(spent[-1]), end["epsilon_spent"]),
+        ("granted", up(end["granted"]), _amount(end["granted"], end["epsilon_grant"])),
+        ("charged", up(committed[-1]), _amount(committed[-1], end["epsilon_lifetime"])),
+        ("booked", up(spent[-1]), _amount(spent[-1], end["epsilon_spent"])),
     ]
     return {
         "width": WIDTH,
@@ -125,12 +126,17 @@ def _ticks(told: Mapping[str, Any], top: int) -> list[tuple[float, float]]:
     return [(epsilon, nano) for epsilon, nano in found if nano > 0.1 * top and told["guarantee"]]
 
 
-def _apart(rows: list[tuple[str, float, float | None]]) -> list[tuple[str, float, float | None]]:
+def _amount(nano: int, epsilon: float | None) -> str:
+    """A loss by its epsilon, or plainly where no epsilon may be stated."""
+    return f"{nano / NANO:.3g} nats" if epsilon is None else f"ε {number(epsilon)}"
+
+
+def _apart(rows: list[tuple[str, float, str]]) -> list[tuple[str, float, str]]:
     """Labels at the right, from top to bottom, none on another."""
-    placed: list[tuple[str, float, float | None]] = []
-    for word, height, epsilon in sorted(rows, key=lambda row: row[1]):
+    placed: list[tuple[str, float, str]] = []
+    for word, height, amount in sorted(rows, key=lambda row: row[1]):
         low = placed[-1][1] + _LABEL_HEIGHT if placed else 0.0
-        placed.append((word, max(height, low), epsilon))
+        placed.append((word, max(height, low), amount))
     return placed
 
 
