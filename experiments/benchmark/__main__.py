@@ -10,8 +10,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from experiments.benchmark.audit import audit
 from experiments.benchmark.crowd import crowd
 from experiments.benchmark.demo import demo, help_seconds
+from experiments.benchmark.ledger import ledger
 from experiments.benchmark.overhead import overhead
 from experiments.benchmark.recordings import recordings
 from experiments.benchmark.row import Row, place
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmark", description="Measure what the project promises."
     )
-    names = ("help", "demo", "overhead", "crowd", "recordings")
+    names = ("help", "demo", "overhead", "crowd", "ledger", "audit", "recordings")
     parser.add_argument("--only", choices=names, action="append", help="this part alone; may be repeated")
     parser.add_argument("--data", help="real recordings to train on; else the study's published results")
     parser.add_argument("--quick", action="store_true", help="try the machinery: its numbers mean nothing")
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "demo": lambda: demo(folder / "demo", quick=given.quick),
             "overhead": lambda: overhead(folder / "overhead", quick=given.quick),
             "crowd": lambda: crowd(folder / "crowd", quick=given.quick),
+            "ledger": lambda: ledger(folder / "ledger", quick=given.quick),
+            "audit": lambda: audit(folder / "audit", quick=given.quick),
             "recordings": lambda: recordings(given.data, folder / "recordings", quick=given.quick),
         }
         for name in names:

@@ -1,4 +1,4 @@
-"""``python -m experiments.benchmark_audit``: how long, and in how much memory, large ledgers are verified.
+"""How long, and in how much memory, large ledgers are verified.
 
 Seconds are processor time of one core, imports included, so that other work on the machine does not
 count. A tenth of the entries are releases, each with its reservation and a cosigned checkpoint; the rest are
@@ -7,15 +7,12 @@ refused requests. Building such a ledger takes about as long as verifying it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.benchmark.row import Row, place
+from experiments.benchmark.row import Row
 from fedfsd import canonical
 from fedfsd.ledger import booking, bundle, draft, entry, note
 from fedfsd.ledger.key import SigningKey
@@ -88,7 +85,7 @@ def build(folder: Path, size: int) -> tuple[Path, Path]:
     add(entry.sign(grant, {"officer": officer}))
     rounds = max(1, size // 10 // ROUNDS)
     for number in range(rounds):
-        plan = _plan(number)
+        plan = plan_of(number)
         add(
             draft.plan(
                 state,
@@ -126,7 +123,8 @@ def _refusals(plan_hash: str, count: int) -> Iterator[entry.Refuse]:
         yield entry.Refuse(plan=plan_hash, round=10_000 + number, code="arrays")
 
 
-def _plan(seed: int) -> Plan:
+def plan_of(seed: int, *, rounds: int = ROUNDS) -> Plan:
+    """A plan of ``rounds`` rounds of one step; ``seed`` makes it another one."""
     region = RegionPlan(
         roster=1000,
         identity="physical",
@@ -138,12 +136,12 @@ def _plan(seed: int) -> Plan:
         weight=1.0,
         target_delta=1e-5,
         target_epsilon=None,
-        epsilon=epsilon_pld([Event(0.1, 2.0, ROUNDS)], 1e-5),
+        epsilon=epsilon_pld([Event(0.1, 2.0, rounds)], 1e-5),
     )
     return Plan(
         name="benchmark",
         mode="private",
-        num_rounds=ROUNDS,
+        num_rounds=rounds,
         regions={REGION: region},
         model=ModelPlan(
             name="mlp",
@@ -160,18 +158,3 @@ def _plan(seed: int) -> Plan:
         quorum=0.5,
         average_last=0.0,
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 where a promise is not kept."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark_audit")
-    parser.add_argument("--quick", action="store_true", help="try the machinery: its numbers mean nothing")
-    given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="fedfsd-benchmark-") as folder:
-        rows = audit(Path(folder) / "audit", quick=given.quick)
-    print(json.dumps({**place(), "rows": [row.document() for row in rows]}, indent=1))
-    return 0 if all(row.passed for row in rows) else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
