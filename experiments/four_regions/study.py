@@ -119,7 +119,7 @@ def _train(study: Study, rung: Rung, seed: int, overrides: Sequence[str]) -> dic
     place = study.output / rung.name
     if rung.kind == "alone":
         return {
-            name: _run(study.path, [*changes, f"regions.{name}={{}}"], place / name / f"seed={seed}")
+            name: _run(study.path, [*changes, f'data.regions=["{name}"]'], place / name / f"seed={seed}")
             for name in study.tests
         }
     if rung.kind == "federated":
@@ -139,7 +139,7 @@ def _run(path: str, changes: Sequence[str], output: Path) -> Run:
         return simulation.run(
             experiment, engine="local", output=output, resume=begun, progress=lambda _: None
         )
-    if folder.read("experiment.json") != experiment.model_dump(mode="json"):
+    if load(Experiment, folder.read("experiment.json")) != experiment:
         raise NotReadyError(
             str(output),
             got="a complete run of another experiment",
