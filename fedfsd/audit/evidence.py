@@ -31,7 +31,9 @@ from fedfsd.ledger.note import MAX_NOTE
 from fedfsd.ledger.terms import Terms
 
 MAX_ENTRIES = 1_000_000
-MAX_SIGNED = 2**25  # bytes of grants, plans and the like: these stay parsed, at up to 25 times the size
+# Grants, plans and the like stay parsed, at about a hundred bytes a value.
+MAX_VALUES, MAX_ENTRY_VALUES = 2_000_000, 100_000
+MAX_SIGNED = 2**26  # bytes of them
 _MALFORMED_SHOWN = 20
 
 
@@ -167,25 +169,23 @@ def _bundle(path: Path) -> Ledger | Refused:
 
 
 def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
-    lines, signed, tree, kept = [], [], Tree(), 0
+    lines, signed, tree, size, values = [], [], Tree(), 0, 0
     malformed: dict[int, Finding] = {}
     for position, line in enumerate(archive.entries()):
-        if position == MAX_ENTRIES:
-            return Refused(name, undecided("bundle", f"more than {MAX_ENTRIES} entries"))
+        more = sum(map(line.count, (b"[", b"{", b",")))
+        if max(position / MAX_ENTRIES, more / MAX_ENTRY_VALUES, values / MAX_VALUES, size / MAX_SIGNED) >= 1:
+            return Refused(name, undecided(f"entry {position}", "a ledger too large for this reader"))
         lines.append(line)
         tree.append(leaf_hash(line))
         try:
             one = entry.parse(line)
         except EvidenceError as error:
-            malformed[position] = (
-                _SAME if len(malformed) >= _MALFORMED_SHOWN else refusal(f"entry {position}", error)
-            )
+            shown = len(malformed) < _MALFORMED_SHOWN
+            malformed[position] = refusal(f"entry {position}", error) if shown else _SAME
             continue
         if isinstance(one, Signed):
             signed.append(one)
-            kept += len(line)
-            if kept > MAX_SIGNED:
-                return Refused(name, undecided("bundle", f"grants and plans of more than {MAX_SIGNED} bytes"))
+            size, values = size + len(line), values + more
     return Ledger(
         source=name,
         sha256=digest,

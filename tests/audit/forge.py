@@ -80,7 +80,7 @@ class Forge:
             return SigningKey.from_seed(name, bytes.fromhex(material))
 
         ledger = canonical.sha256(f"{region}{seed}".encode())[:32]
-        self.region = region
+        self.region, self.ledger = region, ledger
         self.node = made(f"fedfsd/{region}/{ledger}", "node")
         self.officer = made(f"fedfsd/{region}/officer", "officer")
         self.entries: list[Any] = []
@@ -250,7 +250,7 @@ class Forge:
         bundle.write(
             path,
             region=self.region,
-            ledger=self.entries[0].ledger,
+            ledger=self.ledger,
             entries=self.contents,
             checkpoints=[(*key, text) for key, text in sorted(self.heads.items())],
         )

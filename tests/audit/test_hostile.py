@@ -20,7 +20,7 @@ from fedfsd.errors import ConfigError, FedfsdError, NotReadyError
 from fedfsd.ledger import bundle, merkle, note
 from fedfsd.ledger.error import EvidenceError
 
-DEEP = 100_000
+DEEP = 50_000
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_damaged_bundle_does_not_hide_the_others(tmp_path, forge):
 
 LINES = {
     "deep": b'{"document":' + b"[" * DEEP + b"]" * DEEP + b',"type":"plan"}',
-    "deep objects": b'{"document":{"a":' * DEEP,
+    "deep objects": b'{"document":' + b'{"a":' * DEEP,
     "duplicate keys": b'{"code":"other","plan":null,"seq":8,"seq":8,"text":"x","type":"incident"}',
     "NaN": b'{"document":{"a":NaN},"type":"plan"}',
     "infinite": b'{"document":{"a":1e999},"type":"plan"}',
@@ -156,6 +156,16 @@ def test_a_line_that_is_no_entry(tmp_path, forge, name):
     assert report.exit_code == 10
     assert set(outcomes(report)) <= {"entries", "rules", "archive"}
     assert "\x1b" not in texts(report, "entries")
+
+
+def test_a_ledger_too_large_to_keep(tmp_path, forge):
+    """A line may hold 4 MiB, which as empty lists would be a hundred times as much in memory."""
+    path, ledger = tmp_path / "EU.zip", forge.entries[0].ledger
+    line = b'{"document":[' + b"[]," * 100_000 + b'[]],"type":"plan"}'
+    head = forge.head(8)
+    lines = [*forge.contents, line]
+    bundle.write(path, region="EU", ledger=ledger, entries=lines, checkpoints=[(0, 8, head)])
+    assert verified(path) == ("cannot decide: archive", 11)
 
 
 NOTES = {
