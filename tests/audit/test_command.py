@@ -16,6 +16,7 @@ from fedfsd.audit.finding import Kind
 from fedfsd.audit.page import page
 from fedfsd.audit.text import markdown, text
 from fedfsd.audit.verdict import Report
+from fedfsd.cli.main import run
 
 LIGHT = """
 import sys
@@ -46,13 +47,27 @@ def folder(tmp_path_factory):
     return made
 
 
-def fedfsd(folder, *words: str) -> subprocess.CompletedProcess[str]:
+def light(folder, *words: str) -> subprocess.CompletedProcess[str]:
+    """In a process that cannot import what trains."""
     command = [sys.executable, "-c", LIGHT, "audit", "verify", *words]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
+@pytest.fixture
+def fedfsd(folder, capfd, monkeypatch):
+    """In this process, among the evidence."""
+    monkeypatch.chdir(folder)
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as end:
+            run(["audit", "verify", *words])
+        return subprocess.CompletedProcess(words, end.value.code, *capfd.readouterr())
+
+    return call
+
+
 def test_it_holds_in_the_light_install(folder):
-    said = fedfsd(folder, "EU.zip", "--receipts", "receipts.json", "--trust", "trust.keys")
+    said = light(folder, "EU.zip", "--receipts", "receipts.json", "--trust", "trust.keys")
     assert (said.returncode, said.stderr) == (0, "")
     assert said.stdout.endswith("verdict: holds\n")
     for name in ("signatures", "filter", "epsilon", "not checked:", "not proved by any of this:"):
@@ -60,7 +75,7 @@ def test_it_holds_in_the_light_install(folder):
 
 
 def test_one_document_of_all_regions(folder):
-    said = fedfsd(folder, "EU.zip", "US.zip", "--trust", "trust.keys", "--json")
+    said = light(folder, "EU.zip", "US.zip", "--trust", "trust.keys", "--json")
     found = json.loads(said.stdout)
     assert said.returncode == found["exit_code"] == 10
     assert found["headline"] == "contradicted: filter, rules"
@@ -85,17 +100,17 @@ def test_one_document_of_all_regions(folder):
     ],
     ids=str,
 )
-def test_codes(folder, words, code, start):
-    said = fedfsd(folder, *words)
+def test_codes(fedfsd, words, code, start):
+    said = fedfsd(*words)
     assert said.returncode == code
     assert said.stderr.startswith(start)
     assert said.stderr.count("\n") <= 1
 
 
 @pytest.mark.parametrize("name", ["x.html", "x.sarif", "x.md", "x.json", "x.txt"])
-def test_the_ending_names_the_format(folder, tmp_path, name):
+def test_the_ending_names_the_format(fedfsd, tmp_path, name):
     path = tmp_path / name
-    said = fedfsd(folder, "US.zip", "--trust", "trust.keys", "-o", str(path))
+    said = fedfsd("US.zip", "--trust", "trust.keys", "-o", str(path))
     assert said.returncode == 10
     assert "verdict: contradicted: filter, rules" in said.stdout
     written = path.read_text(encoding="utf-8")

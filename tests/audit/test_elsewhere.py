@@ -53,7 +53,8 @@ def test_a_history_rebuilt_with_fresh_keys(tmp_path, forge, seed):
     rebuilt.story()
     if seed == "fresh":  # under the old ledger's name
         rebuilt.node = SigningKey(forge.node.name, rebuilt.node.private)
-        keys = {"ledger": forge.entries[0].ledger, "node_key": str(rebuilt.node.verification)}
+        rebuilt.ledger = forge.ledger
+        keys = {"ledger": forge.ledger, "node_key": str(rebuilt.node.verification)}
         for seq, one in enumerate(rebuilt.entries):
             if isinstance(one, entry.Signed):
                 rebuilt.edit(seq, **(keys if seq == 0 else {"ledger": keys["ledger"]}))
