@@ -62,9 +62,10 @@ class Sources:
 
     def recomputed(self, label: str, value: object) -> Fact:
         """A fact that follows from the bundle, as long as the bundle holds together."""
+        text = said(value) or "none"
         if self.case.contradicted:
-            return Fact(said(label), said(value), Mark.DECLARED, "a contradicted bundle")
-        return Fact(said(label), said(value), Mark.RECOMPUTED, "bundle")
+            return Fact(said(label), text, Mark.DECLARED, "a contradicted bundle")
+        return Fact(said(label), text, Mark.RECOMPUTED, "bundle")
 
     def declared(self, label: str, value: object, source: str) -> Fact:
         """A fact that somebody states; None is nobody."""

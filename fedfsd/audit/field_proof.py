@@ -27,8 +27,8 @@ def accounting(given: Sources) -> Facts:
         f"PLD and RDP by {used[0]}, PRV by {used[1]}; lifetime by the closed sum of Mironov, Talwar and "
         "Zhang (2019, section 3.3)",
     )
-    yield given.recomputed("epsilon of a plan alone, PLD (the claim)", given.grouped(_pld) or "none")
-    yield given.recomputed("the same by PRV: low, estimate, high", given.grouped(_prv) or "none")
+    yield given.recomputed("epsilon of a plan alone, PLD (the claim)", given.grouped(_pld))
+    yield given.recomputed("the same by PRV: low, estimate, high", given.grouped(_prv))
     yield given.recomputed(
         "the same by RDP, an upper bound",
         given.grouped(lambda row: row["epsilon_rdp"] and f"{row['epsilon_rdp']:.4f}") or "none",
@@ -92,7 +92,7 @@ def randomness(given: Sources) -> Facts:
     known = f"; {counted(without, 'plan')} with a known key" if without else ""
     yield given.recomputed("commitments to noise keys", f"{len(secrets):,}, {again}{known}")
     dtype = given.grouped(lambda row: row["model"] and "float32")
-    yield given.recomputed("values that cross", dtype or "none")
+    yield given.recomputed("values that cross", dtype)
 
 
 def side_channels(given: Sources) -> Facts:

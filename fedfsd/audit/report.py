@@ -20,6 +20,7 @@ from fedfsd.audit.receipt import Receipts
 from fedfsd.audit.statement import region, statement
 from fedfsd.audit.timeline import timeline
 from fedfsd.audit.verdict import Report
+from fedfsd.audit.words import all_said
 
 FIELDS: tuple[tuple[str, Callable[[Sources], Facts]], ...] = (
     ("Claim", field_promise.claim),
@@ -70,7 +71,7 @@ def report(
         "regions": [_region(case, evidence.receipts) for case in judged],
         "contradictions": stated["contradictions"],
         "undecided": stated["undecided"],
-        "verification": verification.document(found),
+        "verification": all_said(verification.document(found)),
     }
 
 

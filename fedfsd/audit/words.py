@@ -10,6 +10,7 @@ import math
 import re
 from functools import lru_cache
 from importlib import metadata
+from typing import Any
 
 from fedfsd.audit.finding import printable
 from fedfsd.privacy.statement import best_guess, sentence
@@ -36,6 +37,15 @@ def said(text: object, longest: int = LONGEST) -> str:
     if len(shown) <= longest and len(whole) <= 4 * longest:
         return shown
     return f"{shown[:longest]}… ({len(whole):,} characters)"
+
+
+def all_said(value: Any) -> Any:
+    """A document of plain values, every text in it said."""
+    if isinstance(value, dict):
+        return {key: all_said(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [all_said(one) for one in value]
+    return said(value) if isinstance(value, str) else value
 
 
 def quoted(text: object, longest: int = 200) -> str:
