@@ -67,6 +67,9 @@ def check_epsilon(ledger: Ledger) -> Iterator[Finding]:
         elif read.mode == "rehearsal":
             if said.epsilon is not None:
                 yield contradiction(place, f"{said.epsilon} in a rehearsal", "none: its noise is known")
+        elif said.target_delta > 1 / said.roster:
+            chance = f"delta {said.target_delta:g} is above 1/{said.roster}"
+            yield undecided(place, f"{chance}: that may give one vehicle away whole")
         elif said.epsilon is None:
             yield left_out(f"{place}: none is stated")
         else:
@@ -96,7 +99,8 @@ def check_lifetime(ledger: Ledger) -> Iterator[Finding]:
         if charged < ours or theirs > ours + EQUAL:
             yield contradiction(place, f"epsilon {charged:.4f}", f"at least {max(ours, theirs):.4f}")
         elif events:
-            terms = f"delta {grant.delta:g}, order {grant.alpha}"
+            set_by = ", set by a simulation" if grant.simulated else ""
+            terms = f"delta {grant.delta:g}, order {grant.alpha}{set_by}"
             yield remark(f"epsilon {charged:.4f} of {grant.epsilon:g} spent ({terms})", place)
 
 

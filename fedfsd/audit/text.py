@@ -24,7 +24,7 @@ def text(report: Report) -> str:
         widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
         lines += ["  ".join(map(str.ljust, line, widths)).rstrip() for line in rows]
         lines.append("")
-    lines += [f"{part.region}: {facts(part)}" for part in report.parts if part.region]
+    lines += [f"{part.title}: {facts(part)}" for part in report.parts if part.region]
     lines.append("")
     for heading, kinds in SECTIONS.items():
         found = report.found(*kinds)

@@ -52,11 +52,8 @@ class Part:
     region: str | None
     facts: dict[str, Any]
     answers: tuple[Answer, ...]
-
-    @property
-    def title(self) -> str:
-        """The shortest name for people."""
-        return self.region or self.source
+    title: str
+    """The shortest name that no other part has."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +120,11 @@ class Report:
 class Sheet:
     """Runs the checks of one part, numbering them; a check is a function ``check_<name>`` of findings."""
 
-    def __init__(self, source: str, *, region: str | None = None, start: int = 1) -> None:
+    def __init__(
+        self, source: str, *, region: str | None = None, title: str | None = None, start: int = 1
+    ) -> None:
         self.source, self.region, self._start = source, region, start
+        self.title = title or region or source
         self._answers: list[Answer] = []
 
     def run(self, check: Callable[P, Iterable[Finding]], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -150,4 +150,4 @@ class Sheet:
 
     def part(self, facts: dict[str, Any]) -> Part:
         """All answers so far."""
-        return Part(self.source, self.region, facts, tuple(self._answers))
+        return Part(self.source, self.region, facts, tuple(self._answers), self.title)

@@ -40,8 +40,10 @@ UNPROVED = (
 def verify(evidence: Evidence) -> Report:
     """Run every check on every bundle, and those on what bundles and receipts say together."""
     parts = [_refused(one) for one in evidence.refused]
+    bundles = Counter(ledger.region for ledger in evidence.ledgers)
     for ledger in evidence.ledgers:
-        sheet = Sheet(ledger.source, region=ledger.region)
+        title = f"{ledger.region} ({ledger.source})" if bundles[ledger.region] > 1 else ledger.region
+        sheet = Sheet(ledger.source, region=ledger.region, title=title)
         sheet.run(check_archive, ledger)  # 1. the archive's bytes
         sheet.run(check_entries, ledger)  # 2. canonical, numbered, one genesis
         sheet.run(check_history, ledger)  # 3. roots of all checkpoints, each extending the one before

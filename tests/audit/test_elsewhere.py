@@ -178,7 +178,9 @@ def test_a_fork_shown_by_two_bundles(tmp_path, forge):
 def test_a_longer_bundle_of_the_same_ledger(tmp_path, forge):
     older = copy.deepcopy(forge)
     forge.approve(plan_of(seed=1))
-    assert outcomes(check(tmp_path, older, forge)) == {}
+    report = check(tmp_path, older, forge)
+    assert outcomes(report) == {}
+    assert [part.title for part in report.parts[:2]] == ["EU (EU-0.zip)", "EU (EU-1.zip)"]
 
 
 def test_a_checkpoint_of_a_ledger_that_is_missing(tmp_path, forge):

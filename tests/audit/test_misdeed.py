@@ -357,6 +357,13 @@ def test_an_epsilon_that_one_accountant_cannot_confirm(tmp_path):
     assert "PLD says 844.6400, but PRV (prv-accountant)" in texts(report, "epsilon")
 
 
+def test_a_delta_that_promises_nothing(tmp_path, forge):
+    forge.approve(plan_of(seed=1, target_delta=0.01))
+    report = check(tmp_path, forge)
+    assert report.headline == "cannot decide: epsilon"
+    assert "above 1/1000" in texts(report, "epsilon")
+
+
 def test_simulated_keys_are_told(tmp_path, forge):
     forge.edit(0, simulated=True)
     report = check(tmp_path, forge)
