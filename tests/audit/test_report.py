@@ -167,6 +167,23 @@ def test_a_long_ledger_is_thinned_and_keeps_its_ends(tmp_path, monkeypatch):
     assert [thin["points"][place] for place in (0, -1)] == [whole["points"][place] for place in (0, -1)]
 
 
+def test_what_is_held_is_drawn_above_what_is_booked(tmp_path):
+    eu = Region(tmp_path)
+    eu.grant(epsilon=4.0)
+    plan = plan_of(rounds=4)
+    eu.approve(plan)
+    eu.round(plan, 1)
+    evidence, found = audited(tmp_path, eu)
+    drawn = drawing(report(evidence, found)["regions"][0]["timelines"][0])
+    heights = {word: height for word, height, _ in drawn["labels"]}
+    floor, cap = drawn["floor"], _numbers(drawn["grant"])[1]
+    state = eu.ledger.state.accounts[DATA]
+    whole = floor - (floor - cap) * (state.spent + state.held) / state.grant.rho_max
+    assert heights["charged"] == pytest.approx(whole, abs=0.2)
+    assert heights["granted"] < heights["charged"] < heights["booked"]
+    assert _numbers(drawn["held"])[3] < floor
+
+
 def test_what_a_region_declares_is_marked_and_what_it_leaves_out_is_too(told):
     _, evidence, found, silent = told
     every = {name: f"said of {name}" for name in Practice.model_fields}
