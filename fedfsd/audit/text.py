@@ -24,8 +24,8 @@ def text(report: Report) -> str:
         widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
         lines += ["  ".join(map(str.ljust, line, widths)).rstrip() for line in rows]
         lines.append("")
-    lines += [f"{part.title}: {facts(part)}" for part in report.parts if part.region]
-    lines.append("")
+    told = [f"{part.title}: {facts(part)}" for part in report.parts if part.region]
+    lines += [*told, ""] if told else []
     for heading, kinds in SECTIONS.items():
         found = report.found(*kinds)
         if found:
