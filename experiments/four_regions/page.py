@@ -120,13 +120,13 @@ def verdict(rows: Sequence[Row]) -> str:
 def put(page: Path, name: str, text: str) -> None:
     """Put ``text`` between the markers ``name`` of ``page``."""
     old = page.read_text(encoding="utf-8")
-    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     if old.count(begin) != 1 or old.count(end) != 1:
         raise NotReadyError(
-            str(page), got=f"no markers for {name}", expected=f"{begin.strip()} and {end.strip()}"
+            str(page), got=f"no markers for {name}", expected=f"{begin} and {end}"
         )
     head, rest = old.split(begin)
-    new = head + begin + text + end + rest.split(end)[1]
+    new = f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}"
     part = page.with_name(page.name + ".part")
     part.write_text(new, encoding="utf-8")
     part.replace(page)
