@@ -22,9 +22,11 @@ from fedfsd.audit.report import FIELDS, report
 from fedfsd.audit.report_page import page
 from fedfsd.audit.report_page import text as markdown
 from fedfsd.audit.timeline import HEIGHT, WIDTH, drawing
+from fedfsd.audit.transfer import as_csv, transfers
 from fedfsd.audit.verify import verify
 from fedfsd.cli import main
 from fedfsd.errors import FedfsdError
+from fedfsd.ledger import bundle, note
 
 VICIOUS = (
     "<script>alert(1)</script>\"'{{7*7}}{% x %}|**b** [l](http://e.example) `c` & www.e.example =1+1 &lt;"
@@ -214,6 +216,48 @@ def test_contradicted_evidence_is_recomputed_by_nobody(tmp_path):
     assert "the evidence is contradicted" in html
     assert "ε 0." not in html
     assert "What is contradicted" in markdown(document)
+
+
+@pytest.mark.parametrize("misdeed", ["drop", "drop all after", "twice", "first again"])
+def test_a_damaged_ledger_is_told_without_a_claim(tmp_path, misdeed):
+    """Whatever is missing or doubled: every output is written, and none of them promises anything."""
+    honest = forge.Forge()
+    honest.story()
+    for place in range(len(honest.entries)):
+        damaged = forge.Forge()
+        damaged.entries = list(honest.entries)
+        if misdeed == "drop":
+            del damaged.entries[place]
+        elif misdeed == "drop all after":
+            del damaged.entries[place:]
+        else:
+            damaged.entries.insert(place, honest.entries[place if misdeed == "twice" else 0])
+        if misdeed != "drop" and damaged.entries:
+            damaged.renumber()
+        elif not damaged.entries:
+            continue
+        evidence = load([_bundle(tmp_path, honest, damaged)], trust=forge.trust(tmp_path, honest))
+        found = verify(evidence)
+        document = report(evidence, found, vehicles_cross=True)
+        read(page(document))
+        assert markdown(document)
+        assert json.dumps(document, allow_nan=False)
+        as_csv(transfers(evidence, found))
+        if found.outcome == "contradicted":
+            assert not document["joint"]["guarantee"]
+            assert not document["regions"][0]["guarantee"]
+        else:  # a ledger that merely ends earlier is an honest one
+            assert misdeed == "drop all after" or (misdeed, place) == ("drop", len(honest.entries) - 1)
+
+
+def _bundle(folder: Path, honest: forge.Forge, damaged: forge.Forge) -> Path:
+    """The damaged entries under a signed head of their own."""
+    path = folder / "EU.zip"
+    head = note.Checkpoint(honest.node.name, len(damaged.entries), damaged.tree.root())
+    heads = [(0, len(damaged.entries), note.sign(head.text, [honest.node]))]
+    ledger = honest.entries[0].ledger
+    bundle.write(path, region="EU", ledger=ledger, entries=damaged.contents, checkpoints=heads)
+    return path
 
 
 class Inert(HTMLParser):
