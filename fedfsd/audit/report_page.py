@@ -75,7 +75,8 @@ def title(document: Mapping[str, Any]) -> str:
     if not joint["guarantee"]:
         return f"{who}: no guarantee"
     granted, charged = number(joint["epsilon_grant"]), number(joint["epsilon_lifetime"])
-    return f"{who}: epsilon at most {granted}, of which {charged} is charged"
+    part = "all of it charged" if charged == granted else f"of which {charged} is charged"
+    return f"{who}: epsilon at most {granted}, {part}"
 
 
 def _checks(verification: Mapping[str, Any]) -> list[dict[str, Any]]:
