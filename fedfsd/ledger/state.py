@@ -52,6 +52,7 @@ class State:
         self.runs: dict[str, Run] = {}
         self.permissions: dict[int, Permission] = {}
         self.refusals: set[tuple[str, int | None, str]] = set()
+        self._secrets: set[str] = set()
         self.epoch = 0
         self.epochs: list[tuple[int, int]] = []
         """(size kept, largest size lost) of every recovery."""
@@ -148,11 +149,12 @@ class State:
             raise EvidenceError(_place(one), got=f"grant {one.grant}", expected="a live grant")
         secret = one.key_commitment
         demand(secret is not None or read.mode == "rehearsal", one, "no key commitment", "one")
-        used = {run.entry.key_commitment for run in self.runs.values()} - {None}
-        demand(secret not in used, one, "a key used before", "a new key")
+        demand(secret not in self._secrets, one, "a key used before", "a new key")
         budget.check_plan(one, read, account.grant)
         account.hold(one)
         self.runs[one.plan] = Run(one, read, account.grant.data_set)
+        if secret is not None:
+            self._secrets.add(secret)
 
     def _on_reserve(self, one: entry.Reserve) -> None:
         run = self.open_run(one.plan)
