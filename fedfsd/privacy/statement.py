@@ -80,7 +80,8 @@ def paragraph(claims: Sequence[Claim]) -> str:
         if claim.epsilon_lifetime is not None:
             lines.append(
                 f"{claim.region}: with this plan the grant stands at epsilon "
-                f"{_up(claim.epsilon_lifetime):.2f}; where plans are chosen after seeing results, the grant's own epsilon is what holds."
+                f"{_up(claim.epsilon_lifetime):.2f}. "
+                "Where plans are chosen after seeing results, the grant's own epsilon is what holds."
             )
         if claim.identity == "recording":
             lines.append(

@@ -113,7 +113,7 @@ def test_epsilon_falls_with_noise_and_rises_with_the_rest(q, sigma, steps, delta
         return epsilon_pld([Event(q, sigma, steps)], delta, coarse=True)
 
     epsilon = coarse(q, sigma, steps, delta)
-    slack = 1e-6 + 1e-6 * epsilon
+    slack = 1e-5 + 1e-5 * epsilon
     assert coarse(q, sigma * 1.1, steps, delta) <= epsilon + slack
     assert coarse(q, sigma, steps + 20, delta) >= epsilon - slack
     assert coarse(min(1.0, q * 1.1), sigma, steps, delta) >= epsilon - slack
