@@ -25,7 +25,7 @@ from fedfsd.simulation.evidence import Evidence
 from fedfsd.simulation.folder import Folder
 from fedfsd.simulation.prepare import prepare
 from fedfsd.simulation.report import write_report
-from fedfsd.simulation.trail import Progress, Trail, load_model
+from fedfsd.simulation.trail import Progress, Trail, epsilon_check, load_model
 from fedfsd.training.device import resolve
 
 # The app that worker processes load by name.
@@ -154,6 +154,8 @@ def _run(
     for name, node in nodes.items():
         resolve(node["device"])
         policy_of(RegionConfig(**node, simulated=True)).demand(prepared.plan, name)
+    # Accountants that disagree stop a run before it has spent anything.
+    checks = {name: epsilon_check(prepared.plan, name) for name in nodes}
     where = (folder.reopen if resume else folder.create)(output, experiment, prepared.plan)
     keeper = Evidence(
         prepared,
@@ -165,7 +167,7 @@ def _run(
     strategy = PlannedStrategy(
         inner, prepared.plan, round_timeout_seconds=experiment.server.round_timeout_seconds
     )
-    trail = Trail(where, prepared, strategy, progress)
+    trail = Trail(where, prepared, strategy, checks, progress)
     first, arrays = trail.begin(resume=resume)
     final = on(
         list(nodes.values()),

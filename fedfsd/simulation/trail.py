@@ -15,6 +15,7 @@ from torch import nn
 
 from fedfsd.driving import metric
 from fedfsd.driving.window import WindowSpec
+from fedfsd.errors import AccountingError
 from fedfsd.federation import checkpoint
 from fedfsd.federation.strategy import PlannedStrategy, Round
 from fedfsd.plan import plan as plans
@@ -50,13 +51,16 @@ class Trail:
         folder: Folder,
         prepared: Prepared,
         strategy: PlannedStrategy,
+        checks: dict[str, dict[str, float | None] | None],
         progress: Callable[[Progress], None],
     ) -> None:
+        """``checks`` is what ``epsilon_check`` says of each region."""
         self.folder, self.prepared, self.strategy, self.progress = folder, prepared, strategy, progress
         self.plan = prepared.plan
         self.tests = {name: TestSet.of(windows, prepared.spec) for name, windows in prepared.test.items()}
         self.model = model_with(self.plan, prepared.spec, prepared.initial)
         self.spent = {name: epsilon_by_round(self.plan, name) for name in self.plan.regions}
+        self.checks = checks
         self._seconds = 0.0
         self._first = 1
 
@@ -158,7 +162,7 @@ class Trail:
         return {
             "epsilon": mine.epsilon,
             "epsilon_by_round": self.spent[name],
-            "epsilon_check": epsilon_check(self.plan, name),
+            "epsilon_check": self.checks[name],
             "delta": None if mine.epsilon is None else mine.target_delta,
             "vehicles": mine.roster,
             "roster_counted": self.prepared.rosters[name].counted,
@@ -220,12 +224,24 @@ def epsilon_by_round(plan: Plan, name: str) -> list[tuple[int, float]]:
     ]
 
 
-def epsilon_check(plan: Plan, name: str) -> dict[str, float] | None:
-    """What the two other accountants say of the whole plan. AccountingError where they disagree."""
+def epsilon_check(plan: Plan, name: str) -> dict[str, float | None] | None:
+    """What the two other accountants say of the whole plan; ``prv`` is None where that one gives up.
+
+    Raises:
+        AccountingError: they disagree.
+    """
     mine = plan.region(name)
     if mine.epsilon is None:
         return None
-    return asdict(accountant.check([plan.event(name)], mine.target_delta))
+    event, delta = [plan.event(name)], mine.target_delta
+    try:
+        return asdict(accountant.check(event, delta))
+    except AccountingError:
+        try:
+            accountant.epsilon_prv(event, delta)
+        except AccountingError:
+            return {"pld": mine.epsilon, "prv": None, "rdp": accountant.epsilon_rdp(event, delta)}
+        raise
 
 
 def _figures(found: metric.Errors, simple: metric.Errors, start: metric.Errors) -> dict[str, Any]:
