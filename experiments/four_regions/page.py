@@ -122,9 +122,7 @@ def put(page: Path, name: str, text: str) -> None:
     old = page.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     if old.count(begin) != 1 or old.count(end) != 1:
-        raise NotReadyError(
-            str(page), got=f"no markers for {name}", expected=f"{begin} and {end}"
-        )
+        raise NotReadyError(str(page), got=f"no markers for {name}", expected=f"{begin} and {end}")
     head, rest = old.split(begin)
     new = f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}"
     part = page.with_name(page.name + ".part")
