@@ -110,8 +110,13 @@ def test_plan_says_what_a_run_would_cost_and_writes_nothing(fedfsd, folder, expe
 def test_ctrl_c_ends_with_130_and_resume_goes_on(fedfsd, folder, experiment):
     # Every number of a rehearsal is public, so an interrupted and a whole one can be compared.
     words = ["simulate", experiment, "--set", "training.num_rounds=60", "-o"]
+    # Started in the background, as by some CI, a process inherits an ignored Ctrl-C.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from fedfsd.cli.main import run; run()"
+    )
     process = subprocess.Popen(
-        [FEDFSD, *words, "cut", "--json"],
+        [sys.executable, "-c", code, *words, "cut", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
