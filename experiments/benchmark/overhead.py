@@ -31,7 +31,7 @@ _WARM = 3  # the first rounds load data and packages
 def overhead(output: Path, *, quick: bool) -> list[Row]:
     """Short rounds in milliseconds, long ones as a share."""
     short = _rounds(output / "short", ["training.num_rounds=8" if quick else "training.num_rounds=60"])
-    steps = 2 if quick else 50
+    steps = 2 if quick else 100
     long = _rounds(output / "long", ["training.num_rounds=8", f"training.local_steps={steps}"])
     return [
         Row("short_round_training_ms", 1000 * median(t for _, t in short), 1000, "ms", "<"),
