@@ -164,9 +164,9 @@ class ProcessGrid(Grid):
 
 def _work(pipe: Connection, app: str, nodes: Mapping[int, Config]) -> None:
     """A worker: serve messages until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
     torch.set_num_threads(1)
     private.quiet()
     module, _, attribute = app.partition(":")
@@ -180,8 +180,12 @@ def _work(pipe: Connection, app: str, nodes: Mapping[int, Config]) -> None:
     while True:
         try:
             message = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
         node = message.metadata.dst_node_id
         private.become(RUN_ID, node)
-        pipe.send(client(message, contexts[node]))
+        reply = client(message, contexts[node])
+        try:
+            pipe.send(reply)
+        except BrokenPipeError:  # the run ended while this worker trained: nobody waits for its reply
+            return
