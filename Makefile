@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # Two processes a machine of two cores; more where there are more: make test WORKERS=8
 WORKERS ?= 2
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check proto clean
 
 setup: .venv/setup.done
 
@@ -43,6 +43,11 @@ check: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+# The generated half of the border: run it after an edit of border.proto.
+proto: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt grpcio-tools
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. fedfsd/border/border.proto
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

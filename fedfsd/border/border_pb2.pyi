@@ -1,0 +1,217 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CODE_UNSPECIFIED: _ClassVar[Code]
+    CODE_REGION_UNAVAILABLE: _ClassVar[Code]
+    CODE_REFUSED: _ClassVar[Code]
+    CODE_BUDGET: _ClassVar[Code]
+    CODE_PLAN: _ClassVar[Code]
+CODE_UNSPECIFIED: Code
+CODE_REGION_UNAVAILABLE: Code
+CODE_REFUSED: Code
+CODE_BUDGET: Code
+CODE_PLAN: Code
+
+class Greeting(_message.Message):
+    __slots__ = ("versions",)
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, versions: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("version", "epoch", "size")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    epoch: int
+    size: int
+    def __init__(self, version: _Optional[int] = ..., epoch: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
+class Ready(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class Done(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("plan", "round")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    plan: PlanOffer
+    round: Round
+    def __init__(self, plan: _Optional[_Union[PlanOffer, _Mapping]] = ..., round: _Optional[_Union[Round, _Mapping]] = ...) -> None: ...
+
+class PlanOffer(_message.Message):
+    __slots__ = ("plan", "size")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    plan: bytes
+    size: int
+    def __init__(self, plan: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
+
+class PlanRequest(_message.Message):
+    __slots__ = ("plan",)
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    plan: bytes
+    def __init__(self, plan: _Optional[bytes] = ...) -> None: ...
+
+class PlanDocument(_message.Message):
+    __slots__ = ("document",)
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    document: bytes
+    def __init__(self, document: _Optional[bytes] = ...) -> None: ...
+
+class PlanAnswer(_message.Message):
+    __slots__ = ("plan", "approved", "code")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    plan: bytes
+    approved: bool
+    code: Code
+    def __init__(self, plan: _Optional[bytes] = ..., approved: _Optional[bool] = ..., code: _Optional[_Union[Code, str]] = ...) -> None: ...
+
+class Round(_message.Message):
+    __slots__ = ("plan", "round", "arrays_sha256", "size")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ARRAYS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    plan: bytes
+    round: int
+    arrays_sha256: bytes
+    size: int
+    def __init__(self, plan: _Optional[bytes] = ..., round: _Optional[int] = ..., arrays_sha256: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
+
+class ArraysRequest(_message.Message):
+    __slots__ = ("arrays_sha256", "offset")
+    ARRAYS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    arrays_sha256: bytes
+    offset: int
+    def __init__(self, arrays_sha256: _Optional[bytes] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("sha256", "offset", "content")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    offset: int
+    content: bytes
+    def __init__(self, sha256: _Optional[bytes] = ..., offset: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("plan", "round", "code")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    plan: bytes
+    round: int
+    code: Code
+    def __init__(self, plan: _Optional[bytes] = ..., round: _Optional[int] = ..., code: _Optional[_Union[Code, str]] = ...) -> None: ...
+
+class Release(_message.Message):
+    __slots__ = ("plan", "round", "sha256", "size", "entry", "seq", "inclusion", "head")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    INCLUSION_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    plan: bytes
+    round: int
+    sha256: bytes
+    size: int
+    entry: bytes
+    seq: int
+    inclusion: _containers.RepeatedScalarFieldContainer[bytes]
+    head: Head
+    def __init__(self, plan: _Optional[bytes] = ..., round: _Optional[int] = ..., sha256: _Optional[bytes] = ..., size: _Optional[int] = ..., entry: _Optional[bytes] = ..., seq: _Optional[int] = ..., inclusion: _Optional[_Iterable[bytes]] = ..., head: _Optional[_Union[Head, _Mapping]] = ...) -> None: ...
+
+class Head(_message.Message):
+    __slots__ = ("checkpoint", "consistency", "statements", "close")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    STATEMENTS_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: bytes
+    consistency: _containers.RepeatedScalarFieldContainer[bytes]
+    statements: _containers.RepeatedCompositeFieldContainer[Statement]
+    close: bytes
+    def __init__(self, checkpoint: _Optional[bytes] = ..., consistency: _Optional[_Iterable[bytes]] = ..., statements: _Optional[_Iterable[_Union[Statement, _Mapping]]] = ..., close: _Optional[bytes] = ...) -> None: ...
+
+class Statement(_message.Message):
+    __slots__ = ("seq", "content", "proof")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    content: bytes
+    proof: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, seq: _Optional[int] = ..., content: _Optional[bytes] = ..., proof: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("offset", "receipt")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    receipt: Receipt
+    def __init__(self, offset: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("plan", "round", "entry", "sha256", "size", "signature", "cosigned")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    COSIGNED_FIELD_NUMBER: _ClassVar[int]
+    plan: bytes
+    round: int
+    entry: bytes
+    sha256: bytes
+    size: int
+    signature: bytes
+    cosigned: bytes
+    def __init__(self, plan: _Optional[bytes] = ..., round: _Optional[int] = ..., entry: _Optional[bytes] = ..., sha256: _Optional[bytes] = ..., size: _Optional[int] = ..., signature: _Optional[bytes] = ..., cosigned: _Optional[bytes] = ...) -> None: ...
+
+class Cosignature(_message.Message):
+    __slots__ = ("cosigned",)
+    COSIGNED_FIELD_NUMBER: _ClassVar[int]
+    cosigned: bytes
+    def __init__(self, cosigned: _Optional[bytes] = ...) -> None: ...
+
+class SigningRequest(_message.Message):
+    __slots__ = ("token", "request", "node", "officer")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    OFFICER_FIELD_NUMBER: _ClassVar[int]
+    token: bytes
+    request: bytes
+    node: bytes
+    officer: bytes
+    def __init__(self, token: _Optional[bytes] = ..., request: _Optional[bytes] = ..., node: _Optional[bytes] = ..., officer: _Optional[bytes] = ...) -> None: ...
+
+class Enrolled(_message.Message):
+    __slots__ = ("certificate",)
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""A coordinator for real: its folder, its gate, the Flower engine behind it, and its commands."""

@@ -1,0 +1,1 @@
+"""What every long-running process needs: supervision, structured logs, metrics on loopback."""
