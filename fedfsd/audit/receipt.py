@@ -15,6 +15,7 @@ from fedfsd.ledger.strict import Document
 
 MAX_RECEIPTS = 2**26
 _PREFIX = b"fedfsd/receipts/v1\n"
+_ONE_PREFIX = b"fedfsd/receipt/v1\n"
 _UNSIGNED = "0" * 128
 
 
@@ -55,6 +56,16 @@ def sign(receipts: Receipts, coordinator: SigningKey) -> Receipts:
     """``receipts`` with the coordinator's signature."""
     signature = coordinator.sign(_message(receipts)).hex()
     return receipts.model_copy(update={"signature": signature})
+
+
+def countersign(receipt: Receipt, coordinator: SigningKey) -> bytes:
+    """The coordinator's signature (64 bytes) under one receipt: what a region gets when a release arrived."""
+    return coordinator.sign(_ONE_PREFIX + strict.encode(receipt))
+
+
+def is_countersigned(receipt: Receipt, signature: bytes, coordinator: VerificationKey) -> bool:
+    """Whether the coordinator signed this one receipt."""
+    return coordinator.verify(signature, _ONE_PREFIX + strict.encode(receipt))
 
 
 def read(path: Path) -> Receipts:
