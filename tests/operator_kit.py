@@ -68,6 +68,7 @@ def plan(
         strategy="FedAvg",
         strategy_options={},
         quorum=0.5,
+        late_updates="drop",
         average_last=0.0,
     )
     epsilon = epsilon_pld([made.event(region)], delta)

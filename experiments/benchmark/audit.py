@@ -156,5 +156,6 @@ def plan_of(seed: int, *, rounds: int = ROUNDS) -> Plan:
         strategy="FedAvg",
         strategy_options={},
         quorum=0.5,
+        late_updates="drop",
         average_last=0.0,
     )

@@ -35,7 +35,14 @@ class Region(Frozen):
 
     roster: Count | None = None
     """N, the public count of training vehicle keys. A simulation may leave it out and count."""
+    identity: Literal["physical", "recording"] | None = None
+    """What a vehicle key stands for. A simulation may leave it out and ask the data."""
     target_epsilon: Positive | None = None
+    local_steps: Count | None = None
+    """Steps of a round in this region; by default those of [training], fewer where speed says so."""
+    speed: Positive | None = None
+    """How many local steps it makes while others make theirs, relative to them (1 if left out): the
+    fastest takes training.local_steps and the others fewer, so that all finish together."""
     device: str | None = None
     policy: str | None = None
     """A policy file (TOML) of the region; without it the default policy."""
@@ -102,6 +109,9 @@ class Server(Frozen):
     average_last: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The released model is the mean over this share of the rounds, the last ones; 0: the last alone."""
     round_timeout_seconds: Positive = 600.0
+    late_updates: Literal["drop", "use"] = "drop"
+    """What becomes of an update after its round's end: "use" adds it to the round in which it comes, with
+    its weight divided by 1 + the rounds it is late. The region has spent its budget either way."""
     max_weight: Fraction = 0.5
     """No region's declared weight exceeds this share (where the number of regions allows)."""
     evaluate_every: Count = 1

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import sqrt
 from statistics import median
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from fedfsd import canonical
-from fedfsd.config.experiment import Experiment
+from fedfsd.config.experiment import Experiment, Region
 from fedfsd.errors import PlanError
 from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan, read
 from fedfsd.privacy.accountant import epsilon_pld
@@ -68,12 +69,16 @@ def build(
             expected="at least one region with training vehicles",
             hint="check data.path and [regions]",
         )
+    steps = local_steps(experiment, rosters)
     noise = {
-        name: _noise(experiment, name, roster, (limits or {}).get(name)) for name, roster in rosters.items()
+        name: _noise(experiment, name, roster, steps[name], (limits or {}).get(name))
+        for name, roster in rosters.items()
     }
+    most = max(steps.values())
     shares = weights(
         {name: roster.size for name, roster in rosters.items()},
-        {name: sigma for name, (sigma, _, _) in noise.items()},
+        # Updates count as if all had made the same steps; what is left of the noise of more is less.
+        {name: sigma * sqrt(most / steps[name]) for name, (sigma, _, _) in noise.items()},
         max_weight=experiment.server.max_weight,
     )
     data, training, privacy = experiment.data, experiment.training, experiment.privacy
@@ -90,7 +95,7 @@ def build(
                     sample_rate=privacy.sample_rate,
                     noise_multiplier=noise[name][0],
                     max_grad_norm=_clip(experiment, noise[name][0]),
-                    local_steps=training.local_steps,
+                    local_steps=steps[name],
                     windows_per_vehicle=privacy.windows_per_vehicle,
                     weight=shares[name],
                     target_delta=privacy.target_delta,
@@ -112,6 +117,7 @@ def build(
             strategy=experiment.server.strategy,
             strategy_options=experiment.server.options,
             quorum=experiment.server.quorum,
+            late_updates=experiment.server.late_updates,
             average_last=experiment.server.average_last,
         )
         same = read(plan.document()) == plan
@@ -128,6 +134,17 @@ def build(
             hint="check model.options and server.options",
         )
     return plan
+
+
+def local_steps(experiment: Experiment, names: Iterable[str]) -> dict[str, int]:
+    """Steps of a round by region: written ones, else training.local_steps scaled down to its speed."""
+    written = {name: experiment.regions.get(name, Region()) for name in names}
+    speeds = {name: region.speed or 1.0 for name, region in written.items()}
+    most, fastest = experiment.training.local_steps, max(speeds.values())
+    return {
+        name: region.local_steps or max(1, round(most * speeds[name] / fastest))
+        for name, region in written.items()
+    }
 
 
 def weights(
@@ -164,12 +181,12 @@ def _clip(experiment: Experiment, noise_multiplier: float) -> float | None:
 
 
 def _noise(
-    experiment: Experiment, name: str, roster: Roster, limit: Limit | None
+    experiment: Experiment, name: str, roster: Roster, local_steps: int, limit: Limit | None
 ) -> tuple[float, float | None, float | None]:
     """(noise_multiplier, target_epsilon, epsilon) of one region."""
     if experiment.mode == "none":
         return 0.0, None, None
-    privacy, training = experiment.privacy, experiment.training
+    privacy = experiment.privacy
     if privacy.target_delta > 1 / roster.size:
         raise PlanError(
             "privacy.target_delta",
@@ -177,7 +194,7 @@ def _noise(
             expected=f"at most 1 / number of vehicles in {name} (1/{roster.size})",
             hint=f"set privacy.target_delta = {10.0 ** -len(str(roster.size)):g}",
         )
-    steps = training.local_steps * training.num_rounds
+    steps = local_steps * experiment.training.num_rounds
     region = experiment.regions.get(name)
     target = (region and region.target_epsilon) or privacy.target_epsilon
     if privacy.noise_multiplier is not None:

@@ -77,6 +77,13 @@ class OptimizerPlan(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)]
     schedule: Literal["constant", "cosine"]
 
+    def reach(self, local_steps: int) -> float:
+        """How far ``local_steps`` equal gradients go, in steps without momentum.
+
+        Source: FedNova (Wang et al. 2020), the norm of the accumulation vector.
+        """
+        return sum((1 - self.momentum**step) / (1 - self.momentum) for step in range(1, local_steps + 1))
+
 
 class RegionPlan(Frozen):
     """One region's constants. ``max_grad_norm`` is None (no clipping) in mode none only."""
@@ -124,6 +131,8 @@ class Plan(Frozen):
     strategy: str
     strategy_options: Options
     quorum: float
+    late_updates: Literal["drop", "use"]
+    """Whether an update that comes after its round's end still counts, with less weight."""
     average_last: float
     """The share of the rounds, at the end, over which the released model is averaged."""
 
@@ -150,6 +159,22 @@ class Plan(Frozen):
                 expected="a plan that names this region",
                 hint="ask the coordinator for a plan that includes it",
             ) from None
+
+    def scale(self, name: str) -> float:
+        """What a region's update is multiplied by so that its number of steps does not weigh.
+
+        Exactly 1 where all regions take the same steps; else the weighted mean reach of all regions over
+        the region's own.
+        """
+        if len({mine.local_steps for mine in self.regions.values()}) == 1:
+            return 1.0
+        reach = {key: self.optimizer.reach(mine.local_steps) for key, mine in self.regions.items()}
+        mean = sum(mine.weight * reach[key] for key, mine in self.regions.items())
+        return (
+            mean
+            / sum(mine.weight for mine in self.regions.values())
+            / self.optimizer.reach(self.region(name).local_steps)
+        )
 
     def event(self, name: str) -> Event:
         """The privacy event of one region over the whole plan."""

@@ -52,6 +52,7 @@ def plan_of(*names: str, rounds: int = 3, noise: float = 2.0, mode: str = "priva
         "strategy": "FedAvg",
         "strategy_options": {},
         "quorum": 0.5,
+        "late_updates": "drop",
         "average_last": 0.0,
     }
     return Plan(**{**defaults, **changes})

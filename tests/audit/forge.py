@@ -59,6 +59,7 @@ def plan_of(
         strategy="FedAvg",
         strategy_options={},
         quorum=0.5,
+        late_updates="drop",
         average_last=0.0,
     )
 

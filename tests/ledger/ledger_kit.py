@@ -61,6 +61,7 @@ def plan_of(*, rounds: int = 3, noise: float = 1.0, seed: int = 0, mode: str = "
         strategy="FedAvg",
         strategy_options={},
         quorum=0.5,
+        late_updates="drop",
         average_last=0.0,
     )
 

@@ -61,6 +61,7 @@ def document(shapes: Shapes = SMALL, **changes: Any) -> dict[str, Any]:
         "strategy": "FedAvg",
         "strategy_options": {},
         "quorum": 0.5,
+        "late_updates": "drop",
         "average_last": 0.5,
     }
     for key, value in changes.items():

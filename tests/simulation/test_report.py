@@ -72,6 +72,7 @@ def plan_of(chosen: Experiment, *, sigma: float = 2.8, epsilon: float = 7.9912) 
         strategy=chosen.server.strategy,
         strategy_options={},
         quorum=0.5,
+        late_updates="drop",
         average_last=0.0,
     )
 
