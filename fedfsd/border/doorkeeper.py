@@ -1,0 +1,136 @@
+"""On a server, before every call: who asks, and is that allowed still? A refusal is a code without text.
+
+TLS has checked at the handshake that this federation's authority signed the certificate. A connection lives
+long; so expiry and the list of revoked certificates are looked at again for each call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cryptography import x509
+
+from fedfsd.border import identity
+from fedfsd.border.identity import Identity, IdentityError
+from fedfsd.border.metadata import is_plain
+from fedfsd.errors import FedfsdError
+
+LOG = logging.getLogger("fedfsd.border")
+
+
+class Revoked:
+    """The list of revoked certificates: serial numbers in hex, one a line; read again when it changed.
+
+    A list that cannot be read revokes everything.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._mark, self._serials = path, (0, 0, 0), frozenset[int]()
+
+    def __contains__(self, certificate: x509.Certificate) -> bool:
+        try:
+            state = self._path.stat()
+            mark = (state.st_mtime_ns, state.st_size, state.st_ino)
+            if mark != self._mark:
+                self._serials, self._mark = serials(self._path.read_text(encoding="utf-8")), mark
+        except (OSError, ValueError):
+            self._mark = (0, 0, 0)
+            LOG.error("the list of revoked certificates cannot be read", extra={"code": "revoked"})
+            return True
+        return certificate.serial_number in self._serials
+
+
+def serials(text: str) -> frozenset[int]:
+    """The serial numbers on a list of revoked certificates. ValueError where it is none."""
+    return frozenset(int(line.split()[0], 16) for line in text.splitlines() if line.strip())
+
+
+class Doorkeeper(grpc.ServerInterceptor):
+    """Lets a call through with plain metadata and, where ``federation`` is given, from one of its regions."""
+
+    def __init__(self, federation: str | None, revoked: Path | None) -> None:
+        self._federation = federation
+        self._revoked = None if revoked is None else Revoked(revoked)
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        """The handler of a call, behind the check; an exception in it reaches the log by its kind alone."""
+        handler = continuation(details)
+        if handler is None:
+            return None
+        kind = {(False, False): "unary_unary", (False, True): "unary_stream", (True, False): "stream_unary"}
+        kind[True, True] = "stream_stream"
+        name = kind[handler.request_streaming, handler.response_streaming]
+        guard = self._guard_stream if handler.response_streaming else self._guard
+        make = getattr(grpc, f"{name}_rpc_method_handler")
+        behaviour = guard(getattr(handler, name))
+        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+
+    def _guard(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
+            self._admit(context)
+            try:
+                return behaviour(request, context)
+            except Exception as error:
+                _end(context, error)
+
+        return guarded
+
+    def _guard_stream(self, behaviour: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+        def guarded(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            self._admit(context)
+            try:
+                yield from behaviour(request, context)
+            except Exception as error:
+                _end(context, error)
+
+        return guarded
+
+    def _admit(self, context: grpc.ServicerContext) -> None:
+        if not is_plain(context.invocation_metadata()):
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "metadata of the caller's own")
+        # gRPC's Python cannot be told to offer nothing older; it can see what was agreed.
+        if list(context.auth_context().get("ssl_tls_version", ())) != [b"TLSv1.3"]:
+            refuse(context, grpc.StatusCode.UNAUTHENTICATED, "older than TLS 1.3")
+        if self._federation is None:
+            return
+        try:
+            party, certificate = peer(context)
+            identity.demand_valid(certificate)
+        except FedfsdError as error:
+            refuse(context, grpc.StatusCode.UNAUTHENTICATED, str(error))
+        if party.region is None or party.federation != self._federation:
+            refuse(context, grpc.StatusCode.PERMISSION_DENIED, "not a region of this federation")
+        if self._revoked is not None and certificate in self._revoked:
+            refuse(context, grpc.StatusCode.PERMISSION_DENIED, "revoked", party.region)
+
+
+def peer(context: grpc.ServicerContext) -> tuple[Identity, x509.Certificate]:
+    """Who calls. IdentityError where the certificate is missing or not of a party."""
+    found = context.auth_context().get("x509_pem_cert", ())
+    if len(found) != 1:
+        raise IdentityError("certificate", got="none", expected="a region's")
+    certificate = identity.read(bytes(found[0]))
+    return identity.identify(certificate), certificate
+
+
+def caller(context: grpc.ServicerContext) -> str:
+    """The region that calls, on a server made by ``channel.serve``."""
+    return peer(context)[0].region or ""
+
+
+def refuse(context: grpc.ServicerContext, code: grpc.StatusCode, why: str, region: str | None = None) -> None:
+    """End the call with ``code`` and no text; ``why`` goes to the log alone. Never returns."""
+    LOG.warning("refused: %s", why, extra={"code": code.name.lower(), "region": region})
+    context.abort(code, "")
+
+
+def _end(context: grpc.ServicerContext, error: Exception) -> None:
+    """gRPC would send an exception's text to the peer."""
+    if type(error) is Exception and not error.args:  # how context.abort ends a call
+        raise error
+    LOG.error("failed: %s", type(error).__name__, extra={"code": "internal"})
+    context.abort(grpc.StatusCode.INTERNAL, "")
