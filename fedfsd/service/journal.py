@@ -79,7 +79,7 @@ class _File(RotatingFileHandler):
 
     def _open(self):  # type: ignore[no-untyped-def]
         def private(name: str, flags: int) -> int:
-            return os.open(name, flags, 0o600)
+            return os.open(name, flags | os.O_NOFOLLOW, 0o600)
 
         return open(self.baseFilename, self.mode, encoding=self.encoding, opener=private)
 

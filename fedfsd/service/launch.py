@@ -1,0 +1,128 @@
+"""``python -m fedfsd.service.launch [options] -- command ...``: give up rights, then become the command.
+
+All of it or nothing: where a right cannot be given up, it says so in one line and ends with 125 instead of
+running the command with more than was meant.
+
+| option | effect |
+|---|---|
+| --user NAME | runs as that user, with its groups (from root only) |
+| --no-network | a network namespace of its own, without an interface that is up; Unix sockets still work |
+| --output FILE | stdout and stderr go there, opened with the rights of that user; begun anew above 8 MiB |
+| --parent PID | is killed when that process ends, however it ends |
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+REFUSED = 125
+_MAX_OUTPUT = 8 * 2**20
+_CLONE_NEWUSER, _CLONE_NEWNET, _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 0x10000000, 0x40000000, 1, 38
+
+
+def command(
+    argv: Sequence[str],
+    *,
+    user: str | None = None,
+    network: bool = True,
+    output: Path | None = None,
+    parent: int | None = None,
+) -> list[str]:
+    """The command line that runs ``argv`` under these conditions."""
+    options = [] if user is None else ["--user", user]
+    options += [] if network else ["--no-network"]
+    options += [] if output is None else ["--output", str(output)]
+    options += [] if parent is None else ["--parent", str(parent)]
+    # -P: a module in the current folder is never taken for one of ours.
+    return [sys.executable, "-P", "-m", "fedfsd.service.launch", *options, "--", *argv]
+
+
+def enforceable(*, user: str | None = None, network: bool = True) -> bool:
+    """Whether this machine lets this process give up these rights, and run our code with what is left."""
+    ours = [sys.executable, "-P", "-c", "import fedfsd"]
+    tried = subprocess.run(
+        command(ours, user=user, network=network), stdin=subprocess.DEVNULL, capture_output=True
+    )
+    return tried.returncode == 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Become the command; returns only where that failed."""
+    parser = argparse.ArgumentParser(prog="fedfsd.service.launch", allow_abbrev=False)
+    parser.add_argument("--user")
+    parser.add_argument("--no-network", action="store_true")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--parent", type=int)
+    parser.add_argument("command", nargs="+")
+    asked = parser.parse_args(words)
+    try:
+        if asked.user is not None:
+            _become(asked.user, network=not asked.no_network)
+        elif asked.no_network:
+            _cut_network()
+        _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if asked.output is not None:
+            _redirect(asked.output)
+        if asked.parent is not None:
+            # After every change of rights, each of which forgets it; then the parent may be gone already.
+            _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != asked.parent:
+                return REFUSED
+        os.execvp(asked.command[0], asked.command)
+    except (OSError, KeyError) as error:
+        reason = "no such user" if isinstance(error, KeyError) else error.strerror
+        print(f"launch: {asked.command[0]}: {reason}", file=sys.stderr, flush=True)
+    return REFUSED
+
+
+def _become(name: str, *, network: bool) -> None:
+    user = pwd.getpwnam(name)
+    if not network:
+        _cut_network()
+    if os.getuid() != user.pw_uid:
+        os.initgroups(name, user.pw_gid)
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+    os.environ.update(HOME=user.pw_dir, USER=name, LOGNAME=name)
+
+
+def _cut_network() -> None:
+    if os.geteuid() == 0:
+        _call("unshare", _CLONE_NEWNET)
+        return
+    uid, gid = os.getuid(), os.getgid()
+    _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET)
+    # The same names inside as outside, so that files and the peer of a Unix socket look as before.
+    for file, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
+        Path("/proc/self", file).write_text(text)
+
+
+def _redirect(path: Path) -> None:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(path, flags, 0o600)
+    if os.fstat(file).st_size > _MAX_OUTPUT:
+        os.ftruncate(file, 0)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+
+def _call(name: str, *numbers: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*map(ctypes.c_ulong, numbers)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""Keep processes running: started, restarted with back-off, their lines logged, all ended together.
+
+A supervisor that is killed takes its processes with it; whatever they had in hand is durable by design.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedfsd.service import launch
+from fedfsd.service.child import Child, Process
+
+GRACE = 5.0
+"""Seconds between asking a process to end and killing it."""
+_TICK = 0.1
+
+
+class Supervisor:
+    """Runs ``processes`` until ``stop`` or, in the main thread, SIGTERM or SIGINT.
+
+    ``state`` is a file that says how they stand (``read`` it); ``on_ready`` is called with the seconds since
+    the start when all of them are ready for the first time.
+    """
+
+    def __init__(
+        self,
+        processes: Sequence[Process],
+        *,
+        log: logging.Logger,
+        state: Path | None = None,
+        grace: float = GRACE,
+        on_ready: Callable[[float], None] | None = None,
+    ) -> None:
+        self._children = [Child(process) for process in processes]
+        self._log, self._state, self._grace, self._on_ready = log, state, grace, on_ready
+        self._began = time.monotonic()
+        self._since = time.time()
+        self._stopping = threading.Event()
+        self._was_ready = False
+        self._written = ""
+
+    def run(self) -> None:
+        """Keep them running; returns when all have ended, after ``stop``."""
+        with self._signals():
+            try:
+                while not self._stopping.is_set():
+                    self._start_due()
+                    self._listen(_TICK)
+                    self._bury_ended()
+                    self._ask_ready()
+                    self._write()
+            finally:
+                self._end_all()
+                self._write()
+
+    def stop(self) -> None:
+        """Have ``run`` end them all and return; from any thread."""
+        self._stopping.set()
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            if child.pid is None and child.due <= now:
+                child.start()
+                self._log.info("started", extra={"unit": child.process.name, "pid": child.pid})
+
+    def _listen(self, seconds: float) -> None:
+        """Log what they say; a pipe that closes wakes us at once."""
+        pipes = {child.pipe: child for child in self._children if child.pipe is not None}
+        poll = select.poll()
+        for pipe in pipes:
+            poll.register(pipe, select.POLLIN)
+        heard = poll.poll(1000 * seconds)
+        for pipe, _ in heard:
+            for line in pipes[pipe].lines():
+                self._log.info("said", extra={"unit": pipes[pipe].process.name, "line": line})
+        if heard and all(event & select.POLLHUP for _, event in heard):
+            time.sleep(_TICK / 10)  # a closed pipe stays readable until its process is buried
+
+    def _bury_ended(self) -> None:
+        for child in self._children:
+            if child.pid is not None and child.ended():
+                self._bury(child)
+                seconds = round(child.due - time.monotonic(), 1)
+                self._log.warning(
+                    "ended",
+                    extra={"unit": child.process.name, "code": child.exit_code, "seconds": max(seconds, 0.0)},
+                )
+
+    def _bury(self, child: Child) -> None:
+        while lines := child.lines():
+            for line in lines:
+                self._log.info("said", extra={"unit": child.process.name, "line": line})
+        child.bury()
+
+    def _ask_ready(self) -> None:
+        for child in self._children:
+            if child.pid is not None and not child.ready:
+                child.ready = child.process.ready is None or child.process.ready()
+        if not self._was_ready and all(child.ready for child in self._children):
+            self._was_ready = True
+            seconds = time.monotonic() - self._began
+            self._log.info("ready", extra={"seconds": round(seconds, 2)})
+            if self._on_ready:
+                self._on_ready(seconds)
+
+    def _end_all(self) -> None:
+        """Ask, wait, kill."""
+        last = time.monotonic() + self._grace
+        number = signal.SIGTERM
+        self._log.info("stopping")
+        for child in self._children:
+            child.signal(number)
+        while alive := [child for child in self._children if child.pid is not None]:
+            if number == signal.SIGTERM and time.monotonic() > last:
+                number = signal.SIGKILL
+                for child in alive:
+                    self._log.warning("killed", extra={"unit": child.process.name})
+                    child.signal(number)
+            self._listen(_TICK / 5)
+            for child in alive:
+                if child.ended():
+                    self._bury(child)
+        self._log.info("stopped")
+
+    def _write(self) -> None:
+        """The state file, where something has changed."""
+        document = {
+            "pid": os.getpid(),
+            "since": _time(self._since),
+            "processes": [*map(_row, self._children)],
+        }
+        text = json.dumps(document, indent=1)
+        if self._state is None or text == self._written:
+            return
+        new = self._state.with_suffix(".new")
+        with suppress(OSError):  # a full disk: tried again at the next tick
+            new.unlink(missing_ok=True)
+            # Root may write here in a folder that another user owns: never through a link of theirs.
+            with open(new, "x", encoding="utf-8") as file:
+                file.write(text)
+            new.replace(self._state)
+            self._written = text
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT stop us, where signals can be had: in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        kinds = (signal.SIGTERM, signal.SIGINT)
+        before = {kind: signal.signal(kind, lambda *_: self.stop()) for kind in kinds}
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+
+def read(state: Path) -> dict[str, Any] | None:
+    """What a state file says; None where there is none."""
+    try:
+        return dict(json.loads(state.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def separated(process: Process) -> tuple[Process, list[str]]:
+    """``process`` as far as this machine can separate it, and what it could not enforce, in words."""
+    missing = []
+    if process.user is not None and not launch.enforceable(user=process.user):
+        missing.append(f"{process.name} runs as the user who started it, not as {process.user}")
+        process = replace(process, user=None)
+    if not process.network and not launch.enforceable(user=process.user, network=False):
+        missing.append(f"{process.name} can reach the network: this machine gives it no namespace of its own")
+        process = replace(process, network=True)
+    return process, missing
+
+
+def _row(child: Child) -> dict[str, Any]:
+    return {
+        "name": child.process.name,
+        "pid": child.pid,
+        "since": _time(child.since) if child.pid else None,
+        "ready": child.ready,
+        "restarts": child.restarts,
+        "exit_code": child.exit_code,
+        "said": child.said,
+        "user": child.process.user,
+        "network": child.process.network,
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
