@@ -12,10 +12,10 @@ from fedfsd import canonical
 from fedfsd.config.load import load
 from fedfsd.driving import source, table, window
 from fedfsd.driving.model import registry
-from fedfsd.errors import ConfigError, RefusedError
+from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, content_of
-from fedfsd.gate.policy import Policy
+from fedfsd.gate.policy import Policy, declared, simulated
 from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.training import local, randomness
@@ -74,7 +74,9 @@ class Region:
                 )
             windows = window.cut(tables, spec, test=False)
             device = resolve(self.config.device)
-            model = registry.build(plan.model.name, plan.model.options, spec, seed=plan.seed)
+            name, options = plan.model.name, plan.model.options
+            reviewed = self.gate.pin(name)
+            model = registry.build(name, options, spec, seed=plan.seed, reviewed=reviewed)
             _demand_schema(model, plan)
             probe(model, spec)
             data = place(windows, spec, roster=plan.region(self.config.name).roster, device=device)
@@ -89,22 +91,7 @@ def policy_of(config: RegionConfig) -> Policy:
         ConfigError: a real region that does not declare its roster and identity, or more than mode private.
     """
     policy = load(Policy, config.policy) if config.policy else Policy()
-    if not config.simulated:
-        for key, holds, expected in (
-            ("roster", policy.roster is not None, "the number of training vehicle keys"),
-            ("identity", policy.identity is not None, "physical or recording"),
-            ("modes", policy.modes == ("private",), '["private"]'),
-        ):
-            if not holds:
-                raise ConfigError(
-                    f"{config.policy or 'policy'}: {key}",
-                    got=getattr(policy, key),
-                    expected=expected,
-                    hint=f"declare {key} in the region's policy",
-                )
-    else:
-        policy = policy.model_copy(update={"modes": ("private", "rehearsal", "none"), "min_witness_size": 0})
-    return policy
+    return simulated(policy) if config.simulated else declared(policy, config.policy or "policy")
 
 
 def open_region(config: RegionConfig) -> Region:
@@ -124,12 +111,12 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     if plan.mode == "none":
         return _unbooked(region, arrays, plan, round)
     booked = gate.reserve(plan, round, arrays)
-    released = gate.ledger.released(booked)
+    released = gate.released(booked)
     if released is None:
         update = _train(region, arrays, plan, round)
         released = gate.release(update, booked, plan)
     if round == plan.num_rounds:
-        gate.ledger.settle(plan.hash)
+        gate.settle(plan.hash)
         randomness.destroy_run_key(region.keys, plan.hash)
     return released
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from fedfsd import canonical
 from fedfsd.errors import RefusedError
 from fedfsd.plan.plan import Arrays, ArraySchema
 
@@ -46,20 +46,41 @@ def check(arrays: Arrays, schema: Sequence[ArraySchema], *, max_magnitude: float
 
 def to_bytes(arrays: Arrays, schema: Sequence[ArraySchema]) -> bytes:
     """The elements in schema order as little-endian float32, and nothing else."""
-    return b"".join(np.ascontiguousarray(arrays[entry.name], dtype="<f4").tobytes() for entry in schema)
+    return b"".join(parts(arrays, schema))
+
+
+def parts(arrays: Arrays, schema: Sequence[ArraySchema]) -> list[memoryview]:
+    """``to_bytes`` in pieces that are not copied where the arrays already lie in memory like that."""
+    found = (np.ascontiguousarray(arrays[entry.name], dtype="<f4") for entry in schema)
+    return [memoryview(array.reshape(-1).view(np.uint8)) for array in found]
 
 
 def from_bytes(content: bytes, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
     """The arrays back from ``to_bytes``. A wrong length: RefusedError."""
-    expected = 4 * sum(entry.size for entry in schema)
-    if len(content) != expected:
-        raise RefusedError("release", got=f"{len(content)} bytes", expected=f"{expected} bytes")
-    flat = np.frombuffer(content, dtype="<f4").astype(np.float32)
-    ends = np.cumsum([entry.size for entry in schema])
-    parts = np.split(flat, ends[:-1])
-    return {entry.name: part.reshape(entry.shape) for entry, part in zip(schema, parts, strict=True)}
+    return _split(_flat(content, schema).astype(np.float32), schema)
+
+
+def view(content: bytes, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
+    """``from_bytes`` without a copy: the arrays lie in ``content`` and cannot be written to."""
+    return _split(_flat(content, schema).astype(np.float32, copy=False), schema)
 
 
 def sha256(arrays: Arrays, schema: Sequence[ArraySchema]) -> str:
     """Hex SHA-256 of the canonical bytes."""
-    return canonical.sha256(to_bytes(arrays, schema))
+    digest = hashlib.sha256()
+    for part in parts(arrays, schema):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _flat(content: bytes, schema: Sequence[ArraySchema]) -> np.ndarray:
+    expected = 4 * sum(entry.size for entry in schema)
+    if len(content) != expected:
+        raise RefusedError("release", got=f"{len(content)} bytes", expected=f"{expected} bytes")
+    return np.frombuffer(content, dtype="<f4")
+
+
+def _split(flat: np.ndarray, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
+    ends = np.cumsum([entry.size for entry in schema])
+    found = zip(schema, np.split(flat, ends[:-1]), strict=True)
+    return {entry.name: part.reshape(entry.shape) for entry, part in found}

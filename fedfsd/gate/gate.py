@@ -10,7 +10,7 @@ import numpy as np
 
 from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate.policy import Policy
+from fedfsd.gate.policy import ModelPin, Policy
 from fedfsd.ledger.ledger import Booked, Ledger, Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 
@@ -53,9 +53,26 @@ class Gate:
         """Book the round on these arrays; see ``Ledger.reserve``."""
         return self.ledger.reserve(plan.hash, round, gate_arrays.sha256(arrays, plan.model.arrays))
 
+    def released(self, booked: Booked) -> Released | None:
+        """What was released of it already, to be sent again as it is; see ``Ledger.released``."""
+        return self.ledger.released(booked)
+
     def release(self, arrays: Arrays, booked: Booked, plan: Plan) -> Released:
         """Check the update, book its canonical bytes, and hand back what may be sent."""
         return self.ledger.release(content_of(arrays, plan, self.region, booked.round), booked)
+
+    def release_bytes(self, content: bytes, booked: Booked, plan: Plan) -> Released:
+        """The same for an update that came as bytes; they are judged in place."""
+        judge(gate_arrays.view(content, plan.model.arrays), plan, self.region, booked.round)
+        return self.ledger.release(content, booked)
+
+    def settle(self, plan_hash: str) -> None:
+        """End a plan; see ``Ledger.settle``."""
+        self.ledger.settle(plan_hash)
+
+    def pin(self, model: str) -> ModelPin | None:
+        """What the policy says of a model of another package."""
+        return self.policy.pin(model)
 
 
 def open_ledger(folder: Path) -> Ledger:

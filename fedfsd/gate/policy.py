@@ -9,9 +9,23 @@ from pydantic import Field
 
 from fedfsd.config.experiment import Mode
 from fedfsd.config.load import Frozen
-from fedfsd.errors import FedfsdError, RefusedError
-from fedfsd.plan.plan import Plan
+from fedfsd.errors import ConfigError, FedfsdError, RefusedError
+from fedfsd.plan.plan import Plan, Sha256
 from fedfsd.privacy.accountant import epsilon_pld
+
+# The models inside fedfsd: their code is in the program's hash that every plan's entry holds.
+OWN_MODELS = ("mlp", "gru", "transformer")
+
+
+class ModelPin(Frozen):
+    """A model of another package, as it was reviewed: only these bytes are ever run."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    """As plans and the package's entry point call it."""
+    distribution: Annotated[str, Field(min_length=1, max_length=128)]
+    version: Annotated[str, Field(min_length=1, max_length=64)]
+    sha256: Sha256
+    """Of the source file that defines the model, as installed."""
 
 
 class Policy(Frozen):
@@ -35,6 +49,17 @@ class Policy(Frozen):
     max_rounds: Annotated[int, Field(ge=1)] = 10_000
     max_release_bytes: Annotated[int, Field(ge=1)] = 500_000_000
     max_inbound_magnitude: Annotated[float, Field(gt=0)] = 1e4
+    round_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    """A release leaves no earlier than this after its round began, so that its time says nothing."""
+    approve: Literal["by hand", "within policy"] = "by hand"
+    """Whether plans within policy and grant are approved by themselves."""
+    models: Annotated[tuple[ModelPin, ...], Field(strict=False)] | None = ()
+    """Reviewed models of other packages, beside those of fedfsd; null, for any, in a simulation only."""
+
+    def pin(self, model: str) -> ModelPin | None:
+        """What was reviewed of a model of another package; None for fedfsd's own and for unknown ones."""
+        own = model in OWN_MODELS
+        return None if own else next((one for one in self.models or () if one.name == model), None)
 
     def demand(self, plan: Plan, region: str) -> None:
         """RefusedError with every objection, or nothing."""
@@ -46,6 +71,35 @@ class Policy(Frozen):
                 expected="a plan within the region's policy",
                 hint="run fedfsd plan to see what the policy accepts",
             )
+
+
+def declared(policy: Policy, place: str, *, test_only: bool = False) -> Policy:
+    """The policy of a real region, read from ``place``; one that only tests also rehearses.
+
+    Raises:
+        ConfigError: it does not declare roster and identity, or takes more than mode private.
+    """
+    modes: tuple[Mode, ...] = ("private",)
+    for key, holds, expected in (
+        ("roster", policy.roster is not None, "the number of training vehicle keys"),
+        ("identity", policy.identity is not None, "physical or recording"),
+        ("modes", policy.modes == modes, '["private"]'),
+    ):
+        if not holds:
+            raise ConfigError(
+                f"{place}: {key}",
+                got="nothing" if getattr(policy, key) is None else list(policy.modes),
+                expected=expected,
+                hint=f"declare {key} in the region's policy",
+            )
+    return policy.model_copy(update={"modes": (*modes, "rehearsal")}) if test_only else policy
+
+
+def simulated(policy: Policy) -> Policy:
+    """The policy of a simulated region: any mode, any installed model, no witness needed."""
+    return policy.model_copy(
+        update={"modes": ("private", "rehearsal", "none"), "min_witness_size": 0, "models": None}
+    )
 
 
 def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
@@ -66,6 +120,12 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
         found.append(f"roster {mine.roster} is not the declared one")
     if policy.identity not in (None, mine.identity):
         found.append(f"identity {mine.identity} is not the declared one")
+    if (
+        policy.models is not None
+        and plan.model.name not in OWN_MODELS
+        and policy.pin(plan.model.name) is None
+    ):
+        found.append("its model is neither one of fedfsd nor among the policy's models")
     if plan.model.witness_size < policy.min_witness_size:
         found.append(f"witness_size {plan.model.witness_size} is below the floor {policy.min_witness_size}")
     if plan.mode != "none":

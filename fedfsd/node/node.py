@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedfsd.config.load import load
-from fedfsd.errors import ConfigError, NotReadyError
-from fedfsd.gate.policy import Policy
+from fedfsd.errors import NotReadyError
+from fedfsd.gate.policy import Policy, declared
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.ledger import NODE_KEY, Ledger
 from fedfsd.ledger.mirror import RECOVER
@@ -70,20 +70,7 @@ class Node:
 
     def declared_policy(self) -> Policy:
         """The policy. ConfigError where it lacks roster or identity, or takes more than mode private."""
-        path, policy = self.folder / self.settings.policy, self.policy()
-        for key, holds, expected in (
-            ("roster", policy.roster is not None, "the number of training vehicle keys"),
-            ("identity", policy.identity is not None, "physical or recording"),
-            ("modes", policy.modes == ("private",), '["private"]'),
-        ):
-            if not holds:
-                raise ConfigError(
-                    f"{path.name}: {key}",
-                    got="nothing" if getattr(policy, key) is None else list(policy.modes),
-                    expected=expected,
-                    hint=f"declare {key} in {path}",
-                )
-        return policy
+        return declared(self.policy(), str(self.folder / self.settings.policy))
 
     def heads(self) -> list[str]:
         """The checkpoints that witnesses gave; whose they are is not checked yet.

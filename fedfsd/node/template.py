@@ -54,6 +54,13 @@ max_rounds = 10_000
 max_release_bytes = 500_000_000 # of one update
 min_witness_size = 1024         # so that anyone can test that noise was added
 max_inbound_magnitude = 1e4     # of any number in the model that comes in
+
+# Conduct.
+round_seconds = 0.0             # no update leaves earlier than this after its round began
+approve = "by hand"             # or "within policy": plans that fit policy and grant, without a person
+# Models of other packages that were reviewed, beside those of fedfsd itself; each as
+# {{ name = "...", distribution = "...", version = "...", sha256 = "..." }}, the hash of its source file.
+models = []
 """
 
 

@@ -10,7 +10,7 @@ from plan.sample import REGION, SMALL, planned, zeros
 
 from fedfsd.errors import FedfsdError, PlanError, RefusedError
 from fedfsd.gate.gate import Gate
-from fedfsd.gate.policy import Policy, objections
+from fedfsd.gate.policy import Policy, declared, objections, simulated
 
 
 @pytest.fixture
@@ -207,3 +207,22 @@ def test_strided_and_read_only_arrays_are_as_good(gate):
     wide.flags.writeable = False
     assert SMALL["body.weight"] == wide.shape
     gate.admit(planned(), 1, changed("body.weight", wide))
+
+
+def test_a_model_of_another_package_needs_its_name_in_the_policy():
+    plan, mine = planned(model__name="theirs"), planned()
+    pin = {"name": "theirs", "distribution": "their-models", "version": "1.0", "sha256": "0" * 64}
+    policy = Policy.model_validate({"models": [pin]})
+    assert any("model" in one for one in objections(Policy(), plan, REGION))
+    for one in (plan, mine):
+        assert objections(policy, one, REGION) == []
+    assert policy.pin("theirs") == policy.models[0]
+    assert policy.pin("mlp") is None
+    assert simulated(Policy()).pin("theirs") is None
+    assert objections(simulated(Policy()), plan, REGION) == []
+
+
+def test_a_node_that_only_tests_rehearses_too():
+    policy = Policy(roster=30, identity="physical")
+    assert declared(policy, "policy.toml").modes == ("private",)
+    assert declared(policy, "policy.toml", test_only=True).modes == ("private", "rehearsal")

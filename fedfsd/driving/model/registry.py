@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from torch import nn
 
 from fedfsd.config.load import load
-from fedfsd.driving.model import gru, mlp, transformer
+from fedfsd.driving.model import gru, mlp, pin, transformer
 from fedfsd.driving.window import WindowSpec
 from fedfsd.errors import ConfigError
+from fedfsd.gate.policy import ModelPin
 
 # name -> (options class, builder of the module from options and window spec)
 Entry = tuple[type[BaseModel], Callable[[Any, WindowSpec], nn.Module]]
@@ -25,13 +26,19 @@ MODELS: dict[str, Entry] = {
 }
 
 
-def build(name: str, options: Mapping[str, Any], spec: WindowSpec, *, seed: int) -> nn.Module:
+def build(
+    name: str, options: Mapping[str, Any], spec: WindowSpec, *, seed: int, reviewed: ModelPin | None = None
+) -> nn.Module:
     """The model, initialised from ``seed`` alone; torch's global generator is left as it was.
+
+    Args:
+        reviewed: what a model of another package must be; without it, what is installed is believed.
 
     Raises:
         ConfigError: no such model, or options it does not know.
+        RefusedError: not the reviewed model.
     """
-    kind, builder = _entry(name)
+    kind, builder = _entry(name, reviewed)
     try:
         chosen = load(kind, options)
     except ConfigError as error:
@@ -43,7 +50,7 @@ def build(name: str, options: Mapping[str, Any], spec: WindowSpec, *, seed: int)
         return builder(chosen, spec)
 
 
-def _entry(name: str) -> Entry:
+def _entry(name: str, reviewed: ModelPin | None) -> Entry:
     if name in MODELS:
         return MODELS[name]
     found = {entry.name: entry for entry in metadata.entry_points(group="fedfsd.models")}
@@ -54,4 +61,4 @@ def _entry(name: str) -> Entry:
             expected=" | ".join(sorted({*MODELS, *found})),
             hint="choose one of them, or install the package that registers it",
         )
-    return found[name].load()
+    return found[name].load() if reviewed is None else pin.load(found[name], reviewed)
