@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError
@@ -15,6 +19,17 @@ class Transfer(Frozen):
     purpose: str = ""
 
 
+class Border(Frozen):
+    """How the region's gate reaches the coordinator."""
+
+    coordinator: str = ""
+    """Its address, host:port; empty: as the invitation says."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Prometheus metrics on loopback; 0: none."""
+    test_only: bool = False
+    """Take rehearsals, whose noise is known, on data that are synthetic or published. For trials."""
+
+
 class Settings(Frozen):
     """A region's own file; paths are relative to the folder it lies in."""
 
@@ -23,6 +38,7 @@ class Settings(Frozen):
     """The ledger's second copy, a file on another disk."""
     policy: str = "policy.toml"
     transfer: Transfer = Transfer()
+    border: Border = Border()
 
     def transfer_to(self) -> tuple[str, str]:
         """(recipient, purpose). ConfigError where one of them is not filled in."""
