@@ -90,6 +90,18 @@ def check(certificate: x509.Certificate, *, root: x509.Certificate, party: Ident
     identity.demand_valid(certificate)
 
 
+def is_signed(signature: bytes, message: bytes, root: x509.Certificate) -> bool:
+    """Whether ``root`` signed ``message``."""
+    key = root.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    try:
+        key.verify(signature, message, ec.ECDSA(SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
 def new_key() -> ec.EllipticCurvePrivateKey:
     """A new TLS key (P-256)."""
     return ec.generate_private_key(ec.SECP256R1())

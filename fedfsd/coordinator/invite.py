@@ -1,0 +1,184 @@
+"""Inviting a region, confirming what it asked, revoking what it was given."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cryptography import x509
+from pydantic import Field, ValidationError
+
+from fedfsd import canonical
+from fedfsd.border import authority, enrolment, identity, invitation
+from fedfsd.border.authority import Authority
+from fedfsd.border.invitation import Invitation
+from fedfsd.config.experiment import REGION_PATTERN
+from fedfsd.config.load import Frozen
+from fedfsd.coordinator.folder import Coordinator
+from fedfsd.errors import NotReadyError, RefusedError, UsageError
+from fedfsd.ledger import key
+from fedfsd.ledger.disk import write_whole
+from fedfsd.ledger.error import EvidenceError
+
+VALID_DAYS = 7
+RESERVED = "coordinator"
+
+
+class Kept(Frozen):
+    """What the coordinator keeps of an invitation: enough to know its token, not to use it."""
+
+    format: Literal[1] = 1
+    token_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    expires: str
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A certificate that was just issued."""
+
+    certificate: x509.Certificate
+    changed: tuple[str, ...]
+    """Keys of the region's ledger that are not those of its last certificate."""
+
+
+def invite(coordinator: Coordinator, region: str, *, today: datetime.date) -> Invitation:
+    """A new invitation for ``region``, in place of an earlier one; a certificate it has stays good."""
+    if not re.fullmatch(REGION_PATTERN, region) or region == RESERVED:
+        raise UsageError(
+            "REGION",
+            got=region,
+            expected="up to 32 letters, digits, - and _, a letter first",
+            hint="such as EU",
+        )
+    settings, token = coordinator.settings, secrets.token_bytes(invitation.TOKEN_BYTES)
+    root = Authority.read(coordinator.ca)
+    made = Invitation(
+        federation=coordinator.name,
+        region=region,
+        address=f"{settings.host}:{settings.port}",
+        join=f"{settings.host}:{settings.join_port}",
+        root=coordinator.root.read_text(encoding="ascii"),
+        coordinator=str(coordinator.key.verification),
+        witness=str(coordinator.key.cosigner),
+        token=token.hex(),
+        expires=(today + datetime.timedelta(days=VALID_DAYS)).isoformat(),
+    )
+    kept = Kept(token_sha256=hashlib.sha256(token).hexdigest(), expires=made.expires)
+    folder = coordinator.region(region)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "request.json").unlink(missing_ok=True)
+    write_whole(folder / "invitation.json", canonical.encode(kept.model_dump()))
+    return invitation.sign(made, root)
+
+
+def kept(coordinator: Coordinator, region: str) -> Kept | None:
+    """What is kept of the region's last invitation."""
+    try:
+        return Kept.model_validate_json((coordinator.region(region) / "invitation.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def waiting(coordinator: Coordinator, region: str) -> enrolment.Request:
+    """The region's request. NotReadyError where none came yet."""
+    path = coordinator.region(region) / "request.json"
+    if not path.exists():
+        raise NotReadyError(
+            f"region {region}",
+            got="no signing request",
+            expected="one, as fedfsd region init --join sends it",
+            hint=f"fedfsd coordinator invite {region} makes an invitation; coordinator up takes requests",
+        )
+    return enrolment.read(path)
+
+
+def confirm(coordinator: Coordinator, region: str, said: str) -> Confirmed:
+    """Issue the certificate that ``region`` waits for, if its people ``said`` this request's fingerprint.
+
+    Raises:
+        NotReadyError: no request came yet.
+        RefusedError: another fingerprint.
+    """
+    request = waiting(coordinator, region)
+    if not identity.same_fingerprint(said, request.fingerprint):
+        raise RefusedError(
+            f"region {region}",
+            got="a request with another fingerprint",
+            expected="what the region's people read to you",
+            hint=f"fedfsd coordinator invite {region} makes a new invitation, if this request is not theirs",
+        )
+    folder = coordinator.region(region)
+    asked = authority.requested_key(bytes.fromhex(request.request))
+    party = identity.region(coordinator.name, region)
+    certificate = Authority.read(coordinator.ca).issue(party, asked)
+    changed = []
+    for role, vkey in (("node", request.node), ("officer", request.officer)):
+        path = folder / f"{role}.vkey"
+        if path.exists() and path.read_text(encoding="utf-8").strip() != vkey:
+            changed.append(role)
+        write_whole(path, f"{vkey}\n".encode())
+    _append(folder / "issued", certificate.serial_number)  # before it exists: revoking must know of it
+    authority.write_certificate(certificate, folder / "region.crt")
+    return Confirmed(certificate, tuple(changed))
+
+
+def revoke(coordinator: Coordinator, region: str) -> int:
+    """Put every certificate that ``region`` was ever given on the list, and end its invitation; how many."""
+    folder = coordinator.region(region)
+    if not folder.is_dir():
+        raise NotReadyError(f"region {region}", got="never invited", expected="a region of this federation")
+    for name in ("invitation.json", "request.json"):
+        (folder / name).unlink(missing_ok=True)
+    issued = (folder / "issued").read_text(encoding="ascii").split() if (folder / "issued").exists() else []
+    listed = coordinator.revoked.read_text(encoding="ascii")
+    new = "".join(f"{serial} {region}\n" for serial in issued if serial not in listed.split())
+    write_whole(coordinator.revoked, (listed + new).encode())
+    (folder / "region.crt").unlink(missing_ok=True)
+    return len(issued)
+
+
+def accept(coordinator: Coordinator, region: str, request: enrolment.Request) -> bytes:
+    """Keep a first request, or answer the one that is kept: its certificate, or nothing yet.
+
+    Raises:
+        RefusedError: another request than the one this invitation was used for, or one that cannot be.
+    """
+    folder = coordinator.region(region)
+    path, issued = folder / "request.json", folder / "region.crt"
+    if not path.exists():
+        authority.requested_key(bytes.fromhex(request.request))
+        _demand_keys(region, request)
+        request.write(path)
+        return b""
+    if enrolment.read(path) != request:
+        raise RefusedError("token", got="one that was used for another request", expected="a fresh one")
+    pem = issued.read_bytes() if issued.exists() else b""
+    mine = authority.requested_key(bytes.fromhex(request.request))
+    return pem if pem and identity.read(pem).public_key() == mine else b""
+
+
+def _demand_keys(region: str, request: enrolment.Request) -> None:
+    """The ledger's keys must be called like the region's."""
+    try:
+        node, officer = (key.parse(one, kind=key.SIGNER) for one in (request.node, request.officer))
+        good = re.fullmatch(rf"fedfsd/{re.escape(region)}/[0-9a-f]{{32}}", node.name) is not None
+        good &= officer.name == f"fedfsd/{region}/officer" and officer.public != node.public
+    except EvidenceError:
+        good = False
+    if not good:
+        raise RefusedError(
+            "signing request", got="keys of another region", expected="this region's ledger keys"
+        )
+
+
+def _append(path: Path, serial: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
+        file.write(f"{serial:x}\n")
+        file.flush()
+        os.fsync(file.fileno())
