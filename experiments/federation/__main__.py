@@ -71,7 +71,7 @@ def story(stage: Stage, experiment: Path) -> int:
     bundles, trust = stage.evidence(stage.folder)
     notes = sorted((run / "checkpoints").glob("*.note"))
     words = ["audit", "verify", *bundles, *notes, "--receipts", run / "receipts.json", "--trust", trust]
-    stage._show(words)
+    stage.show(words)
     code = subprocess.run([*FEDFSD, *map(str, words)], check=False).returncode
     say(f"-- {summary(run)}")
     say(f"   report: {run / 'report.html'}")

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,10 @@ class Stage:
     test_only: bool = False
     separate: bool = field(default_factory=lambda: os.geteuid() == 0)
     """Whether gate and runner are users of their own; only root can do that."""
+    host: str = "127.0.0.1"
+    """Where regions reach the coordinator."""
+    within: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By region, or "coordinator": words before each of its commands, as "ip netns exec eu"."""
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
     places: dict[str, Place] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -79,7 +83,7 @@ class Stage:
         self.folder.chmod(0o755)
         ports = [str(port) for port in free_ports(3)]
         self.fedfsd(
-            *("coordinator", "init", "demo", "-o", self.coordinator, "--host", "127.0.0.1"),
+            *("coordinator", "init", "demo", "-o", self.coordinator, "--host", self.host),
             *("--port", ports[0], "--join-port", ports[1], "--flower-port", ports[2]),
         )
         self.start_coordinator()
@@ -97,6 +101,7 @@ class Stage:
             *("region", "init", name, "-o", place.folder, "--officer-vkey", vkey, "--join", invitation),
             *("--root-fingerprint", invited["root_fingerprint"], "--data", place.data),
             *("--train", place.train),
+            at=name,
         )
         # Read out over the telephone: both sides see the same two fingerprints.
         self.fedfsd(
@@ -153,7 +158,7 @@ class Stage:
     def start_coordinator(self) -> None:
         """Start it and wait until it takes calls."""
         self.start("coordinator", "coordinator", "up", "-C", self.coordinator)
-        self.wait("the coordinator", lambda: self._ready("coordinator", "status", "-C", self.coordinator))
+        self.wait("the coordinator", lambda: self._ready("coordinator"))
 
     def start_region(self, name: str) -> None:
         """Start one region; it is ready when gate and runner are."""
@@ -170,8 +175,8 @@ class Stage:
         started = time.monotonic()
         for name in self.places:
             self.start_region(name)
-        for name, place in self.places.items():
-            self.wait(name, lambda place=place: self._ready("region", "status", "--region", place.folder))
+        for name in self.places:
+            self.wait(name, lambda name=name: self._ready(name))
         return time.monotonic() - started
 
     def down(self) -> None:
@@ -194,11 +199,14 @@ class Stage:
 
     def start(self, name: str, *words: object) -> None:
         """Start a long-running command; what it says goes to a log file."""
-        self._show(words)
+        self.show(words)
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.processes[name] = subprocess.Popen(
-                [*FEDFSD, *map(str, words)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [*self.within.get(name, ()), *FEDFSD, *map(str, words)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
 
     # Runs.
@@ -219,8 +227,9 @@ class Stage:
     def run(self, experiment: Path, output: Path, *words: object) -> subprocess.Popen[bytes]:
         """Start ``coordinator run``; the caller waits for it."""
         command = ["coordinator", "run", experiment, "-C", self.coordinator, "-o", output, *words]
-        self._show(command)
-        return subprocess.Popen([*FEDFSD, *map(str, command)], stdin=subprocess.DEVNULL)
+        self.show(command)
+        before = self.within.get("coordinator", ())
+        return subprocess.Popen([*before, *FEDFSD, *map(str, command)], stdin=subprocess.DEVNULL)
 
     # Evidence.
 
@@ -241,19 +250,18 @@ class Stage:
 
     # How commands are run.
 
-    def fedfsd(self, *words: object, code: int = 0) -> str:
+    def fedfsd(self, *words: object, code: int = 0, at: str = "") -> str:
         """Run one command to its end and return what it printed. StageError where it ends otherwise."""
-        self._show(words)
-        done = subprocess.run(
-            [*FEDFSD, *map(str, words)], capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
+        self.show(words)
+        command = [*self.within.get(at, ()), *FEDFSD, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode != code:
             raise StageError(f"{shlex.join(map(str, words))}\n{done.stderr or done.stdout}")
         return done.stdout
 
-    def document(self, *words: object) -> dict[str, Any]:
+    def document(self, *words: object, at: str = "") -> dict[str, Any]:
         """The JSON document that a command prints."""
-        return dict(json.loads(self.fedfsd(*words, "--json")))
+        return dict(json.loads(self.fedfsd(*words, "--json", at=at)))
 
     def wait(self, what: str, holds: Callable[[], bool], *, seconds: float = START_SECONDS) -> None:
         """Look again until ``holds``. StageError when time is up or a process has ended."""
@@ -265,11 +273,15 @@ class Stage:
                 raise StageError(f"waited for {what}; ended: {', '.join(gone) or 'nothing'}\n{logs}")
             time.sleep(0.1)
 
-    def _ready(self, *words: object) -> bool:
+    def _ready(self, name: str) -> bool:
+        """What its own status says."""
+        words: list[object] = ["coordinator", "status", "-C", self.coordinator]
+        if name != "coordinator":
+            words = ["region", "status", "--region", self.places[name].folder]
         done = subprocess.run([*FEDFSD, *map(str, words), "--json"], capture_output=True, text=True)
         return done.returncode == 0 and bool(json.loads(done.stdout).get("ready"))
 
-    def _show(self, words: Iterable[object]) -> None:
+    def show(self, words: Iterable[object]) -> None:
         self.say("$ fedfsd " + shlex.join(_shorter(self.folder, word) for word in words))
 
 
