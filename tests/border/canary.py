@@ -97,8 +97,10 @@ class Search:
         return list(found)
 
     def _plain(self, content: bytes) -> Iterator[str]:
+        if len(content) < LEAST:
+            return
         for start in (0, 1):
-            pairs = np.frombuffer(content, "<u2", offset=start, count=max(len(content) - start, 0) // 2)
+            pairs = np.frombuffer(content, "<u2", offset=start, count=(len(content) - start) // 2)
             for offset in range(0, len(pairs), _PIECE * 16):
                 piece = pairs[offset : offset + _PIECE * 16 + 1]
                 maybe = np.flatnonzero(self._first[piece[:-1]])
