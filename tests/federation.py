@@ -34,10 +34,15 @@ class Region:
 
     def __init__(self) -> None:
         self.tampers: dict[int, Tamper] = {}
+        self.delays: dict[int, int] = {}
 
     def stall(self, *, round: int) -> None:
         """Never answer."""
         self.tampers[round] = lambda _: None
+
+    def delay(self, *, round: int, by: int = 1) -> None:
+        """Answer only when the round that comes ``by`` later has been sent."""
+        self.delays[round] = by
 
     def fail(self, *, round: int) -> None:
         """Answer with a Flower error as a crashed ClientApp does, its text full of private things."""
@@ -88,6 +93,7 @@ class Federation(Grid):
         self.client = client_app(lambda context: self.configs[context.node_id])
         self.received: list[RecordDict] = []
         self._replies: dict[str, Message] = {}
+        self._late: list[tuple[int, str, Message]] = []
 
     def __getitem__(self, region: str) -> Region:
         return self.regions[region]
@@ -123,8 +129,14 @@ class Federation(Grid):
             if message.has_content() and "config" in message.content:
                 self.received.append(message.content)
                 round = int(message.content.config_records["config"]["round"])
-                tamper = self.regions[self.configs[node].name].tampers.get(round)
+                region = self.regions[self.configs[node].name]
+                tamper = region.tampers.get(round)
                 reply = tamper(reply) if tamper else reply
+                self._replies |= {one: kept for due, one, kept in self._late if due <= round}
+                self._late = [held for held in self._late if held[0] > round]
+                if reply is not None and round in region.delays:
+                    self._late.append((round + region.delays[round], ids[-1], reply))
+                    continue
             if reply is not None:
                 self._replies[ids[-1]] = reply
         return ids

@@ -15,8 +15,11 @@ from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import judge
 from fedfsd.plan.plan import Plan
 
+RELEASED = "released"
 TIMEOUT = "timeout"
 LOST = "lost"
+BUSY = "busy"
+LATE_USED, LATE_DROPPED = "late_used", "late_dropped"
 """Codes of the coordinator's own besides those a region may send."""
 
 
@@ -57,4 +60,4 @@ def read(
             raise RefusedError("reply", got="no entry", expected="the hash of the release's entry")
     except Exception:  # a hostile reply may fail anywhere between its bytes and its arrays
         return Outcome("bad_reply"), None
-    return Outcome("released", sha256, len(content), entry or None), arrays
+    return Outcome(RELEASED, sha256, len(content), entry or None), arrays

@@ -1,14 +1,15 @@
 """The coordinator's strategy: any Flower strategy, kept to the plan.
 
 Weights are the plan's, never a client's. A region that fails, stalls or sends rubbish is named and
-skipped; the round counts at quorum.
+skipped; the round counts at quorum. What comes after its round's end is recorded, and by the plan's rule
+used with less weight or dropped.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import numpy as np
@@ -18,9 +19,21 @@ from flwr.serverapp.strategy import Strategy
 
 from fedfsd.errors import NotReadyError
 from fedfsd.federation import reply
-from fedfsd.federation.exchange import exchange, roll_call
+from fedfsd.federation.exchange import Post, Roll
 from fedfsd.federation.reply import Outcome
 from fedfsd.plan.plan import Arrays, Plan
+
+
+# A region that is away when a run starts is waited for this long, if enough others are there.
+PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of one region: its part of one round."""
+
+    region: str
+    round: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,8 @@ class Round:
     """What would be released now: the mean over the plan's last rounds once they have begun."""
     outcomes: dict[str, Outcome]
     seconds: float
+    late: dict[Task, Outcome] = field(default_factory=dict)
+    """What came in this round of earlier ones."""
 
 
 class PlannedStrategy:
@@ -43,6 +58,11 @@ class PlannedStrategy:
         self.inner, self.plan, self.round_timeout_seconds = inner, plan, round_timeout_seconds
         self.total: dict[str, np.ndarray] = {}
         """Sum of the arrays of the rounds to be averaged, float64; empty before the first of them."""
+
+    @property
+    def quorum(self) -> int:
+        """How many good updates make a round count."""
+        return ceil(self.plan.quorum * len(self.plan.regions))
 
     def start(
         self,
@@ -57,13 +77,15 @@ class PlannedStrategy:
         Raises:
             NotReadyError: fewer regions than quorum answered with a good update in a round.
         """
-        nodes = roll_call(grid, nodes=len(self.plan.regions), timeout=self.round_timeout_seconds)
+        post: Post[Task] = Post(grid)
+        roll = Roll(grid, self.plan.regions)
+        roll.call(quorum=self.quorum, timeout=self.round_timeout_seconds, patience=PATIENCE_SECONDS)
         current = model = dict(arrays)
         for number in range(first_round, self.plan.num_rounds + 1):
             started = time.monotonic()
-            current, outcomes = self._round(grid, nodes, current, number)
+            current, outcomes, late = self._round(post, roll, current, number)
             model = self._average(current, number)
-            on_round(Round(number, current, model, outcomes, time.monotonic() - started))
+            on_round(Round(number, current, model, outcomes, time.monotonic() - started, late))
         return model
 
     def _average(self, current: Arrays, number: int) -> dict[str, np.ndarray]:
@@ -76,50 +98,88 @@ class PlannedStrategy:
         return {name: (total / (number - first + 1)).astype(np.float32) for name, total in self.total.items()}
 
     def _round(
-        self, grid: Grid, nodes: Mapping[int, str], current: Arrays, number: int
-    ) -> tuple[dict[str, np.ndarray], dict[str, Outcome]]:
+        self, post: Post[Task], roll: Roll, current: Arrays, number: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, Outcome], dict[Task, Outcome]]:
         record = ArrayRecord({name: Array(array) for name, array in current.items()})
         # The inner strategy's own messages are not sent: it only learns where the round starts from.
-        self.inner.configure_train(number, record, ConfigRecord({}), grid)
-        content = RecordDict(
-            {"arrays": record, "config": ConfigRecord({"plan": self.plan.document(), "round": number})}
-        )
-        wanted = {node: region for node, region in nodes.items() if region in self.plan.regions}
-        messages = [
-            Message(content, node, MessageType.TRAIN, group_id=str(number)) for node in sorted(wanted)
-        ]
-        replies = exchange(grid, messages, timeout=self.round_timeout_seconds)
-        outcomes = {region: Outcome(reply.LOST) for region in self.plan.regions}
-        outcomes |= {region: Outcome(reply.TIMEOUT) for region in wanted.values()}
+        self.inner.configure_train(number, record, ConfigRecord({}), post.grid)
+        outcomes, tasks = self._send(post, roll, record, number)
+        replies = post.collect(self.round_timeout_seconds, tasks.issubset)
+        if self.plan.late_updates == "drop":
+            post.abandon()
+        late: dict[Task, Outcome] = {}
         good: dict[str, Message] = {}
-        for message in replies:
-            region = wanted[message.metadata.src_node_id]
-            outcomes[region], update = reply.read(message, self.plan, region, number)
-            if update is not None:
-                good[region] = self._as_model(message, current, update, region)
-        if len(good) < ceil(self.plan.quorum * len(self.plan.regions)):
-            failed = ", ".join(
-                f"{name}: {out.code}" for name, out in sorted(outcomes.items()) if name not in good
-            )
-            raise NotReadyError(
-                f"round {number}",
-                got=f"{len(good)} of {len(self.plan.regions)} regions ({failed})",
-                expected=f"at least {self.plan.quorum:.0%}",
-                hint="read region.log of the regions named, mend them, then continue with --resume",
-            )
+        for task, message in replies.items():
+            outcome, update = reply.read(message, self.plan, task.region, task.round)
+            if task.round == number:
+                outcomes[task.region] = outcome
+            else:
+                late[task] = self._late(outcome)
+            if update is not None and (task.round == number or late[task].code == reply.LATE_USED):
+                good[task.region] = self._as_model(message, current, update, task, number)
+        self._demand_quorum(outcomes, number)
         # Sums of floats depend on their order, so replies are taken in the order of the plan.
         aggregated, _ = self.inner.aggregate_train(number, [good[name] for name in sorted(good)])
         if aggregated is None:
-            return dict(current), outcomes
-        return {
-            entry.name: aggregated[entry.name].numpy().astype(np.float32).reshape(entry.shape)
-            for entry in self.plan.model.arrays
-        }, outcomes
-
-    def _as_model(self, message: Message, current: Arrays, update: Arrays, region: str) -> Message:
-        """The reply as Flower's strategies expect it: a whole model, and the weight the plan declares."""
-        arrays = ArrayRecord({name: Array(current[name] + update[name]) for name in current})
-        message.content = RecordDict(
-            {"arrays": arrays, "metrics": MetricRecord({"num-examples": self.plan.region(region).weight})}
+            return dict(current), outcomes, late
+        return (
+            {
+                entry.name: aggregated[entry.name].numpy().astype(np.float32).reshape(entry.shape)
+                for entry in self.plan.model.arrays
+            },
+            outcomes,
+            late,
         )
+
+    def _send(
+        self, post: Post[Task], roll: Roll, record: ArrayRecord, number: int
+    ) -> tuple[dict[str, Outcome], set[Task]]:
+        """Send the round; what becomes of each region if no reply comes, and the tasks sent."""
+        content = RecordDict(
+            {"arrays": record, "config": ConfigRecord({"plan": self.plan.document(), "round": number})}
+        )
+        nodes = roll.call(quorum=self.quorum, timeout=self.round_timeout_seconds)
+        # A region whose late update will count is left to finish it.
+        owing = {task.region for task in post.expected} if self.plan.late_updates == "use" else set()
+        outcomes = {
+            region: Outcome(
+                reply.BUSY if region in owing else reply.TIMEOUT if region in nodes else reply.LOST
+            )
+            for region in self.plan.regions
+        }
+        messages = {
+            Task(region, number): Message(content, node, MessageType.TRAIN, group_id=str(number))
+            for region, node in sorted(nodes.items(), key=lambda found: found[1])
+            if region not in owing
+        }
+        post.send(messages)
+        return outcomes, set(messages)
+
+    def _late(self, outcome: Outcome) -> Outcome:
+        """A good update that comes late, under the code of the plan's rule; anything else as it is."""
+        if outcome.code != reply.RELEASED:
+            return outcome
+        used = self.plan.late_updates == "use"
+        return replace(outcome, code=reply.LATE_USED if used else reply.LATE_DROPPED)
+
+    def _demand_quorum(self, outcomes: dict[str, Outcome], number: int) -> None:
+        """Late updates do not make a quorum."""
+        failed = {name: out.code for name, out in sorted(outcomes.items()) if out.code != reply.RELEASED}
+        if len(outcomes) - len(failed) < self.quorum:
+            listed = ", ".join(f"{name}: {code}" for name, code in failed.items())
+            raise NotReadyError(
+                f"round {number}",
+                got=f"{len(outcomes) - len(failed)} of {len(outcomes)} regions ({listed})",
+                expected=f"at least {self.plan.quorum:.0%}",
+                hint="read region.log of the regions named, mend them, then continue with --resume",
+            )
+
+    def _as_model(
+        self, message: Message, current: Arrays, update: Arrays, task: Task, number: int
+    ) -> Message:
+        """The reply as Flower's strategies expect it: a whole model, and the weight the plan declares."""
+        scale = np.float32(self.plan.scale(task.region))
+        weight = self.plan.region(task.region).weight / (1 + number - task.round)
+        arrays = ArrayRecord({name: Array(current[name] + scale * update[name]) for name in current})
+        message.content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": weight})})
         return message

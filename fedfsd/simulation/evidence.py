@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Ledger
 from fedfsd.ledger.witness import Witness, show
 from fedfsd.plan.build import Limit
+from fedfsd.plan.plan import Plan
 from fedfsd.privacy.renyi import epsilon_lifetime
-from fedfsd.simulation.folder import Folder
+from fedfsd.simulation.folder import Folder, releases
 from fedfsd.simulation.prepare import Prepared
 from fedfsd.training import randomness
 
@@ -133,22 +134,26 @@ class Evidence:
             Receipt(
                 region=name,
                 plan=self._plan.hash,
-                round=line["round"],
+                round=number,
                 entry=found["entry"],
                 sha256=found["sha256"],
                 bytes=found["bytes"],
             )
             for line in self._where.rounds()
-            for name, found in line["regions"].items()
-            if found.get("outcome") == "released"
+            for name, number, found in releases(line)
         ]
-        made = Receipts(
-            run=self._plan.run,
-            coordinator=str(coordinator.verification),
-            plans=(self._plan.hash,),
-            receipts=tuple(sorted(receipts, key=lambda one: (one.region, one.plan, one.round))),
-        )
-        self._where.write_text("receipts.json", strict.encode(sign(made, coordinator)).decode())
+        write_receipts(self._where, self._plan, receipts, coordinator)
+
+
+def write_receipts(where: Folder, plan: Plan, receipts: Iterable[Receipt], coordinator: SigningKey) -> None:
+    """The receipts of one run in one signed file."""
+    made = Receipts(
+        run=plan.run,
+        coordinator=str(coordinator.verification),
+        plans=(plan.hash,),
+        receipts=tuple(sorted(receipts, key=lambda one: (one.region, one.plan, one.round))),
+    )
+    where.write_text("receipts.json", strict.encode(sign(made, coordinator)).decode())
 
 
 def _found(folder: Path, name: str) -> None:

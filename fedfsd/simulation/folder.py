@@ -4,7 +4,7 @@
 |---|---|
 | experiment.json | the resolved experiment |
 | plan.json | the plan, canonical |
-| rounds.jsonl | a line a round; round 0 is the public start |
+| rounds.jsonl | a line a round, with what came late in it; round 0 is the public start |
 | checkpoint.safetensors | state after the last finished round, for --resume |
 | model.safetensors | the trained model, without the noise witness block |
 | metrics.json | figures per region and pooled; its presence marks the run complete |
@@ -21,12 +21,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
+from fedfsd.federation.reply import LATE_DROPPED, LATE_USED, RELEASED
 from fedfsd.plan.plan import Plan
 
 
@@ -92,6 +94,16 @@ class Folder:
         """Drop the lines after round ``last``: a resumed run writes them again."""
         kept = [line for line in self.rounds() if line["round"] <= last]
         self.write_text("rounds.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def releases(line: Mapping[str, Any]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    """Every release that reached the coordinator in a line of rounds.jsonl: region, its round, the facts."""
+    for name, found in line["regions"].items():
+        if found.get("outcome") == RELEASED:
+            yield name, line["round"], found
+    for found in line.get("late", ()):
+        if found["outcome"] in (LATE_USED, LATE_DROPPED):
+            yield found["region"], found["round"], found
 
 
 def create(path: Path, experiment: Experiment, plan: Plan) -> Folder:

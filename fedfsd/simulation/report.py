@@ -21,7 +21,7 @@ from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan, RegionPlan
 from fedfsd.privacy.statement import best_guess, sentence
 from fedfsd.simulation import figure
-from fedfsd.simulation.folder import Folder
+from fedfsd.simulation.folder import Folder, releases
 
 HEADINGS = {"private": "", "rehearsal": "rehearsal, no guarantee", "none": "not private"}
 OUTCOMES = {
@@ -32,6 +32,9 @@ OUTCOMES = {
     "plan": "did not accept the plan",
     "bad_reply": "sent something that is no update",
     "lost": "got lost on the way",
+    "busy": "was still at an earlier round",
+    "late_used": "came late and counted less",
+    "late_dropped": "came late and was dropped",
 }
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _WEAK = 0.99  # from here on an attacker may guess almost always right
@@ -67,7 +70,7 @@ class WrittenRun:
         return {
             "fde_m": curve[-1] if curve else None,
             "start_fde_m": curve[0] if curve else None,
-            "rounds_released": sum(line.get("outcome") == "released" for line in lines),
+            "rounds_released": sum(one == name for line in self.rounds for one, _, _ in releases(line)),
             "vehicles": mine.roster,
             "delta": None if mine.epsilon is None else mine.target_delta,
             **mine.model_dump(
@@ -242,6 +245,9 @@ def _by_text(run: WrittenRun, say: Callable[[RegionPlan], str]) -> dict[str, lis
 
 
 def _failures(rounds: Sequence[Figures], name: str) -> list[tuple[str, int]]:
-    """(what happened, how often) for the rounds in which the region released nothing."""
+    """(what happened, how often) for the rounds without the region's update, and what came of it later."""
     codes = Counter((line["regions"].get(name) or {}).get("outcome", "released") for line in rounds)
+    codes += Counter(
+        one["outcome"] for line in rounds for one in line.get("late", ()) if one["region"] == name
+    )
     return [(OUTCOMES.get(code, code), times) for code, times in codes.most_common() if code != "released"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -17,6 +18,7 @@ from fedfsd.driving import metric
 from fedfsd.driving.window import WindowSpec
 from fedfsd.errors import AccountingError
 from fedfsd.federation import checkpoint
+from fedfsd.federation.reply import Outcome
 from fedfsd.federation.strategy import PlannedStrategy, Round
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
@@ -24,7 +26,7 @@ from fedfsd.privacy import accountant
 from fedfsd.privacy.event import Event
 from fedfsd.simulation import evaluate
 from fedfsd.simulation.evaluate import TestSet
-from fedfsd.simulation.folder import Folder
+from fedfsd.simulation.folder import Folder, releases
 from fedfsd.simulation.prepare import Prepared, model_with
 
 _CURVE_POINTS = 10
@@ -82,20 +84,16 @@ class Trail:
         """Evaluate where due, write the line and the checkpoint, tell the watcher."""
         every = self.prepared.experiment.server.evaluate_every
         fde = self._fde(done.model) if done.number % every == 0 or done.number == self.plan.num_rounds else {}
-        regions: dict[str, dict[str, Any]] = {
-            name: {
-                "outcome": outcome.code,
-                "sha256": outcome.sha256,
-                "bytes": outcome.bytes,
-                "entry": outcome.entry,
-            }
-            for name, outcome in done.outcomes.items()
-        }
+        regions = {name: _line(outcome) for name, outcome in done.outcomes.items()}
         for name, value in fde.items():
             regions[name]["fde_m"] = value
-        self.folder.append_round(
-            {"round": done.number, "seconds": round(done.seconds, 4), "regions": regions}
-        )
+        line = {"round": done.number, "seconds": round(done.seconds, 4), "regions": regions}
+        if done.late:
+            line["late"] = [
+                {"region": task.region, "round": task.round, **_line(outcome)}
+                for task, outcome in sorted(done.late.items(), key=lambda one: (one[0].region, one[0].round))
+            ]
+        self.folder.append_round(line)
         checkpoint.save(self.folder.checkpoint, self.strategy, done)
         self._seconds += done.seconds
         self.progress(
@@ -128,13 +126,10 @@ class Trail:
         simple = evaluate.constant_velocity(self.tests)
         start = evaluate.errors(self._loaded(self.prepared.initial), self.tests)
         rounds = self.folder.rounds()
-        released = {
-            name: sum(line["regions"][name].get("outcome") == "released" for line in rounds[1:])
-            for name in self.plan.regions
-        }
+        arrived = Counter(name for line in rounds for name, _, _ in releases(line))
         regions = {
             name: _figures(found[name], simple[name], start[name])
-            | self._privacy(name, released[name])
+            | self._privacy(name, arrived[name])
             | spent.get(name, {})
             for name in self.plan.regions
         }
@@ -188,6 +183,15 @@ class Trail:
     def _spent(self, name: str, number: int) -> float | None:
         """The next computed point of the curve: never below what was spent."""
         return next((epsilon for at, epsilon in self.spent[name] if at >= number), None)
+
+
+def _line(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "outcome": outcome.code,
+        "sha256": outcome.sha256,
+        "bytes": outcome.bytes,
+        "entry": outcome.entry,
+    }
 
 
 def load_model(folder: Folder) -> nn.Module:
