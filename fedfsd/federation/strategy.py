@@ -23,7 +23,6 @@ from fedfsd.federation.exchange import Post, Roll
 from fedfsd.federation.reply import Outcome
 from fedfsd.plan.plan import Arrays, Plan
 
-
 # A region that is away when a run starts is waited for this long, if enough others are there.
 PATIENCE_SECONDS = 30.0
 
