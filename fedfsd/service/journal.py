@@ -19,6 +19,8 @@ import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from fedfsd.service.owner import give
+
 FIELDS = (
     "code",
     "region",
@@ -47,11 +49,12 @@ KEPT = 4
 _MAX_TEXT = 300
 
 
-def journal(name: str, folder: Path) -> logging.Logger:
+def journal(name: str, folder: Path, *, echo: bool | None = None) -> logging.Logger:
     """The logger that writes to ``folder``/log/``name``.jsonl (0600, rotated at 4 MiB, four older ones kept).
 
     What the library itself says under ``fedfsd`` goes there too; of several journals in one process to the
-    newest. The same name and folder give the same logger.
+    newest. The same name and folder give the same logger. ``echo``: from info on, stderr has it as text too;
+    left out: where it is a terminal.
     """
     path = (folder / "log" / f"{name}.jsonl").absolute()
     # Outside the hierarchy of "fedfsd", so that two regions in one process keep two journals.
@@ -59,11 +62,12 @@ def journal(name: str, folder: Path) -> logging.Logger:
     if not log.handlers:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         log.addHandler(_File(path, name))
-        if sys.stderr is not None and sys.stderr.isatty():
+        if sys.stderr.isatty() if echo is None else echo:
             shown = logging.StreamHandler()
             shown.setFormatter(_Text())
+            shown.setLevel(logging.INFO)
             log.addHandler(shown)
-        log.setLevel(logging.INFO)
+        log.setLevel(logging.DEBUG)
     library = logging.getLogger("fedfsd")
     library.handlers[:] = log.handlers
     library.setLevel(logging.INFO)
@@ -79,7 +83,9 @@ class _File(RotatingFileHandler):
 
     def _open(self):  # type: ignore[no-untyped-def]
         def private(name: str, flags: int) -> int:
-            return os.open(name, flags | os.O_NOFOLLOW, 0o600)
+            file = os.open(name, flags | os.O_NOFOLLOW, 0o600)
+            give(file, Path(name))
+            return file
 
         return open(self.baseFilename, self.mode, encoding=self.encoding, opener=private)
 

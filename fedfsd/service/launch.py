@@ -5,7 +5,7 @@ running the command with more than was meant.
 
 | option | effect |
 |---|---|
-| --user NAME | runs as that user, with its groups (from root only) |
+| --user NAME | runs as that user, with its groups (from root only); a number needs no account |
 | --no-network | a network namespace of its own, without an interface that is up; Unix sockets still work |
 | --output FILE | stdout and stderr go there, opened with the rights of that user; begun anew above 8 MiB |
 | --parent PID | is killed when that process ends, however it ends |
@@ -78,20 +78,29 @@ def main(words: Sequence[str] | None = None) -> int:
                 return REFUSED
         os.execvp(asked.command[0], asked.command)
     except (OSError, KeyError) as error:
-        reason = "no such user" if isinstance(error, KeyError) else error.strerror
+        reason = f"no user {asked.user}" if isinstance(error, KeyError) else error.strerror
         print(f"launch: {asked.command[0]}: {reason}", file=sys.stderr, flush=True)
     return REFUSED
 
 
-def _become(name: str, *, network: bool) -> None:
+def account(name: str) -> tuple[int, int]:
+    """(uid, gid) of a user; a number is both. KeyError where there is no such user."""
+    if name.isdecimal():
+        return int(name), int(name)
     user = pwd.getpwnam(name)
+    return user.pw_uid, user.pw_gid
+
+
+def _become(name: str, *, network: bool) -> None:
+    uid, gid = account(name)
     if not network:
         _cut_network()
-    if os.getuid() != user.pw_uid:
-        os.initgroups(name, user.pw_gid)
-        os.setgid(user.pw_gid)
-        os.setuid(user.pw_uid)
-    os.environ.update(HOME=user.pw_dir, USER=name, LOGNAME=name)
+    if os.getuid() != uid:
+        os.setgroups([] if name.isdecimal() else os.getgrouplist(name, gid))
+        os.setgid(gid)
+        os.setuid(uid)
+    home = "/" if name.isdecimal() else pwd.getpwnam(name).pw_dir
+    os.environ.update(HOME=home, USER=name, LOGNAME=name)
 
 
 def _cut_network() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from fedfsd.service import launch
 from fedfsd.service.child import Child, Process
+from fedfsd.service.owner import give
 
 GRACE = 5.0
 """Seconds between asking a process to end and killing it."""
@@ -84,8 +85,7 @@ class Supervisor:
             poll.register(pipe, select.POLLIN)
         heard = poll.poll(1000 * seconds)
         for pipe, _ in heard:
-            for line in pipes[pipe].lines():
-                self._log.info("said", extra={"unit": pipes[pipe].process.name, "line": line})
+            self._say(pipes[pipe], pipes[pipe].lines())
         if heard and all(event & select.POLLHUP for _, event in heard):
             time.sleep(_TICK / 10)  # a closed pipe stays readable until its process is buried
 
@@ -93,17 +93,18 @@ class Supervisor:
         for child in self._children:
             if child.pid is not None and child.ended():
                 self._bury(child)
-                seconds = round(child.due - time.monotonic(), 1)
-                self._log.warning(
-                    "ended",
-                    extra={"unit": child.process.name, "code": child.exit_code, "seconds": max(seconds, 0.0)},
-                )
+                seconds = round(max(child.due - time.monotonic(), 0.0), 1)
+                what = {"unit": child.process.name, "code": child.exit_code, "line": child.said}
+                self._log.warning("ended", extra=what | {"seconds": seconds})
 
     def _bury(self, child: Child) -> None:
         while lines := child.lines():
-            for line in lines:
-                self._log.info("said", extra={"unit": child.process.name, "line": line})
+            self._say(child, lines)
         child.bury()
+
+    def _say(self, child: Child, lines: list[str]) -> None:
+        for line in lines:
+            self._log.debug("said", extra={"unit": child.process.name, "line": line})
 
     def _ask_ready(self) -> None:
         for child in self._children:
@@ -149,7 +150,8 @@ class Supervisor:
         with suppress(OSError):  # a full disk: tried again at the next tick
             new.unlink(missing_ok=True)
             # Root may write here in a folder that another user owns: never through a link of theirs.
-            with open(new, "x", encoding="utf-8") as file:
+            with new.open("x", encoding="utf-8") as file:
+                give(file.fileno(), new)
                 file.write(text)
             new.replace(self._state)
             self._written = text

@@ -224,6 +224,7 @@ def test_another_user_with_and_without_a_network():
     said = ["sh", "-c", "id -u; id -g; echo $USER"]  # nobody may not be allowed to run this Python
     expected = [str(nobody.pw_uid), str(nobody.pw_gid), "nobody"]
     assert run(said, user="nobody").split() == expected
+    assert run(["id", "-u"], user="64101", network=True).split() == ["64101"]
     if launch.enforceable(network=False):
         assert run(said, user="nobody", network=False).split() == expected
 
