@@ -278,6 +278,14 @@ class Ledger:
         """Where every data set with a grant stands."""
         return tuple(account.balance for account in self.state.accounts.values())
 
+    def content(self, seq: int) -> bytes:
+        """The bytes of one entry. NotReadyError where there is none of that number."""
+        with self._lock:
+            found = next(self._store.entries(seq), None)
+        if found is None:
+            raise NotReadyError("ledger", got=f"no entry {seq}", expected="one of its entries")
+        return found
+
     def checkpoint(self) -> str:
         """The signed head of all entries so far, kept for the bundle.
 
