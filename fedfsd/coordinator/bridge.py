@@ -1,0 +1,233 @@
+"""Between Flower and the desks: one thread a region holds that region's node in Flower's fleet.
+
+What the ServerApp asks is laid on the region's desk; what the region answered goes back, again and again
+until SuperLink has it. The next instruction is asked for only once the desk is clear: a region works on one
+round at a time, and one that comes back late finds the newest round, not a heap of old ones.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from fedfsd.coordinator.desk import Task
+from fedfsd.coordinator.hall import Hall, Station
+from fedfsd.coordinator.shelf import arrays_in, size_of
+from fedfsd.errors import FedfsdError, NotReadyError, PlanError, RefusedError
+from fedfsd.flower.fleet import QUERY, TRAIN, GoneError, Instruction
+from fedfsd.gate import arrays as gate_arrays
+from fedfsd.plan import plan as plans
+from fedfsd.plan.plan import Plan
+
+POLL_SECONDS = 0.03
+BEAT_SECONDS = 25.0
+IDLE_SECONDS = 0.5
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0
+
+# As in federation.client, which needs torch.
+CODES = {"region_unavailable": 1000, "refused": 1001, "budget": 1002, "plan": 1003}
+
+
+class Fleet(Protocol):
+    """A node of Flower's fleet; ``flower.fleet.FleetNode`` is one."""
+
+    def activate(self, known: int | None) -> int:
+        """Come online; the node's id."""
+
+    def beat(self) -> None:
+        """Stay online."""
+
+    def pull(self) -> Instruction | None:
+        """The next instruction."""
+
+    def reply(self, envelope: bytes, arrays: Mapping[str, np.ndarray], entry_hash: str, sha256: str) -> None:
+        """Answer with a release."""
+
+    def identify(self, envelope: bytes, region: str) -> None:
+        """Answer with the region's name."""
+
+    def fail(self, envelope: bytes, code: int, word: str) -> None:
+        """Answer that there is no release."""
+
+    def close(self) -> None:
+        """Let go of the connections."""
+
+
+class Bridge:
+    """One region's thread between ``start`` and ``stop``."""
+
+    def __init__(
+        self,
+        hall: Hall,
+        station: Station,
+        connect: Callable[[str], Fleet],
+        *,
+        poll: float = POLL_SECONDS,
+        beat: float = BEAT_SECONDS,
+    ) -> None:
+        """``connect`` makes the region's node, registered and with the certificate of the SuperLink."""
+        self._hall, self._station, self._connect = hall, station, connect
+        self._poll, self._beat = poll, beat
+        self._fleet: Fleet | None = None
+        self._beaten = 0.0
+        self._wait = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"bridge {station.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end, after ``hall.stopping`` was set."""
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while not self._hall.stopping.is_set():
+            try:
+                if self._is_needed():
+                    self._turn(self._online())
+                else:
+                    self._offline()
+                    self._pause(IDLE_SECONDS)
+                self._wait = 0.0
+            except NotReadyError as error:
+                self._trouble("superlink_away", error)
+            except Exception as error:  # one region's trouble must not end its thread
+                self._trouble("bridge", error)
+        self._offline()
+
+    def _is_needed(self) -> bool:
+        """Whether a plan is open for the region, or a reply waits to be forwarded."""
+        task = self._station.desk.task
+        named = any(self._station.name in plan.regions for plan in self._hall.board.plans.values())
+        return named or task is not None
+
+    def _online(self) -> Fleet:
+        if self._fleet is None:
+            self._fleet, self._beaten = self._connect(self._station.name), time.monotonic()
+        elif time.monotonic() - self._beaten >= self._beat:
+            self._fleet.beat()
+            self._beaten = time.monotonic()
+        return self._fleet
+
+    def _offline(self) -> None:
+        if self._fleet is not None:
+            self._fleet.close()
+            self._fleet = None
+
+    def _turn(self, fleet: Fleet) -> None:
+        """Whatever is next: forward a reply, wait for the region, or ask for an instruction."""
+        desk = self._station.desk
+        task = desk.task
+        if task is None:
+            if not self._ask(fleet):
+                self._pause(self._poll)
+        elif (plan := self._hall.board.plan(task.plan)) is None:  # the run is over
+            desk.clear(task)
+            self._hall.note("dropped", self._station, plan=task.plan, round=task.round)
+            self._hall.tidy()
+        elif task.stage == "open":
+            self._pause(IDLE_SECONDS)
+        else:
+            self._forward(fleet, task, plan)
+
+    def _ask(self, fleet: Fleet) -> bool:
+        """Take instructions until there are none; the newest round stays. Whether there were any."""
+        desk, found = self._station.desk, False
+        while (instruction := self._pull(fleet)) is not None:
+            found = True
+            if instruction.kind == QUERY:
+                self._answer(lambda one=instruction: fleet.identify(one.envelope, self._station.name))
+                continue
+            earlier = desk.task
+            try:
+                self._lay(instruction)
+            except FedfsdError as error:
+                if isinstance(error, NotReadyError):
+                    word = "region_unavailable"  # the disk is full here; the strategy need not wait
+                else:
+                    word = "plan" if error.code == "plan" else "refused"
+                self._hall.refused(self._station, word, str(error))
+                self._fail(fleet, instruction.envelope, word)
+                continue
+            finally:
+                instruction = None
+            if earlier is not None:
+                self._fail(fleet, bytes.fromhex(earlier.envelope), "region_unavailable")
+                self._hall.outcome(self._station, earlier.plan, earlier.round, "superseded")
+        if found:
+            desk.reveal()
+            self._hall.tidy()
+        return found
+
+    def _pull(self, fleet: Fleet) -> Instruction | None:
+        with self._hall.turn():
+            return fleet.pull()
+
+    def _lay(self, instruction: Instruction) -> None:
+        """Put a training instruction on the desk, on disk, not yet shown.
+
+        Raises PlanError for a plan that is not on offer or not approved, RefusedError for anything else.
+        """
+        if instruction.kind != TRAIN or instruction.plan is None or instruction.arrays is None:
+            raise RefusedError("instruction", got="another kind", expected="a round")
+        plan = plans.read(instruction.plan)
+        board, name, round = self._hall.board, self._station.name, instruction.round
+        board.look()
+        if board.plan(plan.hash) is None or not board.is_approved(name, plan.hash):
+            raise PlanError("plan", got="one not on offer or not approved", expected="an approved one")
+        if type(round) is not int or not 1 <= round <= plan.num_rounds:
+            raise RefusedError("round", got="another one", expected=f"1 to {plan.num_rounds}")
+        gate_arrays.check(instruction.arrays, plan.model.arrays)
+        schema, envelope = plan.model.arrays, instruction.envelope.hex()
+
+        def task(sha256: str) -> Task:
+            return Task(plan=plan.hash, round=round, arrays=sha256, size=size_of(schema), envelope=envelope)
+
+        self._hall.lay(self._station, instruction.arrays, schema, task)
+
+    def _forward(self, fleet: Fleet, task: Task, plan: Plan) -> None:
+        envelope = bytes.fromhex(task.envelope)
+        if task.stage == "failed":
+            self._fail(fleet, envelope, str(task.code))
+        else:
+            with self._hall.turn():
+                arrays = arrays_in(self._station.desk.update(task), plan.model.arrays)
+                self._answer(lambda: fleet.reply(envelope, arrays, str(task.entry), str(task.sha256)))
+        self._station.desk.clear(task)
+        self._hall.tidy()
+
+    def _fail(self, fleet: Fleet, envelope: bytes, word: str) -> None:
+        self._answer(lambda: fleet.fail(envelope, CODES[word], word))
+
+    def _answer(self, send: Callable[[], None]) -> None:
+        """Send an answer, unless nobody waits for it any more."""
+        try:
+            send()
+        except GoneError:
+            self._hall.note("late", self._station)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, or go on at once when a reply is ready to be forwarded or all ends."""
+        desk, stopping = self._station.desk, self._hall.stopping
+        before = desk.task is None
+
+        def look() -> bool:
+            task = desk.task
+            ready = task is not None and task.stage != "open"
+            return ready or stopping.is_set() or before != (task is None)
+
+        desk.wait(look, seconds)
+
+    def _trouble(self, event: str, error: Exception) -> None:
+        if self._wait == 0.0:
+            kind = str(error) if isinstance(error, FedfsdError) else type(error).__name__
+            self._hall.note(event, self._station, warn=True, line=kind)
+        if not isinstance(error, NotReadyError):
+            self._offline()
+        self._wait = min(max(2 * self._wait, _FIRST_WAIT), _LONGEST_WAIT)
+        self._hall.stopping.wait(self._wait)

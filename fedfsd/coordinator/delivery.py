@@ -1,0 +1,166 @@
+"""An update on its way in: offered with its proofs, taken byte by byte, judged whole, receipted.
+
+A receipt is on the disk before the round counts as received, and that before the region is told; so
+whatever crashes, the region offers the same release again and gets the same receipt, and SuperLink gets the
+update once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from fedfsd.audit.receipt import Receipt
+from fedfsd.border import border_pb2 as pb
+from fedfsd.border import wire
+from fedfsd.coordinator.desk import Task
+from fedfsd.coordinator.hall import Hall, Station
+from fedfsd.coordinator.intake import Offered, offered
+from fedfsd.coordinator.receipt_book import Line
+from fedfsd.coordinator.shelf import arrays_in, hash_of, size_of
+from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
+from fedfsd.gate.gate import judge
+from fedfsd.plan.plan import Plan
+
+# A proof can be stale and a disk can fail; a region that is refused this often will not do better.
+MAX_STRIKES = 3
+REFUSED = "refused"
+
+
+class Delivery:
+    """The way of every region's updates; all calls of one region take turns."""
+
+    def __init__(self, hall: Hall) -> None:
+        self._hall = hall
+
+    def refuse(self, station: Station, plan: str, round: int, word: str) -> None:
+        """The region will not send this round. Saying so again does nothing; another round: RefusedError."""
+        with station.lock:
+            task = station.desk.open
+            if task is not None and (task.plan, task.round) == (plan, round):
+                self._fail(station, task, word)
+            elif station.last != {"plan": plan, "round": round, "outcome": word}:
+                raise _not_outstanding()
+
+    def offer(self, station: Station, release: pb.Release) -> pb.Progress:
+        """Check what is offered; how much of it is here, or its receipt.
+
+        Raises:
+            RefusedError, EvidenceError: not the outstanding round, or its entry or proofs do not hold.
+            NotReadyError: the disk is full.
+        """
+        asked = offered(release)
+        with station.lock:
+            task = station.desk.open
+            line = self._hall.book.find(station.name, asked.plan, asked.round)
+            if line is not None and _case(line) != (asked.entry, asked.sha256, asked.size):
+                raise RefusedError(
+                    "release", got="another release of a round that has a receipt", expected="the same one"
+                )
+            if task is None or (task.plan, task.round) != (asked.plan, asked.round):
+                if line is None:
+                    raise _not_outstanding()
+                return _receipt(line)
+            if not asked.is_same(station.offered):
+                station.offered = self._check(station, task, asked, release)
+            return self._progress(station, task, station.offered or asked)
+
+    def take(self, station: Station, chunk: pb.Chunk) -> pb.Progress:
+        """The next bytes of what was offered. RefusedError for any others, or where they turn out bad."""
+        with station.lock:
+            task, mine = self._outstanding(station)
+            if chunk.sha256.hex() != mine.sha256:
+                raise RefusedError("chunk", got="other content", expected="what was offered")
+            held = station.desk.append(mine.sha256, chunk.offset, chunk.content, size=mine.size)
+            self._hall.moved(station, "in", len(chunk.content))
+            return pb.Progress(offset=held) if held < mine.size else self._complete(station, task, mine)
+
+    def progress(self, station: Station) -> pb.Progress:
+        """How much of what was offered is here."""
+        with station.lock:
+            return self._progress(station, *self._outstanding(station))
+
+    def _outstanding(self, station: Station) -> tuple[Task, Offered]:
+        task, mine = station.desk.open, station.offered
+        if task is None or mine is None or (task.plan, task.round) != (mine.plan, mine.round):
+            raise RefusedError("stream", got="nothing that was offered", expected="an offer before it")
+        return task, mine
+
+    def _check(self, station: Station, task: Task, asked: Offered, release: pb.Release) -> Offered:
+        """The offer, once it holds in all respects."""
+        plan = self._hall.board.plan_of(station.name, task.plan)
+        try:
+            if asked.size != size_of(plan.model.arrays):
+                raise RefusedError("release", got="another size", expected="the size of the plan's model")
+            return dataclasses.replace(asked, cosigned=self._hall.intake.release(station.name, plan, release))
+        except NotReadyError:
+            raise
+        except FedfsdError:
+            self._strike(station, task)
+            raise
+
+    def _progress(self, station: Station, task: Task, mine: Offered) -> pb.Progress:
+        held = station.desk.begin(mine.sha256)
+        return pb.Progress(offset=held) if held < mine.size else self._complete(station, task, mine)
+
+    def _complete(self, station: Station, task: Task, mine: Offered) -> pb.Progress:
+        """All bytes are here: judge them, receipt them, hand them on."""
+        plan = self._hall.board.plan_of(station.name, task.plan)
+        desk = station.desk
+        with self._hall.turn():
+            path = desk.whole(mine.sha256)
+            if hash_of(path) != mine.sha256:
+                desk.discard(mine.sha256)
+                self._strike(station, task)
+                raise RefusedError("release", got="bytes of another hash", expected="the offered bytes")
+            try:
+                _judge(path, plan, station.name, task.round)
+            except RefusedError:
+                desk.discard(mine.sha256)
+                self._fail(station, task, REFUSED)
+                raise
+        line = self._hall.book.sign(
+            Receipt(
+                region=station.name,
+                plan=mine.plan,
+                round=mine.round,
+                entry=mine.entry,
+                sha256=mine.sha256,
+                bytes=mine.size,
+            ),
+            mine.cosigned,
+        )
+        desk.receive(task, entry=mine.entry, sha256=mine.sha256)
+        self._end(station, task, "released")
+        return _receipt(line)
+
+    def _strike(self, station: Station, task: Task) -> None:
+        station.strikes += 1
+        if station.strikes >= MAX_STRIKES:
+            self._fail(station, task, REFUSED)
+
+    def _fail(self, station: Station, task: Task, word: str) -> None:
+        station.desk.fail(task, word)
+        self._end(station, task, word)
+
+    def _end(self, station: Station, task: Task, word: str) -> None:
+        station.offered, station.strikes = None, 0
+        self._hall.outcome(station, task.plan, task.round, word)
+
+
+def _judge(path: Path, plan: Plan, region: str, round: int) -> None:
+    """Judge the update in a file as the region's own gate did."""
+    judge(arrays_in(path, plan.model.arrays), plan, region, round)
+
+
+def _receipt(line: Line) -> pb.Progress:
+    signature = bytes.fromhex(line.signature)
+    return pb.Progress(receipt=wire.receipt(line.receipt, signature=signature, cosigned=line.cosigned))
+
+
+def _case(line: Line) -> tuple[str, str, int]:
+    return line.entry, line.sha256, line.bytes
+
+
+def _not_outstanding() -> RefusedError:
+    return RefusedError("round", got="another round", expected="the outstanding one")

@@ -1,0 +1,157 @@
+"""What the coordinator's gate holds: plans on offer, receipts, the witness, and a desk for every region."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedfsd.coordinator.desk import Desk, Task
+from fedfsd.coordinator.folder import Coordinator
+from fedfsd.coordinator.intake import Intake, Offered
+from fedfsd.coordinator.offer import Board
+from fedfsd.coordinator.presence import Limit, Presence
+from fedfsd.coordinator.receipt_book import ReceiptBook
+from fedfsd.coordinator.shelf import Shelf
+from fedfsd.plan.plan import Arrays, ArraySchema
+from fedfsd.service.gauge import Metrics
+
+# Beside the folders of the regions; no region can be called that.
+SHELF = ".arrays"
+# Whoever waits longer goes on all the same: memory is bounded, but one who hangs must not hold up the others.
+_TURN_SECONDS = 5.0
+
+
+@dataclass
+class Station:
+    """One region: what is outstanding, its connections, and the release whose bytes may come."""
+
+    name: str
+    desk: Desk
+    presence: Presence
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    offered: Offered | None = None
+    strikes: int = 0
+    """Offers refused for the outstanding round."""
+    told: dict[str, float] = field(default_factory=dict)
+    """When (monotonic) each plan that it has not answered was last offered."""
+    last: dict[str, Any] = field(default_factory=dict)
+    """The round that was answered last, with its outcome, for people."""
+    refusals: dict[str, int] = field(default_factory=dict)
+
+
+class Hall:
+    """Everything that the calls of regions and the messages of Flower meet in."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        metrics: Metrics | None = None,
+        log: logging.Logger | None = None,
+        limit: Limit | None = None,
+    ) -> None:
+        """Take up what lies in the coordinator's folder. NotReadyError where it is damaged."""
+        self.coordinator = coordinator
+        self.board = Board(coordinator.offers)
+        self.board.look()
+        self.shelf = Shelf(coordinator.folder / "store" / SHELF)
+        self.book = ReceiptBook(coordinator.receipts, coordinator.key)
+        self.intake = Intake(coordinator)
+        self.stopping = threading.Event()
+        self._log = log or logging.getLogger("fedfsd.coordinator")
+        self._metrics = metrics or Metrics(0)
+        self._limit = limit or Limit()
+        self._lock, self._turn, self._shelving = threading.Lock(), threading.Lock(), threading.Lock()
+        self._stations: dict[str, Station] = {}
+
+    def station(self, region: str) -> Station:
+        """The region's, made when first asked for."""
+        with self._lock:
+            if region not in self._stations:
+                desk = Desk(self.coordinator.store(region))
+                self._stations[region] = Station(region, desk, Presence(self._limit))
+            return self._stations[region]
+
+    @property
+    def stations(self) -> tuple[Station, ...]:
+        """All that were asked for."""
+        with self._lock:
+            return tuple(self._stations.values())
+
+    def look(self) -> None:
+        """Notice plans that came or went."""
+        if self.board.look():
+            self.ring()
+
+    def ring(self) -> None:
+        """Let everybody who waits look again."""
+        for station in self.stations:
+            station.desk.ring()
+
+    def lay(
+        self,
+        station: Station,
+        arrays: Arrays,
+        schema: Sequence[ArraySchema],
+        task: Callable[[str], Task],
+    ) -> None:
+        """Keep ``arrays`` and lay the task of their hash on the desk, hidden. NotReadyError: a full disk."""
+        with self._shelving:
+            station.desk.put(task(self.shelf.put(arrays, schema)), hidden=True)
+
+    def tidy(self) -> None:
+        """Forget arrays that no outstanding round starts from."""
+        with self._shelving:
+            tasks = [station.desk.task for station in self.stations]
+            self.shelf.keep({task.arrays for task in tasks if task is not None})
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One at a time where whole updates are in memory."""
+        mine = self._turn.acquire(timeout=_TURN_SECONDS)
+        try:
+            yield
+        finally:
+            if mine:
+                self._turn.release()
+
+    # What people and Prometheus see.
+
+    def note(self, event: str, station: Station, *, warn: bool = False, **facts: object) -> None:
+        """One line in the log."""
+        level = logging.WARNING if warn else logging.INFO
+        self._log.log(level, event, extra={"region": station.name, **facts})
+
+    def refused(self, station: Station, code: str, why: str) -> None:
+        """Something that the region asked was refused."""
+        station.refusals[code] = station.refusals.get(code, 0) + 1
+        self._metrics.counter("refusals", "Refusals by code.", "region", "code").labels(
+            station.name, code
+        ).inc()
+        self.note("refused", station, warn=True, code=code, line=why)
+
+    def outcome(self, station: Station, plan: str, round: int, code: str) -> None:
+        """A round is answered."""
+        station.last = {"plan": plan, "round": round, "outcome": code}
+        counter = self._metrics.counter("rounds", "Rounds by outcome.", "region", "outcome")
+        counter.labels(station.name, code).inc()
+        self.note("round", station, plan=plan, round=round, code=code)
+
+    def moved(self, station: Station, direction: str, size: int) -> None:
+        """Bytes of arrays went ``in`` or ``out``; they count against the region's limit."""
+        station.presence.owe(size)
+        counter = self._metrics.counter("bytes", "Bytes of arrays.", "region", "direction")
+        counter.labels(station.name, direction).inc(size)
+
+    def gauge(self) -> None:
+        """Set the gauges."""
+        outstanding = self._metrics.gauge("outstanding", "Rounds that wait for the region.", "region")
+        seen = self._metrics.gauge("seen_seconds", "POSIX time of the region's last call.", "region")
+        for station in self.stations:
+            outstanding.labels(station.name).set(station.desk.open is not None)
+            seen.labels(station.name).set(station.presence.seen or 0)
+        self._metrics.gauge("plans", "Plans on offer.").set(len(self.board.plans))

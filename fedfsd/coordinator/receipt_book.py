@@ -1,0 +1,104 @@
+"""The receipts of every plan: one line a release, on the disk before the region gets it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from fedfsd.audit.receipt import Receipt, countersign
+from fedfsd.ledger import strict
+from fedfsd.ledger.disk import sync_folder, unwritable
+from fedfsd.ledger.entry import SignatureHex
+from fedfsd.ledger.key import SigningKey
+from fedfsd.ledger.note import MAX_NOTE
+
+_MAX_LINE = 2 * MAX_NOTE
+
+
+class Line(Receipt):
+    """A receipt with its signature and the head, cosigned, that was offered with the release."""
+
+    signature: SignatureHex
+    cosigned: Annotated[str, Field(max_length=MAX_NOTE)]
+
+    @property
+    def receipt(self) -> Receipt:
+        """What is signed."""
+        return Receipt(**{name: getattr(self, name) for name in Receipt.model_fields})
+
+
+_ADAPTER = TypeAdapter(Line)
+
+
+class ReceiptBook:
+    """The files ``folder``/<plan hash>.jsonl; only this process writes them."""
+
+    def __init__(self, folder: Path, signer: SigningKey) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._signer = folder, signer
+        self._lock = threading.Lock()
+        self._plans: dict[str, dict[tuple[str, int], Line]] = {}
+
+    def find(self, region: str, plan: str, round: int) -> Line | None:
+        """The receipt of that round, if there is one."""
+        with self._lock:
+            return self._plan(plan).get((region, round))
+
+    def sign(self, receipt: Receipt, cosigned: str) -> Line:
+        """Countersign and keep a receipt; of a release that has one already, that one.
+
+        Raises:
+            NotReadyError: the disk is full.
+        """
+        with self._lock:
+            known = self._plan(receipt.plan)
+            case = (receipt.region, receipt.round)
+            if case not in known:
+                signature = countersign(receipt, self._signer).hex()
+                line = Line(**receipt.model_dump(), signature=signature, cosigned=cosigned)
+                self._append(self._path(receipt.plan), strict.encode(line) + b"\n")
+                known[case] = line
+            return known[case]
+
+    def _plan(self, plan: str) -> dict[tuple[str, int], Line]:
+        if plan not in self._plans:
+            self._plans[plan] = {(one.region, one.round): one for one in self._read(self._path(plan))}
+        return self._plans[plan]
+
+    def _read(self, path: Path) -> list[Line]:
+        """The whole lines of a file; what a crash left half written at its end is cut off."""
+        content = path.read_bytes() if path.exists() else b""
+        lines, found = content.split(b"\n"), []
+        if lines.pop():
+            os.truncate(path, content.rfind(b"\n") + 1)
+        for line in lines:
+            found.append(strict.read(_ADAPTER, line, place=path.name, limit=_MAX_LINE))
+        return found
+
+    def _append(self, path: Path, line: bytes) -> None:
+        fresh = not path.exists()
+        size = 0 if fresh else path.stat().st_size
+        try:
+            with path.open("ab") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            if fresh:
+                sync_folder(self._folder)
+        except OSError as error:
+            if path.exists():
+                os.truncate(path, size)  # a line half written must not have another one after it
+            raise unwritable(path, error) from None
+
+    def _path(self, plan: str) -> Path:
+        return self._folder / f"{plan}.jsonl"
+
+
+def read(path: Path) -> list[Line]:
+    """The receipts in one file, as a run folder wants them. EvidenceError for anything else."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [strict.read(_ADAPTER, line, place=path.name, limit=_MAX_LINE) for line in lines]

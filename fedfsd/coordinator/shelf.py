@@ -1,0 +1,94 @@
+"""Arrays on disk by the hash of their canonical bytes: what three regions start from is kept once."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fedfsd.errors import RefusedError
+from fedfsd.ledger.disk import sync_folder, unwritable
+from fedfsd.plan.plan import Arrays, ArraySchema
+
+_BLOCK = 2**20
+
+
+class Shelf:
+    """Files named by their SHA-256 in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    def path(self, sha256: str) -> Path:
+        """Where the bytes of that hash lie."""
+        return self._folder / sha256
+
+    def put(self, arrays: Arrays, schema: Sequence[ArraySchema]) -> str:
+        """Keep checked arrays durably; the hex SHA-256 of their canonical bytes. No copy is made of them.
+
+        Raises:
+            NotReadyError: the disk is full or cannot be written.
+        """
+        hasher = hashlib.sha256()
+        for part in _parts(arrays, schema):
+            hasher.update(part)
+        path = self.path(hasher.hexdigest())
+        if path.exists():
+            return path.name
+        draft = path.with_name(path.name + ".draft")
+        try:
+            with draft.open("wb") as file:
+                for part in _parts(arrays, schema):
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+            sync_folder(self._folder)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise unwritable(path, error) from None
+        return path.name
+
+    def keep(self, only: Collection[str]) -> None:
+        """Forget everything but these hashes."""
+        for path in self._folder.iterdir():
+            if path.name not in only:
+                path.unlink(missing_ok=True)
+
+
+def size_of(schema: Sequence[ArraySchema]) -> int:
+    """Canonical bytes of arrays of that schema."""
+    return 4 * sum(entry.size for entry in schema)
+
+
+def hash_of(path: Path) -> str:
+    """Hex SHA-256 of a file, read in blocks."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def arrays_in(path: Path, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
+    """The arrays in a file of canonical bytes, read as they are looked at. A wrong length: RefusedError."""
+    expected, found = size_of(schema), path.stat().st_size
+    if not 0 < expected == found:
+        raise RefusedError("release", got=f"{found} bytes", expected=f"{expected} bytes")
+    with path.open("rb") as file:
+        flat = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype="<f4")
+    ends = np.cumsum([entry.size for entry in schema])
+    parts = np.split(flat, ends[:-1])
+    return {entry.name: part.reshape(entry.shape) for entry, part in zip(schema, parts, strict=True)}
+
+
+def _parts(arrays: Arrays, schema: Sequence[ArraySchema]) -> Iterator[memoryview]:
+    """The canonical bytes, an array at a time."""
+    for entry in schema:
+        if entry.size:
+            yield np.ascontiguousarray(arrays[entry.name], dtype="<f4").data
