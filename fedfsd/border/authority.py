@@ -60,6 +60,10 @@ class Authority:
         write_key(self.key, folder / "root.key")
         write_certificate(self.certificate, folder / "root.crt")
 
+    def sign(self, message: bytes) -> bytes:
+        """The root's own signature."""
+        return self.key.sign(message, ec.ECDSA(SHA256()))
+
     def issue(
         self, party: Identity, key: ec.EllipticCurvePublicKey, *, days: float = DAYS
     ) -> x509.Certificate:

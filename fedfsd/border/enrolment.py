@@ -1,6 +1,6 @@
 """How a region gets its certificate: it sends a signing request and its ledger's keys, never a private key.
 
-One fingerprint covers all three, so that people confirm the TLS key and the ledger's keys in one comparison.
+People compare two fingerprints: that of the request, and that of the ledger's keys.
 """
 
 from __future__ import annotations
@@ -36,8 +36,13 @@ class Request(Frozen):
 
     @property
     def fingerprint(self) -> str:
-        """What the region's people tell the coordinator's."""
-        return identity.fingerprint(canonical.encode(self.model_dump()))
+        """Of the request, as the region's people tell it to the coordinator's."""
+        return identity.fingerprint(bytes.fromhex(self.request))
+
+    @property
+    def ledger_fingerprint(self) -> str:
+        """Of the ledger's keys, told in the same call."""
+        return identity.fingerprint(canonical.encode([self.node, self.officer]))
 
     def write(self, path: Path) -> None:
         """Keep it."""

@@ -18,7 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from fedfsd.cli import audit, compare, config, data, keys, plan, region, simulate
+from fedfsd.cli import audit, compare, config, coordinator, data, keys, plan, region, simulate
 from fedfsd.cli.answer import Answer, plain
 from fedfsd.errors import FedfsdError, NotReadyError, UsageError
 
@@ -52,6 +52,7 @@ _GROUPS: dict[str, tuple[str | None, Sequence[tuple[str, Callable[..., Answer], 
     ),
     "data": ("Make, import, check and look at tables of drives.", data.COMMANDS),
     "region": ("Run a region's budget: grants, approvals, the ledger.", region.COMMANDS),
+    "coordinator": ("Run a federation: invite regions, train over the border.", coordinator.COMMANDS),
     "keys": ("Make keys and show their public part.", keys.COMMANDS),
     "audit": ("Check what regions promise against their evidence, offline.", audit.COMMANDS),
     "config": ("Check experiment files; print their JSON Schema.", config.COMMANDS),

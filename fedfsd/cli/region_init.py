@@ -1,16 +1,21 @@
-"""``fedfsd region init``: a new region's folder, key and genesis."""
+"""``fedfsd region init``: a new region's folder, key and genesis, and its way into a federation."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedfsd.cli.answer import Answer, Json, plain
-from fedfsd.cli.region_folder import OfficerKey, finish, warned
-from fedfsd.errors import UsageError
+from fedfsd.cli.region_folder import OfficerKey, finish, lines, warned
+from fedfsd.errors import NotReadyError, UsageError
+
+if TYPE_CHECKING:
+    from fedfsd.border.invitation import Invitation
+    from fedfsd.ledger.key import VerificationKey
+    from fedfsd.node.node import Node
 
 
 def init(
@@ -27,27 +32,76 @@ def init(
     previous: Annotated[
         str | None, typer.Option(metavar="ID", help="The region's earlier ledger, which was closed.")
     ] = None,
+    join: Annotated[
+        Path | None, typer.Option(metavar="INVITATION", help="Join the federation that invited this region.")
+    ] = None,
+    root_fingerprint: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Of its root, as its people told you.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The tables that the runner trains on.")
+    ] = None,
+    train: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The runner's folder; else train/ inside.")
+    ] = None,
     _json: Json = False,
 ) -> Answer:
     """Make a region: folder, key, policy, ledger.
 
     The ledger begins with a genesis signed by the data officer: with --officer-vkey it is drafted for
     the officer's own machine (region sign, then region add), with --officer-key signed here.
+    --join asks the coordinator for a certificate, and on a region that exists asks again or renews it.
     """
-    from fedfsd.ledger import strict
+    from fedfsd.border import invitation
     from fedfsd.ledger.key import SigningKey
+    from fedfsd.node import join as joining
     from fedfsd.node import start
+    from fedfsd.node.node import SETTINGS, open_node
 
-    if (officer_vkey is None) == (officer_key is None):
+    mine = None if join is None else invitation.read(join)
+    if mine is not None:
+        joining.demand_fingerprint(mine, root_fingerprint)
+    officer: VerificationKey | None = None
+    if officer_key is not None:
+        officer = SigningKey.read(officer_key).verification
+    elif officer_vkey is not None:
+        officer = start.officer_of(officer_vkey)
+    if mine is not None and (output / SETTINGS).exists():
+        return _join(open_node(output), mine, officer, told=root_fingerprint is not None)
+    if officer is None or (officer_vkey is not None and officer_key is not None):
         raise UsageError(
             "--officer-vkey",
-            got="both" if officer_key else "neither it nor --officer-key",
+            got="both" if officer else "neither it nor --officer-key",
             expected="one of the two",
             hint=f"fedfsd keys new fedfsd/{plain(name)}/officer -o officer.key, on the officer's machine",
         )
-    officer = start.officer_of(officer_vkey) if officer_vkey else SigningKey.read(officer_key).verification
+    node, answer = _make(name, output, mirror, officer, officer_key, previous, mine)
+    if data is not None:
+        start.start_train(node, train or output / "train", data=data)
+    if mine is None:
+        return answer
+    joined = _join(node, mine, officer, told=root_fingerprint is not None)
+    return Answer({**answer.document, **joined.document}, f"{answer.text}\n\n{joined.text}", joined.exit_code)
+
+
+def _make(
+    name: str,
+    output: Path,
+    mirror: Path | None,
+    officer: VerificationKey,
+    officer_key: Path | None,
+    previous: str | None,
+    mine: Invitation | None,
+) -> tuple[Node, Answer]:
+    """The region's folder, and what is to be done next."""
+    from fedfsd.ledger import strict
+    from fedfsd.node import start
+
+    recipient = "" if mine is None else mine.coordinator_key.name
     with strict.typed("genesis"):
-        node, genesis = start.start(name, output, mirror=mirror, officer=officer, previous=previous)
+        node, genesis = start.start(
+            name, output, mirror=mirror, officer=officer, previous=previous, recipient=recipient
+        )
     answer = finish(node, genesis, officer_key=officer_key, output=None)
     warnings = []
     if start.on_one_disk(node):
@@ -58,7 +112,49 @@ def init(
     text = (
         f"{plain(name)}: {plain(output)}\n{answer.text}\n"
         f"to be filled in: roster and identity in {plain(output / 'policy.toml')},"
-        f" recipient and purpose in {plain(output / 'region.toml')}"
+        f" {'purpose' if recipient else 'recipient and purpose'} in {plain(output / 'region.toml')}"
     )
     document = {"folder": str(output), "mirror": str(node.mirror), **answer.document, "warnings": warnings}
-    return replace(answer, document=document, text=warned(text, warnings))
+    return node, replace(answer, document=document, text=warned(text, warnings))
+
+
+def _join(node: Node, mine: Invitation, officer: VerificationKey | None, *, told: bool) -> Answer:
+    """Ask for the certificate; what the people of both sides have to tell each other."""
+    from fedfsd.node import join
+
+    request = join.prepare(node, mine, officer=officer)
+    problem = None
+    try:
+        joined = join.fetch_certificate(node)
+    except NotReadyError as error:  # all is made here; only the asking has to be done again
+        joined, problem = False, str(error)
+    facts = {
+        "federation": mine.federation,
+        "coordinator": mine.coordinator,
+        "root fingerprint": mine.fingerprint,
+        "request fingerprint": request.fingerprint,
+        "ledger fingerprint": request.ledger_fingerprint,
+    }
+    if joined:
+        left = join.peer(node).days_left
+        facts["certificate"] = f"joined; valid for {left} days"
+        following = "next: fedfsd region doctor, then fedfsd region up"
+    else:
+        facts["certificate"] = "not sent yet" if problem else "asked for; waits for the coordinator's people"
+        following = (
+            "tell the request's and the ledger's fingerprints to the coordinator's people; when they have"
+            " confirmed both, the same command with --join collects the certificate"
+        )
+    warnings = [] if problem is None else [problem]
+    if not told:
+        warnings.append("compare the root fingerprint with what the coordinator's people say, out of band")
+    document: dict[str, Any] = {
+        "federation": mine.federation,
+        "coordinator": mine.coordinator,
+        "root_fingerprint": mine.fingerprint,
+        "request_fingerprint": request.fingerprint,
+        "ledger_fingerprint": request.ledger_fingerprint,
+        "joined": joined,
+        "join_warnings": warnings,
+    }
+    return Answer(document, warned(f"{lines(facts)}\n{following}", warnings))

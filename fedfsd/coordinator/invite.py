@@ -98,15 +98,16 @@ def waiting(coordinator: Coordinator, region: str) -> enrolment.Request:
     return enrolment.read(path)
 
 
-def confirm(coordinator: Coordinator, region: str, said: str) -> Confirmed:
-    """Issue the certificate that ``region`` waits for, if its people ``said`` this request's fingerprint.
+def confirm(coordinator: Coordinator, region: str, *, request: str, ledger: str) -> Confirmed:
+    """Issue the certificate that ``region`` waits for, if its people told these two fingerprints.
 
     Raises:
         NotReadyError: no request came yet.
         RefusedError: another fingerprint.
     """
-    request = waiting(coordinator, region)
-    if not identity.same_fingerprint(said, request.fingerprint):
+    asked = waiting(coordinator, region)
+    pairs = ((request, asked.fingerprint), (ledger, asked.ledger_fingerprint))
+    if not all(identity.same_fingerprint(said, found) for said, found in pairs):
         raise RefusedError(
             f"region {region}",
             got="a request with another fingerprint",
@@ -114,11 +115,11 @@ def confirm(coordinator: Coordinator, region: str, said: str) -> Confirmed:
             hint=f"fedfsd coordinator invite {region} makes a new invitation, if this request is not theirs",
         )
     folder = coordinator.region(region)
-    asked = authority.requested_key(bytes.fromhex(request.request))
+    requested = authority.requested_key(bytes.fromhex(asked.request))
     party = identity.region(coordinator.name, region)
-    certificate = Authority.read(coordinator.ca).issue(party, asked)
+    certificate = Authority.read(coordinator.ca).issue(party, requested)
     changed = []
-    for role, vkey in (("node", request.node), ("officer", request.officer)):
+    for role, vkey in (("node", asked.node), ("officer", asked.officer)):
         path = folder / f"{role}.vkey"
         if path.exists() and path.read_text(encoding="utf-8").strip() != vkey:
             changed.append(role)

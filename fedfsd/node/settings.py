@@ -24,6 +24,8 @@ class Border(Frozen):
 
     coordinator: str = ""
     """Its address, host:port; empty: as the invitation says."""
+    socket: str = "run/gate.sock"
+    """Where the runner meets the gate: a folder that both users may enter, where they are two."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Prometheus metrics on loopback; 0: none."""
     test_only: bool = False

@@ -21,7 +21,13 @@ RESERVED = "coordinator"  # its keys would be called like a coordinator's
 
 
 def start(
-    name: str, folder: Path, *, mirror: Path | None, officer: VerificationKey, previous: str | None = None
+    name: str,
+    folder: Path,
+    *,
+    mirror: Path | None,
+    officer: VerificationKey,
+    previous: str | None = None,
+    recipient: str = "",
 ) -> tuple[Node, Genesis]:
     """Make ``folder`` with settings, policy and the node's key; the ledger begins when its genesis is added.
 
@@ -29,6 +35,7 @@ def start(
         mirror: a folder on another disk; without it, one inside ``folder``.
         officer: the public key of the data officer, whose private one stays elsewhere.
         previous: the id of the region's earlier ledger, which was closed.
+        recipient: the name of the coordinator's key, where it is known already.
 
     Returns:
         The region, and its genesis, signed by the node and not yet by the officer.
@@ -53,7 +60,7 @@ def start(
     made = draft.genesis(node=node.verification, officer=officer, previous=previous)
     place = _mirror(mirror) / f"{name}-{made.ledger[:8]}.jsonl"
     made = entry.sign(made, {"node": node})
-    _write(folder, name, place, node)
+    _write(folder, name, place, node, recipient)
     return open_node(folder), made
 
 
@@ -114,7 +121,21 @@ def _mirror(mirror: Path | None) -> Path:
     return mirror.absolute()
 
 
-def _write(folder: Path, name: str, mirror: Path, node: SigningKey | None) -> None:
+def start_train(node: Node, folder: Path, *, data: Path) -> None:
+    """Make the runner's ``folder``: where the data lie, and where it meets the gate.
+
+    Raises:
+        NotReadyError: there is something in ``folder`` already.
+    """
+    _demand_new(folder)
+    socket = (node.folder / node.settings.border.socket).absolute()
+    text = template.train(name=node.settings.name, data_path=str(data.absolute()), socket=str(socket))
+    with private():
+        (folder / "keys").mkdir(parents=True)
+        (folder / "train.toml").write_text(text, encoding="utf-8")
+
+
+def _write(folder: Path, name: str, mirror: Path, node: SigningKey | None, recipient: str = "") -> None:
     """The folder, whole or not at all."""
     part = folder.with_name(folder.name + ".part")
     with private():
@@ -123,7 +144,8 @@ def _write(folder: Path, name: str, mirror: Path, node: SigningKey | None) -> No
             (part / inner).mkdir(parents=True)
         if not mirror.is_absolute():
             (part / mirror.parent).mkdir()
-        (part / SETTINGS).write_text(template.settings(name=name, mirror=str(mirror)), encoding="utf-8")
+        text = template.settings(name=name, mirror=str(mirror), recipient=recipient)
+        (part / SETTINGS).write_text(text, encoding="utf-8")
         (part / "policy.toml").write_text(template.policy(name=name), encoding="utf-8")
         if node is not None:
             node.write(part / "ledger" / NODE_KEY)

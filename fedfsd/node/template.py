@@ -18,10 +18,18 @@ mirror = {mirror_text}
 # What this region allows at all, whatever a coordinator proposes.
 policy = "policy.toml"
 
+[border]
+# How this region's gate reaches the coordinator, host:port; empty: as the invitation says.
+coordinator = ""
+# Where the runner, which alone reads the data, meets the gate. Where they are two users, as they should
+# be, this lies in a folder that both may enter: "/run/fedfsd/{name}/gate.sock".
+socket = {socket_text}
+metrics_port = 0                # Prometheus metrics on loopback; 0: none
+
 [transfer]
 # Who receives the updates (the name of the coordinator's key) and what for. Plans are approved for
 # exactly these two; a permission to transfer must name the same.
-recipient = ""                  # "fedfsd/coordinator/NAME"
+recipient = {recipient_text}    # "fedfsd/coordinator/NAME"
 purpose = ""                    # "training of a motion forecasting model"
 
 # What a record of these transfers should say beyond the ledger (who the parties are, on what ground)
@@ -64,10 +72,40 @@ models = []
 """
 
 
-def settings(*, name: str, mirror: str) -> str:
+TRAIN = """\
+# The runner of the region {name}: it alone reads the data, and talks to nobody but the gate's socket.
+
+name = {name_text}
+
+# A folder of tables, or one: as fedfsd data check understands them.
+data_path = {data_text}
+
+device = "auto"                 # or "cpu", "cuda", "cuda:1", ...
+socket = {socket_text}
+test_only = false               # true: also rehearsals, whose noise is known; for trials on public data
+"""
+
+
+def settings(*, name: str, mirror: str, recipient: str = "", socket: str = "run/gate.sock") -> str:
     """The text of region.toml."""
-    quoted = json.dumps(mirror, ensure_ascii=False)
-    return SETTINGS.format(name=name, name_text=json.dumps(name), mirror_text=quoted)
+    quoted = {
+        key: json.dumps(text, ensure_ascii=False)
+        for key, text in {
+            "name_text": name,
+            "mirror_text": mirror,
+            "recipient_text": recipient,
+            "socket_text": socket,
+        }.items()
+    }
+    return SETTINGS.format(name=name, **quoted)
+
+
+def train(*, name: str, data_path: str, socket: str) -> str:
+    """The text of train.toml."""
+    texts = {"name_text": name, "data_text": data_path, "socket_text": socket}
+    return TRAIN.format(
+        name=name, **{key: json.dumps(text, ensure_ascii=False) for key, text in texts.items()}
+    )
 
 
 def policy(*, name: str) -> str:

@@ -1,0 +1,11 @@
+"""``fedfsd coordinator``: the aggregating side of a real federation."""
+
+from __future__ import annotations
+
+from fedfsd.cli.coordinator_init import init
+from fedfsd.cli.coordinator_invite import invite
+
+COMMANDS = (
+    ("init", init, "roads -o hub --host fed.example.org --listen 0.0.0.0"),
+    ("invite", invite, "EU -C hub -o eu-invitation.json"),
+)

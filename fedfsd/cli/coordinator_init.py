@@ -1,0 +1,58 @@
+"""``fedfsd coordinator init``: a new federation's folder, keys and root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.region_folder import lines
+
+
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="The folder to make.")],
+    host: Annotated[str, typer.Option(metavar="NAME", help="How regions reach this machine.")] = "127.0.0.1",
+    listen: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Listen there; else on --host.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="For regions; 9443.")] = None,
+    join_port: Annotated[int | None, typer.Option(help="For regions that ask to join; 9444.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Prometheus, on loopback; none.")] = None,
+    flower_port: Annotated[int | None, typer.Option(help="The engine's first, on loopback; 9091.")] = None,
+    _json: Json = False,
+) -> Answer:
+    """Make a federation: its coordinator's folder, keys and root certificate.
+
+    Tell the root's fingerprint to every region's people in another way than the invitation goes. The
+    two keys belong in every auditor's trust file.
+    """
+    from fedfsd.border import identity
+    from fedfsd.coordinator import start
+
+    chosen = {"port": port, "join_port": join_port, "metrics_port": metrics_port, "flower_port": flower_port}
+    made = start.start(start.settings(name, host=host, listen=listen or host, **chosen), output)
+    root = identity.read(made.root.read_bytes())
+    facts = {
+        "federation": name,
+        "folder": str(output),
+        "root fingerprint": identity.fingerprint(root),
+        "coordinator key": str(made.key.verification),
+        "witness key": str(made.key.cosigner),
+    }
+    where = f" -C {plain(output)}"
+    text = (
+        f"{lines(facts)}\nnext: fedfsd coordinator up{where}, and for each region"
+        f" fedfsd coordinator invite REGION{where}"
+    )
+    document = {
+        "federation": name,
+        "folder": str(output),
+        "root_fingerprint": facts["root fingerprint"],
+        "coordinator_vkey": facts["coordinator key"],
+        "witness_vkey": facts["witness key"],
+        "trust_lines": [f"coordinator {made.key.verification}", f"witness {made.key.cosigner}"],
+    }
+    return Answer(document, text)

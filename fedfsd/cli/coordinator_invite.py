@@ -1,0 +1,117 @@
+"""``fedfsd coordinator invite``: invite a region, confirm what it asks, revoke what it was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.coordinator_folder import HERE, Folder
+from fedfsd.cli.region_folder import lines, warned
+from fedfsd.errors import UsageError
+
+if TYPE_CHECKING:
+    from fedfsd.coordinator.folder import Coordinator
+
+
+def invite(
+    region: Annotated[str, typer.Argument(metavar="REGION")],
+    coordinator: Folder = HERE,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where the invitation goes.")
+    ] = None,
+    confirm: Annotated[
+        str | None, typer.Option(metavar="HEX", help="The request's fingerprint, as the region told it.")
+    ] = None,
+    confirm_ledger: Annotated[
+        str | None, typer.Option(metavar="HEX", help="The ledger's fingerprint, likewise.")
+    ] = None,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="Refuse the region's certificates from now on.")
+    ] = False,
+    _json: Json = False,
+) -> Answer:
+    """Invite a region, confirm what it asks, or revoke it.
+
+    First an invitation, for the region's people. Its request is answered with a certificate once both
+    fingerprints, told in another way, are confirmed here. A new invitation renews a certificate.
+    """
+    from fedfsd.coordinator.folder import open_coordinator
+
+    if (confirm is None) != (confirm_ledger is None) or (revoke and confirm is not None):
+        raise UsageError(
+            "--confirm",
+            got="one fingerprint" if not revoke else "--revoke as well",
+            expected="--confirm and --confirm-ledger together, or --revoke alone",
+            hint="the region's people read both from fedfsd region init --join",
+        )
+    hub = open_coordinator(coordinator)
+    if revoke:
+        return _revoked(hub, region)
+    if confirm is not None and confirm_ledger is not None:
+        return _confirmed(hub, region, confirm, confirm_ledger)
+    return _invited(hub, region, output or Path(f"invitation-{region}.json"))
+
+
+def _invited(hub: Coordinator, region: str, output: Path) -> Answer:
+    import datetime
+
+    from fedfsd.coordinator import invite
+    from fedfsd.ledger.disk import write_whole
+    from fedfsd.node.node import private
+
+    made = invite.invite(hub, region, today=datetime.datetime.now(datetime.UTC).date())
+    with private():
+        write_whole(output, (made.model_dump_json(indent=1) + "\n").encode())
+    facts = {
+        "region": region,
+        "invitation": str(output),
+        "good until": made.expires,
+        "root fingerprint": made.fingerprint,
+    }
+    text = (
+        f"{lines(facts)}\nsend the file to the region's people, and tell them the fingerprint in another way;"
+        f" there: fedfsd region init {plain(region)} --join {plain(output.name)} --root-fingerprint ..."
+    )
+    document = {
+        "region": region,
+        "file": str(output),
+        "expires": made.expires,
+        "root_fingerprint": made.fingerprint,
+    }
+    return Answer(document, text)
+
+
+def _confirmed(hub: Coordinator, region: str, request: str, ledger: str) -> Answer:
+    from fedfsd.border import identity
+    from fedfsd.coordinator import invite
+
+    made = invite.confirm(hub, region, request=request, ledger=ledger)
+    facts = {
+        "region": region,
+        "certificate": f"{made.certificate.serial_number:x}",
+        "valid for": f"{identity.days_left(made.certificate)} days",
+        "node key": str(hub.node_key(region)),
+        "officer key": str(hub.officer_key(region)),
+    }
+    warnings = [f"the region's {role} key is not that of its last certificate" for role in made.changed]
+    text = f"{lines(facts)}\nthe region collects it with the same fedfsd region init --join as before"
+    document = {
+        "region": region,
+        "serial": facts["certificate"],
+        "days_left": identity.days_left(made.certificate),
+        "node_vkey": facts["node key"],
+        "officer_vkey": facts["officer key"],
+        "warnings": warnings,
+    }
+    return Answer(document, warned(text, warnings))
+
+
+def _revoked(hub: Coordinator, region: str) -> Answer:
+    from fedfsd.coordinator import invite
+
+    count = invite.revoke(hub, region)
+    text = f"{plain(region)}: {count} certificates revoked; its calls are refused from the next one on"
+    return Answer({"region": region, "revoked": count}, text)
