@@ -154,7 +154,9 @@ class Servicer(border_pb2_grpc.BorderServicer):
                 yield station
         except FedfsdError as error:
             status = next(status for kind, status in _STATUS if isinstance(error, kind))
-            word = "fork" if is_fork(error) else status.name.lower()
+            word = status.name.lower()
+            if is_fork(error):  # the region's gate stops at this one
+                status, word = grpc.StatusCode.DATA_LOSS, "fork"
             self._hall.refused(station, word, str(error))
             context.abort(status, "")
 
