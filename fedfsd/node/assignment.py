@@ -1,0 +1,111 @@
+"""A round that the coordinator asks for: refused before a byte is fetched, or fetched, trained, delivered."""
+
+from __future__ import annotations
+
+import datetime
+import time
+
+import grpc
+
+from fedfsd import canonical
+from fedfsd.border import border_pb2 as pb
+from fedfsd.errors import BudgetError, FedfsdError, PlanError, RefusedError
+from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate.message import word
+from fedfsd.ledger import booking
+from fedfsd.ledger.entry import RefuseCode
+from fedfsd.ledger.ledger import Booked, Released
+from fedfsd.node import inbox
+from fedfsd.node.delivery import Delivery
+from fedfsd.node.disk import is_full
+from fedfsd.node.line import ClosedError, Line
+from fedfsd.node.station import Station, StoppedError
+from fedfsd.plan import plan as plans
+from fedfsd.plan.plan import Plan
+
+MAX_BEGAN = 1000
+
+
+def carry_out(station: Station, line: Line, delivery: Delivery, task: pb.Round) -> None:
+    """Do one round to its end: receipted, or refused with a code. What it raises is about the connection."""
+    plan, began = task.plan.hex(), _began(station, task)
+    station.log.info("round", extra={"plan": plan, "round": task.round})
+    try:
+        booked = Booked(plan, task.round, task.arrays_sha256.hex())
+        released = _released_before(station, task, booked) or _work(station, line, task)
+    except (grpc.RpcError, ClosedError, StoppedError):
+        raise
+    except Exception as error:
+        code = word(error)
+        _log(station, task, error, code)
+        line.refuse(task.plan, task.round, code)
+        station.tally.round(plan, task.round, code)
+        return
+    station.rest(max(0.0, began + station.gate.policy.round_seconds - time.monotonic()))
+    delivery.deliver(booked, released)
+    (station.folder("inbox") / booked.arrays_sha256).unlink(missing_ok=True)
+
+
+def _released_before(station: Station, task: pb.Round, booked: Booked) -> Released | None:
+    """The release of this very round, to be sent again; the arrays are not needed for that."""
+    run = station.ledger.state.runs.get(booked.plan_hash)
+    if run is None or run.newest != task.round:
+        return None
+    return station.ledger.released(booked)
+
+
+def _work(station: Station, line: Line, task: pb.Round) -> Released:
+    plan = _demand(station, task)
+    path = inbox.fetch(line, station.folder("inbox"), sha256=task.arrays_sha256, size=task.size)
+    arrays = gate_arrays.view(path.read_bytes(), plan.model.arrays)
+    try:
+        station.gate.admit(plan, task.round, arrays)
+    except RefusedError as error:
+        policy = error.place.startswith("plan for")
+        station.ledger.refuse(plan.hash, task.round, "policy" if policy else "arrays")
+        raise
+    station.working = True
+    try:
+        return station.runner.round(plan, task.round, arrays)
+    finally:
+        station.working = False
+
+
+def _demand(station: Station, task: pb.Round) -> Plan:
+    """The plan, where the ledger allows this round on these arrays; a refusal is told of in it."""
+    state, plan = station.ledger.state, task.plan.hex()
+    run, place = state.runs.get(plan), f"plan {plan[:8]}"
+    refused: tuple[RefuseCode, FedfsdError] | None
+    if run is None:
+        refused = "policy", PlanError(place, got="a plan that is not approved", expected="an approved one")
+    elif run.settled:
+        refused = "settled", BudgetError(place, got="a plan that is over", expected="an open one")
+    elif task.size != run.entry.release_bytes:
+        size = run.entry.release_bytes
+        refused = "arrays", RefusedError("arrays", got=f"{task.size} bytes", expected=f"{size} bytes")
+    else:
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        refused = booking.objection(state, run, task.round, task.arrays_sha256.hex(), today)
+    if refused is not None:
+        station.ledger.refuse(plan, task.round, refused[0])
+        raise refused[1]
+    document = run.entry.document if run else {}
+    return plans.read(canonical.encode(document).decode())
+
+
+def _began(station: Station, task: pb.Round) -> float:
+    """When this round first came."""
+    while len(station.began) > MAX_BEGAN:
+        station.began.pop(next(iter(station.began)))
+    return station.began.setdefault((task.plan.hex(), task.round), time.monotonic())
+
+
+def _log(station: Station, task: pb.Round, error: Exception, code: str) -> None:
+    """A refusal names its place; of anything else only the kind is told."""
+    about = {"plan": task.plan.hex(), "round": task.round, "code": code}
+    if is_full(error):
+        station.log.error("disk_full", extra=about)
+    elif isinstance(error, FedfsdError):
+        station.log.warning("round_refused", extra={**about, "line": str(error)})
+    else:
+        station.log.error("round_failed", extra={**about, "error": type(error).__name__})

@@ -1,0 +1,169 @@
+"""The region's side of the border: it dials, asks for the next task, does it, and dials again after a cut.
+
+Nothing is kept in memory that is needed again: after a cut or a restart the coordinator hands out the same
+task, and the ledger says what of it was done.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import grpc
+
+from fedfsd.border import border_pb2 as pb
+from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
+from fedfsd.ledger.ledger import Booked
+from fedfsd.node.assignment import carry_out
+from fedfsd.node.delivery import Delivery, ForkError, fork
+from fedfsd.node.disk import is_full
+from fedfsd.node.line import ClosedError, Line
+from fedfsd.node.proposal import Proposals
+from fedfsd.node.station import Station, StoppedError
+
+BEAT_SECONDS = 10.0
+LOOK_SECONDS = 0.5
+"""How often a plan that waits for the operator or for the runner is looked at again."""
+RETRY_SECONDS = 60.0
+"""How often a release is offered again that the coordinator did not ask for."""
+
+PACE_SECONDS = 0.02
+CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
+"""What says that the connection fails; anything else is the coordinator's answer."""
+
+
+class Backoff:
+    """Waits that double from 0.2 s to 30 s, each shortened by chance, so that regions do not come at once."""
+
+    FIRST, MOST = 0.2, 30.0
+
+    def __init__(self) -> None:
+        self._next = self.FIRST
+
+    def reset(self) -> None:
+        """All is well again."""
+        self._next = self.FIRST
+
+    def wait(self) -> float:
+        """Seconds to wait now."""
+        mine, self._next = self._next, min(2 * self._next, self.MOST)
+        return mine * random.uniform(0.5, 1.0)
+
+
+class Courier:
+    """Works for the coordinator that ``dial`` reaches until the station is to stop."""
+
+    def __init__(self, station: Station, dial: Callable[[], grpc.Channel]) -> None:
+        self._station, self._dial = station, dial
+        self._proposals = Proposals(station)
+        self._line: Line | None = None
+        self._retry = 0.0
+
+    def run(self) -> None:
+        """Dial and work, until the station is to stop.
+
+        Raises:
+            ForkError: this ledger is behind, or beside, the one that the coordinator knows.
+        """
+        station, backoff = self._station, Backoff()
+        while not station.stop.is_set():
+            try:
+                self._connection(backoff)
+            except (StoppedError, ForkError):
+                raise
+            except (grpc.RpcError, ClosedError, FedfsdError, OSError) as error:
+                if isinstance(error, grpc.RpcError) and error.code() == grpc.StatusCode.DATA_LOSS:
+                    raise fork() from None
+                self._tell(error)
+            finally:
+                station.tally.connected("waiting")
+            station.stop.wait(backoff.wait())
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Plans that wait for the operator."""
+        return self._proposals.pending
+
+    def close(self) -> None:
+        """End the calls under way; any thread may say so."""
+        if self._line is not None:
+            self._line.close()
+
+    def beat(self) -> None:
+        """Beside the tasks: say that this region is alive, and answer plans that were approved meanwhile."""
+        beaten = 0.0
+        while not self._station.stop.is_set():
+            self._station.look.wait(LOOK_SECONDS)
+            self._station.look.clear()
+            line, now = self._line, time.monotonic()
+            if line is not None and self._station.tally.connection == "open":
+                with suppress(grpc.RpcError, ClosedError, RefusedError, NotReadyError):  # the next task tells
+                    self._proposals.look(line)
+                    if now >= beaten + BEAT_SECONDS:
+                        line.beat()
+                        beaten = now
+
+    def _connection(self, backoff: Backoff) -> None:
+        """One connection, task by task, for as long as it holds."""
+        station = self._station
+        line = self._line = Line(self._dial(), count=station.tally.crossed)
+        try:
+            delivery = Delivery(station, line, line.hello())
+            station.tally.connected("open")
+            station.log.info("connected")
+            self._retry = 0.0
+            while True:
+                asked = time.monotonic()
+                self._do(line, delivery, line.next())
+                backoff.reset()
+                # A coordinator that answers without end must not keep this machine busy.
+                station.rest(max(0.0, asked + PACE_SECONDS - time.monotonic()))
+        finally:
+            line.close()
+
+    def _do(self, line: Line, delivery: Delivery, task: pb.Task) -> None:
+        station, kind = self._station, task.WhichOneof("task")
+        if kind == "round":
+            carry_out(station, line, delivery, task.round)
+        elif kind == "plan":
+            self._proposals.consider(line, task.plan)
+        else:
+            self._idle(delivery)
+
+    def _idle(self, delivery: Delivery) -> None:
+        """Offer again what has no receipt, and show what the coordinator has not seen."""
+        station, now = self._station, time.monotonic()
+        if station.paused or now < self._retry:
+            return
+        self._retry = now + RETRY_SECONDS
+        try:
+            for plan, round in station.waiting():
+                if now >= station.began.setdefault((plan, round), now) + station.gate.policy.round_seconds:
+                    arrays = station.ledger.state.runs[plan].bookings[round].entry.arrays
+                    booked = Booked(plan, round, arrays)
+                    released = station.ledger.released(booked)
+                    if released is not None:
+                        delivery.deliver(booked, released)
+            delivery.show()
+        except grpc.RpcError as error:
+            if error.code() in CUT:
+                raise
+            station.log.warning("offer_refused", extra={"state": error.code().name.lower()})
+        except NotReadyError as error:
+            station.log.warning("offer_failed", extra={"line": str(error)})
+
+    def _tell(self, error: Exception) -> None:
+        """Why the connection ended; nothing that the coordinator wrote is in it."""
+        log = self._station.log
+        if self._station.stop.is_set():
+            return
+        if is_full(error):
+            log.error("disk_full")
+        elif isinstance(error, grpc.RpcError):
+            log.warning("connection_lost", extra={"state": error.code().name.lower()})
+        elif isinstance(error, FedfsdError):
+            log.error("connection_refused", extra={"line": str(error)})
+        else:
+            log.error("connection_failed", extra={"error": type(error).__name__})

@@ -1,0 +1,133 @@
+"""A plan on offer: its document kept for the operator to approve, or approved or refused by the policy."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from fedfsd import canonical
+from fedfsd.border import border_pb2 as pb
+from fedfsd.border import wire
+from fedfsd.errors import FedfsdError, NotReadyError, PlanError
+from fedfsd.gate.message import word
+from fedfsd.ledger.disk import write_whole
+from fedfsd.node.approve import approve_within_policy
+from fedfsd.node.disk import is_full
+from fedfsd.node.line import Line
+from fedfsd.node.station import Station
+from fedfsd.plan import plan as plans
+from fedfsd.plan.plan import Plan
+
+MAX_PENDING = 64
+"""Documents that wait for the operator; a coordinator must not fill the disk with them."""
+MAX_REMEMBERED = 1000
+
+
+class Proposals:
+    """Answers plans on offer. Each is judged once: what came of it is remembered. Threads share it."""
+
+    def __init__(self, station: Station) -> None:
+        self._station, self._lock = station, threading.Lock()
+        self._refused: dict[str, str] = {}
+        self._pending: dict[str, Plan] = {}
+
+    def consider(self, line: Line, offer: pb.PlanOffer) -> None:
+        """Answer an offer; where it waits for the operator or for the runner, ``look`` answers it later.
+
+        Raises:
+            grpc.RpcError, WireError, ClosedError: the connection or the coordinator fails.
+        """
+        plan = offer.plan.hex()
+        with self._lock:
+            run = self._station.ledger.state.runs.get(plan)
+            if run is None and plan not in self._refused and plan not in self._pending:
+                self._judge(line, offer)
+            elif run is not None and run.settled:
+                self._refused.setdefault(plan, "budget")
+            self._answer(line, plan)
+
+    def look(self, line: Line) -> None:
+        """Answer what was approved meanwhile. Raises as ``consider``."""
+        with self._lock:
+            for name, plan in list(self._pending.items()):
+                try:
+                    self._approve(plan)
+                except FedfsdError as error:
+                    self._refuse(name, error)
+                self._answer(line, name)
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Hashes of the plans that wait."""
+        return tuple(self._pending)
+
+    def _judge(self, line: Line, offer: pb.PlanOffer) -> None:
+        station, name = self._station, offer.plan.hex()
+        try:
+            plan = self._read(line, offer)
+            try:
+                plan.region(station.region)
+                station.gate.policy.demand(plan, station.region)
+            except FedfsdError:
+                station.ledger.refuse(name, None, "policy")
+                raise
+            self._pending[name] = plan
+            self._approve(plan)
+        except wire.WireError:
+            raise
+        except FedfsdError as error:
+            self._refuse(name, error)
+        else:
+            station.log.info("plan_offered", extra={"plan": name, "kind": station.gate.policy.approve})
+
+    def _approve(self, plan: Plan) -> None:
+        """Approve a plan where the policy says that nobody needs to look at it. Raises a refusal."""
+        station = self._station
+        automatic = station.gate.policy.approve == "within policy"
+        ready = station.runner.connected and not station.working
+        if automatic and ready and plan.hash not in station.ledger.state.runs:
+            try:
+                approve_within_policy(station.node, plan, station.runner.commitment)
+            except NotReadyError as error:
+                if is_full(error):
+                    station.log.error("disk_full", extra={"plan": plan.hash})
+
+    def _answer(self, line: Line, plan: str) -> None:
+        """Send what there is to say of a plan, if anything."""
+        code = self._refused.get(plan)
+        if code is None and plan not in self._station.ledger.state.runs:
+            return
+        line.answer(bytes.fromhex(plan), code)
+        self._pending.pop(plan, None)
+        self._station.log.info("plan_answered", extra={"plan": plan, "code": code or "approved"})
+        if code is not None:
+            self._station.tally.refused(code)
+            self._path(plan).unlink(missing_ok=True)
+
+    def _read(self, line: Line, offer: pb.PlanOffer) -> Plan:
+        """The plan, from its file where it came before. PlanError where it is none."""
+        name = offer.plan.hex()
+        path = self._path(name)
+        if path.exists():
+            content = path.read_bytes()
+        elif len(self._pending) >= MAX_PENDING:
+            raise PlanError(
+                f"plan {name[:8]}", got="too many plans that wait", expected=f"at most {MAX_PENDING}"
+            )
+        else:
+            content = line.document(offer.plan)
+        if canonical.sha256(content) != name or len(content) != offer.size:
+            raise PlanError(f"plan {name[:8]}", got="another document", expected="the one of that hash")
+        plan = plans.read(wire.text(content, "PlanDocument.document"))
+        if not path.exists():
+            write_whole(path, content)
+        return plan
+
+    def _refuse(self, plan: str, error: FedfsdError) -> None:
+        while len(self._refused) >= MAX_REMEMBERED:
+            self._refused.pop(next(iter(self._refused)))
+        self._refused[plan] = word(error)
+        self._station.log.warning("plan_refused", extra={"plan": plan, "line": str(error)})
+
+    def _path(self, plan: str) -> Path:
+        return self._station.folder("plans") / f"{plan}.json"

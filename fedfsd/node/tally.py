@@ -1,0 +1,77 @@
+"""What the region's gate counts: for its status, and as metrics on loopback. Never anything of the data."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+from fedfsd.ledger.state import State
+from fedfsd.privacy.renyi import epsilon_lifetime
+from fedfsd.service.gauge import Metrics
+
+
+class Tally:
+    """Counts since the process started; any thread may add."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._lock = threading.Lock()
+        self.rounds: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+        self.connection = "closed"
+        self.last_round: dict[str, Any] | None = None
+        self._bytes = metrics.counter("bytes", "Bytes over the border.", "direction")
+        self._rounds = metrics.counter("rounds", "Rounds by outcome.", "outcome")
+        self._refusals = metrics.counter("refusals", "Refused plans and rounds by code.", "code")
+        self._connected = metrics.gauge("connected", "1 while the connection is open.")
+        self._spent = metrics.gauge("epsilon_spent", "Epsilon spent of a data set's grant.", "data_set")
+        self._outbox = metrics.gauge("outbox_depth", "Releases that wait for a receipt.")
+        self._days = metrics.gauge("certificate_days", "Days until the certificate ends.")
+
+    def crossed(self, direction: str, size: int) -> None:
+        """``size`` bytes came "in" or went "out"."""
+        with self._lock:
+            self.bytes[direction] += size
+        self._bytes.labels(direction).inc(size)
+
+    def round(self, plan: str, round: int, outcome: str) -> None:
+        """A round ended: ``received``, or one of the wire's codes."""
+        with self._lock:
+            self.rounds[outcome] += 1
+            self.last_round = {"plan": plan, "round": round, "outcome": outcome}
+        self._rounds.labels(outcome).inc()
+        if outcome != "received":
+            self.refused(outcome)
+
+    def refused(self, code: str) -> None:
+        """A plan or a round was refused."""
+        with self._lock:
+            self.refusals[code] += 1
+        self._refusals.labels(code).inc()
+
+    def connected(self, state: str) -> None:
+        """The connection is now ``open``, ``waiting`` (to be tried again) or ``closed``."""
+        self.connection = state
+        self._connected.set(state == "open")
+
+    def stands(self, state: State, *, waiting: int, days: float | None) -> None:
+        """Where the ledger stands, how many releases wait for a receipt, and the certificate's days left."""
+        for label, account in state.accounts.items():
+            grant, used = account.grant, account.balance.spent
+            at = epsilon_lifetime(used, alpha=grant.alpha, delta=grant.delta) if used else 0.0
+            self._spent.labels(label).set(at)
+        self._outbox.set(waiting)
+        if days is not None:
+            self._days.set(days)
+
+    def document(self) -> dict[str, Any]:
+        """The counts, for ``status``."""
+        with self._lock:
+            return {
+                "connection": self.connection,
+                "last_round": self.last_round,
+                "rounds": dict(self.rounds),
+                "refusals": dict(self.refusals),
+                "bytes": dict(self.bytes),
+            }
