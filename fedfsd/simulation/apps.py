@@ -1,7 +1,7 @@
-"""The two sides of a simulated federation as Flower apps.
+"""The sides of a federation as Flower apps.
 
 Workers of the in-process grid and of Ray find ``client`` here by name; ``flwr run . local`` comes in
-through server/app.py and clients/app.py.
+through server/app.py and clients/app.py. ``server`` is what a coordinator's own SuperLink runs.
 """
 
 from __future__ import annotations
@@ -11,15 +11,26 @@ from pathlib import Path
 
 from flwr.app import Context
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
+from flwr.serverapp import Grid, ServerApp
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.driving import source
 from fedfsd.federation.client import client_app
 from fedfsd.federation.region import RegionConfig
+from fedfsd.flower import private
+from fedfsd.simulation import real
 from fedfsd.simulation.prepare import regions_of
 from fedfsd.simulation.run import NodeConfig, node_config, run_on
+
+server = ServerApp()
+
+
+@server.main()
+def coordinate(grid: Grid, context: Context) -> None:
+    """Conduct the run that the run configuration names, over the regions behind a coordinator's gate."""
+    private.quiet()
+    real.serve(grid, Path(str(context.run_config["run"])), Path(str(context.run_config["coordinator"])))
 
 
 def serve(grid: Grid, context: Context, root: Path) -> None:

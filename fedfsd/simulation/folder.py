@@ -15,6 +15,8 @@
 | checkpoints/R.note | the newest head of R's ledger, cosigned by the coordinator |
 | receipts.json | what the coordinator received, signed; covers this run |
 | trust.keys | the public keys, to be checked with; of a simulation |
+| start.safetensors | the arrays that a run over real regions starts from |
+| progress.json, stopped.json, server.log | of such a run: where it is, what ended it |
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from fedfsd.errors import NotReadyError
 from fedfsd.federation.reply import LATE_DROPPED, LATE_USED, RELEASED
 from fedfsd.plan.plan import Plan
 
+START = "start.safetensors"
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -42,6 +46,11 @@ class Folder:
     def complete(self) -> bool:
         """Whether the run reached its end."""
         return (self.path / "metrics.json").exists()
+
+    @property
+    def real(self) -> bool:
+        """Whether it ran over real regions, not in a simulation."""
+        return (self.path / START).exists()
 
     @property
     def checkpoint(self) -> Path:

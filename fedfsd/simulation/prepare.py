@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from fedfsd.config.experiment import REGION_PATTERN, Experiment
+from fedfsd.config.experiment import REGION_PATTERN, Experiment, Region
 from fedfsd.driving import source, table, window
 from fedfsd.driving.model import registry
 from fedfsd.driving.table import Table
@@ -52,9 +52,8 @@ def prepare(
     Raises:
         FedfsdError: whatever is wrong with experiment, data or model, before anything is written.
     """
-    data = experiment.data
-    spec = WindowSpec(data.history_seconds, data.future_seconds, data.period_seconds)
-    tables = source.tables(data.path)
+    spec = spec_of(experiment)
+    tables = source.tables(experiment.data.path)
     names = regions_of(experiment, tables)
     mine = {name: table.in_region(tables, name) for name in names}
     origins = {name: sorted({part.origin for part in mine[name]}) for name in names}
@@ -66,23 +65,10 @@ def prepare(
             hint='rehearse on tables whose origin is "synthetic" or "published"',
         )
     rosters = {name: _roster(experiment, name, mine[name]) for name in names}
-    model = registry.build(experiment.model.name, experiment.model.options, spec, seed=experiment.seed)
-    probe(model, spec)
-    chosen = experiment.pretraining
-    if chosen.path != "none" and chosen.steps:
-        pretrain(model, source.tables(chosen.path), spec, chosen, seed=experiment.seed)
-    initial = arrays_of(model, witness_size=experiment.model.witness_size)
-    schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
-    model_plan = ModelPlan(
-        name=experiment.model.name,
-        options=experiment.model.options,
-        arrays=schema,
-        witness_size=experiment.model.witness_size,
-        initial_sha256=gate_arrays.sha256(initial, schema),
-    )
+    initial, model = start_of(experiment, spec)
     return Prepared(
         experiment=experiment,
-        plan=build(experiment, rosters, model_plan, run=run, limits=limits),
+        plan=build(experiment, rosters, model, run=run, limits=limits),
         spec=spec,
         initial=initial,
         test={name: window.cut(mine[name], spec, test=True) for name in names},
@@ -90,6 +76,30 @@ def prepare(
         licences={name: "; ".join(sorted({part.licence for part in mine[name]})) for name in names},
         origins=origins,
         data_sha256={name: _digest(mine[name]) for name in names},
+    )
+
+
+def spec_of(experiment: Experiment) -> WindowSpec:
+    """How windows are cut."""
+    data = experiment.data
+    return WindowSpec(data.history_seconds, data.future_seconds, data.period_seconds)
+
+
+def start_of(experiment: Experiment, spec: WindowSpec) -> tuple[dict[str, np.ndarray], ModelPlan]:
+    """The arrays of the model before the first round, probed and pre-trained, and their part of the plan."""
+    model = registry.build(experiment.model.name, experiment.model.options, spec, seed=experiment.seed)
+    probe(model, spec)
+    chosen = experiment.pretraining
+    if chosen.path != "none" and chosen.steps:
+        pretrain(model, source.tables(chosen.path), spec, chosen, seed=experiment.seed)
+    initial = arrays_of(model, witness_size=experiment.model.witness_size)
+    schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
+    return initial, ModelPlan(
+        name=experiment.model.name,
+        options=experiment.model.options,
+        arrays=schema,
+        witness_size=experiment.model.witness_size,
+        initial_sha256=gate_arrays.sha256(initial, schema),
     )
 
 
@@ -145,8 +155,8 @@ def _roster(experiment: Experiment, name: str, tables: tuple[Table, ...]) -> Ros
         raise DataError(
             f"region {name}", got="no training vehicle", expected="at least one", hint="check the test column"
         )
-    written = experiment.regions.get(name)
-    size = written.roster if written else None
+    written = experiment.regions.get(name, Region())
+    size = written.roster
     if size is not None and size < len(keys):
         raise ConfigError(
             f"regions.{name}.roster",
@@ -155,7 +165,15 @@ def _roster(experiment: Experiment, name: str, tables: tuple[Table, ...]) -> Ros
             hint="count every key, also those without a usable window",
         )
     physical = all(part.identity == "physical" for part in tables)
-    return Roster(size or len(keys), "physical" if physical else "recording", counted=size is None)
+    if written.identity == "physical" and not physical:
+        raise ConfigError(
+            f"regions.{name}.identity",
+            got="physical",
+            expected="recording: in some table a key stands for a vehicle of one recording",
+            hint='write identity = "recording"',
+        )
+    identity = written.identity or ("physical" if physical else "recording")
+    return Roster(size or len(keys), identity, counted=size is None)
 
 
 def _digest(tables: tuple[Table, ...]) -> str:

@@ -211,8 +211,10 @@ def _figures(run: WrittenRun) -> dict[str, str]:
     if any(region.get("epsilon_by_round") for region in run.regions.values()):
         targets = {name: region.target_epsilon for name, region in run.plan.regions.items()}
         figures["privacy"] = figure.privacy(run.regions, targets, heading=heading)
-    if (run.folder.path / "examples.npz").exists():
-        figures["paths"] = figure.paths(_arrays(run.folder.path / "examples.npz"), names, heading=heading)
+    if (run.folder.path / "examples.npz").exists() and (
+        examples := _arrays(run.folder.path / "examples.npz")
+    ):
+        figures["paths"] = figure.paths(examples, names, heading=heading)
     return figures
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from flwr.serverapp import Grid
 from torch import nn
 
@@ -17,15 +15,14 @@ from fedfsd.config.load import load
 from fedfsd.errors import UsageError
 from fedfsd.federation.grid import ProcessGrid
 from fedfsd.federation.region import RegionConfig, policy_of
-from fedfsd.federation.strategy import PlannedStrategy
 from fedfsd.flower import strategy as strategies
 from fedfsd.plan.plan import Arrays
 from fedfsd.simulation import evidence, folder
+from fedfsd.simulation.course import checks_of, conduct
 from fedfsd.simulation.evidence import Evidence
 from fedfsd.simulation.folder import Folder
 from fedfsd.simulation.prepare import prepare
-from fedfsd.simulation.report import write_report
-from fedfsd.simulation.trail import Progress, Trail, epsilon_check, load_model
+from fedfsd.simulation.trail import Progress, load_model
 from fedfsd.training.device import resolve
 
 # The app that worker processes load by name.
@@ -145,17 +142,14 @@ def _run(
     ledgers: Path | None,
     progress: Callable[[Progress], None],
 ) -> Run:
-    started = time.monotonic()
-    torch.set_num_threads(1)  # several regions at a time use the cores better than one with many threads
-    inner = strategies.resolve(experiment.server.strategy, experiment.server.options)
+    strategies.resolve(experiment.server.strategy, experiment.server.options)  # refused before the work
     limits = None if resume or ledgers is None else evidence.limits(ledgers)
     prepared = prepare(experiment, run=folder.run_of(output) if resume else None, limits=limits)
     nodes = {name: node_config(experiment, output, name, ledgers) for name in prepared.plan.regions}
     for name, node in nodes.items():
         resolve(node["device"])
         policy_of(RegionConfig(**node, simulated=True)).demand(prepared.plan, name)
-    # Accountants that disagree stop a run before it has spent anything.
-    checks = {name: epsilon_check(prepared.plan, name) for name in nodes}
+    checks = checks_of(prepared.plan)
     where = (folder.reopen if resume else folder.create)(output, experiment, prepared.plan)
     keeper = Evidence(
         prepared,
@@ -164,15 +158,13 @@ def _run(
         coordinator=ledgers and ledgers / "coordinator",
     )
     keeper.begin(resume=resume)
-    strategy = PlannedStrategy(
-        inner, prepared.plan, round_timeout_seconds=experiment.server.round_timeout_seconds
+    conduct(
+        prepared,
+        where,
+        keeper,
+        lambda work: on(list(nodes.values()), work),
+        resume=resume,
+        checks=checks,
+        progress=progress,
     )
-    trail = Trail(where, prepared, strategy, checks, progress)
-    first, arrays = trail.begin(resume=resume)
-    final = on(
-        list(nodes.values()),
-        lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round),
-    )
-    trail.finish(final, spent=keeper.finish(), seconds=time.monotonic() - started)
-    write_report(where.path)
     return Run(where.path)

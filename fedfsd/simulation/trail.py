@@ -30,6 +30,8 @@ from fedfsd.simulation.folder import Folder, releases
 from fedfsd.simulation.prepare import Prepared, model_with
 
 _CURVE_POINTS = 10
+# Of a region with no test vehicle here.
+_NOTHING = metric.Errors(*(np.zeros(0) for _ in range(6)))
 _PACKAGES = ("fedfsd", "torch", "flwr", "opacus", "dp-accounting", "prv-accountant", "numpy")
 
 
@@ -128,7 +130,7 @@ class Trail:
         rounds = self.folder.rounds()
         arrived = Counter(name for line in rounds for name, _, _ in releases(line))
         regions = {
-            name: _figures(found[name], simple[name], start[name])
+            name: _figures(*(one.get(name, _NOTHING) for one in (found, simple, start)))
             | self._privacy(name, arrived[name])
             | spent.get(name, {})
             for name in self.plan.regions
@@ -148,7 +150,7 @@ class Trail:
             "data": {"path": self.prepared.experiment.data.path, "origin": self.prepared.origins},
             "regions": regions,
             "pooled": _figures(
-                metric.pool(found.values()), metric.pool(simple.values()), metric.pool(start.values())
+                *(metric.pool(one.values()) if one else _NOTHING for one in (found, simple, start))
             ),
         }
 
@@ -162,7 +164,7 @@ class Trail:
             "vehicles": mine.roster,
             "roster_counted": self.prepared.rosters[name].counted,
             "identity": mine.identity,
-            "licence": self.prepared.licences[name],
+            "licence": self.prepared.licences.get(name, ""),
             "noise_multiplier": mine.noise_multiplier,
             "sample_rate": mine.sample_rate,
             "max_grad_norm": mine.max_grad_norm,

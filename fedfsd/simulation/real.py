@@ -1,0 +1,194 @@
+"""The same run over real regions: the coordinator's side, which never sees a region's data.
+
+Everything about the regions is written in the experiment. ``data.path`` is a table that the coordinator
+itself holds, for the learning curve; "none", or a region that the table lacks: its figures are null.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+from safetensors.numpy import load_file, save_file
+
+from fedfsd import errors
+from fedfsd.audit.receipt import Receipt
+from fedfsd.config.experiment import Experiment, Region
+from fedfsd.config.load import load
+from fedfsd.driving import source, table, window
+from fedfsd.driving.table import Table
+from fedfsd.errors import ConfigError, FedfsdError
+from fedfsd.flower import strategy as strategies
+from fedfsd.ledger.disk import write_whole
+from fedfsd.ledger.key import SigningKey
+from fedfsd.plan import plan as plans
+from fedfsd.plan.build import Roster, build
+from fedfsd.plan.plan import Plan
+from fedfsd.simulation import folder
+from fedfsd.simulation.course import checks_of, conduct
+from fedfsd.simulation.evidence import write_receipts
+from fedfsd.simulation.folder import START, Folder
+from fedfsd.simulation.prepare import Prepared, spec_of, start_of
+
+NO_TABLE = "none"
+STOPPED, PROGRESS = "stopped.json", "progress.json"
+
+
+def rosters_of(experiment: Experiment) -> dict[str, Roster]:
+    """What the experiment writes of its regions. ConfigError names the first thing that is missing."""
+    names = sorted(experiment.data.regions or experiment.regions)
+    if not names:
+        raise ConfigError(
+            "regions",
+            got="no region",
+            expected="a table [regions.NAME] for each",
+            hint='write [regions.EU] with roster = 1000 and identity = "physical"',
+        )
+    return {name: _declared(name, experiment.regions.get(name, Region())) for name in names}
+
+
+def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
+    """Make the run folder of a new run: experiment, plan, and the arrays that it starts from.
+
+    Raises:
+        FedfsdError: whatever is wrong with experiment or model, before anything is written.
+    """
+    strategies.resolve(experiment.server.strategy, experiment.server.options)
+    rosters = rosters_of(experiment)
+    _public(experiment)
+    initial, model = start_of(experiment, spec_of(experiment))
+    plan = build(experiment, rosters, model)
+    checks_of(plan)
+    where = folder.create(output, experiment, plan)
+    save_file(initial, where.path / START)
+    return where, plan
+
+
+def again(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
+    """The run folder and plan of an interrupted run. NotReadyError where it is none, or another one's."""
+    folder.run_of(output)  # for its error
+    plan = plans.read((output / "plan.json").read_text(encoding="utf-8"))
+    where = folder.reopen(output, experiment, plan)
+    (where.path / STOPPED).unlink(missing_ok=True)
+    return where, plan
+
+
+def serve(grid: Grid, run: Path, coordinator: Path) -> None:
+    """Conduct the run in the folder ``run`` over a real grid, from its checkpoint if it has one.
+
+    Args:
+        coordinator: the coordinator's folder: its key, receipts, and the regions' newest heads.
+
+    Raises:
+        FedfsdError: what ended the run; stopped.json says it to whoever waits.
+    """
+    where = Folder(run)
+    try:
+        prepared = _prepared(where)
+        conduct(
+            prepared,
+            where,
+            Delivered(where, prepared.plan, coordinator),
+            lambda work: work(grid),
+            resume=True,
+            checks=checks_of(prepared.plan),
+            progress=lambda seen: where.write(PROGRESS, asdict(seen)),
+        )
+    except FedfsdError as error:
+        where.write(STOPPED, error.document())
+        raise
+    except Exception:
+        # Nothing private is here: the coordinator holds public tables and noised updates.
+        where.write_text("server.log", traceback.format_exc())
+        raise
+    (where.path / PROGRESS).unlink(missing_ok=True)
+
+
+def stopped(where: Folder) -> FedfsdError | None:
+    """What ended the run, as an error to be raised here; None where nothing did."""
+    if not (where.path / STOPPED).exists():
+        return None
+    found = where.read(STOPPED)
+    kinds = {kind.code: kind for kind in vars(errors).values() if _is_error(kind)}
+    kind = kinds.get(found["code"], errors.NotReadyError)
+    return kind(found["place"], got=found["got"], expected=found["expected"], hint=found["hint"])
+
+
+class Delivered:
+    """The evidence of a run that crossed a border: what the coordinator's gate countersigned."""
+
+    def __init__(self, where: Folder, plan: Plan, coordinator: Path) -> None:
+        self._where, self._plan, self._coordinator = where, plan, coordinator
+
+    def finish(self) -> dict[str, dict[str, Any]]:
+        """Receipts and the regions' newest heads, into the run folder; grants are the regions' own."""
+        key = SigningKey.read(self._coordinator / "coordinator.key")
+        book = self._coordinator / "receipts" / f"{self._plan.hash}.jsonl"
+        lines = book.read_bytes().splitlines() if book.exists() else []
+        write_receipts(self._where, self._plan, [_receipt(line) for line in lines], key)
+        (self._where.path / "checkpoints").mkdir(exist_ok=True)
+        for name in self._plan.regions:
+            head = self._coordinator / "heads" / f"{name}.note"
+            if head.exists():
+                write_whole(self._where.path / "checkpoints" / f"{name}.note", head.read_bytes())
+        return {}
+
+
+def _prepared(where: Folder) -> Prepared:
+    """The run in a folder that ``begin`` made."""
+    experiment = load(Experiment, where.read("experiment.json"))
+    plan = plans.read((where.path / "plan.json").read_text(encoding="utf-8"))
+    mine = _public(experiment)
+    spec = spec_of(experiment)
+    initial = load_file(where.path / START)
+    return Prepared(
+        experiment=experiment,
+        plan=plan,
+        spec=spec,
+        initial={entry.name: initial[entry.name] for entry in plan.model.arrays},
+        test={name: window.cut(parts, spec, test=True) for name, parts in mine.items()},
+        rosters=rosters_of(experiment),
+        licences={name: "; ".join(sorted({part.licence for part in parts})) for name, parts in mine.items()},
+        origins={name: sorted({part.origin for part in parts}) for name, parts in mine.items()},
+        data_sha256={},
+    )
+
+
+def _public(experiment: Experiment) -> dict[str, tuple[Table, ...]]:
+    """What the coordinator's own table has of each region; a region that it lacks is left out."""
+    if experiment.data.path == NO_TABLE:
+        return {}
+    tables = source.tables(experiment.data.path)
+    found = {name: table.in_region(tables, name) for name in rosters_of(experiment)}
+    return {name: parts for name, parts in found.items() if parts}
+
+
+def _declared(name: str, written: Region) -> Roster:
+    if written.roster is None:
+        raise _undeclared(name, "roster", "the number of its training vehicle keys", "1000")
+    if written.identity is None:
+        raise _undeclared(name, "identity", "what a vehicle key of it stands for", '"physical"')
+    return Roster(written.roster, written.identity, counted=False)
+
+
+def _undeclared(name: str, key: str, meaning: str, example: str) -> ConfigError:
+    return ConfigError(
+        f"regions.{name}.{key}",
+        got="nothing",
+        expected=f"{meaning}, as the region declares it: its data are not here to be asked",
+        hint=f"write {key} = {example} in [regions.{name}]",
+    )
+
+
+def _receipt(line: bytes) -> Receipt:
+    """A line of the receipt book without the region's head and the signature of the single receipt."""
+    found = json.loads(line)
+    return Receipt(**{name: found[name] for name in Receipt.model_fields})
+
+
+def _is_error(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, FedfsdError)
