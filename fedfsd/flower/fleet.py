@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Metadata, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Metadata, MetricRecord
 from flwr.common.constant import HEARTBEAT_MAX_INTERVAL
 from flwr.common.serde import metadata_from_proto, metadata_to_proto
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, node_pb2
@@ -32,7 +32,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
-from fedfsd.flower import parcel
+from fedfsd.flower import flat, parcel
 
 # What a node announces between two heartbeats, in seconds: Flower calls it lost after twice that. The longest
 # it takes: a region that is away is ours to judge, and a restart must not lose what is outstanding.
@@ -40,6 +40,9 @@ PATIENCE_SECONDS = float(HEARTBEAT_MAX_INTERVAL)
 # A message shows up before the last of its objects has; Flower gives its sender three minutes.
 _ARRIVAL_SECONDS = 200.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.25
+
+# The first byte of an envelope: how the question came, and so how the answer goes.
+_PLAIN, _FLAT = b"\x00", b"\x01"
 
 TRAIN, QUERY, BAD = "train", "query.region", "bad"
 
@@ -141,18 +144,18 @@ class FleetNode:
 
         Holds one copy of ``arrays`` besides them. Raises GoneError when nobody waits for it.
         """
-        content = RecordDict(
+        self._answer(
+            envelope,
             {
-                "arrays": ArrayRecord({name: Array(array) for name, array in arrays.items()}),
+                "arrays": dict(arrays),
                 "metrics": MetricRecord({}),
                 "release": ConfigRecord({"entry": entry_hash, "sha256": sha256}),
-            }
+            },
         )
-        self._answer(envelope, content)
 
     def identify(self, envelope: bytes, region: str) -> None:
         """Answer a query for the region's name. Raises GoneError as above."""
-        self._answer(envelope, RecordDict({"region": ConfigRecord({"name": region})}))
+        self._answer(envelope, {"region": ConfigRecord({"name": region})})
 
     def fail(self, envelope: bytes, code: int, word: str) -> None:
         """Answer that there will be no release. Raises GoneError as above."""
@@ -165,11 +168,15 @@ class FleetNode:
     def _read(self, metadata: Metadata) -> Instruction:
         """Fetch an instruction's objects as they arrive."""
         facts = metadata_to_proto(metadata).SerializeToString(deterministic=True)
+        is_flat = False
         expires = metadata.created_at + metadata.ttl
         try:
             records = parcel.unpack(metadata.message_id, self._getter(metadata.run_id))
+            if (inner := flat.unwrap(records)) is not None:
+                is_flat, records = True, inner
         except (ValueError, KeyError, TypeError, IndexError):
-            return Instruction(facts, BAD, expires=expires)
+            return Instruction(_PLAIN + facts, BAD, expires=expires)
+        facts = (_FLAT if is_flat else _PLAIN) + facts
         config, arrays = records.get("config"), records.get("arrays")
         if metadata.message_type == QUERY and not records:
             return Instruction(facts, QUERY, expires=expires)
@@ -203,7 +210,7 @@ class FleetNode:
 
         return get
 
-    def _answer(self, envelope: bytes, content: RecordDict | Error) -> None:
+    def _answer(self, envelope: bytes, content: flat.Records | Error) -> None:
         asked = _opened(envelope)
         if asked.created_at + asked.ttl <= time.time():
             raise _gone("an instruction that has expired")
@@ -221,6 +228,8 @@ class FleetNode:
             src_task_id=asked.dst_task_id,
             dst_task_id=asked.src_task_id,
         )
+        if not isinstance(content, Error):
+            content = (flat.wrap if envelope.startswith(_FLAT) else flat.plain)(content)
         packed = parcel.pack(answer, content)
         with _translated():
             response = self._client.PushMessages(
@@ -276,7 +285,7 @@ def _key(path: Path) -> bytes:
 
 
 def _opened(envelope: bytes) -> Metadata:
-    return metadata_from_proto(message_pb2.Metadata.FromString(envelope))
+    return metadata_from_proto(message_pb2.Metadata.FromString(envelope[1:]))
 
 
 def _gone(got: str) -> GoneError:

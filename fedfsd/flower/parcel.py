@@ -27,9 +27,10 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 
+from fedfsd.flower.flat import STYPE, Record
+
 Get = Callable[[str], bytes]
 """An object's bytes by its id (hex SHA-256)."""
-Record = dict[str, np.ndarray] | ConfigRecord | MetricRecord
 
 _SMALL = {"ConfigRecord": ConfigRecord, "MetricRecord": MetricRecord}
 _NPY_HEADERS = {
@@ -68,13 +69,17 @@ def _array(content: bytes, get: Get) -> np.ndarray:
     facts = json.loads(get_object_body(content, Array))
     chunks: Iterator[memoryview] = (_data(get(children[index])) for index in facts["arraychunk_ids"])
     first = next(chunks, None)
-    if facts["stype"] != "numpy.ndarray" or first is None:
+    if first is None or facts["stype"] not in (STYPE, "numpy.ndarray"):
         raise ValueError("an array of another serialization")
-    header = BytesIO(first)
-    shape, fortran, dtype = _NPY_HEADERS[np.lib.format.read_magic(header)](header)
-    if dtype.hasobject:
-        raise ValueError("an array of objects")
-    array = np.empty(shape[::-1] if fortran else shape, dtype)
+    header, fortran = BytesIO(first), False
+    if facts["stype"] == STYPE:
+        (size,) = facts["shape"]
+        array = np.empty(size, np.uint8)
+    else:
+        shape, fortran, dtype = _NPY_HEADERS[np.lib.format.read_magic(header)](header)
+        if dtype.hasobject:
+            raise ValueError("an array of objects")
+        array = np.empty(shape[::-1] if fortran else shape, dtype)
     room, filled = array.reshape(-1).view(np.uint8), 0
     for data in _chain(first[header.tell() :], chunks):
         part = np.frombuffer(data, np.uint8)

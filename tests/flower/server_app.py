@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.serverapp import Grid, ServerApp
 
 from fedfsd.flower import private
+from fedfsd.flower.link_grid import LinkGrid
 
 app = ServerApp()
 
@@ -18,8 +19,10 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Ask who is there, then so many rounds of so many floats; times and sums go to a file."""
-    private.hasten()
     config = context.run_config
+    if config["flat"]:
+        grid = LinkGrid(grid)
+    private.hasten()
     nodes, size = int(config["nodes"]), int(config["size"])
     out = Path(str(config["out"]))
     while len(list(grid.get_node_ids())) < nodes:
