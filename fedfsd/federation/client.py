@@ -26,9 +26,17 @@ LOG = "region.log"
 _LOG = logging.getLogger("fedfsd.region")
 
 
-def client_app(configure: Callable[[Context], RegionConfig]) -> ClientApp:
-    """The app of a region; ``configure`` turns the node's context into the operator's configuration."""
+def client_app(
+    configure: Callable[[Context], RegionConfig], *, opened: Callable[[RegionConfig], Region] | None = None
+) -> ClientApp:
+    """The app of a region.
+
+    Args:
+        configure: turns the node's context into the operator's configuration.
+        opened: the region of a configuration; by default one that is opened once a process.
+    """
     app = ClientApp()
+    region = opened or _region
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -37,10 +45,10 @@ def client_app(configure: Callable[[Context], RegionConfig]) -> ClientApp:
         try:
             config = configure(context)
             folder = Path(config.folder)
-            return Message(_round(_region(config), message.content), reply_to=message)
+            return Message(_round(region(config), message.content), reply_to=message)
         except Exception as error:  # the reply is a code, so nothing of the data can leave in a text
             code = _code(error)
-            _log(folder, error)
+            note(folder, error)
             return Message(Error(code, CODES[code]), reply_to=message)
 
     @app.query("region")
@@ -82,7 +90,7 @@ def _round(region: Region, content: RecordDict) -> RecordDict:
     )
 
 
-def _log(folder: Path | None, error: Exception) -> None:
+def note(folder: Path | None, error: Exception) -> None:
     """Why a round failed, for the region's own people alone."""
     text = str(error) if isinstance(error, FedfsdError) else "".join(traceback.format_exception(error))
     if folder is None:

@@ -16,6 +16,7 @@ from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, content_of
 from fedfsd.gate.policy import Policy, declared, simulated
+from fedfsd.gate.remote import RemoteGate
 from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.training import local, randomness
@@ -47,7 +48,8 @@ class Region:
     """One region of a running federation; data and models stay loaded between rounds."""
 
     config: RegionConfig
-    gate: Gate
+    gate: Gate | RemoteGate
+    """The gate itself, or the way to it where it is another process."""
     _runs: dict[str, tuple[VehicleGradient, VehicleData]] = field(default_factory=dict)
 
     @property
@@ -59,11 +61,7 @@ class Region:
         """The plan's model, probed, and this region's windows on its device; kept for one plan."""
         if plan.hash not in self._runs:
             self._runs.clear()
-            spec = window.WindowSpec(
-                history_seconds=plan.window.history_seconds,
-                future_seconds=plan.window.future_seconds,
-                period_seconds=plan.window.period_seconds,
-            )
+            spec = spec_of(plan)
             tables = table.in_region(source.tables(self.config.data_path), self.config.name)
             if plan.mode == "rehearsal" and any(part.origin == "recorded" for part in tables):
                 raise RefusedError(
@@ -82,6 +80,15 @@ class Region:
             data = place(windows, spec, roster=plan.region(self.config.name).roster, device=device)
             self._runs[plan.hash] = local.model_on(model, device), data
         return self._runs[plan.hash]
+
+
+def spec_of(plan: Plan) -> window.WindowSpec:
+    """How the plan cuts windows."""
+    return window.WindowSpec(
+        history_seconds=plan.window.history_seconds,
+        future_seconds=plan.window.future_seconds,
+        period_seconds=plan.window.period_seconds,
+    )
 
 
 def policy_of(config: RegionConfig) -> Policy:

@@ -52,7 +52,7 @@ def to_bytes(arrays: Arrays, schema: Sequence[ArraySchema]) -> bytes:
 def parts(arrays: Arrays, schema: Sequence[ArraySchema]) -> list[memoryview]:
     """``to_bytes`` in pieces that are not copied where the arrays already lie in memory like that."""
     found = (np.ascontiguousarray(arrays[entry.name], dtype="<f4") for entry in schema)
-    return [memoryview(array.reshape(-1).view(np.uint8)) for array in found]
+    return [array.reshape(-1).view(np.uint8).data for array in found]
 
 
 def from_bytes(content: bytes, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:

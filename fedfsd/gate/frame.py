@@ -1,0 +1,148 @@
+"""Frames over the Unix socket between a region's gate and its runner: a small header, then a body of bytes.
+
+    header length (4 bytes) | body length (8 bytes) | header (canonical JSON, an object) | body
+
+Lengths are big-endian and looked at before anything is read. Who reads says how long a body may be; it is
+read into one buffer. A peer that breaks off, or falls silent inside a frame, is gone; one that sends anything
+else is not believed again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import struct
+import time
+from contextlib import suppress
+from typing import Any
+
+from fedfsd import canonical
+from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
+
+MAX_HEADER = 64 * 2**10
+FRAME_SECONDS = 60.0  # for the whole of a frame once it began
+_LENGTHS = struct.Struct(">IQ")
+
+Buffer = bytes | memoryview
+
+
+class FrameError(RefusedError):
+    """The peer sent what is no frame, or none that is expected now."""
+
+
+class GoneError(NotReadyError):
+    """The peer is gone, or silent for too long."""
+
+
+class Frames:
+    """One connection, on which the two sides take turns."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket, self._raw = connection, _Raw(connection)
+        self._reader = io.BufferedReader(self._raw)
+
+    def send(self, header: dict[str, Any], *body: Buffer) -> None:
+        """Send one frame. GoneError where the peer does not take it."""
+        content = canonical.encode(header)
+        if len(content) > MAX_HEADER:
+            raise FrameError("frame", got="a header that is too long", expected=f"{MAX_HEADER} bytes")
+        lengths = _LENGTHS.pack(len(content), sum(map(len, body)))
+        try:
+            self._socket.settimeout(FRAME_SECONDS)
+            self._socket.sendall(lengths + content)
+            for part in body:
+                self._socket.sendall(part)
+        except OSError:
+            raise _gone("a connection that broke off") from None
+
+    def receive(self, *, max_body: int = 0, seconds: float) -> tuple[dict[str, Any], bytes]:
+        """The next frame: its header and its body.
+
+        Args:
+            max_body: bytes; a longer body is not read.
+            seconds: how long its first byte is waited for.
+
+        Raises:
+            FrameError: not a frame, or one with too long a body.
+            GoneError: no more frames, or none in time.
+        """
+        self._raw.deadline = time.monotonic() + seconds
+        start = self._read(1)
+        self._raw.deadline = time.monotonic() + FRAME_SECONDS
+        header_size, body_size = _LENGTHS.unpack(start + self._read(_LENGTHS.size - 1))
+        if header_size > MAX_HEADER or body_size > max_body:
+            raise FrameError("frame", got="a frame that is too long", expected=f"a body of {max_body} bytes")
+        header = _header(self._read(header_size))
+        return header, self._read(body_size)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the peer is there and has nothing to say: so it should be when it is not its turn."""
+        self._raw.deadline = 0.0  # so that nothing new is read
+        try:
+            return not self._reader.peek()
+        except TimeoutError:
+            return self._raw.silent
+        except (OSError, ValueError):
+            return False
+
+    def close(self) -> None:
+        """End the connection, also while another thread waits on it."""
+        with suppress(OSError):  # it ended by itself
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _read(self, size: int) -> bytes:
+        try:
+            found = self._reader.read(size) if size else b""
+        except (OSError, ValueError):  # ValueError: closed here meanwhile
+            raise _gone("silence") from None
+        if len(found) < size:
+            raise _gone("a connection that broke off")
+        return found
+
+
+class _Raw(io.RawIOBase):
+    """A socket whose every read ends at one deadline."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__()
+        self._socket, self.deadline = connection, 0.0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+        return self._socket.recv_into(buffer)
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to read, not even the end."""
+        try:
+            self._socket.settimeout(0)
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """The object that ``content`` is the canonical JSON of."""
+    try:
+        found = json.loads(content)
+        if isinstance(found, dict) and canonical.encode(found) == content:
+            return found
+    except (ValueError, RecursionError, FedfsdError):
+        pass
+    raise FrameError("frame", got="a header that cannot be read", expected="an object in canonical JSON")
+
+
+def _gone(got: str) -> GoneError:
+    return GoneError("socket", got=got, expected="the other side")

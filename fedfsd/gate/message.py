@@ -1,0 +1,207 @@
+"""What a region's gate and its runner say to each other: a closed list, each with fields of its own.
+
+The gate asks; the runner answers, in a round after calls of its own that the gate answers in turn:
+
+    gate      commit   settle   facts    round  .       reserved  .       released  .     settled  .
+    runner    committed settled facts_are .     reserve  .        release  .        settle  .       done
+
+``refused`` answers what the gate does not allow, ``failed`` is how a runner ends what it cannot do. Both
+carry one word; there is no field that could hold a text or a value of the data.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import Field, ValidationError
+
+from fedfsd.config.experiment import RegionName
+from fedfsd.config.load import Frozen
+from fedfsd.errors import BudgetError, FedfsdError, NotReadyError, PlanError, RefusedError
+from fedfsd.gate.frame import Buffer, FrameError, Frames
+from fedfsd.gate.policy import ModelPin
+from fedfsd.plan.plan import Sha256
+
+VERSION = 1
+MAX_DOCUMENT = 2**20  # bytes of a plan
+MAX_KEYS = 512
+
+Word: TypeAlias = Literal["region_unavailable", "refused", "budget", "plan"]
+ERRORS: dict[Word, type[FedfsdError]] = {
+    "refused": RefusedError,
+    "budget": BudgetError,
+    "plan": PlanError,
+    "region_unavailable": NotReadyError,
+}
+RoundNumber = Annotated[int, Field(ge=1, lt=2**53)]
+
+
+class Hello(Frozen):
+    """A runner is there, and these are the plans whose run key it has."""
+
+    op: Literal["hello"] = "hello"
+    version: int
+    region: RegionName
+    keys: Annotated[tuple[Sha256, ...], Field(strict=False, max_length=MAX_KEYS)]
+
+
+class Welcome(Frozen):
+    """The plans among them that are over: their keys are to be destroyed."""
+
+    op: Literal["welcome"] = "welcome"
+    over: Annotated[tuple[Sha256, ...], Field(strict=False, max_length=MAX_KEYS)]
+
+
+class Commit(Frozen):
+    """Make the run key of a plan."""
+
+    op: Literal["commit"] = "commit"
+    plan: Sha256
+
+
+class Committed(Frozen):
+    """The commitment to it."""
+
+    op: Literal["committed"] = "committed"
+    plan: Sha256
+    commitment: Sha256
+
+
+class Settle(Frozen):
+    """The plan is over. From the gate: destroy its key. From the runner, after the last round: book that."""
+
+    op: Literal["settle"] = "settle"
+    plan: Sha256
+
+
+class Settled(Frozen):
+    """It is done."""
+
+    op: Literal["settled"] = "settled"
+    plan: Sha256
+
+
+class AskFacts(Frozen):
+    """What can you do? With an address to try and a folder to look into, both of which should fail."""
+
+    op: Literal["facts"] = "facts"
+    host: Annotated[str, Field(max_length=253)]
+    port: Annotated[int, Field(ge=0, le=65535)]
+    folder: Annotated[str, Field(max_length=4096)]
+
+
+class Facts(Frozen):
+    """The runner's answer: nothing of it is computed from the data but that they can be read."""
+
+    op: Literal["facts_are"] = "facts_are"
+    data: bool
+    device: Annotated[str, Field(pattern=r"^[a-z]{1,16}(:[0-9]{1,3})?$")] | None
+    tcp: bool
+    gate_folder: bool
+
+
+class Task(Frozen):
+    """One round; the body is the plan's document (so many bytes), then the arrays in canonical bytes."""
+
+    op: Literal["round"] = "round"
+    plan: Sha256
+    round: RoundNumber
+    document: Annotated[int, Field(ge=1, le=MAX_DOCUMENT)]
+    pin: ModelPin | None
+
+
+class Reserve(Frozen):
+    """Book the round on these arrays."""
+
+    op: Literal["reserve"] = "reserve"
+    plan: Sha256
+    round: RoundNumber
+    arrays: Sha256
+
+
+class Reserved(Frozen):
+    """It is booked."""
+
+    op: Literal["reserved"] = "reserved"
+    plan: Sha256
+    round: RoundNumber
+
+
+class Release(Frozen):
+    """The body is the update in canonical bytes."""
+
+    op: Literal["release"] = "release"
+    plan: Sha256
+    round: RoundNumber
+
+
+class Let(Frozen):
+    """It is booked and may leave."""
+
+    op: Literal["released"] = "released"
+    entry: Annotated[int, Field(ge=1, lt=2**53)]
+    entry_hash: Sha256
+    sha256: Sha256
+
+
+class Refused(Frozen):
+    """The gate does not allow it."""
+
+    op: Literal["refused"] = "refused"
+    code: Word
+
+
+class Done(Frozen):
+    """The round is over, and this entry let its update go."""
+
+    op: Literal["done"] = "done"
+    plan: Sha256
+    round: RoundNumber
+    entry_hash: Sha256
+    sha256: Sha256
+
+
+class Failed(Frozen):
+    """What was asked for last cannot be done."""
+
+    op: Literal["failed"] = "failed"
+    plan: Sha256 | None
+    code: Word
+
+
+M = TypeVar("M", bound=Frozen)
+
+
+def send(frames: Frames, message: Frozen, *body: Buffer) -> None:
+    """Send one message. GoneError where nobody takes it."""
+    frames.send(message.model_dump(mode="json"), *body)
+
+
+def receive(
+    frames: Frames, *kinds: type[M], seconds: float, max_body: int = 0, body_of: type[Frozen] | None = None
+) -> tuple[M, bytes]:
+    """The next message, which must be one of ``kinds``, and its body, which only ``body_of`` may have.
+
+    Raises:
+        FrameError: another message, or one with other fields.
+        GoneError: none in time.
+    """
+    header, body = frames.receive(max_body=max_body, seconds=seconds)
+    named: dict[Any, type[M]] = {kind.model_fields["op"].default: kind for kind in kinds}
+    kind = named.get(header["op"]) if isinstance(header.get("op"), str) else None
+    if kind is None or (body and kind is not body_of):
+        raise FrameError("frame", got="another message", expected=" or ".join(sorted(named)))
+    try:
+        return kind.model_validate(header), body
+    except ValidationError:
+        raise FrameError(
+            "frame", got="a message with other fields", expected=header["op"] + " as agreed"
+        ) from None
+
+
+def word(error: Exception) -> Word:
+    """The one word that says of ``error`` what may be said."""
+    for found, kind in ERRORS.items():
+        if isinstance(error, kind):
+            return found
+    return "region_unavailable"

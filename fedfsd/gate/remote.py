@@ -1,0 +1,114 @@
+"""The gate as the runner sees it: the same walk, each step a call over the Unix socket.
+
+The gate's process holds ledger, policy and keys and judges again whatever is said here; the checks on this
+side are the runner's own, so that a gate which errs cannot make it train what was never meant for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fedfsd.config.load import Frozen
+from fedfsd.errors import NotReadyError, RefusedError
+from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate import message
+from fedfsd.gate.frame import FRAME_SECONDS, Frames
+from fedfsd.gate.gate import content_of
+from fedfsd.gate.message import Task
+from fedfsd.gate.policy import OWN_MODELS, ModelPin
+from fedfsd.ledger.ledger import Booked, Released
+from fedfsd.plan.plan import Arrays, Plan
+
+# The gate judges, hashes and writes an update within this, also on a slow disk.
+ANSWER_SECONDS = 10 * FRAME_SECONDS
+
+M = TypeVar("M", bound=Frozen)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the gate handed out."""
+
+    frames: Frames
+    task: Task
+
+
+class RemoteGate:
+    """Stands in for ``gate.Gate`` while a task of the gate's is in hand."""
+
+    def __init__(self, region: str, *, test_only: bool = False) -> None:
+        self.region = region
+        self._modes = ("private", "rehearsal") if test_only else ("private",)
+        self._work: _Work | None = None
+
+    def begin(self, frames: Frames, task: Task) -> None:
+        """From now on calls go over ``frames`` and are about ``task``."""
+        self._work = _Work(frames, task)
+
+    def end(self) -> None:
+        """The task is over: no call is possible."""
+        self._work = None
+
+    def admit(self, plan: Plan, round: int, arrays: Arrays) -> None:
+        """Refuse what is not the task, a mode not for this runner, or arrays that are not the plan's."""
+        self._demand(plan.hash, round)
+        if plan.mode not in self._modes:
+            raise RefusedError(
+                "mode",
+                got=plan.mode,
+                expected=" or ".join(self._modes),
+                hint="a runner with test_only = true also rehearses",
+            )
+        if plan.model.name not in OWN_MODELS and self.pin(plan.model.name) is None:
+            raise RefusedError("model", got="a model that nobody reviewed", expected="one of the policy's")
+        gate_arrays.check(arrays, plan.model.arrays)
+
+    def reserve(self, plan: Plan, round: int, arrays: Arrays) -> Booked:
+        """Have the round booked; what the gate refuses comes back as the same kind of error."""
+        work = self._demand(plan.hash, round)
+        sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
+        asked = message.Reserve(plan=plan.hash, round=round, arrays=sha256)
+        message.send(work.frames, asked)
+        told = self._answer(work, message.Reserved)
+        self._demand(told.plan, told.round)
+        return Booked(plan.hash, round, sha256)
+
+    def released(self, _: Booked) -> Released | None:
+        """None: a round that was released is never handed out again."""
+        return None
+
+    def release(self, arrays: Arrays, booked: Booked, plan: Plan) -> Released:
+        """Judge the update here, then hand its bytes to the gate."""
+        work = self._demand(plan.hash, booked.round)
+        content = content_of(arrays, plan, self.region, booked.round)
+        message.send(work.frames, message.Release(plan=plan.hash, round=booked.round), content)
+        told = self._answer(work, message.Let)
+        return Released(told.entry, told.entry_hash, told.sha256, content)
+
+    def settle(self, plan_hash: str) -> None:
+        """Have the plan's end booked, after its last round."""
+        work = self._demand(plan_hash)
+        message.send(work.frames, message.Settle(plan=plan_hash))
+        self._answer(work, message.Settled)
+
+    def pin(self, model: str) -> ModelPin | None:
+        """What the gate's policy says of the plan's model."""
+        pin = None if self._work is None else self._work.task.pin
+        return pin if pin is not None and pin.name == model else None
+
+    def _demand(self, plan_hash: str, round: int | None = None) -> _Work:
+        """The task in hand, if that is what is spoken of."""
+        work = self._work
+        if work is None or plan_hash != work.task.plan or round not in (None, work.task.round):
+            raise RefusedError("round", got="another round than was handed out", expected="the task in hand")
+        return work
+
+    def _answer(self, work: _Work, kind: type[M]) -> M:
+        told, _ = message.receive(work.frames, kind, message.Refused, seconds=ANSWER_SECONDS)
+        if isinstance(told, message.Refused):
+            error = message.ERRORS[told.code]
+            raise error("gate", got="a refusal", expected="the gate's consent", hint="its log says why")
+        if not isinstance(told, kind):
+            raise NotReadyError("gate", got="another answer", expected="one to what was asked")
+        return told
