@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from fedfsd.cli.coordinator_init import init
 from fedfsd.cli.coordinator_invite import invite
+from fedfsd.cli.coordinator_run import run
+from fedfsd.cli.coordinator_status import status
+from fedfsd.cli.coordinator_up import up
 
 COMMANDS = (
     ("init", init, "roads -o hub --host fed.example.org --listen 0.0.0.0"),
     ("invite", invite, "EU -C hub -o eu-invitation.json"),
+    ("run", run, "experiments/quickstart.toml -C hub"),
+    ("up", up, "-C hub"),
+    ("status", status, "-C hub"),
 )

@@ -9,6 +9,7 @@ from fedfsd.cli.region_record import bundle, incident
 from fedfsd.cli.region_recover import close, recover, rotate
 from fedfsd.cli.region_sign import add, sign
 from fedfsd.cli.region_status import status
+from fedfsd.cli.region_up import up
 
 COMMANDS = (
     ("init", init, "EU -o eu --mirror /mnt/second --officer-vkey officer.vkey"),
@@ -22,6 +23,7 @@ COMMANDS = (
     ),
     ("sign", sign, "grant-3f2a91c0.json --officer-key officer.key"),
     ("add", add, "grant-3f2a91c0.signed.json"),
+    ("up", up, "--region eu"),
     ("status", status, "--region eu"),
     ("settle", settle, "3f2a91c0"),
     ("bundle", bundle, "-o eu.zip"),

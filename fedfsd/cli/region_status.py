@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedfsd.cli import region_live
 from fedfsd.cli.answer import Answer, Json, plain, size, table
 from fedfsd.cli.region_folder import HERE, Region, up, warned
+from fedfsd.cli.region_up import Train
 
 
-def status(region: Region = HERE, _json: Json = False) -> Answer:
-    """Say what is spent, held and left.
+def status(region: Region = HERE, train: Train = None, _json: Json = False) -> Answer:
+    """Say what runs, and what is spent, held and left.
 
     With plans, last releases, refused requests, approvals and warnings. Refuses (exit code 4) where the
     ledger is an older copy than its mirror or a witness knows.
     """
     import datetime
 
+    from fedfsd.node.live import live
     from fedfsd.node.node import open_node
     from fedfsd.node.status import status
 
-    found = status(open_node(region), today=datetime.datetime.now(datetime.UTC).date())
-    parts = [_head(found), *map(_grant, found["grants"])]
+    node = open_node(region)
+    found = status(node, today=datetime.datetime.now(datetime.UTC).date())
+    found |= live(node, train or region / "train")
+    parts = [_head(found), region_live.text(found), *map(_grant, found["grants"])]
     parts += [_section(title, rows) for title, rows in _tables(found) if rows]
     return Answer(found, warned("\n\n".join(parts) + "\n", found["warnings"]))
 

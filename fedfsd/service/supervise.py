@@ -19,10 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedfsd.service import launch
+from fedfsd.service import launch, lock
 from fedfsd.service.child import Child, Process
 from fedfsd.service.owner import give
 
+STATE, LOCK = "run/up.json", "run/up.lock"
+"""In a folder: how its processes stand, and what keeps a second supervisor away."""
 GRACE = 5.0
 """Seconds between asking a process to end and killing it."""
 _TICK = 0.1
@@ -177,6 +179,11 @@ def read(state: Path) -> dict[str, Any] | None:
         return dict(json.loads(state.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         return None
+
+
+def standing(folder: Path) -> dict[str, Any] | None:
+    """What the supervisor of ``folder`` says; None where none runs."""
+    return read(folder / STATE) if lock.held(folder / LOCK) else None
 
 
 def separated(process: Process) -> tuple[Process, list[str]]:

@@ -1,0 +1,60 @@
+"""The live part of ``fedfsd region status``, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedfsd.cli.answer import plain
+
+
+def text(found: Mapping[str, Any]) -> str:
+    """What runs, what the gate says, and the figure that stays here."""
+    gate = found["gate"]
+    lines = [f"processes: {processes(found['up'], 'fedfsd region up')}"]
+    lines.append("gate: does not answer" if gate is None else f"gate: {_gate(gate)}")
+    if own := found["own"]:
+        lines.append(f"own test vehicles, stays here: {listed(own)}")
+    return "\n".join(lines)
+
+
+def processes(state: Mapping[str, Any] | None, command: str) -> str:
+    """One line on supervised processes."""
+    if state is None:
+        return f"no {command} runs here"
+    parts = []
+    for one in state["processes"]:
+        stands = f"process {one['pid']}" if one["pid"] else f"down, ended with {one['exit_code']}"
+        if one["pid"] and not one["ready"]:
+            stands += ", not ready yet"
+        if one["restarts"]:
+            stands += f", restarted {one['restarts']} times"
+            stands += f" (last: {one['said']})" if one["said"] else ""
+        parts.append(f"{one['name']} {stands}")
+    return plain(f"since {state['since']}: " + "; ".join(parts))
+
+
+def listed(document: Mapping[str, Any]) -> str:
+    """Plain values of a document in one line; inner ones in brackets, empty ones left out."""
+    parts = []
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            value = f"({listed(value)})" if value else None
+        elif isinstance(value, float):
+            value = f"{value:.4g}"
+        elif isinstance(value, str) and len(value) == 64:
+            value = value[:8]
+        if value not in (None, "", []):
+            parts.append(f"{key.replace('_', ' ')} {plain(value)}")
+    return ", ".join(parts)
+
+
+def _gate(gate: Mapping[str, Any]) -> str:
+    """What the gate says; what an operator looks for first comes first."""
+    first = {"open": "connected", "waiting": "NOT connected, tries again"}
+    words = [first.get(str(gate.get("connection")), "not connected")]
+    words.append("runner there" if gate.get("runner") else "NO runner")
+    if gate.get("paused"):
+        words.append("PAUSED: nothing leaves until fedfsd region resume")
+    rest = {key: value for key, value in gate.items() if key not in ("connection", "runner", "paused")}
+    return ", ".join([*words, *filter(None, [listed(rest)])])

@@ -1,0 +1,155 @@
+"""How a coordinator stands: its processes, every region, the plans on offer, and what arrived of each plan.
+
+Read from files, whether anything runs or not; nothing of Flower is asked or imported.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from fedfsd.border import identity
+from fedfsd.coordinator import receipt_book
+from fedfsd.coordinator.folder import Coordinator
+from fedfsd.coordinator.standing import STATUS
+from fedfsd.service.supervise import standing
+
+WARN_DAYS = 30
+
+Document = dict[str, Any]
+
+
+def status(coordinator: Coordinator) -> Document:
+    """Everything ``fedfsd coordinator status --json`` prints."""
+    folder = coordinator.folder
+    supervised, gate = standing(folder), _gate(folder)
+    processes = supervised["processes"] if supervised else []
+    found = {
+        "federation": coordinator.name,
+        "address": f"{coordinator.settings.host}:{coordinator.settings.port}",
+        "ready": gate is not None and bool(processes) and all(one["ready"] for one in processes),
+        "up": supervised,
+        "certificate_days": _days(coordinator.tls_certificate),
+        "root_days": _days(coordinator.root),
+        "regions": [_region(coordinator, name, gate) for name in _names(coordinator)],
+        "plans": _plans(coordinator, gate),
+        "received": [_received(path) for path in sorted(coordinator.receipts.glob("*.jsonl"))],
+    }
+    return found | {"warnings": _warnings(found)}
+
+
+def _gate(folder: Path) -> Document | None:
+    """What the running gate last wrote."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = dict(json.loads((folder / STATUS).read_bytes()))
+        os.kill(found["pid"], 0)
+        return found
+    return None
+
+
+def _names(coordinator: Coordinator) -> list[str]:
+    return sorted({*coordinator.regions(), *coordinator.invited()})
+
+
+def _region(coordinator: Coordinator, name: str, gate: Document | None) -> Document:
+    folder, said = coordinator.region(name), (gate or {}).get("regions", {}).get(name, {})
+    seen = said.get("seen")
+    return {
+        "name": name,
+        "state": _state(coordinator, folder),
+        "certificate_days": _days(folder / "region.crt"),
+        "seen": seen and datetime.datetime.fromtimestamp(seen, datetime.UTC).isoformat(timespec="seconds"),
+        "task": said.get("task"),
+        "last": said.get("last"),
+        "refusals": said.get("refusals", {}),
+    }
+
+
+def _state(coordinator: Coordinator, folder: Path) -> str:
+    """``invited``, ``waiting`` for confirmation, ``enrolled`` or ``revoked``."""
+    certificate = _certificate(folder / "region.crt")
+    if certificate is None:
+        return "waiting" if (folder / "request.json").exists() else "invited"
+    with suppress(FileNotFoundError):
+        listed = coordinator.revoked.read_text(encoding="utf-8").splitlines()
+        if f"{certificate.serial_number:x}" in {line.split()[0].lower() for line in listed if line.split()}:
+            return "revoked"
+    return "enrolled"
+
+
+def _certificate(path: Path) -> x509.Certificate | None:
+    try:
+        return identity.read(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _days(path: Path) -> int | None:
+    certificate = _certificate(path)
+    return None if certificate is None else identity.days_left(certificate)
+
+
+def _plans(coordinator: Coordinator, gate: Document | None) -> list[Document]:
+    """What is on offer, with each region's answer: approved, a code, or None for none yet."""
+    names = (gate or {}).get("plans", {})
+    found = []
+    for path in sorted(coordinator.offers.glob("*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            document = json.loads(path.read_bytes())
+            answers = {name: _answer(path.with_suffix("") / f"{name}.json") for name in document["regions"]}
+            found.append(
+                {
+                    "plan": path.stem,
+                    "name": document["name"],
+                    "rounds": document["num_rounds"],
+                    "seen_by_gate": path.stem in names,
+                    "answers": answers,
+                }
+            )
+    return found
+
+
+def _answer(path: Path) -> str | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        said = json.loads(path.read_bytes())
+        return "approved" if said["approved"] else str(said["code"])
+    return None
+
+
+def _received(path: Path) -> Document:
+    """What arrived of one plan, by region: releases and the newest round."""
+    regions: dict[str, Document] = {}
+    for line in receipt_book.read(path):
+        mine = regions.setdefault(line.region, {"releases": 0, "last_round": 0})
+        mine["releases"] += 1
+        mine["last_round"] = max(mine["last_round"], line.round)
+    return {"plan": path.stem, "regions": dict(sorted(regions.items()))}
+
+
+def _warnings(found: Document) -> list[str]:
+    """What a person should do something about."""
+    told = [
+        f"the certificate of {what} ends in {days} days: {how}"
+        for what, days, how in [
+            ("this coordinator", found["certificate_days"], "restart fedfsd coordinator up"),
+            *(
+                (f"region {one['name']}", one["certificate_days"], f"fedfsd coordinator invite {one['name']}")
+                for one in found["regions"]
+                if one["state"] == "enrolled"
+            ),
+        ]
+        if days is not None and days < WARN_DAYS
+    ]
+    told += [
+        f"region {one['name']} asks for its certificate: compare fingerprints, then "
+        f"fedfsd coordinator invite {one['name']} --confirm FINGERPRINT"
+        for one in found["regions"]
+        if one["state"] == "waiting"
+    ]
+    return told

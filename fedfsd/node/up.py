@@ -1,0 +1,155 @@
+"""``fedfsd region up``: one region's gate and runner, kept running side by side and apart from each other."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedfsd.errors import NotReadyError
+from fedfsd.node import control
+from fedfsd.node.node import Node, private
+from fedfsd.service import lock
+from fedfsd.service.child import Process, python
+from fedfsd.service.journal import journal
+from fedfsd.service.launch import account
+from fedfsd.service.supervise import LOCK, STATE, Supervisor, separated
+
+OUTPUT = "runner.out"
+"""In the runner's folder: what it prints may speak of data, so no log of the gate gets it."""
+WHAT = "fedfsd region up"
+_FLOWER = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+_SHARED = 0o710  # the other user's group may pass through, and see nothing
+_ASK_SECONDS = 0.2
+
+
+def up(
+    node: Node,
+    train: Path,
+    *,
+    test_only: bool = False,
+    gate_user: str | None = None,
+    train_user: str | None = None,
+    say: Callable[[str], None],
+) -> None:
+    """Keep the gate and the runner of ``node`` running until SIGTERM or Ctrl-C.
+
+    ``say`` is told, in a sentence each, what separation this machine does not enforce, and when all is ready.
+
+    Raises:
+        NotReadyError: no runner's folder, folders of other users than those named, or a second ``up``.
+    """
+    if not (train / "train.toml").exists():
+        raise NotReadyError(
+            str(train / "train.toml"),
+            got="no such file",
+            expected="the runner's folder",
+            hint="fedfsd region init --train makes one; --train names it",
+        )
+    pulse = Pulse(node)
+    (gate, runner), missing = _separate(
+        processes(node, train, test_only=test_only, gate_user=gate_user, train_user=train_user, pulse=pulse)
+    )
+    with private():
+        _lay_out(node, train, gate.user, runner.user)
+        with lock.hold(node.folder / LOCK, what=WHAT):
+            for sentence in missing:
+                say(f"not enforced: {sentence}")
+            log = journal("up", node.folder, echo=True)
+            name = node.settings.name
+            Supervisor(
+                [gate, runner],
+                log=log,
+                state=node.folder / STATE,
+                on_ready=lambda seconds: say(f"region {name} is ready after {seconds:.1f} s"),
+            ).run()
+
+
+def processes(
+    node: Node,
+    train: Path,
+    *,
+    test_only: bool,
+    gate_user: str | None,
+    train_user: str | None,
+    pulse: Pulse,
+) -> list[Process]:
+    """The two as they should run: users of their own, and the one with the data without a network."""
+    words = ["--region", str(node.folder.absolute()), *(["--test-only"] if test_only else [])]
+    gate = Process(
+        "gate",
+        python("fedfsd.node.gate", *words),
+        user=gate_user,
+        ready=lambda: pulse.says("connection") == "open",
+    )
+    runner = Process(
+        "runner",
+        python("fedfsd.federation.runner", "--train", str(train.absolute())),
+        env=_FLOWER,
+        user=train_user,
+        network=False,
+        output=train.absolute() / OUTPUT,
+        ready=lambda: bool(pulse.says("runner")),
+    )
+    return [gate, runner]
+
+
+class Pulse:
+    """What the running gate says of itself, asked a few times a second at most."""
+
+    def __init__(self, node: Node) -> None:
+        self._node, self._asked, self._answer = node, 0.0, {}
+
+    _answer: dict[str, Any]
+
+    def says(self, key: str) -> Any:
+        """One fact of its status; None where it does not answer."""
+        now = time.monotonic()
+        if now - self._asked >= _ASK_SECONDS:
+            self._asked = now
+            try:
+                self._answer = control.ask(self._node, {"op": "status"}, seconds=1.0)
+            except NotReadyError:
+                self._answer = {}
+        return self._answer.get(key)
+
+
+def _separate(wanted: list[Process]) -> tuple[list[Process], list[str]]:
+    """The processes as this machine can keep them apart, and what it cannot enforce."""
+    found = [separated(process) for process in wanted]
+    missing = [sentence for _, sentences in found for sentence in sentences]
+    users = {process.user for process, _ in found}
+    if len(users) == 1:
+        missing.append(
+            "gate and runner are one user, so the gate could read the data and the runner the gate's keys"
+            " (as root: --gate-user and --train-user)"
+        )
+    return [process for process, _ in found], missing
+
+
+def _lay_out(node: Node, train: Path, gate_user: str | None, train_user: str | None) -> None:
+    """Make the folders that both sides start from; of two users, let the runner reach the socket."""
+    inner = [node.folder / "run", node.folder / "log"]
+    for folder in inner:
+        folder.mkdir(exist_ok=True)
+    if gate_user is None or train_user is None or gate_user == train_user:
+        return
+    (gate, _), (runner, group) = account(gate_user), account(train_user)
+    for folder, name, owner in ((node.folder, gate_user, gate), (train, train_user, runner)):
+        if folder.stat().st_uid != owner:
+            raise NotReadyError(
+                str(folder),
+                got="a folder of another user",
+                expected=f"one of {name}",
+                hint=f"chown -R {name} {folder}",
+            )
+    for folder in inner:
+        os.chown(folder, gate, -1, follow_symlinks=False)
+    socket = node.folder / node.settings.border.socket
+    for folder in (node.folder, socket.parent):
+        if folder.is_relative_to(node.folder):
+            os.chown(folder, gate, group, follow_symlinks=False)
+            # What is made in the socket's folder is the runner's group's too; all else there is 0600.
+            folder.chmod(_SHARED if folder == node.folder else _SHARED | 0o2000)
