@@ -8,11 +8,11 @@ import time
 from contextlib import suppress
 
 from fedfsd.errors import NotReadyError
-from fedfsd.node import control, up
+from fedfsd.node import control
 from fedfsd.node.node import Node
 from fedfsd.node.station import PAUSED
 from fedfsd.service import lock
-from fedfsd.service.supervise import read
+from fedfsd.service.supervise import LOCK, STATE, read
 
 STOP_SECONDS = 20.0
 
@@ -37,9 +37,9 @@ def halt(node: Node) -> None:
     Raises:
         NotReadyError: nothing runs, or it does not end.
     """
-    supervised = node.folder / "run" / up.LOCK
+    supervised = node.folder / LOCK
     if lock.held(supervised):
-        state = read(node.folder / "run" / up.STATE) or {}
+        state = read(node.folder / STATE) or {}
         with suppress(ProcessLookupError):
             os.kill(int(state["pid"]), signal.SIGTERM)
     else:
