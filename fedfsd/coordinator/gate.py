@@ -22,6 +22,7 @@ from fedfsd.coordinator.folder import Coordinator, open_coordinator
 from fedfsd.coordinator.hall import Hall
 from fedfsd.coordinator.servicer import Servicer
 from fedfsd.coordinator.standing import Standing
+from fedfsd.coordinator.start import renew
 from fedfsd.errors import FedfsdError, RefusedError
 from fedfsd.flower.engine import Engine
 from fedfsd.flower.fleet import FleetNode
@@ -43,6 +44,7 @@ class CoordinatorGate:
         """Take up what is outstanding. NotReadyError where a port is taken or a file is missing."""
         self._coordinator = coordinator
         self._log = journal("gate", coordinator.folder)
+        renew(coordinator)
         self._metrics = Metrics(coordinator.settings.metrics_port)
         self.hall = Hall(coordinator, metrics=self._metrics, log=self._log)
         self._engine = Engine(coordinator.flower, coordinator.settings.flower_port)
