@@ -63,11 +63,12 @@ def simulate(
             }
             found = sweep.sweep(loaded, **options) if loaded.sweep else [run.run(loaded, **options)]
     metrics = [one.metrics for one in found]
-    text = "\n\n".join(_text(one, made.report) for one, made in zip(metrics, found, strict=True))
+    text = "\n\n".join(told(one, made.report) for one, made in zip(metrics, found, strict=True))
     return Answer({"runs": metrics} if loaded.sweep else metrics[0], text)
 
 
-def _text(metrics: dict[str, Any], report: Path) -> str:
+def told(metrics: dict[str, Any], report: Path) -> str:
+    """A finished run for people: a line a region, and where the report lies."""
     rows = [
         {
             "region": name,

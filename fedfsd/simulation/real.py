@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from fedfsd.config.experiment import Experiment, Region
 from fedfsd.config.load import load
 from fedfsd.driving import source, table, window
 from fedfsd.driving.table import Table
-from fedfsd.errors import ConfigError, FedfsdError
+from fedfsd.errors import ConfigError, FedfsdError, NotReadyError
 from fedfsd.flower import strategy as strategies
 from fedfsd.ledger.disk import write_whole
 from fedfsd.ledger.key import SigningKey
@@ -33,6 +34,7 @@ from fedfsd.simulation.course import checks_of, conduct
 from fedfsd.simulation.evidence import write_receipts
 from fedfsd.simulation.folder import START, Folder
 from fedfsd.simulation.prepare import Prepared, spec_of, start_of
+from fedfsd.simulation.trail import Progress
 
 NO_TABLE = "none"
 STOPPED, PROGRESS = "stopped.json", "progress.json"
@@ -57,6 +59,10 @@ def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
     Raises:
         FedfsdError: whatever is wrong with experiment or model, before anything is written.
     """
+    if experiment.mode == "none":
+        raise ConfigError(
+            "mode", got="none", expected="private", hint="without privacy there is only fedfsd simulate"
+        )
     strategies.resolve(experiment.server.strategy, experiment.server.options)
     rosters = rosters_of(experiment)
     _public(experiment)
@@ -114,8 +120,17 @@ def stopped(where: Folder) -> FedfsdError | None:
         return None
     found = where.read(STOPPED)
     kinds = {kind.code: kind for kind in vars(errors).values() if _is_error(kind)}
-    kind = kinds.get(found["code"], errors.NotReadyError)
+    kind = kinds.get(found["code"], NotReadyError)
     return kind(found["place"], got=found["got"], expected=found["expected"], hint=found["hint"])
+
+
+def progress(where: Folder) -> Progress | None:
+    """Where the run is; None before its first round and after its end."""
+    if not (where.path / PROGRESS).exists():
+        return None
+    with suppress(NotReadyError):  # gone in this very moment
+        return Progress(**where.read(PROGRESS))
+    return None
 
 
 class Delivered:

@@ -1,0 +1,100 @@
+"""``fedfsd coordinator run``: the run that ``simulate`` shows, over real regions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.config import Experiment, Overrides
+from fedfsd.cli.coordinator_folder import HERE, Folder
+from fedfsd.cli.extra import extra
+from fedfsd.cli.simulate import told
+from fedfsd.cli.watch import Watch
+
+if TYPE_CHECKING:
+    from fedfsd.simulation.folder import Folder as RunFolder
+
+
+def run(
+    experiment: Experiment,
+    coordinator: Folder = HERE,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="DIR", help="The run folder; a new one under runs/ if left out."
+        ),
+    ] = None,
+    approval_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long the regions have to approve the plan.")
+    ] = 86_400.0,
+    _json: Json = False,
+) -> Answer:
+    """Train over real regions, write a report.
+
+    EXPERIMENT is a TOML file that simulate takes too; each region's roster and identity stand in it. The
+    plan is offered to the regions, and the run begins when all have answered. Needs coordinator up.
+    """
+    from fedfsd.config.experiment import Experiment as Model
+    from fedfsd.config.load import load
+    from fedfsd.errors import UsageError
+
+    loaded = load(Model, experiment, overrides=overrides or [])
+    if loaded.sweep:
+        raise UsageError(
+            "sweep",
+            got="a [sweep] table",
+            expected="one run",
+            hint="search with fedfsd simulate, on public tables",
+        )
+    with extra("node"):
+        from fedfsd.coordinator import run as runs
+        from fedfsd.coordinator.folder import open_coordinator
+        from fedfsd.flower.engine import Engine
+        from fedfsd.simulation import folder, real
+        from fedfsd.simulation.run import Run
+    hub = open_coordinator(coordinator)
+    engine = Engine(hub.flower, hub.settings.flower_port)
+    runs.demand_up(hub, engine)
+    runs.demand_joined(hub, sorted(real.rosters_of(loaded)))
+    if output is None:
+        output = (folder.newest if resume else folder.free)(Path("runs"), loaded.name)
+    _say(f"{loaded.name}: " + ("reading the run" if resume else "preparing model and noise"))
+    where, plan = (real.again if resume else real.begin)(loaded, output)
+    with Watch() as watch, runs.offered(hub, plan):
+        runs.await_answers(hub, plan, timeout=approval_timeout, say=_say)
+        conductor = runs.Conductor(
+            folder=where.path,
+            complete=lambda: where.complete,
+            stopped=lambda: real.stopped(where),
+            rounds=lambda: len(where.rounds()),
+            watch=_look(where, watch),
+        )
+        runs.follow(engine, conductor, coordinator=hub, say=_say)
+    made = Run(where.path)
+    return Answer(made.metrics, told(made.metrics, made.report))
+
+
+def _look(where: RunFolder, watch: Watch) -> Callable[[], None]:
+    """Shows each progress that the conductor of the run writes, once, as ``simulate`` shows it."""
+    from fedfsd.simulation import real
+
+    last: list[object] = [None]
+
+    def look() -> None:
+        found = real.progress(where)
+        if found is not None and found != last[0]:
+            last[0] = found
+            watch(found)
+
+    return look
+
+
+def _say(text: str) -> None:
+    print(plain(text), file=sys.stderr, flush=True)

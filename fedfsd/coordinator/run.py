@@ -1,0 +1,232 @@
+"""One run over real regions: the plan on offer, the regions' answers, the engine's run, until its end.
+
+The run itself is conducted by a ServerApp in the engine; here is what waits for it. It ends with the run
+complete, or with an error after which the same run can be continued.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Protocol
+
+from fedfsd.coordinator.folder import Coordinator
+from fedfsd.errors import FedfsdError, NotReadyError, RefusedError, UsageError
+from fedfsd.ledger.disk import write_whole
+from fedfsd.plan.plan import Plan
+
+SERVER_APP = "fedfsd.simulation.apps:server"
+# In the run folder: which run of the engine conducts it.
+RUN_ID = "engine.json"
+_LOOK_SECONDS = 0.1
+_REMIND_SECONDS = 30.0
+# An engine that restarts is waited for this long.
+_AWAY_SECONDS = 120.0
+# A ServerApp that dies is started again as long as it gets further; without progress, this often.
+_ATTEMPTS = 3
+
+
+class Engine(Protocol):
+    """What is needed of the engine; see ``fedfsd.flower.engine``."""
+
+    def ready(self) -> bool: ...
+
+    def submit(self, app: str, config: Mapping[str, str | int | float | bool]) -> int: ...
+
+    def state(self, run_id: int) -> str: ...
+
+    def stop(self, run_id: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Conductor:
+    """Whoever conducts the run in ``folder``: how far it is, whether complete, or why it stopped."""
+
+    folder: Path
+    complete: Callable[[], bool]
+    stopped: Callable[[], FedfsdError | None]
+    rounds: Callable[[], int]
+    """How many rounds are on record."""
+    watch: Callable[[], None] = lambda: None
+    """Called again and again meanwhile."""
+
+
+def demand_up(coordinator: Coordinator, engine: Engine) -> None:
+    """NotReadyError unless the coordinator's gate and engine run."""
+    listen = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    host = listen.get(coordinator.settings.listen, coordinator.settings.listen)
+    gate = False
+    with suppress(OSError), closing(socket.create_connection((host, coordinator.settings.port), timeout=2)):
+        gate = True
+    if not (gate and engine.ready()):
+        raise NotReadyError(
+            str(coordinator.folder),
+            got="an engine that does not answer" if gate else "no gate that listens",
+            expected="a coordinator that runs",
+            hint=f"start it: fedfsd coordinator up --coordinator {coordinator.folder}",
+        )
+
+
+def demand_joined(coordinator: Coordinator, names: list[str]) -> None:
+    """NotReadyError unless every region of the run has a certificate."""
+    missing = [name for name in names if name not in coordinator.regions()]
+    if missing:
+        raise NotReadyError(
+            f"region {missing[0]}",
+            got="a region that has not joined",
+            expected=f"one of {', '.join(coordinator.regions()) or 'no region yet'}",
+            hint=f"fedfsd coordinator invite {missing[0]}",
+        )
+
+
+@contextmanager
+def offered(coordinator: Coordinator, plan: Plan) -> Iterator[None]:
+    """Meanwhile ``plan`` is on offer; regions that refused it before are asked again."""
+    for path, answer in _answers(coordinator, plan).items():
+        if answer is not None and not answer["approved"]:
+            path.unlink()
+    offer = coordinator.offers / f"{plan.hash}.json"
+    write_whole(offer, plan.document().encode())
+    try:
+        yield
+    finally:
+        offer.unlink(missing_ok=True)
+
+
+def await_answers(
+    coordinator: Coordinator, plan: Plan, *, timeout: float, say: Callable[[str], None]
+) -> None:
+    """Until every region has answered: at least the plan's quorum must approve.
+
+    Raises:
+        NotReadyError: some have not answered after ``timeout`` seconds.
+        RefusedError: too many refused.
+    """
+    start, told, last = time.monotonic(), None, 0.0
+    while True:
+        answers = {path.stem: answer for path, answer in _answers(coordinator, plan).items()}
+        pending = [name for name, answer in answers.items() if answer is None]
+        refused = {
+            name: str(answer["code"]) for name, answer in answers.items() if answer and not answer["approved"]
+        }
+        enough = ceil(plan.quorum * len(answers))
+        if len(answers) - len(refused) < enough:
+            raise RefusedError(
+                f"plan {plan.hash[:8]}",
+                got=", ".join(f"{name}: {code}" for name, code in refused.items()),
+                expected=f"{enough} of {len(answers)} regions that approve",
+                hint="ask the regions named; their region.log and status say why",
+            )
+        now = time.monotonic()
+        if pending and (pending != told or now - last > _REMIND_SECONDS):
+            say(f"plan {plan.hash[:8]}: waiting for the approval of {', '.join(pending)}")
+            told, last = pending, now
+        if not pending:
+            say(f"plan {plan.hash[:8]}: approved" + (f", without {_listed(refused)}" if refused else ""))
+            return
+        if now - start >= timeout:
+            raise NotReadyError(
+                f"plan {plan.hash[:8]}",
+                got=f"no answer from {', '.join(pending)}",
+                expected=f"an answer of every region within {timeout:g} s",
+                hint="the regions approve with fedfsd region approve; then continue with --resume",
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+def follow(
+    engine: Engine, conductor: Conductor, *, coordinator: Coordinator, say: Callable[[str], None]
+) -> None:
+    """Start the run in the engine, or find it running, and stay until it is complete.
+
+    A ServerApp that was killed is started again and goes on from its checkpoint. Ctrl-C stops the run.
+
+    Raises:
+        FedfsdError: what ended the run; it can be continued.
+    """
+    config = {"run": str(conductor.folder.resolve()), "coordinator": str(coordinator.folder.resolve())}
+    number = _running(engine, conductor.folder)
+    attempts, rounds = 1, conductor.rounds()
+    try:
+        while True:
+            if number is None:
+                number = engine.submit(SERVER_APP, config)
+                write_whole(conductor.folder / RUN_ID, json.dumps({"run_id": str(number)}).encode())
+            ended = _wait(engine, conductor, number)
+            if ended == "finished:completed" and conductor.complete():
+                return
+            if (error := conductor.stopped()) is not None:
+                raise error
+            attempts = 1 if conductor.rounds() > rounds else attempts + 1
+            rounds = conductor.rounds()
+            if ended == "finished:stopped" or attempts > _ATTEMPTS:
+                raise NotReadyError(
+                    str(conductor.folder),
+                    got=f"a run that ended as {ended} after {rounds} rounds",
+                    expected="a complete run",
+                    hint="read server.log there, then continue with --resume",
+                )
+            say(f"the run was cut off after {rounds} rounds and goes on")
+            number = None
+    except BaseException:
+        if number is not None:
+            with suppress(FedfsdError):
+                engine.stop(number)
+        raise
+
+
+def _wait(engine: Engine, conductor: Conductor, number: int) -> str:
+    """The state in which a run of the engine ended."""
+    seen = asked = time.monotonic()
+    while True:
+        conductor.watch()
+        now = time.monotonic()
+        if now - asked >= 1.0 or conductor.complete():
+            asked = now
+            try:
+                state = engine.state(number)
+                seen = time.monotonic()
+            except UsageError:
+                return "lost"
+            except NotReadyError:  # it is restarted by whoever watches over it
+                if now - seen > _AWAY_SECONDS:
+                    raise
+                state = ""
+            if state.startswith("finished"):
+                conductor.watch()
+                return state
+        time.sleep(_LOOK_SECONDS)
+
+
+def _running(engine: Engine, folder: Path) -> int | None:
+    """The engine's run that already conducts this folder: whoever followed it may have been killed."""
+    path = folder / RUN_ID
+    if not path.exists():
+        return None
+    number = int(json.loads(path.read_bytes())["run_id"])
+    with suppress(UsageError):
+        return None if engine.state(number).startswith("finished") else number
+    return None
+
+
+def _answers(coordinator: Coordinator, plan: Plan) -> dict[Path, dict[str, object] | None]:
+    """What each region answered, in its file; None where it has not yet."""
+    folder = coordinator.offers / plan.hash
+    found: dict[Path, dict[str, object] | None] = {}
+    for name in sorted(plan.regions):
+        path = folder / f"{name}.json"
+        try:
+            found[path] = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            found[path] = None
+    return found
+
+
+def _listed(refused: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({code})" for name, code in refused.items())
