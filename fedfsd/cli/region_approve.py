@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +14,7 @@ from fedfsd.errors import BudgetError
 
 if TYPE_CHECKING:
     from fedfsd.node.approve import Approved
+    from fedfsd.node.node import Node
 
 DataSet = Annotated[
     str | None, typer.Option(metavar="LABEL", help="The data set; may be left out where there is one grant.")
@@ -22,7 +22,7 @@ DataSet = Annotated[
 
 
 def approve(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN")],
+    plan: Annotated[str, typer.Argument(metavar="PLAN")],
     region: Region = HERE,
     data_set: DataSet = None,
     overrides: Overrides = None,
@@ -32,8 +32,9 @@ def approve(
 ) -> Answer:
     """Hold the whole cost of a plan, or say why not.
 
-    PLAN is the plan.json that the coordinator sent. Exit code 12: it does not fit, or is above a cap and
-    drafted for the officer; 13: the policy refuses it. Approving it again changes nothing.
+    PLAN is the plan.json that the coordinator sent, or the beginning of the hash of one that came over the
+    border. Its run key is made by the runner, through the running gate. Exit code 12: it does not fit, or is
+    above a cap and drafted for the officer; 13: the policy refuses it. Approving it again changes nothing.
     """
     import datetime
 
@@ -42,10 +43,11 @@ def approve(
     from fedfsd.node.node import open_node
 
     node = open_node(region, overrides=overrides or [])
-    found = approve.read(plan)
+    found = approve.named(node, plan)
     officer = SigningKey.read(officer_key) if officer_key else None
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     made = approve.approve(node, found, data_set=data_set, officer=officer, today=today)
+    _tell(node)
     mine = found.region(node.settings.name)
     document = {
         "approved": made.seq is not None,
@@ -139,6 +141,17 @@ def settle(
         f"{plain(run.entry.plan[:8])}: {released} of {run.entry.rounds} rounds released, "
         f"{freed / 1e9:.4g} nats free again",
     )
+
+
+def _tell(node: Node) -> None:
+    """A gate that runs answers the coordinator at once; any other will when it starts."""
+    from contextlib import suppress
+
+    from fedfsd.errors import NotReadyError
+    from fedfsd.node import control
+
+    with suppress(NotReadyError):
+        control.ask(node, {"op": "approve-notify"}, seconds=5.0)
 
 
 def _text(name: str, epsilon: float, delta: float, made: Approved) -> str:

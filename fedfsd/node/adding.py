@@ -13,9 +13,9 @@ from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import NODE_KEY, Ledger
 from fedfsd.ledger.state import State
 from fedfsd.ledger.store import DATABASE
+from fedfsd.node import run_key
 from fedfsd.node.node import Node, private
 from fedfsd.plan import plan as plans
-from fedfsd.training.randomness import destroy_run_key, run_key
 
 PENDING_KEY = "node.key.pending"  # a new key that waits for the officer's signature
 
@@ -56,7 +56,7 @@ def settled(node: Node, state: State) -> None:
     """Destroy the run keys of plans that are over: whoever held one could take the noise off again."""
     for plan, run in state.runs.items():
         if run.settled:
-            destroy_run_key(node.keys, plan)
+            run_key.forget(node, plan)
 
 
 def _begin(node: Node, paper: Genesis) -> int:
@@ -82,7 +82,7 @@ def _begin(node: Node, paper: Genesis) -> int:
 def _plan(node: Node, ledger: Ledger, paper: PlanEntry) -> int:
     plan = plans.read(canonical.encode(paper.document).decode())
     node.declared_policy().demand(plan, node.settings.name)
-    mine = digest.key_commitment(run_key(node.keys, plan.hash))
+    mine = run_key.commitment(node, plan.hash) if plan.mode == "private" else None
     if (paper.key_commitment, paper.code) != (mine, digest.code()):
         raise NotReadyError(
             f"plan {paper.plan[:8]}",

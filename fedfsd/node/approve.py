@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import datetime
 import re
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedfsd.errors import BudgetError, NotReadyError, PlanError, RefusedError
-from fedfsd.ledger import digest, draft
+from fedfsd.gate.policy import Policy
+from fedfsd.ledger import draft
 from fedfsd.ledger.budget import Account, Balance
 from fedfsd.ledger.entry import PlanEntry
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Ledger
 from fedfsd.ledger.state import Run, State
+from fedfsd.node import run_key
 from fedfsd.node.node import Node
 from fedfsd.node.outlook import fitting, missing_approval
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
-from fedfsd.training.randomness import destroy_run_key, run_key
+
+OFFERED = "plans"  # documents that came over the border
 
 
 @dataclass(frozen=True)
@@ -43,16 +48,23 @@ def approve(
     data_set: str | None,
     officer: SigningKey | None,
     today: str,
+    policy: Policy | None = None,
+    commit: Callable[[str], str] | None = None,
 ) -> Approved:
     """Hold the loss of ``plan``, or draft what the officer must sign because it is above a cap.
+
+    Args:
+        policy: by default the region's own.
+        commit: makes the run key of a plan hash and returns the commitment to it; by default ``run_key``'s.
 
     Raises:
         RefusedError: outside the policy; the ledger tells of it.
         BudgetError: it does not fit, with what would; the ledger tells of that too.
         ConfigError: no recipient or purpose in the settings, or a policy that lacks something.
         PlanError: a plan without this region.
+        NotReadyError: nobody is there to make the run key.
     """
-    policy = node.declared_policy()
+    policy = policy or node.declared_policy()
     recipient, purpose = node.settings.transfer_to()
     plan.region(node.settings.name)
     with closing(node.open_ledger()) as ledger:
@@ -72,7 +84,9 @@ def approve(
                 hint="another seed makes it another plan",
             )
         draft.plan(state, plan, key_commitment=None, **options)  # its errors come before there is a key
-        commitment = digest.key_commitment(run_key(node.keys, plan.hash))
+        commitment = known.entry.key_commitment if known else None
+        if known is None and plan.mode == "private":
+            commitment = commit(plan.hash) if commit else run_key.commitment(node, plan.hash)
         made = draft.plan(state, plan, key_commitment=commitment, **options)
         account = next(one for one in state.accounts.values() if one.grant.seq == made.grant)
         if known is None and officer is None and needs_officer(account, made):
@@ -80,10 +94,54 @@ def approve(
         try:
             seq = ledger.approve_plan(plan, key_commitment=commitment, officer=officer, **options)
         except BudgetError:
-            destroy_run_key(node.keys, plan.hash)
+            if commit is None:
+                run_key.forget(node, plan.hash)
             raise
         warnings = (missing_approval(state, state.runs[plan.hash], today),)
         return Approved(made, seq, account.balance, fitting(account, made), tuple(filter(None, warnings)))
+
+
+def approve_within_policy(
+    node: Node, plan: Plan, commit: Callable[[str], str], *, policy: Policy | None = None
+) -> Approved:
+    """Approve a plan that nobody looks at, where the policy says so; arguments are those of ``approve``.
+
+    A plan above a cap of its grant is not approved (``seq`` is None): a person must have it signed.
+
+    Raises:
+        RefusedError: the policy wants each plan approved by hand, or refuses it.
+        BudgetError, ConfigError, PlanError, NotReadyError: as ``approve``.
+    """
+    policy = policy or node.declared_policy()
+    if policy.approve != "within policy":
+        raise RefusedError(
+            f"plan {plan.hash[:8]}",
+            got="a plan that nobody approved",
+            expected="one approved by hand",
+            hint=f"fedfsd region approve {plan.hash[:8]}",
+        )
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return approve(node, plan, data_set=None, officer=None, today=today, policy=policy, commit=commit)
+
+
+def named(node: Node, text: str) -> Plan:
+    """The plan that ``text`` names: its file, or the beginning of an offered one's hash (8 digits or more).
+
+    Raises:
+        NotReadyError: no such file or offer, or several.
+        PlanError: it is no plan.
+    """
+    if not re.fullmatch("[0-9a-f]{8,64}", text) or Path(text).exists():
+        return read(Path(text))
+    found = sorted((node.folder / OFFERED).glob(f"{text}*.json"))
+    if len(found) != 1:
+        raise NotReadyError(
+            f"plan {text}",
+            got="several plans on offer" if found else "no such plan on offer",
+            expected="the beginning of one offered plan's hash, or a file",
+            hint="fedfsd region status lists them",
+        )
+    return read(found[0])
 
 
 def read(path: Path) -> Plan:
@@ -102,7 +160,7 @@ def read(path: Path) -> Plan:
 def settle(node: Node, ledger: Ledger, plan_hash: str) -> None:
     """End a plan: what its rounds never reserved is free again, its run key is destroyed."""
     ledger.settle(plan_hash)
-    destroy_run_key(node.keys, plan_hash)
+    run_key.forget(node, plan_hash)
 
 
 def find(state: State, text: str) -> Run:

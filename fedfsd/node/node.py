@@ -4,7 +4,7 @@
 |---|---|
 | region.toml, policy.toml | what a person edits |
 | ledger/ | the ledger, the node's private key, the outbox |
-| keys/ | the secret key of every open plan |
+| keys/ | the secret key of every open plan, in a region without a runner's folder |
 | salts/ | what opens the commitments to data sets |
 | heads/ | checkpoints of this ledger that witnesses hold, ``*.note``: each start compares with them |
 | drafts/ | papers on their way to the data officer and back |
@@ -69,8 +69,9 @@ class Node:
         return load(Policy, self.folder / self.settings.policy)
 
     def declared_policy(self) -> Policy:
-        """The policy. ConfigError where it lacks roster or identity, or takes more than mode private."""
-        return declared(self.policy(), str(self.folder / self.settings.policy))
+        """The policy as it holds here. ConfigError where it lacks something or allows what no region may."""
+        place = str(self.folder / self.settings.policy)
+        return declared(self.policy(), place, test_only=self.settings.border.test_only)
 
     def heads(self) -> list[str]:
         """The checkpoints that witnesses gave; whose they are is not checked yet.

@@ -12,6 +12,7 @@ from fedfsd.ledger.entry import PlanEntry
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import NODE_KEY
 from fedfsd.ledger.state import Run, State
+from fedfsd.node import run_key
 from fedfsd.node.node import Node
 from fedfsd.node.start import on_one_disk
 
@@ -43,7 +44,7 @@ def warnings(node: Node, state: State, found: dict[str, Any], date: str) -> Iter
     for plan, run in state.runs.items():
         if run.settled:
             continue
-        if run.entry.key_commitment and not (node.keys / f"{plan}.key").exists():
+        if run.entry.key_commitment and run_key.is_lost(node, plan):
             yield f"plan {plan[:8]}: its run key is lost; settle it: fedfsd region settle {plan[:8]}"
         if run.entry.code != code:
             yield f"plan {plan[:8]}: the installed program is not the one it was approved with"
