@@ -8,7 +8,8 @@ from pathlib import Path
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
-from fedfsd.errors import FedfsdError, NotReadyError, PlanError
+from fedfsd.errors import ConfigError, FedfsdError, NotReadyError, PlanError
+from fedfsd.gate.frame import GoneError
 from fedfsd.gate.message import word
 from fedfsd.ledger.disk import write_whole
 from fedfsd.node.approve import approve_within_policy
@@ -30,6 +31,8 @@ class Proposals:
         self._station, self._lock = station, threading.Lock()
         self._refused: dict[str, str] = {}
         self._pending: dict[str, Plan] = {}
+        self._by_hand: set[str] = set()
+        """Those that the policy cannot approve by itself."""
 
     def consider(self, line: Line, offer: pb.PlanOffer) -> None:
         """Answer an offer; where it waits for the operator or for the runner, ``look`` answers it later.
@@ -82,15 +85,22 @@ class Proposals:
 
     def _approve(self, plan: Plan) -> None:
         """Approve a plan where the policy says that nobody needs to look at it. Raises a refusal."""
-        station = self._station
-        automatic = station.gate.policy.approve == "within policy"
+        station, policy = self._station, self._station.gate.policy
         ready = station.runner.connected and not station.working
-        if automatic and ready and plan.hash not in station.ledger.state.runs:
-            try:
-                approve_within_policy(station.node, plan, station.runner.commitment)
-            except NotReadyError as error:
-                if is_full(error):
-                    station.log.error("disk_full", extra={"plan": plan.hash})
+        if policy.approve != "within policy" or not ready or plan.hash in self._by_hand:
+            return
+        if plan.hash in station.ledger.state.runs:
+            return
+        try:
+            made = approve_within_policy(station.node, plan, station.runner.commitment, policy=policy)
+            if made.seq is None:  # above a cap of the grant: the officer signs it
+                self._by_hand.add(plan.hash)
+        except GoneError:
+            pass  # the runner is being started again
+        except (NotReadyError, ConfigError) as error:
+            self._by_hand.add(plan.hash)
+            event = "disk_full" if is_full(error) else "plan_waits"
+            station.log.error(event, extra={"plan": plan.hash, "line": str(error)})
 
     def _answer(self, line: Line, plan: str) -> None:
         """Send what there is to say of a plan, if anything."""
@@ -99,6 +109,7 @@ class Proposals:
             return
         line.answer(bytes.fromhex(plan), code)
         self._pending.pop(plan, None)
+        self._by_hand.discard(plan)
         self._station.log.info("plan_answered", extra={"plan": plan, "code": code or "approved"})
         if code is not None:
             self._station.tally.refused(code)
