@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,8 @@ OUTPUT = "runner.out"
 """In the runner's folder: what it prints may speak of data, so no log of the gate gets it."""
 WHAT = "fedfsd region up"
 _FLOWER = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-_SHARED = 0o710  # the other user's group may pass through, and see nothing
+# The runner's group may pass through, and see nothing. The socket, made inside, belongs to that group too.
+_THROUGH = 0o710
 _ASK_SECONDS = 0.2
 
 
@@ -131,25 +133,32 @@ def _separate(wanted: list[Process]) -> tuple[list[Process], list[str]]:
 
 def _lay_out(node: Node, train: Path, gate_user: str | None, train_user: str | None) -> None:
     """Make the folders that both sides start from; of two users, let the runner reach the socket."""
-    inner = [node.folder / "run", node.folder / "log"]
-    for folder in inner:
+    for folder in (node.folder / "run", node.folder / "log"):
         folder.mkdir(exist_ok=True)
+        _give(folder, node.folder.stat().st_uid, -1, 0o700)
     if gate_user is None or train_user is None or gate_user == train_user:
         return
     (gate, _), (runner, group) = account(gate_user), account(train_user)
     for folder, name, owner in ((node.folder, gate_user, gate), (train, train_user, runner)):
-        if folder.stat().st_uid != owner:
+        if any(path.lstat().st_uid != owner for path in (folder, *folder.iterdir())):
             raise NotReadyError(
                 str(folder),
-                got="a folder of another user",
-                expected=f"one of {name}",
+                got="files of another user",
+                expected=f"all of {name}",
                 hint=f"chown -R {name} {folder}",
             )
-    for folder in inner:
-        os.chown(folder, gate, -1, follow_symlinks=False)
-    socket = node.folder / node.settings.border.socket
-    for folder in (node.folder, socket.parent):
-        if folder.is_relative_to(node.folder):
-            os.chown(folder, gate, group, follow_symlinks=False)
-            # What is made in the socket's folder is the runner's group's too; all else there is 0600.
-            folder.chmod(_SHARED if folder == node.folder else _SHARED | 0o2000)
+    meeting = (node.folder / node.settings.border.socket).parent
+    if meeting.is_relative_to(node.folder):
+        _give(node.folder, gate, group, _THROUGH)
+        _give(meeting, gate, group, _THROUGH | stat.S_ISGID)
+
+
+def _give(folder: Path, user: int, group: int, mode: int) -> None:
+    """As root: this folder to that user, and never what a link in its place points at."""
+    if os.geteuid() == 0:
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.fchown(file, user, group)
+            os.fchmod(file, mode)
+        finally:
+            os.close(file)

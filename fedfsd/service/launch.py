@@ -45,13 +45,15 @@ def command(
     return [sys.executable, "-P", "-m", "fedfsd.service.launch", *options, "--", *argv]
 
 
-def enforceable(*, user: str | None = None, network: bool = True) -> bool:
-    """Whether this machine lets this process give up these rights, and run our code with what is left."""
+def obstacle(*, user: str | None = None, network: bool = True) -> str | None:
+    """Why this process cannot give up these rights here, or not run our code with what is left; else None."""
     ours = [sys.executable, "-P", "-c", "import fedfsd"]
     tried = subprocess.run(
-        command(ours, user=user, network=network), stdin=subprocess.DEVNULL, capture_output=True
+        command(ours, user=user, network=network), stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
-    return tried.returncode == 0
+    if tried.returncode == 0:
+        return None
+    return (tried.stderr.strip().splitlines() or ["it ended without a word"])[-1]
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -189,11 +189,11 @@ def standing(folder: Path) -> dict[str, Any] | None:
 def separated(process: Process) -> tuple[Process, list[str]]:
     """``process`` as far as this machine can separate it, and what it could not enforce, in words."""
     missing = []
-    if process.user is not None and not launch.enforceable(user=process.user):
-        missing.append(f"{process.name} runs as the user who started it, not as {process.user}")
+    if process.user is not None and (why := launch.obstacle(user=process.user)):
+        missing.append(f"{process.name} runs as the user who started it, not as {process.user} ({why})")
         process = replace(process, user=None)
-    if not process.network and not launch.enforceable(user=process.user, network=False):
-        missing.append(f"{process.name} can reach the network: this machine gives it no namespace of its own")
+    if not process.network and (why := launch.obstacle(user=process.user, network=False)):
+        missing.append(f"{process.name} can reach the network ({why})")
         process = replace(process, network=True)
     return process, missing
 

@@ -195,7 +195,7 @@ def run(command, **conditions) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.skipif(not launch.enforceable(network=False), reason="no network namespaces here")
+@pytest.mark.skipif(launch.obstacle(network=False) is not None, reason="no network namespaces here")
 def test_no_network_but_the_same_user_and_unix_sockets(tmp_path):
     code = """
 import errno, os, socket
@@ -225,14 +225,14 @@ def test_another_user_with_and_without_a_network():
     expected = [str(nobody.pw_uid), str(nobody.pw_gid), "nobody"]
     assert run(said, user="nobody").split() == expected
     assert run(["id", "-u"], user="64101", network=True).split() == ["64101"]
-    if launch.enforceable(network=False):
+    if launch.obstacle(network=False) is None:
         assert run(said, user="nobody", network=False).split() == expected
 
 
 def test_what_cannot_be_enforced_is_said_and_nothing_runs_with_more_rights(monkeypatch):
     found = subprocess.run(launch.command(["echo", "ran"], user="no-such-user"), capture_output=True)
     assert (found.returncode, found.stdout) == (launch.REFUSED, b"")
-    monkeypatch.setattr(launch, "enforceable", lambda **_: False)
+    monkeypatch.setattr(launch, "obstacle", lambda **_: "not permitted")
     kept, missing = separated(process("runner", "", user="fedfsd-train", network=False))
     assert (kept.user, kept.network) == (None, True)
     assert ["fedfsd-train" in missing[0], "network" in missing[1], len(missing)] == [True, True, 2]
