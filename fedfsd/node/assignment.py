@@ -9,7 +9,7 @@ import grpc
 
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
-from fedfsd.errors import BudgetError, FedfsdError, PlanError, RefusedError
+from fedfsd.errors import BudgetError, FedfsdError, NotReadyError, PlanError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.message import word
 from fedfsd.ledger import booking
@@ -80,6 +80,9 @@ def _demand(station: Station, task: pb.Round) -> Plan:
         refused = "policy", PlanError(place, got="a plan that is not approved", expected="an approved one")
     elif run.settled:
         refused = "settled", BudgetError(place, got="a plan that is over", expected="an open one")
+    elif not 1 <= task.round <= run.entry.rounds:
+        rounds = run.entry.rounds
+        refused = "arrays", RefusedError("round", got=task.round, expected=f"1 to {rounds}, as planned")
     elif task.size != run.entry.release_bytes:
         size = run.entry.release_bytes
         refused = "arrays", RefusedError("arrays", got=f"{task.size} bytes", expected=f"{size} bytes")
@@ -105,7 +108,7 @@ def _log(station: Station, task: pb.Round, error: Exception, code: str) -> None:
     about = {"plan": task.plan.hex(), "round": task.round, "code": code}
     if is_full(error):
         station.log.error("disk_full", extra=about)
-    elif isinstance(error, FedfsdError):
+    elif isinstance(error, RefusedError | BudgetError | PlanError | NotReadyError):
         station.log.warning("round_refused", extra={**about, "line": str(error)})
     else:
         station.log.error("round_failed", extra={**about, "error": type(error).__name__})
