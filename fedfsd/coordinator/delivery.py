@@ -15,7 +15,7 @@ from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
 from fedfsd.coordinator.desk import Task
 from fedfsd.coordinator.hall import Hall, Station
-from fedfsd.coordinator.intake import Offered, offered
+from fedfsd.coordinator.intake import Offered, is_fork, offered
 from fedfsd.coordinator.receipt_book import Line
 from fedfsd.coordinator.shelf import arrays_in, hash_of, size_of
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
@@ -60,7 +60,7 @@ class Delivery:
             if task is None or (task.plan, task.round) != (asked.plan, asked.round):
                 if line is None:
                     raise _not_outstanding()
-                return _receipt(line)
+                return self._receipt(station, line)
             if not asked.is_same(station.offered):
                 station.offered = self._check(station, task, asked, release)
             return self._progress(station, task, station.offered or asked)
@@ -80,6 +80,13 @@ class Delivery:
         with station.lock:
             return self._progress(station, *self._outstanding(station))
 
+    def show(self, station: Station, head: pb.Head) -> str:
+        """The newest head of the region's ledger, cosigned. Errors as of ``offer``."""
+        with station.lock:
+            cosigned = self._hall.believe(station, lambda: self._hall.intake.show(station.name, head))
+            self._hall.told(station, cosigned)
+            return cosigned
+
     def _outstanding(self, station: Station) -> tuple[Task, Offered]:
         task, mine = station.desk.open, station.offered
         if task is None or mine is None or (task.plan, task.round) != (mine.plan, mine.round):
@@ -92,12 +99,15 @@ class Delivery:
         try:
             if asked.size != size_of(plan.model.arrays):
                 raise RefusedError("release", got="another size", expected="the size of the plan's model")
-            return dataclasses.replace(asked, cosigned=self._hall.intake.release(station.name, plan, release))
+            cosigned = self._hall.believe(
+                station, lambda: self._hall.intake.release(station.name, plan, release)
+            )
         except NotReadyError:
             raise
-        except FedfsdError:
-            self._strike(station, task)
+        except FedfsdError as error:
+            self._strike(station, task, MAX_STRIKES if is_fork(error) else 1)
             raise
+        return dataclasses.replace(asked, cosigned=cosigned)
 
     def _progress(self, station: Station, task: Task, mine: Offered) -> pb.Progress:
         held = station.desk.begin(mine.sha256)
@@ -132,10 +142,15 @@ class Delivery:
         )
         desk.receive(task, entry=mine.entry, sha256=mine.sha256)
         self._end(station, task, "released")
-        return _receipt(line)
+        return self._receipt(station, line)
 
-    def _strike(self, station: Station, task: Task) -> None:
-        station.strikes += 1
+    def _receipt(self, station: Station, line: Line) -> pb.Progress:
+        self._hall.told(station, line.cosigned)
+        signature = bytes.fromhex(line.signature)
+        return pb.Progress(receipt=wire.receipt(line.receipt, signature=signature, cosigned=line.cosigned))
+
+    def _strike(self, station: Station, task: Task, count: int = 1) -> None:
+        station.strikes += count
         if station.strikes >= MAX_STRIKES:
             self._fail(station, task, REFUSED)
 
@@ -151,11 +166,6 @@ class Delivery:
 def _judge(path: Path, plan: Plan, region: str, round: int) -> None:
     """Judge the update in a file as the region's own gate did."""
     judge(arrays_in(path, plan.model.arrays), plan, region, round)
-
-
-def _receipt(line: Line) -> pb.Progress:
-    signature = bytes.fromhex(line.signature)
-    return pb.Progress(receipt=wire.receipt(line.receipt, signature=signature, cosigned=line.cosigned))
 
 
 def _case(line: Line) -> tuple[str, str, int]:

@@ -11,11 +11,14 @@ from typing import Any
 
 from fedfsd.coordinator.desk import Desk, Task
 from fedfsd.coordinator.folder import Coordinator
-from fedfsd.coordinator.intake import Intake, Offered
+from fedfsd.coordinator.intake import Intake, Offered, is_fork
 from fedfsd.coordinator.offer import Board
 from fedfsd.coordinator.presence import Limit, Presence
 from fedfsd.coordinator.receipt_book import ReceiptBook
 from fedfsd.coordinator.shelf import Shelf
+from fedfsd.errors import NotReadyError
+from fedfsd.ledger import note
+from fedfsd.ledger.error import EvidenceError
 from fedfsd.plan.plan import Arrays, ArraySchema
 from fedfsd.service.gauge import Metrics
 
@@ -36,6 +39,8 @@ class Station:
     offered: Offered | None = None
     strikes: int = 0
     """Offers refused for the outstanding round."""
+    known: tuple[int, int] = (0, 0)
+    """The position from which the region proves that its ledger goes on, as it was told last."""
     told: dict[str, float] = field(default_factory=dict)
     """When (monotonic) each plan that it has not answered was last offered."""
     last: dict[str, Any] = field(default_factory=dict)
@@ -118,6 +123,29 @@ class Hall:
         finally:
             if mine:
                 self._turn.release()
+
+    def believe(self, station: Station, accept: Callable[[], str]) -> str:
+        """What ``accept`` gives: a head of the region's, cosigned.
+
+        Raises:
+            NotReadyError: a proof from another position than the one remembered; greet again to learn it.
+            EvidenceError: as the witness does; a fork is one.
+        """
+        try:
+            return accept()
+        except EvidenceError as error:
+            if is_fork(error) and station.known != self.intake.position(station.name):
+                raise NotReadyError(
+                    "head", got="a proof from an old position", expected="a new one"
+                ) from None
+            raise
+
+    def told(self, station: Station, cosigned: str) -> None:
+        """The region gets this head: if it is the newest, the next proof is from here."""
+        head = note.Checkpoint.parse(note.Note.parse(cosigned).text)
+        epoch, size = self.intake.position(station.name)
+        if (head.size, head.origin.endswith(f"/{epoch}")) == (size, epoch > 0):
+            station.known = epoch, size
 
     # What people and Prometheus see.
 

@@ -31,11 +31,11 @@ class Bucket:
         self._left, self._at = burst, clock()
 
     def take(self, amount: float) -> bool:
-        """Whether there was anything left; then ``amount`` is gone."""
+        """Whether a token was left for the asking; then ``amount`` is gone."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
-        if self._left <= 0:
+        if self._left < min(amount, 1.0):
             return False
         self._left -= amount
         return True

@@ -49,7 +49,7 @@ class Servicer(border_pb2_grpc.BorderServicer):
         with self._call(context, request) as station:
             if wire.VERSION not in request.versions:
                 raise wire.WireError("Greeting.versions", got="other versions", expected=wire.VERSION)
-            epoch, size = self._hall.intake.position(station.name)
+            station.known = epoch, size = self._hall.intake.position(station.name)
             self._hall.note("hello", station, peer=context.peer())
             return pb.Welcome(version=wire.VERSION, epoch=epoch, size=size)
 
@@ -137,7 +137,7 @@ class Servicer(border_pb2_grpc.BorderServicer):
     def Show(self, request: pb.Head, context: grpc.ServicerContext) -> pb.Cosignature:
         """The newest head of the region's ledger, cosigned."""
         with self._call(context, request) as station:
-            return pb.Cosignature(cosigned=self._hall.intake.show(station.name, request).encode())
+            return pb.Cosignature(cosigned=self._delivery.show(station, request).encode())
 
     @contextmanager
     def _call(self, context: grpc.ServicerContext, request: Any = None) -> Iterator[Station]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fedfsd.errors import RefusedError
+from fedfsd.gate import arrays as gate_arrays
 from fedfsd.ledger.disk import sync_folder, unwritable
 from fedfsd.plan.plan import Arrays, ArraySchema
 
@@ -34,16 +35,13 @@ class Shelf:
         Raises:
             NotReadyError: the disk is full or cannot be written.
         """
-        hasher = hashlib.sha256()
-        for part in _parts(arrays, schema):
-            hasher.update(part)
-        path = self.path(hasher.hexdigest())
+        path = self.path(gate_arrays.sha256(arrays, schema))
         if path.exists():
             return path.name
         draft = path.with_name(path.name + ".draft")
         try:
             with draft.open("wb") as file:
-                for part in _parts(arrays, schema):
+                for part in gate_arrays.parts(arrays, schema):
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
@@ -77,18 +75,9 @@ def hash_of(path: Path) -> str:
 
 def arrays_in(path: Path, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
     """The arrays in a file of canonical bytes, read as they are looked at. A wrong length: RefusedError."""
-    expected, found = size_of(schema), path.stat().st_size
-    if not 0 < expected == found:
-        raise RefusedError("release", got=f"{found} bytes", expected=f"{expected} bytes")
     with path.open("rb") as file:
-        flat = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype="<f4")
-    ends = np.cumsum([entry.size for entry in schema])
-    parts = np.split(flat, ends[:-1])
-    return {entry.name: part.reshape(entry.shape) for entry, part in zip(schema, parts, strict=True)}
-
-
-def _parts(arrays: Arrays, schema: Sequence[ArraySchema]) -> Iterator[memoryview]:
-    """The canonical bytes, an array at a time."""
-    for entry in schema:
-        if entry.size:
-            yield np.ascontiguousarray(arrays[entry.name], dtype="<f4").data
+        try:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise RefusedError("release", got="an empty file", expected="arrays") from None
+    return gate_arrays.view(content, schema)  # type: ignore[arg-type]
