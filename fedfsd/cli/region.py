@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedfsd.cli.region_approve import approve, approve_transfer, settle
+from fedfsd.cli.region_control import pause, resume, stop
 from fedfsd.cli.region_grant import grant
 from fedfsd.cli.region_init import init
 from fedfsd.cli.region_record import bundle, incident
@@ -25,6 +26,9 @@ COMMANDS = (
     ("add", add, "grant-3f2a91c0.signed.json"),
     ("up", up, "--region eu"),
     ("status", status, "--region eu"),
+    ("pause", pause, "--region eu"),
+    ("resume", resume, "--region eu"),
+    ("stop", stop, "--region eu"),
     ("settle", settle, "3f2a91c0"),
     ("bundle", bundle, "-o eu.zip"),
     ("incident", incident, "software 'the clock was an hour off on 3 May'"),
