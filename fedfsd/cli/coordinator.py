@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedfsd.cli.coordinator_doctor import doctor
 from fedfsd.cli.coordinator_init import init
 from fedfsd.cli.coordinator_invite import invite
 from fedfsd.cli.coordinator_run import run
@@ -11,6 +12,7 @@ from fedfsd.cli.coordinator_up import up
 COMMANDS = (
     ("init", init, "roads -o hub --host fed.example.org --listen 0.0.0.0"),
     ("invite", invite, "EU -C hub -o eu-invitation.json"),
+    ("doctor", doctor, "-C hub"),
     ("run", run, "experiments/quickstart.toml -C hub"),
     ("up", up, "-C hub"),
     ("status", status, "-C hub"),

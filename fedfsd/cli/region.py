@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedfsd.cli.region_approve import approve, approve_transfer, settle
 from fedfsd.cli.region_control import pause, resume, stop
+from fedfsd.cli.region_doctor import doctor
 from fedfsd.cli.region_grant import grant
 from fedfsd.cli.region_init import init
 from fedfsd.cli.region_record import bundle, incident
@@ -24,6 +25,7 @@ COMMANDS = (
     ),
     ("sign", sign, "grant-3f2a91c0.json --officer-key officer.key"),
     ("add", add, "grant-3f2a91c0.signed.json"),
+    ("doctor", doctor, "--region eu"),
     ("up", up, "--region eu"),
     ("status", status, "--region eu"),
     ("pause", pause, "--region eu"),

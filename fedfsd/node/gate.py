@@ -31,6 +31,7 @@ from fedfsd.node.runner import Runner
 from fedfsd.node.station import FOLDERS, PAUSED, Station, StoppedError, Trainer
 from fedfsd.node.tally import Tally
 from fedfsd.service import lock
+from fedfsd.service.diagnosis import can_read
 from fedfsd.service.gauge import Metrics
 from fedfsd.service.journal import journal
 
@@ -202,11 +203,18 @@ def _operations(station: Station, courier: Courier) -> dict[str, Callable[[Docum
         _idle(station).settle(_plan_of(request))
         return {}
 
+    def facts(request: Document) -> Document:
+        """For the doctor: what runner and gate can do that they should not."""
+        host, folder, data = (str(request.get(key) or "") for key in ("host", "folder", "data"))
+        port = request.get("port")
+        told = _idle(station).facts(host=host, port=port if isinstance(port, int) else 0, folder=folder)
+        return {**told, "gate_reads_data": can_read(Path(data))} if data else told
+
     def look(_: Document) -> Document:
         station.look.set()
         return {}
 
-    named = (status, pause, resume, commit, settle)
+    named = (status, pause, resume, commit, settle, facts)
     return {one.__name__: one for one in named} | {"stop": end, "approve-notify": look}
 
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fedfsd.gate.gate import Gate
 from fedfsd.ledger.ledger import Ledger, Released
@@ -32,6 +32,9 @@ class Trainer(Protocol):
 
     def commitment(self, plan_hash: str) -> str:
         """The commitment to the plan's run key, which the runner makes."""
+
+    def facts(self, *, host: str, port: int, folder: str) -> dict[str, Any]:
+        """What the runner's process can do."""
 
     def round(self, plan: Plan, round: int, arrays: Arrays) -> Released:
         """One round through the runner: booked, trained, judged, released."""

@@ -1,0 +1,66 @@
+"""Checks of a border for doctors: certificates, and whether the other side answers."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import grpc
+
+from fedfsd.border import authority, identity
+from fedfsd.border import border_pb2 as pb
+from fedfsd.border import border_pb2_grpc as rpc
+from fedfsd.border.channel import open_channel
+from fedfsd.border.identity import WARN_DAYS, Identity
+from fedfsd.border.wire import VERSION
+from fedfsd.service.diagnosis import Finding, fail, ok, warn
+
+SECONDS = 5.0
+
+
+def certificate(check: str, path: Path, *, root: Path, key: Path, party: Identity, fix: str) -> Finding:
+    """Whether the certificate at ``path`` is ``party``'s, of this key, by ``root``, and for how long."""
+    mine, authority_of = identity.read(path.read_bytes()), identity.read(root.read_bytes())
+    days = identity.days_left(mine)
+    if days < 0:
+        return fail(check, f"expired {-days} days ago, by this machine's clock", fix=fix)
+    authority.check(mine, root=authority_of, party=party)
+    if mine.public_key() != authority.read_key(key).public_key():
+        return fail(check, f"not the certificate of {key.name}", fix=fix)
+    found = f"{party}, {days} days left"
+    return warn(check, found, fix=fix) if days <= WARN_DAYS else ok(check, found)
+
+
+def reach(
+    check: str, address: str, *, root: Path, key: Path, certificate: Path, expected_uri: str
+) -> Finding:
+    """Whether the coordinator at ``address`` can be reached, is who it should be, and lets this region in."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
+    except (OSError, ValueError):
+        return fail(
+            check,
+            f"{address}: no connection",
+            fix="allow outgoing TCP there; is fedfsd coordinator up? region.toml may name another address",
+        )
+    with open_channel(
+        address, root=root, key=key, certificate=certificate, expected_uri=expected_uri
+    ) as channel:
+        try:
+            rpc.BorderStub(channel).Hello(pb.Greeting(versions=[VERSION]), timeout=SECONDS)
+        except grpc.RpcError as error:
+            return _unwelcome(check, address, error.code())
+    return ok(check, f"{address} answers as {expected_uri}")
+
+
+def _unwelcome(check: str, address: str, code: grpc.StatusCode) -> Finding:
+    if code == grpc.StatusCode.PERMISSION_DENIED:
+        return fail(check, f"{address} refuses this certificate", fix="ask its people: it may be revoked")
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return fail(
+            check,
+            f"{address}: a connection, but no agreement on certificates",
+            fix="check certificate and clock on both sides; is something else listening there?",
+        )
+    return fail(check, f"{address}: {code.name.lower()}", fix="see the coordinator's log")

@@ -1,0 +1,182 @@
+"""Is this coordinator fit to serve? Each check says what was found and how to mend it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from fedfsd.border import fitness, identity
+from fedfsd.border.doorkeeper import serials
+from fedfsd.border.identity import WARN_DAYS
+from fedfsd.coordinator import start
+from fedfsd.coordinator.folder import Coordinator
+from fedfsd.service import diagnosis, lock
+from fedfsd.service.diagnosis import Finding, fail, ok, warn
+from fedfsd.service.supervise import LOCK
+
+FLOWER = "1.41."
+SCRIPTS = ("flower-superlink", "flower-superexec", "flwr-serverapp")
+ROOT_DAYS = 180
+
+
+def examine(coordinator: Coordinator) -> tuple[Finding, ...]:
+    """Every check, in the order in which a person would mend things."""
+    return diagnosis.diagnose(coordinator, CHECKS)
+
+
+def disk(coordinator: Coordinator) -> Finding:
+    """Is there room for updates and receipts?"""
+    return diagnosis.disk("disk", coordinator.folder)
+
+
+def keys(coordinator: Coordinator) -> Finding:
+    """Are private keys there, and their owner's alone?"""
+    expected = f"fedfsd/coordinator/{coordinator.name}"
+    if coordinator.key.name != expected:
+        return fail("keys", f"the key {coordinator.key.name}", fix=f"put back the key {expected}")
+    if coordinator.folder.stat().st_mode & 0o077:
+        return fail("keys", "the folder is open to others", fix=f"chmod go= {coordinator.folder}")
+    inner = [coordinator.ca, coordinator.tls_key.parent, coordinator.flower, coordinator.folder / "regions"]
+    return diagnosis.private("keys", inner)
+
+
+def root(coordinator: Coordinator) -> Finding:
+    """How long does the federation's root last?"""
+    certificate = identity.read(coordinator.root.read_bytes())
+    days = identity.days_left(certificate)
+    found = f"{identity.fingerprint(certificate)[:17]}..., {days} days left"
+    fix = "a new federation: every region joins again"
+    if days < 0:
+        return fail("root", found, fix=fix)
+    return warn("root", found, fix=fix) if days <= ROOT_DAYS else ok("root", found)
+
+
+def certificate(coordinator: Coordinator) -> Finding:
+    """Does it hold its own certificate, and for how long?"""
+    return fitness.certificate(
+        "certificate",
+        coordinator.tls_certificate,
+        root=coordinator.root,
+        key=coordinator.tls_key,
+        party=coordinator.identity,
+        fix=f"fedfsd coordinator up renews it below {start.RENEW_DAYS} days: restart it; check the clock",
+    )
+
+
+def revoked(coordinator: Coordinator) -> Finding:
+    """Can the list of revoked certificates be read? Without it everybody is refused."""
+    try:
+        found = serials(coordinator.revoked.read_text(encoding="utf-8"))
+    except ValueError:
+        return fail(
+            "revoked",
+            f"{coordinator.revoked} is no list",
+            fix="a serial number in hex at the start of each line",
+        )
+    return ok("revoked", f"{len(found)} certificates")
+
+
+def regions(coordinator: Coordinator) -> Finding:
+    """Whose certificates end soon, and who waits to be confirmed?"""
+    joined = coordinator.regions()
+    left = {name: _days(coordinator.region(name) / "region.crt") for name in joined}
+    soon = [f"{name} ({days} days)" for name, days in left.items() if days <= WARN_DAYS]
+    waiting = [name for name in coordinator.invited() if _waits(coordinator.region(name))]
+    if waiting:
+        return warn(
+            "regions",
+            f"{', '.join(waiting)}: a request waits",
+            fix=f"fedfsd coordinator invite {waiting[0]} --confirm ... --confirm-ledger ...",
+        )
+    if soon:
+        return warn("regions", f"certificates end: {', '.join(soon)}", fix="fedfsd coordinator invite REGION")
+    if not joined:
+        return warn("regions", "none has joined", fix="fedfsd coordinator invite REGION")
+    return ok("regions", ", ".join(joined))
+
+
+def engine(_: Coordinator) -> Finding:
+    """Is the Flower that this version was tested with installed?"""
+    try:
+        version = metadata.version("flwr")
+    except metadata.PackageNotFoundError:
+        version = "none"
+    scripts = Path(sys.executable).parent
+    missing = [name for name in SCRIPTS if shutil.which(name, path=str(scripts)) is None]
+    if not version.startswith(FLOWER) or missing:
+        found = f"flwr {version}" + (f", without {', '.join(missing)}" if missing else "")
+        return fail("engine", found, fix=f"pip install 'flwr=={FLOWER}*' in {scripts.parent}")
+    return ok("engine", f"flwr {version}")
+
+
+def ports(coordinator: Coordinator) -> Finding:
+    """Do the ports answer where it runs, and are they free where it does not?"""
+    settings = coordinator.settings
+    border = {"port": settings.port, "join_port": settings.join_port}
+    wanted = {**border, "flower_port": settings.flower_port}
+    if lock.held(coordinator.folder / LOCK):
+        silent = [f"{key} {port}" for key, port in border.items() if not _answers(settings.listen, port)]
+        if silent:
+            return fail(
+                "ports",
+                f"{', '.join(silent)} not served",
+                fix="fedfsd coordinator status, and log/gate.jsonl",
+            )
+        return ok("ports", f"served at {settings.listen}")
+    hosts = {"flower_port": "127.0.0.1"}
+    taken = [
+        f"{key} {port}" for key, port in wanted.items() if not _free(hosts.get(key, settings.listen), port)
+    ]
+    if taken:
+        return fail(
+            "ports", f"{', '.join(taken)} cannot be listened on", fix="other ones in coordinator.toml"
+        )
+    return warn("ports", "free; nothing runs", fix="fedfsd coordinator up")
+
+
+CHECKS: tuple[Callable[[Coordinator], Finding], ...] = (
+    disk,
+    keys,
+    root,
+    certificate,
+    revoked,
+    regions,
+    engine,
+    ports,
+)
+
+
+def _days(path: Path) -> int:
+    return identity.days_left(identity.read(path.read_bytes()))
+
+
+def _waits(folder: Path) -> bool:
+    """Whether the newest request is younger than the certificate."""
+    request, issued = folder / "request.json", folder / "region.crt"
+    if not request.exists():
+        return False
+    return not issued.exists() or request.stat().st_mtime_ns > issued.stat().st_mtime_ns
+
+
+def _answers(host: str, port: int) -> bool:
+    where = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    try:
+        socket.create_connection((where, port), timeout=3.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,250 @@
+"""Is this region fit to take part? Each check says what was found and how to mend it."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fedfsd.border import fitness, identity
+from fedfsd.errors import FedfsdError
+from fedfsd.gate.policy import declared, objections
+from fedfsd.ledger.key import SigningKey
+from fedfsd.ledger.ledger import NODE_KEY
+from fedfsd.node import join, status
+from fedfsd.node.approve import read as read_plan
+from fedfsd.node.node import Node
+from fedfsd.node.separation import Facts, ask
+from fedfsd.service import diagnosis
+from fedfsd.service.diagnosis import Finding, fail, ok, warn
+
+CLOCK_SECONDS = 300.0
+LITTLE = 0.1  # of a grant
+
+
+@dataclass
+class Patient:
+    """A region, and what was asked of its processes once."""
+
+    node: Node
+    train: Path
+    today: datetime.date
+    test_only: bool = False
+    ask: Callable[[Node, Path, str], Facts] = field(default=ask)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What runner and gate can do. NotReadyError where nobody could be asked."""
+        try:
+            address = join.peer(self.node).address
+        except FedfsdError:
+            address = ""
+        return self.ask(self.node, self.train, address)
+
+    @cached_property
+    def status(self) -> dict[str, Any]:
+        """Where the ledger stands."""
+        return status.status(self.node, today=self.today)
+
+
+def examine(patient: Patient) -> tuple[Finding, ...]:
+    """Every check, in the order in which a person would mend things."""
+    return diagnosis.diagnose(patient, CHECKS)
+
+
+def policy(patient: Patient) -> Finding:
+    """Is the policy complete, and are the recipient and purpose of transfers filled in?"""
+    node = patient.node
+    node.declared_policy()
+    recipient, purpose = node.settings.transfer_to()
+    return ok("policy", f"for {purpose} by {recipient}")
+
+
+def disk(patient: Patient) -> Finding:
+    """Is there room for ledger, outbox and inbox?"""
+    return diagnosis.disk("disk", patient.node.folder)
+
+
+def mirror(patient: Patient) -> Finding:
+    """Would the ledger's second copy outlive the first?"""
+    from fedfsd.node.start import on_one_disk
+
+    found = diagnosis.disk("mirror", patient.node.mirror.parent)
+    if on_one_disk(patient.node):
+        return warn(
+            "mirror", "on the ledger's own disk", fix="move it to another disk; say so in region.toml: mirror"
+        )
+    return found
+
+
+def keys(patient: Patient) -> Finding:
+    """Are private keys there, and their owner's alone?"""
+    node = patient.node
+    SigningKey.read(node.ledger / NODE_KEY)
+    inner = [node.folder / name for name in ("ledger", "tls", "tls.next", "keys", "salts")]
+    if node.folder.stat().st_mode & 0o067:
+        return fail("keys", f"{node.folder} is open to others", fix=f"chmod go= {node.folder}")
+    return diagnosis.private("keys", inner)
+
+
+def ledger(patient: Patient) -> Finding:
+    """Is the ledger the newest copy, open, with the node's key in force?"""
+    found = patient.status
+    if found["closed"]:
+        return fail("ledger", "closed: nothing follows", fix="fedfsd region init --previous begins the next")
+    in_force = str(SigningKey.read(patient.node.ledger / NODE_KEY).verification) == found["node_key"]
+    if not in_force:
+        return fail("ledger", "the node's key is not the one in force", fix="fedfsd region rotate")
+    return ok("ledger", f"{found['ledger'][:8]}, {found['entries']} entries, as its mirror says")
+
+
+def clock(patient: Patient) -> Finding:
+    """Is this machine's clock plausible? Nothing but certificates and dates of approvals depends on it."""
+    fix = "set the clock (timedatectl set-ntp true, or the data centre's time server)"
+    written = patient.node.ledger / "ledger.sqlite"
+    ahead = (written.stat().st_mtime if written.exists() else 0.0) - time.time()
+    booked = max((one["date"] for one in patient.status["releases"]), default="")
+    today = patient.today.isoformat()
+    if ahead > CLOCK_SECONDS or booked > today:
+        return fail("clock", f"{today} is earlier than what was written before", fix=fix)
+    mine = identity.read(join.peer(patient.node).certificate.read_bytes())
+    now = datetime.datetime.now(datetime.UTC)
+    if now < mine.not_valid_before_utc:
+        return fail("clock", f"{today} is before the certificate was issued", fix=fix)
+    return ok("clock", f"{today}, later than ledger and certificate")
+
+
+def certificate(patient: Patient) -> Finding:
+    """Does this region hold the federation's certificate, and for how long?"""
+    peer = join.peer(patient.node)
+    name = patient.node.settings.name
+    return fitness.certificate(
+        "certificate",
+        peer.certificate,
+        root=peer.root,
+        key=peer.key,
+        party=identity.region(peer.invitation.federation, name),
+        fix=f"a new invitation, then fedfsd region init {name} --join INVITATION -o {patient.node.folder}",
+    )
+
+
+def coordinator(patient: Patient) -> Finding:
+    """Does the coordinator answer, and is it the right one?"""
+    peer = join.peer(patient.node)
+    return fitness.reach(
+        "coordinator",
+        peer.address,
+        root=peer.root,
+        key=peer.key,
+        certificate=peer.certificate,
+        expected_uri=peer.expected_uri,
+    )
+
+
+def data(patient: Patient) -> Finding:
+    """Can the runner read the region's tables?"""
+    facts = patient.facts
+    if not facts.data:
+        return fail(
+            "data",
+            f"the runner cannot read its tables ({facts.asked})",
+            fix=f"data_path in {patient.train / 'train.toml'}; fedfsd data check says more",
+        )
+    return ok("data", f"the runner reads its tables ({facts.asked})")
+
+
+def accelerator(patient: Patient) -> Finding:
+    """What does the runner compute on?"""
+    device = patient.facts.device
+    if device is None:
+        return fail(
+            "accelerator",
+            "the runner has no such device",
+            fix=f'device = "auto" in {patient.train / "train.toml"}',
+        )
+    return ok("accelerator", device)
+
+
+def plans(patient: Patient) -> Finding:
+    """Do the plans that came fit the policy, and does one wait for a person?"""
+    node = patient.node
+    allowed = declared(node.policy(), node.settings.policy, test_only=patient.test_only)
+    known = {one["plan"] for one in patient.status["plans"]}
+    found = [read_plan(path) for path in sorted((node.folder / "plans").glob("*.json"))]
+    for plan in found:
+        reasons = objections(allowed, plan, node.settings.name)
+        if reasons:
+            return warn(
+                "plans",
+                f"{plan.hash[:8]} is refused: {'; '.join(reasons)}",
+                fix="as the policy says, or widen it",
+            )
+    waiting = [plan.hash[:8] for plan in found if plan.hash not in known]
+    if waiting:
+        return warn(
+            "plans", f"{', '.join(waiting)} to be approved", fix=f"fedfsd region approve {waiting[0]}"
+        )
+    return ok("plans", f"{len(found)} came, all within the policy")
+
+
+def budget(patient: Patient) -> Finding:
+    """Is anything left of what the data officer granted?"""
+    grants = patient.status["grants"]
+    if not grants:
+        return fail("budget", "no grant", fix="fedfsd region grant")
+    found = ", ".join(f"{one['data_set']}: {1 - one['left'] / one['rho_max']:.0%} booked" for one in grants)
+    least = min(one["left"] / one["rho_max"] for one in grants)
+    if all(one["left"] <= 0 for one in grants):
+        return fail(
+            "budget", found, fix="nothing can be approved any more; a new grant is the officer's to sign"
+        )
+    return (
+        warn("budget", found, fix="plan for the end of the grant") if least < LITTLE else ok("budget", found)
+    )
+
+
+def separation(patient: Patient) -> Finding:
+    """Can the runner reach a network or the gate's keys, or the gate the data?"""
+    facts = patient.facts
+    broken = []
+    if facts.tcp:
+        broken.append("the runner can open a network connection")
+    if facts.gate_folder:
+        broken.append("the runner can read the gate's keys")
+    if facts.gate_reads_data:
+        broken.append("the gate can read the data")
+    if broken:
+        return fail(
+            "separation",
+            f"{', '.join(broken)} ({facts.asked})",
+            fix="two users and the systemd units of clients/deploy, or fedfsd region up as root"
+            " with --gate-user and --train-user",
+        )
+    if facts.gate_reads_data is None:
+        return warn(
+            "separation",
+            f"the runner has no network and no keys; of the gate nothing is known ({facts.asked})",
+            fix="ask again as root while fedfsd region up runs",
+        )
+    return ok("separation", f"no network and no keys for the runner, no data for the gate ({facts.asked})")
+
+
+CHECKS: tuple[Callable[[Patient], Finding], ...] = (
+    policy,
+    disk,
+    mirror,
+    keys,
+    ledger,
+    clock,
+    certificate,
+    coordinator,
+    data,
+    accelerator,
+    plans,
+    budget,
+    separation,
+)

@@ -1,0 +1,121 @@
+"""What the region's two processes can do, asked of themselves: the running ones, or ones started for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedfsd.errors import NotReadyError
+from fedfsd.node import control
+from fedfsd.node.node import Node
+from fedfsd.service import launch
+
+SECONDS = 120.0
+_READ = "import sys; from pathlib import Path; from fedfsd.service.diagnosis import can_read;"
+_READ += "sys.exit(0 if can_read(Path(sys.argv[1])) else 1)"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Answers of runner and gate."""
+
+    data: bool
+    """The runner reads its tables."""
+    device: str | None
+    tcp: bool
+    """The runner can open a network connection."""
+    gate_folder: bool
+    """The runner can look into the folder with the gate's keys."""
+    gate_reads_data: bool | None
+    """None where nobody could tell."""
+    asked: str
+    """Whom."""
+
+
+def ask(node: Node, train: Path, address: str) -> Facts:
+    """The facts; ``address`` (host:port) is what the runner should not be able to reach.
+
+    The processes are asked where they run. Else ones are started as ``region up`` starts them.
+
+    Raises:
+        NotReadyError: nobody could be asked.
+    """
+    host, _, port = address.rpartition(":")
+    keys = str(node.ledger.absolute())
+    request = {"op": "facts", "host": host.strip("[]"), "port": int(port or 0), "folder": keys}
+    data = data_path(train)
+    try:
+        told = control.ask(node, {**request, "data": "" if data is None else str(data)}, seconds=SECONDS)
+    except NotReadyError:
+        return _started(node, train, address, keys, data)
+    known = data is not None and "gate_reads_data" in told
+    return Facts(
+        data=bool(told.get("data")),
+        device=told.get("device"),
+        tcp=bool(told.get("tcp")),
+        gate_folder=bool(told.get("gate_folder")),
+        gate_reads_data=bool(told["gate_reads_data"]) if known else None,
+        asked="asked of the running processes",
+    )
+
+
+def data_path(train: Path) -> Path | None:
+    """Where the data lie, as train.toml says; None where this user cannot read it or it is not a path."""
+    try:
+        found = tomllib.loads((train / "train.toml").read_text(encoding="utf-8"))["data_path"]
+    except (OSError, ValueError, KeyError):
+        return None
+    path = train / str(found)
+    return path.absolute() if os.sep in str(found) or path.exists() else None
+
+
+def _started(node: Node, train: Path, address: str, keys: str, data: Path | None) -> Facts:
+    words = ["--train", str(train.absolute()), "--facts", "--gate-folder", keys]
+    words += ["--address", address] if address else []
+    cut = launch.obstacle(network=False) is None
+    user = _user(train)
+    command = [sys.executable, "-P", "-m", "fedfsd.federation.runner", *words]
+    done = _run(launch.command(command, user=user, network=not cut))
+    try:
+        told: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise NotReadyError(
+            "runner",
+            got="could not ask: none runs, and one started for it gave no answer",
+            expected="its facts",
+            hint=f"run by hand: python -m fedfsd.federation.runner --train {train} --facts",
+        ) from None
+    return Facts(
+        data=bool(told.get("data")),
+        device=told.get("device"),
+        tcp=bool(told.get("tcp")),
+        gate_folder=bool(told.get("gate_folder")),
+        gate_reads_data=None if data is None else _reads(_user(node.folder), data),
+        asked=f"asked of ones started {'without' if cut else 'with'} a network, as owners of their folders",
+    )
+
+
+def _user(folder: Path) -> str | None:
+    """The owner of ``folder`` by number, where this process may become that user and is not."""
+    owner = folder.stat().st_uid
+    return str(owner) if os.geteuid() == 0 and owner != 0 else None
+
+
+def _reads(user: str | None, data: Path) -> bool | None:
+    done = _run(launch.command([sys.executable, "-P", "-c", _READ, str(data)], user=user))
+    return {0: True, 1: False}.get(done.returncode)
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        raise NotReadyError("runner", got=f"no answer in {SECONDS:.0f} s", expected="its facts") from None

@@ -1,0 +1,91 @@
+"""What a doctor finds: small checks, each with a name, what was found, and the fix.
+
+>>> for one in diagnose(3, [lambda count: ok("count", count), lambda _: fail("sum", "odd", fix="add one")]):
+...     print(one.check, one.outcome, one.found, one.fix)
+count ok 3 None
+sum fail odd add one
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from fedfsd.errors import FedfsdError
+
+T = TypeVar("T")
+LITTLE_BYTES, FEW_BYTES = 2_000_000_000, 200_000_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one check."""
+
+    check: str
+    outcome: Literal["ok", "warn", "fail"]
+    found: str
+    fix: str | None = None
+
+
+def ok(check: str, found: object) -> Finding:
+    """As it should be."""
+    return Finding(check, "ok", str(found))
+
+
+def warn(check: str, found: object, *, fix: str) -> Finding:
+    """It works, and somebody should do something."""
+    return Finding(check, "warn", str(found), fix)
+
+
+def fail(check: str, found: object, *, fix: str) -> Finding:
+    """It does not work, or does not keep what it promises."""
+    return Finding(check, "fail", str(found), fix)
+
+
+def diagnose(subject: T, checks: Iterable[Callable[[T], Finding]]) -> tuple[Finding, ...]:
+    """Every check on ``subject``; one that is refused fails with what the refusal says."""
+    return tuple(_tried(subject, check) for check in checks)
+
+
+def disk(check: str, folder: Path) -> Finding:
+    """Room on the disk of ``folder``."""
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 1e9:.1f} GB free at {folder}"
+    fix = "make room: models, updates and the ledger are kept there"
+    if free < FEW_BYTES:
+        return fail(check, found, fix=fix)
+    return warn(check, found, fix=fix) if free < LITTLE_BYTES else ok(check, found)
+
+
+def private(check: str, folders: Iterable[Path]) -> Finding:
+    """Whether the files in ``folders`` are their owner's alone."""
+    files = [path for folder in folders if folder.exists() for path in folder.rglob("*") if path.is_file()]
+    open_to_others = [path for path in files if path.stat().st_mode & 0o077]
+    if open_to_others:
+        first = open_to_others[0]
+        return fail(
+            check,
+            f"{len(open_to_others)} files that others may read, such as {first}",
+            fix=f"chmod -R go= {first.parent}",
+        )
+    return ok(check, f"{len(files)} files, their owner's alone")
+
+
+def can_read(path: Path) -> bool:
+    """Whether this process can read ``path``, or look into it."""
+    return os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))
+
+
+def _tried(subject: T, check: Callable[[T], Finding]) -> Finding:
+    name = check.__name__.strip("_").replace("_", " ")
+    try:
+        return check(subject)
+    except FedfsdError as error:
+        found = error.place if error.got is None else f"{error.place}: {error.got}"
+        return fail(name, found, fix=error.hint or f"expected {error.expected}")
+    except OSError as error:
+        return fail(name, f"{error.filename}: {error.strerror}", fix="check the path and its rights")
