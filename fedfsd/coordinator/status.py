@@ -14,7 +14,7 @@ from typing import Any
 
 from cryptography import x509
 
-from fedfsd.border import identity
+from fedfsd.border import authority, enrolment, identity
 from fedfsd.coordinator import receipt_book
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.coordinator.standing import STATUS
@@ -37,7 +37,7 @@ def status(coordinator: Coordinator) -> Document:
         "up": supervised,
         "certificate_days": _days(coordinator.tls_certificate),
         "root_days": _days(coordinator.root),
-        "regions": [_region(coordinator, name, gate) for name in _names(coordinator)],
+        "regions": [_region(path, gate) for path in sorted((folder / "regions").iterdir())],
         "plans": _plans(coordinator, gate),
         "received": [_received(path) for path in sorted(coordinator.receipts.glob("*.jsonl"))],
     }
@@ -53,16 +53,12 @@ def _gate(folder: Path) -> Document | None:
     return None
 
 
-def _names(coordinator: Coordinator) -> list[str]:
-    return sorted({*coordinator.regions(), *coordinator.invited()})
-
-
-def _region(coordinator: Coordinator, name: str, gate: Document | None) -> Document:
-    folder, said = coordinator.region(name), (gate or {}).get("regions", {}).get(name, {})
+def _region(folder: Path, gate: Document | None) -> Document:
+    said = (gate or {}).get("regions", {}).get(folder.name, {})
     seen = said.get("seen")
     return {
-        "name": name,
-        "state": _state(coordinator, folder),
+        "name": folder.name,
+        "state": _state(folder),
         "certificate_days": _days(folder / "region.crt"),
         "seen": seen and datetime.datetime.fromtimestamp(seen, datetime.UTC).isoformat(timespec="seconds"),
         "task": said.get("task"),
@@ -71,16 +67,16 @@ def _region(coordinator: Coordinator, name: str, gate: Document | None) -> Docum
     }
 
 
-def _state(coordinator: Coordinator, folder: Path) -> str:
-    """``invited``, ``waiting`` for confirmation, ``enrolled`` or ``revoked``."""
-    certificate = _certificate(folder / "region.crt")
-    if certificate is None:
-        return "waiting" if (folder / "request.json").exists() else "invited"
-    with suppress(FileNotFoundError):
-        listed = coordinator.revoked.read_text(encoding="utf-8").splitlines()
-        if f"{certificate.serial_number:x}" in {line.split()[0].lower() for line in listed if line.split()}:
-            return "revoked"
-    return "enrolled"
+def _state(folder: Path) -> str:
+    """``waiting`` for confirmation (again, maybe), ``enrolled``, ``invited`` or ``revoked``."""
+    certificate, request = _certificate(folder / "region.crt"), folder / "request.json"
+    if request.exists():
+        asked = authority.requested_key(bytes.fromhex(enrolment.read(request).request))
+        if certificate is None or certificate.public_key() != asked:
+            return "waiting"
+    if certificate is not None:
+        return "enrolled"
+    return "invited" if (folder / "invitation.json").exists() else "revoked"
 
 
 def _certificate(path: Path) -> x509.Certificate | None:
