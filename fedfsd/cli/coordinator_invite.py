@@ -39,6 +39,7 @@ def invite(
     fingerprints, told in another way, are confirmed here. A new invitation renews a certificate.
     """
     from fedfsd.coordinator.folder import open_coordinator
+    from fedfsd.service.owner import private
 
     if (confirm is None) != (confirm_ledger is None) or (revoke and confirm is not None):
         raise UsageError(
@@ -48,11 +49,12 @@ def invite(
             hint="the region's people read both from fedfsd region init --join",
         )
     hub = open_coordinator(coordinator)
-    if revoke:
-        return _revoked(hub, region)
-    if confirm is not None and confirm_ledger is not None:
-        return _confirmed(hub, region, confirm, confirm_ledger)
-    return _invited(hub, region, output or Path(f"invitation-{region}.json"))
+    with private():
+        if revoke:
+            return _revoked(hub, region)
+        if confirm is not None and confirm_ledger is not None:
+            return _confirmed(hub, region, confirm, confirm_ledger)
+        return _invited(hub, region, output or Path(f"invitation-{region}.json"))
 
 
 def _invited(hub: Coordinator, region: str, output: Path) -> Answer:
@@ -60,11 +62,9 @@ def _invited(hub: Coordinator, region: str, output: Path) -> Answer:
 
     from fedfsd.coordinator import invite
     from fedfsd.ledger.disk import write_whole
-    from fedfsd.node.node import private
 
     made = invite.invite(hub, region, today=datetime.datetime.now(datetime.UTC).date())
-    with private():
-        write_whole(output, (made.model_dump_json(indent=1) + "\n").encode())
+    write_whole(output, (made.model_dump_json(indent=1) + "\n").encode())
     facts = {
         "region": region,
         "invitation": str(output),

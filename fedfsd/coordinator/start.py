@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from fedfsd.config.load import load
 from fedfsd.coordinator.folder import SETTINGS, Coordinator, Settings, open_coordinator
 from fedfsd.errors import NotReadyError, UsageError
 from fedfsd.ledger.key import SigningKey
+from fedfsd.service.owner import private
 
 RENEW_DAYS = 30
 TEXT = """\
@@ -49,8 +49,7 @@ def start(settings: Settings, folder: Path) -> Coordinator:
             str(folder), got="something there already", expected="a new folder", hint="choose another -o"
         )
     part = folder.with_name(folder.name + ".part")
-    before = os.umask(0o077)
-    try:
+    with private():
         shutil.rmtree(part, ignore_errors=True)
         for inner in ("ca", "tls", "regions", "flower", "store", "offers", "receipts", "log"):
             (part / inner).mkdir(parents=True)
@@ -60,8 +59,6 @@ def start(settings: Settings, folder: Path) -> Coordinator:
         (part / "ca" / "revoked").touch()
         renew(Coordinator(part, settings))
         part.replace(folder)
-    finally:
-        os.umask(before)
     return open_coordinator(folder)
 
 

@@ -12,10 +12,8 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +26,9 @@ from fedfsd.ledger.mirror import RECOVER
 from fedfsd.ledger.note import Note
 from fedfsd.ledger.store import DATABASE
 from fedfsd.node.settings import Settings
+from fedfsd.service.owner import private
+
+__all__ = ["SETTINGS", "Node", "open_node", "private"]
 
 SETTINGS = "region.toml"
 
@@ -126,13 +127,3 @@ def open_node(folder: Path, *, overrides: Iterable[str] = ()) -> Node:
             hint="fedfsd region init makes one; --region names it",
         )
     return Node(folder, load(Settings, path, overrides=overrides))
-
-
-@contextmanager
-def private() -> Iterator[None]:
-    """New files and folders are for their owner alone; SQLite and the mirror go by the process's mask."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)

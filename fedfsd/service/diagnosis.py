@@ -62,7 +62,7 @@ def disk(check: str, folder: Path) -> Finding:
 
 
 def private(check: str, folders: Iterable[Path]) -> Finding:
-    """Whether the files in ``folders`` are their owner's alone."""
+    """Whether the files in ``folders`` are their owner's alone, who owns the folders too."""
     files = [path for folder in folders if folder.exists() for path in folder.rglob("*") if path.is_file()]
     open_to_others = [path for path in files if path.stat().st_mode & 0o077]
     if open_to_others:
@@ -71,6 +71,14 @@ def private(check: str, folders: Iterable[Path]) -> Finding:
             check,
             f"{len(open_to_others)} files that others may read, such as {first}",
             fix=f"chmod -R go= {first.parent}",
+        )
+    strange = [path for path in files if path.stat().st_uid != path.parent.stat().st_uid]
+    if strange:
+        owner = strange[0].parent.stat().st_uid
+        return fail(
+            check,
+            f"{len(strange)} files of another user, such as {strange[0]}",
+            fix=f"chown {owner} {strange[0]}",
         )
     return ok(check, f"{len(files)} files, their owner's alone")
 

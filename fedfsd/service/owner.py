@@ -1,8 +1,10 @@
-"""What root writes into another user's folder belongs to that user."""
+"""Whose new files are: of the owner of the folder they lie in, and for nobody else to read."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -11,3 +13,13 @@ def give(descriptor: int, path: Path) -> None:
     if os.geteuid() == 0:
         folder = path.parent.stat()
         os.fchown(descriptor, folder.st_uid, folder.st_gid)
+
+
+@contextmanager
+def private() -> Iterator[None]:
+    """New files and folders are for their owner alone; SQLite and the mirror go by the process's mask."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
