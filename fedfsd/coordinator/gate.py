@@ -10,7 +10,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -30,6 +30,7 @@ from fedfsd.ledger.disk import write_whole
 from fedfsd.service.gauge import Metrics
 from fedfsd.service.journal import journal
 
+Connect = Callable[[str], Fleet]
 WORKERS = 64
 LOOK_SECONDS = 0.05
 STATUS_SECONDS = 1.0
@@ -40,8 +41,12 @@ _GRACE_SECONDS = 0.5
 class CoordinatorGate:
     """All of the process but its signals: ``run`` until ``stop``."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        """Take up what is outstanding. NotReadyError where a port is taken or a file is missing."""
+    def __init__(self, coordinator: Coordinator, *, connect: Connect | None = None) -> None:
+        """Take up what is outstanding; ``connect`` gives a region's node in Flower's fleet.
+
+        Raises:
+            NotReadyError: a port is taken, or a file is missing or damaged.
+        """
         self._coordinator = coordinator
         self._log = journal("gate", coordinator.folder)
         renew(coordinator)
@@ -49,6 +54,7 @@ class CoordinatorGate:
         self.hall = Hall(coordinator, metrics=self._metrics, log=self._log)
         self._engine = Engine(coordinator.flower, coordinator.settings.flower_port)
         self._engine.reopen()
+        self._connect = connect or self._node
         self._bridges: dict[str, Bridge] = {}
         self._standing = Standing(coordinator, self.hall)
         self._servers: list[grpc.Server] = []
@@ -107,7 +113,7 @@ class CoordinatorGate:
                 self._bridges[region] = bridge
                 bridge.start()
 
-    def _connect(self, region: str) -> Fleet:
+    def _node(self, region: str) -> Fleet:
         """The region's node in Flower's fleet, online."""
         folder = self._coordinator.region(region)
         node = FleetNode(
