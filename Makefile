@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # Two processes a machine of two cores; more where there are more: make test WORKERS=8
 WORKERS ?= 2
 
-.PHONY: setup demo test check proto clean
+.PHONY: setup demo federation test check proto clean
 
 setup: .venv/setup.done
 
@@ -29,6 +29,10 @@ setup: .venv/setup.done
 # A run of a few minutes in a new folder; its last line is the report to open.
 demo: setup
 	$(BIN)/fedfsd simulate experiments/quickstart.toml -o runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+# A coordinator and three regions as processes of their own, an experiment over the border, an audit of it.
+federation: setup
+	$(BIN)/python -m experiments.federation
 
 # Everything that CI checks.
 test: setup

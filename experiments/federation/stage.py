@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from fedfsd.driving import source, table
 
 FEDFSD = (str(Path(sys.executable).with_name("fedfsd")),)
-DATA_SET = "embedded-2026"
+DATA_SET = "generated-2026"
 EPSILON, DELTA = 10.0, 1e-4
 START_SECONDS = 120.0
 # Numbers of users that need no account; systemd units name real ones (fedfsd-gate, fedfsd-train).
@@ -60,8 +60,8 @@ class Stage:
     folder: Path
     names: Sequence[str]
     test_only: bool = False
-    separate: bool = field(default_factory=lambda: os.geteuid() == 0)
-    """Whether gate and runner are users of their own; only root can do that."""
+    separate: bool = field(default_factory=lambda: can_separate())
+    """Whether gate and runner are users of their own."""
     host: str = "127.0.0.1"
     """Where regions reach the coordinator."""
     within: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class Stage:
         text = settings.read_text(encoding="utf-8")
         settings.write_text(text.replace('purpose = ""', 'purpose = "a demonstration"'), encoding="utf-8")
         grant = self.document(
-            *("region", "grant", "--region", place.folder, "--data-set", DATA_SET),
+            *("region", "grant", "--region", place.folder, "--data-set", f"{name}:{DATA_SET}"),
             *("--epsilon", EPSILON, "--delta", DELTA),
         )
         self._officer(place, Path(grant["file"]))
@@ -283,6 +283,20 @@ class Stage:
 
     def show(self, words: Iterable[object]) -> None:
         self.say("$ fedfsd " + shlex.join(_shorter(self.folder, word) for word in words))
+
+
+def can_separate() -> bool:
+    """Whether processes of other users can be started here: by root, with a Python they may run."""
+    try:
+        return (
+            os.geteuid() == 0
+            and subprocess.run(
+                [sys.executable, "-c", "import fedfsd"], user=GATE_USER, capture_output=True
+            ).returncode
+            == 0
+        )
+    except OSError:
+        return False
 
 
 def free_ports(count: int) -> list[int]:
