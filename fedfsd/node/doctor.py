@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fedfsd.border import fitness, identity
+from fedfsd.border import fitness, identity, invitation
 from fedfsd.errors import FedfsdError
 from fedfsd.gate.policy import declared, objections
 from fedfsd.ledger.key import SigningKey
@@ -61,6 +61,13 @@ def policy(patient: Patient) -> Finding:
     node = patient.node
     node.declared_policy()
     recipient, purpose = node.settings.transfer_to()
+    joined = node.folder / "tls" / "invitation.json"
+    if joined.exists() and recipient != f"fedfsd/coordinator/{invitation.read(joined).federation}":
+        return fail(
+            "policy",
+            f"transfers to {recipient}, which is not the coordinator this region joined",
+            fix="region.toml: transfer.recipient",
+        )
     return ok("policy", f"for {purpose} by {recipient}")
 
 

@@ -1,0 +1,123 @@
+"""``fedfsd coordinator`` and ``region init --join`` as typed: answers, refusals, exit codes."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fedfsd.coordinator.enrolment import serve_enrolment
+from fedfsd.coordinator.folder import open_coordinator
+from fedfsd.ledger.key import SigningKey
+from fedfsd.service.owner import private
+
+pytest_plugins = ["typing_user"]
+KEY = ["--officer-key", "officer.key"]
+HUB = ["-C", "hub"]
+
+
+@contextmanager
+def listener():
+    """The join listener of hub on a free port, which from now on stands in its settings."""
+    server, port = serve_enrolment(open_coordinator(Path("hub"), overrides=["join_port=0"]))
+    path = Path("hub/coordinator.toml")
+    path.write_text(path.read_text().replace("join_port = 1 ", f"join_port = {port} "))
+    try:
+        with private():
+            yield
+    finally:
+        server.stop(0).wait()
+
+
+@pytest.fixture
+def hub(fedfsd, folder):
+    SigningKey.generate("fedfsd/EU/officer").write(folder / "officer.key")
+    made = fedfsd("coordinator", "init", "roads", "-o", "hub", "--port", 1, "--join-port", 1, "--json")
+    assert made.code == 0
+    return made.document
+
+
+def test_from_init_to_a_joined_region(fedfsd, folder, hub):
+    assert [line.split()[0] for line in hub["trust_lines"]] == ["coordinator", "witness"]
+    with listener():
+        invited = fedfsd("coordinator", "invite", "EU", *HUB, "-o", "eu.json", "--json").document
+        assert invited["root_fingerprint"] == hub["root_fingerprint"]
+        assert (folder / "eu.json").stat().st_mode & 0o077 == 0
+        told = ["--join", "eu.json", "--root-fingerprint", hub["root_fingerprint"]]
+        (folder / "tables").mkdir()
+        words = ["region", "init", "EU", "-o", "eu", *KEY, *told, "--data", "tables", "--train", "train"]
+        asked = fedfsd(*words, "--json").document
+        assert (asked["joined"], asked["join_warnings"]) == (False, [])
+        assert Path(asked["folder"]) == Path("eu")
+        assert 'recipient = "fedfsd/coordinator/roads"' in (folder / "eu" / "region.toml").read_text()
+        assert f'data_path = "{folder}/tables"' in (folder / "train" / "train.toml").read_text()
+        assert (folder / "train" / "train.toml").stat().st_mode & 0o077 == 0
+        assert "EU: a request waits" in fedfsd("coordinator", "doctor", *HUB).out
+        confirm = ["--confirm", asked["request_fingerprint"], "--confirm-ledger", asked["ledger_fingerprint"]]
+        swapped = [confirm[0], confirm[3], confirm[2], confirm[1]]
+        assert fedfsd("coordinator", "invite", "EU", *HUB, *swapped).code == 13
+        done = fedfsd("coordinator", "invite", "EU", *HUB, *confirm, "--json").document
+        assert done["officer_vkey"] == str(SigningKey.read(folder / "officer.key").verification)
+        again = fedfsd("region", "init", "EU", "-o", "eu", "--join", "eu.json")
+        assert (again.code, "joined; valid for" in again.out) == (0, True)
+        assert "compare the root fingerprint" in again.out
+    gone = fedfsd("coordinator", "invite", "EU", *HUB, "--revoke", "--json").document
+    assert gone == {"region": "EU", "revoked": 1}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).parts[0] in ("hub", "eu", "train"):
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_coordinator_that_is_down_is_asked_later(fedfsd, folder, hub):
+    fedfsd("coordinator", "invite", "EU", *HUB, "-o", "eu.json")
+    said = fedfsd("region", "init", "EU", "-o", "eu", *KEY, "--join", "eu.json")
+    assert (said.code, "not sent yet" in said.out, "asks again" in said.out) == (0, True, True)
+    first = (folder / "eu" / "tls.next" / "region.key").read_bytes()
+    assert fedfsd("region", "init", "EU", "-o", "eu", "--join", "eu.json").code == 0
+    assert (folder / "eu" / "tls.next" / "region.key").read_bytes() == first
+
+
+def test_another_root_than_was_told_stops_before_anything_is_made(fedfsd, folder, hub):
+    fedfsd("coordinator", "invite", "EU", *HUB, "-o", "eu.json")
+    words = ["region", "init", "EU", "-o", "eu", *KEY, "--join", "eu.json"]
+    said = fedfsd(*words, "--root-fingerprint", "00" * 32)
+    assert (said.code, "do not use it" in said.err) == (13, True)
+    assert not (folder / "eu").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["coordinator", "init", "roads", "-o", "hub"], 4),
+        (["coordinator", "init", "two words", "-o", "new"], 2),
+        (["coordinator", "init", "roads", "-o", "new", "--port", 70_000], 3),
+        (["coordinator", "invite", "coordinator", *HUB], 2),
+        (["coordinator", "invite", "EU"], 4),
+        (["coordinator", "invite", "EU", *HUB, "--confirm", "00"], 2),
+        (["coordinator", "invite", "EU", *HUB, "--confirm", "0", "--confirm-ledger", "0", "--revoke"], 2),
+        (["coordinator", "invite", "EU", *HUB, "--confirm", "0", "--confirm-ledger", "0"], 4),
+        (["coordinator", "invite", "EU", *HUB, "--revoke"], 4),
+        (["coordinator", "doctor"], 4),
+        (["region", "init", "EU", "-o", "eu", "--join", "none.json", *KEY], 4),
+        (["region", "init", "EU", "-o", "eu", "--join", "officer.key", *KEY], 4),
+        (["region", "doctor"], 4),
+    ],
+)
+def test_refusals(fedfsd, folder, hub, words, code):
+    said = fedfsd(*words)
+    assert said.code == code, said.err
+    assert said.err.count("\n") == 1
+    assert not (folder / "new").exists()
+    assert not (folder / "eu").exists()
+
+
+def test_the_doctors_say_what_fails_and_end_with_4(fedfsd, folder, hub):
+    (folder / "hub" / "ca" / "revoked").unlink()
+    said = fedfsd("coordinator", "doctor", *HUB, "--json")
+    assert said.code == 4
+    assert not said.document["fit"]
+    (told,) = [one for one in said.document["checks"] if one["check"] == "revoked"]
+    assert told["outcome"] == "fail"
+    said = fedfsd("coordinator", "doctor", *HUB)
+    assert (said.code, "fix: " in said.out) == (4, True)

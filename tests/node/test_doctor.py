@@ -1,0 +1,292 @@
+"""The region's doctor: a fit region, then one broken thing at a time, each told with its fix."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from operator_kit import plan, send
+from operator_kit import region as ready
+from pki_kit import Callers
+
+from fedfsd.border import authority, channel, identity
+from fedfsd.border import border_pb2_grpc as rpc
+from fedfsd.coordinator import invite
+from fedfsd.coordinator import start as coordinator_start
+from fedfsd.coordinator.folder import Coordinator
+from fedfsd.errors import NotReadyError
+from fedfsd.node import doctor, join, separation
+from fedfsd.node.doctor import Patient, examine
+from fedfsd.node.node import open_node
+from fedfsd.service import diagnosis
+from fedfsd.service.diagnosis import Finding
+
+TODAY = datetime.datetime.now(datetime.UTC).date()
+FIT = separation.Facts(
+    data=True, device="cpu", tcp=False, gate_folder=False, gate_reads_data=False, asked="asked of a test"
+)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory) -> Coordinator:
+    return coordinator_start.start(
+        coordinator_start.settings("hub", port=0), tmp_path_factory.mktemp("hub") / "hub"
+    )
+
+
+@pytest.fixture(scope="module")
+def address(hub) -> Iterator[str]:
+    """Where its border answers."""
+    server, port = channel.serve(
+        lambda server: rpc.add_BorderServicer_to_server(Callers(), server),
+        host="127.0.0.1",
+        port=0,
+        root=hub.root,
+        key=hub.tls_key,
+        certificate=hub.tls_certificate,
+        revoked=hub.revoked,
+        max_workers=2,
+    )
+    yield f"127.0.0.1:{port}"
+    server.stop(0).wait()
+
+
+@pytest.fixture(scope="module")
+def joined(hub, tmp_path_factory) -> Path:
+    """A region that joined, with a grant."""
+    folder = ready(tmp_path_factory.mktemp("eu"))
+    node = open_node(folder)
+    request = join.prepare(node, invite.invite(hub, "EU", today=TODAY), officer=None)
+    invite.accept(hub, "EU", request)
+    invite.confirm(hub, "EU", request=request.fingerprint, ledger=request.ledger_fingerprint)
+    shutil.copy(hub.region("EU") / "region.crt", folder / "tls.next" / "region.crt")
+    (folder / "tls.next" / "region.crt").chmod(0o600)
+    join.peer(node)
+    return folder
+
+
+@pytest.fixture
+def folder(joined, tmp_path, address) -> Path:
+    """A copy of it, to be broken."""
+    made = tmp_path / "eu"
+    shutil.copytree(joined, made)
+    text = (made / "region.toml").read_text()
+    (made / "region.toml").write_text(text.replace('coordinator = ""', f'coordinator = "{address}"'))
+    return made
+
+
+def patient(folder: Path, facts: separation.Facts = FIT) -> Patient:
+    return Patient(open_node(folder), folder / "train", TODAY, ask=lambda *_: facts)
+
+
+def found(folder: Path, check: str, facts: separation.Facts = FIT) -> Finding:
+    """The finding of ``check``; every other check still gives one."""
+    findings = {one.check: one for one in examine(patient(folder, facts))}
+    assert list(findings) == [one.__name__ for one in doctor.CHECKS]
+    return findings[check]
+
+
+def test_a_fit_region(folder):
+    outcomes = {one.check: one.outcome for one in examine(patient(folder))}
+    assert outcomes.pop("mirror") == "warn"  # a test has one disk
+    assert set(outcomes.values()) == {"ok"}, outcomes
+
+
+def edit(name: str, old: str, new: str):
+    def broken(folder: Path) -> None:
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new))
+
+    return broken
+
+
+def plans(*some) -> object:
+    def broken(folder: Path) -> None:
+        (folder / "plans").mkdir()
+        for number, one in enumerate(some):
+            send(folder / "plans", one, f"{number}.json")
+
+    return broken
+
+
+def future(folder: Path) -> None:
+    later = time.time() + 86_400
+    os.utime(folder / "ledger" / "ledger.sqlite", (later, later))
+
+
+def open_files(folder: Path) -> None:
+    (folder / "tls" / "region.key").chmod(0o644)
+
+
+def open_folder(folder: Path) -> None:
+    folder.chmod(0o755)
+
+
+def no_key(folder: Path) -> None:
+    next((folder / "ledger").glob("*.key")).unlink()
+
+
+def no_ledger(folder: Path) -> None:
+    (folder / "ledger" / "ledger.sqlite").unlink()
+
+
+def no_certificate(folder: Path) -> None:
+    shutil.rmtree(folder / "tls")
+
+
+def other_key(folder: Path) -> None:
+    (folder / "tls" / "region.key").unlink()
+    authority.write_key(authority.new_key(), folder / "tls" / "region.key")
+
+
+BREAKS = [
+    ("policy", "fail", edit("policy.toml", "roster = 1000", "# roster = 1000"), "roster"),
+    ("policy", "fail", edit("region.toml", 'purpose = "research"', 'purpose = ""'), "purpose"),
+    ("policy", "fail", edit("region.toml", "coordinator/hub", "coordinator/other"), "recipient"),
+    ("keys", "fail", open_files, "chmod"),
+    ("keys", "fail", open_folder, "chmod"),
+    ("keys", "fail", no_key, "node.key"),
+    ("ledger", "fail", no_ledger, "fedfsd region"),
+    ("clock", "fail", future, "set the clock"),
+    ("certificate", "fail", no_certificate, "--join"),
+    ("certificate", "fail", other_key, "new invitation"),
+    (
+        "coordinator",
+        "fail",
+        edit("region.toml", 'coordinator = "127', 'coordinator = "127.0.0.1:1" #'),
+        "TCP",
+    ),
+    ("plans", "warn", plans(plan(roster=999)), "widen"),
+    ("plans", "warn", plans(plan()), "fedfsd region approve"),
+    ("plans", "fail", lambda folder: (plans()(folder), send_broken(folder)), "versions of both sides"),
+]
+
+
+def send_broken(folder: Path) -> None:
+    (folder / "plans" / "a.json").write_text("{}")
+
+
+@pytest.mark.parametrize(("check", "outcome", "breaking", "fix"), BREAKS)
+def test_one_broken_thing_is_told_with_its_fix(folder, check, outcome, breaking, fix):
+    breaking(folder)
+    told = found(folder, check)
+    assert told.outcome == outcome, told
+    assert fix in f"{told.found} {told.fix}"
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "words"),
+    [
+        ({"data": False}, "data", "cannot read"),
+        ({"device": None}, "accelerator", "no such device"),
+        ({"tcp": True}, "separation", "the runner can open a network connection"),
+        ({"gate_folder": True}, "separation", "the runner can read the gate's keys"),
+        ({"gate_reads_data": True}, "separation", "the gate can read the data"),
+    ],
+)
+def test_what_a_process_may_not_do_fails(folder, change, check, words):
+    told = found(folder, check, replace(FIT, **change))
+    assert (told.outcome, words in told.found) == ("fail", True), told
+    assert told.fix
+
+
+def test_a_gate_of_which_nothing_is_known_is_no_success(folder):
+    assert found(folder, "separation", replace(FIT, gate_reads_data=None)).outcome == "warn"
+
+
+def test_nobody_to_ask_fails_three_checks_and_no_other(folder):
+    def silent(*_: object) -> separation.Facts:
+        raise NotReadyError("runner", got="could not ask", hint="start it")
+
+    findings = examine(replace(patient(folder), ask=silent))
+    assert {one.check for one in findings if one.outcome == "fail"} == {"data", "accelerator", "separation"}
+
+
+def issue(hub: Coordinator, folder: Path, **options: float) -> None:
+    """Another certificate for the region's key."""
+    key = authority.read_key(folder / "tls" / "region.key")
+    party = identity.region("hub", "EU")
+    made = authority.Authority.read(hub.ca).issue(party, key.public_key(), **options)
+    authority.write_certificate(made, folder / "tls" / "region.crt")
+
+
+def test_a_certificate_that_ends_soon_or_ended(hub, folder):
+    issue(hub, folder, days=10)
+    assert found(folder, "certificate").outcome == "warn"
+    issue(hub, folder, days=-0.5)
+    told = found(folder, "certificate")
+    assert (told.outcome, "new invitation" in str(told.fix)) == ("fail", True)
+    assert "certificates" in found(folder, "coordinator").found
+
+
+def test_a_revoked_certificate(hub, folder):
+    listed = hub.revoked.read_text()
+    serial = identity.read((folder / "tls" / "region.crt").read_bytes()).serial_number
+    hub.revoked.write_text(f"{serial:x} EU\n")
+    try:
+        told = found(folder, "coordinator")
+    finally:
+        hub.revoked.write_text(listed)
+    assert (told.outcome, "revoked" in str(told.fix)) == ("fail", True)
+
+
+def test_a_grant_that_is_used_up(folder):
+    one = patient(folder)
+    grants = one.status["grants"]
+    grants[0]["left"] = grants[0]["rho_max"] // 20
+    assert doctor.budget(one).outcome == "warn"
+    grants[0]["left"] = 0
+    assert doctor.budget(one).outcome == "fail"
+    grants.clear()
+    assert doctor.budget(one).fix == "fedfsd region grant"
+
+
+def test_a_disk_that_is_full(folder, monkeypatch):
+    usage = shutil.disk_usage(folder)
+    for free, outcome in ((10**8, "fail"), (10**9, "warn"), (10**11, "ok")):
+        monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda path, free=free: usage._replace(free=free))
+        assert diagnosis.disk("disk", folder).outcome == outcome
+
+
+def test_what_was_started_for_the_question_answers(folder, tmp_path, monkeypatch):
+    """No gate runs: a runner's process is started with --facts, and another user's rights are tried."""
+    calls = []
+
+    def run(command: list[str]):
+        calls.append(command)
+        facts = {"region": "EU", "data": True, "device": "cpu", "tcp": False, "gate_folder": False}
+        asked = "--facts" in command
+        return separation.subprocess.CompletedProcess(command, 0 if asked else 1, json.dumps(facts), "")
+
+    monkeypatch.setattr(separation, "_run", run)
+    monkeypatch.setattr(separation.launch, "obstacle", lambda **_: None)
+    (folder / "train").mkdir()
+    (folder / "train" / "train.toml").write_text(f'data_path = "{tmp_path}/tables"\n')
+    told = separation.ask(open_node(folder), folder / "train", "hub.example:1")
+    assert told == replace(FIT, asked=told.asked)
+    assert "--no-network" in calls[0]
+    assert calls[0][-1] == "hub.example:1"
+    assert calls[1][-1] == f"{tmp_path}/tables"
+    (folder / "train" / "train.toml").unlink()
+    assert separation.ask(open_node(folder), folder / "train", "").gate_reads_data is None
+    monkeypatch.setattr(
+        separation, "_run", lambda command: separation.subprocess.CompletedProcess(command, 1, "", "no")
+    )
+    with pytest.raises(NotReadyError, match="could not ask"):
+        separation.ask(open_node(folder), folder / "train", "")
+
+
+def test_what_a_process_can_read(tmp_path):
+    assert diagnosis.can_read(tmp_path)
+    assert not diagnosis.can_read(tmp_path / "none")
+    reads = separation._reads(None, tmp_path)
+    assert reads is True
+    assert separation._reads(None, tmp_path / "none") is False
