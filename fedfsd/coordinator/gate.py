@@ -7,6 +7,7 @@ that writes receipts. It may be killed at any moment and goes on where it was.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -141,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--coordinator", type=Path, required=True, metavar="DIR")
     parser.add_argument("--test-only", action="store_true", help="accepted for symmetry; regions decide")
     options = parser.parse_args(arguments)
+    os.umask(0o077)
     try:
         gate = CoordinatorGate(open_coordinator(options.coordinator))
         for number in (signal.SIGTERM, signal.SIGINT):
