@@ -89,7 +89,7 @@ def processes(
     runner = Process(
         "runner",
         python("fedfsd.federation.runner", "--train", str(train.absolute())),
-        env=_FLOWER,
+        env=_FLOWER | {"FLWR_HOME": str(train.absolute() / "flwr")},
         user=train_user,
         network=False,
         output=train.absolute() / OUTPUT,
