@@ -128,6 +128,7 @@ def _fitting(target: Target, content: bytes) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_no_mutation_of_what_a_region_sends_does_harm(tmp_path: Path, monkeypatch):
     count, chance, reach = fuzz.MUTATIONS // 2, random.Random(fuzz.SEED), fuzz.Reach(monkeypatch)
     outcomes, operators, reached = Counter(), Counter(), 0
