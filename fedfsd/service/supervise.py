@@ -31,7 +31,7 @@ _TICK = 0.1
 
 
 class Supervisor:
-    """Runs ``processes`` until ``stop`` or, in the main thread, SIGTERM or SIGINT.
+    """Runs ``processes`` until ``stop`` or, in the main thread, SIGTERM, SIGINT or SIGHUP.
 
     ``state`` is a file that says how they stand (``read`` it); ``on_ready`` is called with the seconds since
     the start when all of them are ready for the first time.
@@ -160,11 +160,11 @@ class Supervisor:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT stop us, where signals can be had: in the main thread."""
+        """SIGTERM, SIGINT and a closed terminal stop us, where signals can be had: in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        kinds = (signal.SIGTERM, signal.SIGINT)
+        kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         before = {kind: signal.signal(kind, lambda *_: self.stop()) for kind in kinds}
         try:
             yield

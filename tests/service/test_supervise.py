@@ -139,7 +139,7 @@ Supervisor([process], log=journal("up", folder), state=folder / "up.json").run()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_no_orphan_however_the_supervisor_ends(tmp_path, number):
     # SIGINT is ignored in a background process of a shell; a supervisor takes it nevertheless.
     command = [
