@@ -6,13 +6,11 @@ import socket
 from pathlib import Path
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fedfsd.border import authority, identity
-from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc as rpc
-from fedfsd.border.channel import open_channel
+from fedfsd.border.channel import SERVICE, open_channel
 from fedfsd.border.identity import WARN_DAYS, Identity
-from fedfsd.border.wire import VERSION
 from fedfsd.service.diagnosis import Finding, fail, ok, warn
 
 SECONDS = 5.0
@@ -47,8 +45,10 @@ def reach(
     with open_channel(
         address, root=root, key=key, certificate=certificate, expected_uri=expected_uri
     ) as channel:
+        # Not Hello: beside the region's gate that would look like a second node with its key.
+        request = health_pb2.HealthCheckRequest(service=SERVICE)
         try:
-            rpc.BorderStub(channel).Hello(pb.Greeting(versions=[VERSION]), timeout=SECONDS)
+            health_pb2_grpc.HealthStub(channel).Check(request, timeout=SECONDS)
         except grpc.RpcError as error:
             return _unwelcome(check, address, error.code())
     return ok(check, f"{address} answers as {expected_uri}")

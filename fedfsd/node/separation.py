@@ -85,9 +85,10 @@ def _started(node: Node, train: Path, address: str, keys: str, data: Path | None
     try:
         told: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
+        refused = done.stderr.strip().splitlines()[-1:] if done.returncode == launch.REFUSED else []
         raise NotReadyError(
             "runner",
-            got="could not ask: none runs, and one started for it gave no answer",
+            got="could not ask: none runs, and one started for it " + "".join(refused or ["gave no answer"]),
             expected="its facts",
             hint=f"run by hand: python -m fedfsd.federation.runner --train {train} --facts",
         ) from None

@@ -28,6 +28,7 @@ from fedfsd.node.node import open_node
 from fedfsd.service import diagnosis
 from fedfsd.service.diagnosis import Finding
 
+CALLERS = Callers()
 TODAY = datetime.datetime.now(datetime.UTC).date()
 FIT = separation.Facts(
     data=True, device="cpu", tcp=False, gate_folder=False, gate_reads_data=False, asked="asked of a test"
@@ -45,7 +46,7 @@ def hub(tmp_path_factory) -> Coordinator:
 def address(hub) -> Iterator[str]:
     """Where its border answers."""
     server, port = channel.serve(
-        lambda server: rpc.add_BorderServicer_to_server(Callers(), server),
+        lambda server: rpc.add_BorderServicer_to_server(CALLERS, server),
         host="127.0.0.1",
         port=0,
         root=hub.root,
@@ -97,6 +98,7 @@ def test_a_fit_region(folder):
     outcomes = {one.check: one.outcome for one in examine(patient(folder))}
     assert outcomes.pop("mirror") == "warn"  # a test has one disk
     assert set(outcomes.values()) == {"ok"}, outcomes
+    assert not CALLERS.seen  # a second Hello of one region would look like a second node
 
 
 def edit(name: str, old: str, new: str):
