@@ -86,7 +86,7 @@ class Control:
 
     def _answer(self, line: socket.socket) -> None:
         try:
-            with line, suppress(OSError):
+            with line, suppress(OSError, ValueError):
                 line.settimeout(SECONDS)
                 line.sendall(json.dumps(self._result(_line(line, MAX_REQUEST))).encode() + b"\n")
         finally:

@@ -110,6 +110,7 @@ class Courier:
         station = self._station
         line = self._line = Line(self._dial(), count=station.tally.crossed)
         try:
+            station.rest(0)  # whoever said stop before there was this line to close has said it to it, too
             delivery = Delivery(station, line, line.hello())
             station.tally.connected("open")
             station.log.info("connected")

@@ -33,7 +33,7 @@ class Line:
     def __init__(self, channel: grpc.Channel, *, count: Callable[[str, int], None]) -> None:
         """``count`` is told ("in" or "out", bytes) of every message."""
         self._channel, self._count = channel, count
-        self._stub: Any = BorderStub(channel)  # type: ignore[no-untyped-call]
+        self._stub: Any = BorderStub(_Unregistered(channel))  # type: ignore[no-untyped-call]
 
     def hello(self) -> tuple[int, int]:
         """(epoch, size) of the newest head of this region's ledger that the coordinator remembers."""
@@ -113,6 +113,21 @@ class Line:
         for chunk in chunks:
             self._count("out", chunk.ByteSize())
             yield chunk
+
+
+class _Unregistered:
+    """A channel that may be closed while calls begin: with registered methods gRPC 1.81 crashes then."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, kind: str) -> Callable[..., Any]:
+        make: Callable[..., Any] = getattr(self._channel, kind)
+
+        def unregistered(path: str, *, _registered_method: bool, **coders: Any) -> Any:
+            return make(path, **coders)
+
+        return unregistered
 
 
 @contextmanager

@@ -15,7 +15,7 @@ class Tally:
     """Counts since the process started; any thread may add."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._lock = threading.Lock()
+        self.metrics, self._lock = metrics, threading.Lock()
         self.rounds: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()

@@ -49,8 +49,10 @@ class Status(grpc.RpcError, Exception):
 class Coordinator(rpc.BorderServicer):
     """One region's view of a coordinator."""
 
-    def __init__(self, folder: Path, *, region: str = "EU", name: str = "hub", chunk: int = 1000) -> None:
-        self.key = SigningKey.generate(f"fedfsd/coordinator/{name}")
+    def __init__(
+        self, folder: Path, *, region: str = "EU", chunk: int = 1000, key: SigningKey | None = None
+    ) -> None:
+        self.key = key or SigningKey.generate("fedfsd/coordinator/hub")
         self.witness = Witness(folder, self.key)
         self.region, self.chunk = region, chunk
         self.ledger = ""

@@ -1,0 +1,216 @@
+"""The region's gate as a process: over TLS, alone on its folder, obeying its operator, ending in time."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import operator_kit
+import pytest
+from node import station_kit as kit
+from node.coordinator_fake import Coordinator
+
+from fedfsd.border import border_pb2_grpc as rpc
+from fedfsd.border import channel
+from fedfsd.coordinator import invite, start
+from fedfsd.coordinator.enrolment import serve_enrolment
+from fedfsd.coordinator.folder import open_coordinator
+from fedfsd.errors import BudgetError, FedfsdError, NotReadyError
+from fedfsd.node import control, gate, halt, join
+from fedfsd.node.control import Control, ask
+from fedfsd.node.node import Node, open_node
+
+PLAN = operator_kit.plan()
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory) -> Iterator[tuple[Node, Coordinator]]:
+    """A region that joined, and the coordinator's border on loopback."""
+    path = tmp_path_factory.mktemp("joined")
+    made = start.start(start.settings("hub", port=0, join_port=0), path / "hub")
+    enrolment, port = serve_enrolment(made)
+    hub = open_coordinator(made.folder, overrides=[f"join_port={port}"])
+    node = open_node(kit.folder(path))
+    today = datetime.datetime.now(datetime.UTC).date()
+    request = join.prepare(node, invite.invite(hub, "EU", today=today), officer=None)
+    assert not join.fetch_certificate(node)
+    invite.confirm(hub, "EU", request=request.fingerprint, ledger=request.ledger_fingerprint)
+    assert join.fetch_certificate(node)
+    enrolment.stop(0).wait()
+    (path / "memory").mkdir()
+    coordinator = Coordinator(path / "memory", key=hub.key)
+    server, bound = channel.serve(
+        lambda server: rpc.add_BorderServicer_to_server(coordinator, server),
+        host="127.0.0.1",
+        port=0,
+        root=hub.root,
+        key=hub.tls_key,
+        certificate=hub.tls_certificate,
+        revoked=hub.revoked,
+        max_workers=8,
+    )
+    settings = node.folder / "region.toml"
+    lines = [one for one in settings.read_text(encoding="utf-8").splitlines() if "coordinator =" not in one]
+    lines.insert(lines.index("[border]") + 1, f'coordinator = "127.0.0.1:{bound}"')
+    settings.write_text("\n".join(lines), encoding="utf-8")
+    node = open_node(node.folder)
+    yield node, coordinator
+    server.stop(0).wait()
+
+
+@contextmanager
+def serving(node: Node, monkeypatch) -> Iterator[list[Exception]]:
+    """The gate in a thread of this process, its runner played; gives what it ended with."""
+    ended: list[Exception] = []
+    stop = threading.Event()
+    monkeypatch.setattr(gate, "Runner", lambda socket, mine: kit.RunnerFake(mine))
+
+    def run() -> None:
+        try:
+            gate.serve(node, stop=stop)
+        except FedfsdError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        wait(lambda: ended or ask(node, {"op": "status"})["connection"] == "open")
+        yield ended
+    finally:
+        stop.set()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_round_over_tls_paused_and_resumed(joined, monkeypatch):
+    node, hub = joined
+    kit.approve(node.folder, PLAN)
+    with serving(node, monkeypatch):
+        assert ask(node, {"op": "commit", "plan": PLAN.hash}) == {"commitment": kit.commitment(PLAN.hash)}
+        assert halt.hold(node, paused=True)
+        hub.ask(PLAN, 1, np.zeros(operator_kit.WITNESS_SIZE, "<f4").tobytes())
+        wait(lambda: ask(node, {"op": "status"})["outbox"] == 1)
+        assert ask(node, {"op": "status"})["paused"]
+        assert "Offer" not in hub.calls
+        assert halt.hold(node, paused=False)
+        hub.wait(lambda: hub.received)
+        wait(lambda: ask(node, {"op": "status"})["outbox"] == 0)
+        found = ask(node, {"op": "status"})
+        assert found["last_round"] == {"plan": PLAN.hash, "round": 1, "outcome": "received"}
+        assert found["runner"]
+        assert 80 < found["certificate_days"] <= 90
+        ask(node, {"op": "approve-notify"})
+        halt.halt(node)
+    assert not halt.hold(node, paused=False)
+
+
+def test_a_second_gate_on_one_folder_is_refused(joined, monkeypatch):
+    node, _ = joined
+    with serving(node, monkeypatch), pytest.raises(NotReadyError, match="runs already"):
+        gate.serve(node, stop=threading.Event())
+
+
+def test_a_region_that_has_not_joined_says_what_to_do(tmp_path):
+    node = open_node(kit.folder(tmp_path))
+    with pytest.raises(NotReadyError, match="--join"):
+        gate.serve(node, stop=threading.Event())
+
+
+@pytest.mark.slow
+def test_the_process_ends_when_told_and_begins_again_after_a_kill(joined):
+    node, _ = joined
+    command = [sys.executable, "-m", "fedfsd.node.gate", "--region", str(node.folder)]
+    heavy = "import sys; sys.modules['torch'] = sys.modules['flwr'] = None; "
+    run = "import fedfsd.node.gate as gate; sys.exit(gate.main(sys.argv[1:]))"
+    command[1:3] = ["-c", heavy + run]
+    for end in (signal.SIGKILL, signal.SIGTERM):
+        process = subprocess.Popen(command)
+        try:
+            pid = process.pid
+            wait(lambda pid=pid: ask(node, {"op": "status"})["pid"] == pid)
+            process.send_signal(end)
+            assert process.wait(20) == (0 if end == signal.SIGTERM else -end)
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def desk(joined, tmp_path):
+    """A control socket whose operations a test gives, and the node whose it is."""
+
+    def refuse(_):
+        raise BudgetError("plan", got="too much", expected="less", hint="wait")
+
+    def fail(_):
+        raise ValueError("/data/secret")
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    made = Control(
+        folder, {"echo": lambda request: {"said": request["text"]}, "refuse": refuse, "fail": fail}
+    )
+    made.start()
+    yield Node(tmp_path, joined[0].settings)
+    made.close()
+
+
+def test_an_answer_and_an_error_reach_the_operator(desk):
+    assert ask(desk, {"op": "echo", "text": "x" * 60_000}) == {"said": "x" * 60_000}
+    with pytest.raises(BudgetError, match="got too much, expected less; fix: wait"):
+        ask(desk, {"op": "refuse"})
+    with pytest.raises(NotReadyError) as caught:
+        ask(desk, {"op": "fail"})
+    assert "secret" not in str(caught.value)
+    with pytest.raises(NotReadyError, match="an unknown request"):
+        ask(desk, {"op": "format the disk"})
+
+
+@pytest.mark.parametrize("text", [b"\n", b"[]\n", b'{"op": []}\n', b"[" * 50_000 + b"\n", b"x" * 70_000, b""])
+def test_nonsense_on_the_control_socket_does_no_harm(desk, text):
+    with (
+        control._address(desk.folder / "run" / control.SOCKET) as address,
+        socket.socket(socket.AF_UNIX) as line,
+    ):
+        line.connect(address)
+        with suppress(OSError):
+            line.sendall(text)
+            line.shutdown(socket.SHUT_WR)
+        answer = line.recv(65_536)
+    assert not answer or "error" in json.loads(answer)
+    assert ask(desk, {"op": "echo", "text": "still here"})
+
+
+def test_nobody_to_ask(tmp_path, joined):
+    with pytest.raises(NotReadyError, match="none that runs"):
+        ask(Node(tmp_path, joined[0].settings), {"op": "status"})
+
+
+def test_metrics_hold_no_loss(joined, tmp_path):
+    node, hub = joined
+    with kit.station(node.folder, hub) as made:
+        made.tally.stands(made.ledger.state, waiting=2, days=50)
+        made.tally.round(PLAN.hash, 1, "budget")
+        text = made.tally.metrics.text()
+    assert "fedfsd_outbox_depth 2.0" in text
+    assert 'fedfsd_epsilon_spent{data_set="fleet-2026"}' in text
+    assert 'fedfsd_refusals_total{code="budget"} 1.0' in text
+
+
+def wait(holds, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(NotReadyError):
+            if holds():
+                return
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
