@@ -93,6 +93,7 @@ def serve(
     Args:
         add: puts the servicers on the server, such as ``pb_grpc.add_BorderServicer_to_server(mine, server)``.
         port: 0 for a free one.
+        revoked: the list of revoked certificates; else ``revoked`` beside ``root``.
 
     Raises:
         NotReadyError: a file cannot be read, or the port is taken.
@@ -100,7 +101,11 @@ def serve(
     federation = identity.identify(identity.read(_read(certificate))).federation
     server = grpc.server(
         ThreadPoolExecutor(max_workers, thread_name_prefix="border"),
-        interceptors=[Doorkeeper(federation if root else None, revoked)],
+        interceptors=[
+            Doorkeeper(None, None)
+            if root is None
+            else Doorkeeper(federation, revoked or root.with_name("revoked"))
+        ],
         options=[*_OPTIONS, *_SERVER],
         maximum_concurrent_rpcs=4 * max_workers,
     )

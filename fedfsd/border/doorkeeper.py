@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from cryptography import x509
@@ -122,15 +122,19 @@ def caller(context: grpc.ServicerContext) -> str:
     return peer(context)[0].region or ""
 
 
-def refuse(context: grpc.ServicerContext, code: grpc.StatusCode, why: str, region: str | None = None) -> None:
-    """End the call with ``code`` and no text; ``why`` goes to the log alone. Never returns."""
+def refuse(
+    context: grpc.ServicerContext, code: grpc.StatusCode, why: str, region: str | None = None
+) -> NoReturn:
+    """End the call with ``code`` and no text; ``why`` goes to the log alone."""
     LOG.warning("refused: %s", why, extra={"code": code.name.lower(), "region": region})
     context.abort(code, "")
+    raise AssertionError("a call that was ended went on")
 
 
-def _end(context: grpc.ServicerContext, error: Exception) -> None:
+def _end(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     """gRPC would send an exception's text to the peer."""
     if type(error) is Exception and not error.args:  # how context.abort ends a call
         raise error
     LOG.error("failed: %s", type(error).__name__, extra={"code": "internal"})
     context.abort(grpc.StatusCode.INTERNAL, "")
+    raise AssertionError("a call that was ended went on")

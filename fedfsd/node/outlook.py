@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from fedfsd.border import identity
+from fedfsd.border.identity import WARN_DAYS
 from fedfsd.errors import ConfigError
 from fedfsd.ledger import digest
 from fedfsd.ledger.budget import Account
@@ -34,6 +36,12 @@ def warnings(node: Node, state: State, found: dict[str, Any], date: str) -> Iter
         yield "this ledger is closed: nothing follows"
     if not state.accounts:
         yield "no grant yet: fedfsd region grant"
+    certificate = node.folder / "tls" / "region.crt"
+    if (
+        certificate.exists()
+        and (left := identity.days_left(identity.read(certificate.read_bytes()))) <= WARN_DAYS
+    ):
+        yield f"the federation's certificate ends in {left} days: ask its people for a new invitation"
     for grant in found["grants"]:
         if grant["left"] < LITTLE * grant["rho_max"]:
             yield f"grant of {grant['data_set']}: less than a tenth is left"
