@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from border.mutation import Mutation, Sample
@@ -13,6 +16,8 @@ from border.session import KINDS, Side
 MUTATIONS = int(os.environ.get("FEDFSD_MUTATIONS", "5000"))
 """Of both sides together; FEDFSD_MUTATIONS=100000 for the whole."""
 SEED = int(os.environ.get("FEDFSD_MUTATION_SEED", "1"))
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where syncing costs nothing."""
 TEXT = "Kestrel7Marlin4Ibis"
 """A canary: in every path and exception, and never on the wire."""
 
@@ -25,6 +30,13 @@ def mutation(sides: list[Side]) -> Mutation:
         for method, ours, content in side.crossed
     }
     return Mutation(list(samples), SEED)
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder in memory."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
+        yield Path(name)
 
 
 class Reach:

@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from pathlib import Path
 
 import grpc
 import operator_kit as kit
@@ -188,7 +187,7 @@ def connection(station, hub: Coordinator) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_no_mutation_of_what_a_coordinator_sends_does_harm(tmp_path: Path, monkeypatch):
+def test_no_mutation_of_what_a_coordinator_sends_does_harm(monkeypatch):
     count, chance, reach = (
         fuzz.MUTATIONS - fuzz.MUTATIONS // 2,
         random.Random(fuzz.SEED),
@@ -196,7 +195,11 @@ def test_no_mutation_of_what_a_coordinator_sends_does_harm(tmp_path: Path, monke
     )
     monkeypatch.setattr(courier, "PACE_SECONDS", 0.0)
     outcomes, operators, reached = Counter(), Counter(), 0
-    with session.opened(tmp_path / fuzz.TEXT) as side, session.opened(tmp_path / "other") as stranger:
+    with (
+        fuzz.folder() as folder,
+        session.opened(folder / fuzz.TEXT) as side,
+        session.opened(folder / "other") as stranger,
+    ):
         for one, plan in ((side, PLAN), (stranger, kit.plan(rounds=3, seed=4))):
             session.run(one, plan, WAITING)
         hub, station = Coordinator(side), side.station
@@ -236,7 +239,8 @@ def _nothing_leaked(station, sent: list[tuple[str, bytes]]) -> None:
         if booking.release is not None
     }
     chunks = 0
-    for method, content in dict.fromkeys(sent):
+    sent = list(dict.fromkeys(sent))
+    for method, content in sent:
         message = session.KINDS[method][0].FromString(content)
         wire.strict(message)
         if method == "Send":
