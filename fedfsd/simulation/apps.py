@@ -19,6 +19,7 @@ from fedfsd.driving import source
 from fedfsd.federation.client import client_app
 from fedfsd.federation.region import RegionConfig
 from fedfsd.flower import private
+from fedfsd.flower.link_grid import LinkGrid
 from fedfsd.simulation import real
 from fedfsd.simulation.prepare import regions_of
 from fedfsd.simulation.run import NodeConfig, node_config, run_on
@@ -30,7 +31,8 @@ server = ServerApp()
 def coordinate(grid: Grid, context: Context) -> None:
     """Conduct the run that the run configuration names, over the regions behind a coordinator's gate."""
     private.quiet()
-    real.serve(grid, Path(str(context.run_config["run"])), Path(str(context.run_config["coordinator"])))
+    run, coordinator = (Path(str(context.run_config[key])) for key in ("run", "coordinator"))
+    real.serve(LinkGrid(grid), run, coordinator)
 
 
 def serve(grid: Grid, context: Context, root: Path) -> None:
