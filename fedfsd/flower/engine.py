@@ -10,13 +10,14 @@ import hashlib
 import os
 import secrets
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import httpx
 import tomli_w
-from flwr.cli.build import build_fab_from_files
 from flwr.proto import control_pb2, fab_pb2
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.error import ApiErrorCode, FlowerError
@@ -29,7 +30,8 @@ HOST = "127.0.0.1"
 SERVER_APP = "fedfsd.simulation.apps:server"
 # Flower wants a ClientApp named; no process of Flower's ever loads one.
 _CLIENT_APP = "fedfsd.simulation.apps:client"
-_TASK_POLL_SECONDS = "0.1"
+_PROJECT = "pyproject.toml"
+_TASK_POLL_SECONDS = "0.25"
 _CALL_SECONDS = 10.0
 
 
@@ -218,7 +220,13 @@ def bundle(app: str, config: Mapping[str, str | int | float | bool]) -> bytes:
             }
         },
     }
-    return build_fab_from_files({"pyproject.toml": tomli_w.dumps(project).encode()})[0]
+    content = tomli_w.dumps(project).encode()
+    manifest = f"{_PROJECT},{hashlib.sha256(content).hexdigest()},{8 * len(content)}"
+    made = BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in ((_PROJECT, content), (".info/CONTENT", manifest.encode())):
+            file.writestr(zipfile.ZipInfo(name), data)  # without the time: the same names give the same bytes
+    return made.getvalue()
 
 
 class _Bearer:

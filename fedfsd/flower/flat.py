@@ -114,7 +114,7 @@ def read(blob: np.ndarray) -> dict[str, Record]:
         if place != blob.size:
             raise ValueError("bytes that belong to nothing")
         return records
-    except (struct.error, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not a flat message: {type(error).__name__}") from None
 
 

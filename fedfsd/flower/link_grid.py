@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from flwr.app import Message, RecordDict
 from flwr.app.message import make_message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -14,14 +15,21 @@ from fedfsd.flower import flat, private
 
 # Every look is a request, and the SuperLink serves one at a time.
 _LOOK_SECONDS = 0.03
+_LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 
 
 class LinkGrid(Grid):
-    """A grid over ``grid`` whose messages travel flat and whose looks for replies are not too many."""
+    """A grid over ``grid`` whose messages travel flat and whose looks for replies are not too many.
+
+    It outlives its SuperLink: what that had handed out or was handing over when it died is asked again,
+    under the same id. A region asked twice answers the same, at no cost in budget.
+    """
 
     def __init__(self, grid: Grid) -> None:
         private.hasten()
         self._grid, self._looked = grid, 0.0
+        self._outage = private.Outage(grid)
+        self._waiting: dict[str, Message] = {}
 
     def set_run(self, run: Run) -> None:
         """As the grid's own."""
@@ -60,19 +68,35 @@ class LinkGrid(Grid):
             if content and id(content) not in made:
                 made[id(content)] = flat.wrap(flat.records_of(content))
             ready.append(make_message(message.metadata, content=made.get(id(content), content)))
-        return self._grid.push_messages(ready)
+        names = list(self._grid.push_messages(ready))
+        self._waiting |= {name: message for name, message in zip(names, ready, strict=False) if name}
+        return names
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that are there; waits a moment when it is asked again and again."""
+        asked = set(message_ids)
+        # What is no longer asked for is given up.
+        self._waiting = {name: message for name, message in self._waiting.items() if name in asked}
         time.sleep(max(0.0, self._looked + _LOOK_SECONDS - time.monotonic()))
         try:
-            found = list(self._grid.pull_messages(message_ids))
+            found = list(self._grid.pull_messages(asked))
         finally:
             self._looked = time.monotonic()
+        replies, lost = [], set()
         for message in found:
+            name = message.metadata.reply_to_message_id
+            if message.has_error() and message.error.code in _LOST and name in self._waiting:
+                lost.add(name)
+                continue
+            self._waiting.pop(name, None)
             if message.has_content() and flat.FLAT in message.content:
                 message.content = _unwrapped(message.content)
-        return found
+            replies.append(message)
+        if self._outage.is_over():
+            lost |= set(self._waiting)
+        if lost:
+            self._grid.push_messages([self._waiting[name] for name in sorted(lost)])
+        return replies
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+from itertools import repeat
+from typing import Any
 from uuid import uuid4
 
+import httpx
 from flwr.app import Message
+from flwr.serverapp import Grid
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 SERVER_NODE_ID = 1
 _FIRST_WAIT, _LONGEST_WAIT = 0.01, 0.25
+_RETRY_SECONDS = 0.5
 
 
 def become(run_id: int, node_id: int = SERVER_NODE_ID) -> None:
@@ -42,6 +47,34 @@ def hasten() -> None:
             "max_tries_per_object": None,
             "max_time": 200.0,
         }
+
+
+class Outage:
+    """Whether calls of a SuperLink's grid failed and were repeated; a failed TLS handshake is repeated too.
+
+    Flower takes a connection that breaks in the handshake, as when a SuperLink is killed, for a wrong
+    certificate, and gives up the run. A grid of another kind has no outages.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._seen = False
+        invoker = getattr(grid, "_retry_invoker", None)
+        if invoker is None:
+            return
+        note, give_up = invoker.on_backoff, invoker.should_giveup
+
+        def on_backoff(state: Any) -> None:
+            self._seen = True
+            note(state)
+
+        invoker.on_backoff = on_backoff
+        invoker.wait_gen_factory = lambda: repeat(_RETRY_SECONDS)
+        invoker.should_giveup = lambda error: isinstance(error, httpx.HTTPStatusError) and give_up(error)
+
+    def is_over(self) -> bool:
+        """Whether there was one since the last time this was asked."""
+        seen, self._seen = self._seen, False
+        return seen
 
 
 def quiet() -> None:
