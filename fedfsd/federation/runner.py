@@ -24,6 +24,7 @@ from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen, load
 from fedfsd.driving.source import EMBEDDED
 from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.gate.frame import address
 
 SETTINGS = "train.toml"
 _IDLE_SECONDS = 7 * 86_400.0
@@ -57,7 +58,8 @@ def run(folder: Path, settings: Settings) -> NoReturn:
     while True:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.connect(str(folder / settings.socket))
+                with address(folder / settings.socket) as name:
+                    connection.connect(name)
                 worker.greet(connection)
                 wait = _FIRST_WAIT
                 while True:
@@ -73,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m fedfsd.federation.runner", description="A region's runner."
     )
     parser.add_argument("--train", type=Path, required=True, metavar="FOLDER", help="holds train.toml")
+    parser.add_argument("--test-only", action="store_true", help="as test_only = true in train.toml")
     parser.add_argument(
         "--facts", action="store_true", help="print what this process can do, as JSON, and end"
     )
@@ -82,7 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     try:
-        settings = load(Settings, asked.train / SETTINGS)
+        said = ["test_only=true"] if asked.test_only else []
+        settings = load(Settings, asked.train / SETTINGS, overrides=said)
         if not asked.facts:
             run(asked.train, settings)
         print(json.dumps(_facts(asked, settings)))

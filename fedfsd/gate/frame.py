@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import struct
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from fedfsd import canonical
@@ -22,6 +25,7 @@ from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 
 MAX_HEADER = 64 * 2**10
 FRAME_SECONDS = 60.0  # for the whole of a frame once it began
+_LONGEST = 100  # bytes of a socket's path; the system takes 107
 _LENGTHS = struct.Struct(">IQ")
 
 Buffer = bytes | memoryview
@@ -131,6 +135,19 @@ class _Raw(io.RawIOBase):
         except OSError:
             return False
         return False
+
+
+@contextmanager
+def address(path: Path) -> Iterator[str]:
+    """A name of the socket ``path`` that is short enough for the system, inside the ``with`` block."""
+    if len(os.fsencode(path)) <= _LONGEST:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _header(content: bytes) -> dict[str, Any]:

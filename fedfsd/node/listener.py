@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedfsd.errors import FedfsdError, NotReadyError
-from fedfsd.gate.frame import FrameError, Frames, GoneError
+from fedfsd.gate.frame import FrameError, Frames, GoneError, address
 
 MODE = 0o660  # the runner is another user of the same group
 LOG = logging.getLogger("fedfsd.runner")
@@ -41,7 +41,8 @@ class Listener:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._path.unlink(missing_ok=True)  # of a gate that ended
-            listening.bind(str(self._path))
+            with address(self._path) as name:
+                listening.bind(name)
             os.chmod(self._path, MODE)  # before it listens nobody can connect
             listening.listen(4)
         except OSError as error:
@@ -49,7 +50,7 @@ class Listener:
             raise NotReadyError(
                 str(self._path),
                 got=error.strerror or error,
-                expected="a Unix socket in a folder of the gate's user, its path under 100 characters",
+                expected="a Unix socket in a folder of the gate's user",
             ) from None
         self._socket = listening
         self._thread.start()

@@ -79,16 +79,16 @@ def processes(
     pulse: Pulse,
 ) -> list[Process]:
     """The two as they should run: users of their own, and the one with the data without a network."""
-    words = ["--region", str(node.folder.absolute()), *(["--test-only"] if test_only else [])]
+    words = ["--test-only"] if test_only else []
     gate = Process(
         "gate",
-        python("fedfsd.node.gate", *words),
+        python("fedfsd.node.gate", "--region", str(node.folder.absolute()), *words),
         user=gate_user,
         ready=lambda: pulse.says("connection") == "open",
     )
     runner = Process(
         "runner",
-        python("fedfsd.federation.runner", "--train", str(train.absolute())),
+        python("fedfsd.federation.runner", "--train", str(train.absolute()), *words),
         env=_FLOWER | {"FLWR_HOME": str(train.absolute() / "flwr")},
         user=train_user,
         network=False,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +18,8 @@ from conftest import drives
 from node.runner_kit import ARRAYS, SHAPES, forked, gate_of, listening, rehearsal, threaded, train_folder
 from plan.sample import REGION, planned
 
-from fedfsd.driving import table
+from fedfsd.driving import table, window
+from fedfsd.driving.window import WindowSpec
 from fedfsd.errors import BudgetError, NotReadyError, RefusedError
 from fedfsd.federation import region as region_module
 from fedfsd.federation.region import RegionConfig, open_region, run_round
@@ -207,3 +210,33 @@ def test_what_a_runner_can_do_is_told_without_a_figure_of_the_data(tmp_path, dat
         with threaded(train_folder(tmp_path, nowhere), nowhere):
             found = runner.facts(folder=str(tmp_path / "none"))
             assert (found["data"], found["gate_folder"]) == (False, False)
+
+
+@pytest.mark.slow
+def test_the_program_as_it_is_started_for_real(tmp_path, data):
+    """In a folder whose socket has a long path; with the facts of its process, the vehicles among them."""
+    home = tmp_path / ("long" * 25)
+    home.mkdir()
+    plan = rehearsal()
+    gate, train = gate_of(home / "gate", plan), train_folder(home, data, test_only=False)
+    program = [sys.executable, "-m", "fedfsd.federation.runner", "--train", str(train)]
+    child = subprocess.Popen([*program, "--test-only"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said = subprocess.run([*program, "--facts"], capture_output=True, text=True, check=True)
+    try:
+        with listening(gate, home, wait_seconds=60) as runner:
+            assert runner.round(plan, 1, ARRAYS).entry > 0
+            child.terminate()
+            assert child.communicate(timeout=20)[0] == b""
+            assert child.returncode == 0
+    finally:
+        child.kill()
+    assert json.loads(said.stdout) | {"tcp": None} == {
+        "region": REGION,
+        "data": True,
+        "device": "cpu",
+        "tcp": None,
+        "gate_folder": False,
+        "vehicles": len(
+            window.cut(table.in_region(table.read(data), REGION), WindowSpec(), test=False).vehicles
+        ),
+    }
