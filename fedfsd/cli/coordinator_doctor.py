@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.coordinator_folder import HERE, Folder
+from fedfsd.cli.extra import extra
 
 
 def doctor(coordinator: Folder = HERE, _json: Json = False) -> Answer:
@@ -12,8 +13,10 @@ def doctor(coordinator: Folder = HERE, _json: Json = False) -> Answer:
     Disk, keys, root, certificates, revoked list, regions, engine and ports. Exit code 4 where one failed.
     """
     from fedfsd.cli import doctor as findings
-    from fedfsd.coordinator import doctor
-    from fedfsd.coordinator.folder import open_coordinator
+
+    with extra("node"):
+        from fedfsd.coordinator import doctor
+        from fedfsd.coordinator.folder import open_coordinator
 
     hub = open_coordinator(coordinator)
     return findings.answer(hub.name, doctor.examine(hub))

@@ -9,6 +9,7 @@ import typer
 
 from fedfsd.cli.answer import Answer, Json, plain
 from fedfsd.cli.coordinator_folder import HERE, Folder
+from fedfsd.cli.extra import extra
 from fedfsd.cli.region_folder import lines, warned
 from fedfsd.errors import UsageError
 
@@ -60,7 +61,8 @@ def invite(
 def _invited(hub: Coordinator, region: str, output: Path) -> Answer:
     import datetime
 
-    from fedfsd.coordinator import invite
+    with extra("node"):
+        from fedfsd.coordinator import invite
     from fedfsd.ledger.disk import write_whole
 
     made = invite.invite(hub, region, today=datetime.datetime.now(datetime.UTC).date())
@@ -86,7 +88,9 @@ def _invited(hub: Coordinator, region: str, output: Path) -> Answer:
 
 def _confirmed(hub: Coordinator, region: str, request: str, ledger: str) -> Answer:
     from fedfsd.border import identity
-    from fedfsd.coordinator import invite
+
+    with extra("node"):
+        from fedfsd.coordinator import invite
 
     made = invite.confirm(hub, region, request=request, ledger=ledger)
     facts = {
@@ -110,7 +114,8 @@ def _confirmed(hub: Coordinator, region: str, request: str, ledger: str) -> Answ
 
 
 def _revoked(hub: Coordinator, region: str) -> Answer:
-    from fedfsd.coordinator import invite
+    with extra("node"):
+        from fedfsd.coordinator import invite
 
     count = invite.revoke(hub, region)
     text = f"{plain(region)}: {count} certificates revoked; its calls are refused from the next one on"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedfsd.cli.answer import Answer, Json
+from fedfsd.cli.extra import extra
 from fedfsd.cli.region_folder import HERE, Region
 
 
@@ -27,8 +28,10 @@ def doctor(
     import datetime
 
     from fedfsd.cli import doctor as findings
-    from fedfsd.node import doctor
-    from fedfsd.node.node import open_node
+
+    with extra("node"):
+        from fedfsd.node import doctor
+        from fedfsd.node.node import open_node
 
     node = open_node(region)
     today = datetime.datetime.now(datetime.UTC).date()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.extra import extra
 from fedfsd.cli.region_folder import OfficerKey, finish, lines, warned
 from fedfsd.errors import NotReadyError, UsageError
 
@@ -52,15 +53,11 @@ def init(
     the officer's own machine (region sign, then region add), with --officer-key signed here.
     --join asks the coordinator for a certificate, and on a region that exists asks again or renews it.
     """
-    from fedfsd.border import invitation
     from fedfsd.ledger.key import SigningKey
-    from fedfsd.node import join as joining
     from fedfsd.node import start
     from fedfsd.node.node import SETTINGS, open_node
 
-    mine = None if join is None else invitation.read(join)
-    if mine is not None:
-        joining.demand_fingerprint(mine, root_fingerprint)
+    mine = None if join is None else _invitation(join, root_fingerprint)
     officer: VerificationKey | None = None
     if officer_key is not None:
         officer = SigningKey.read(officer_key).verification
@@ -82,6 +79,17 @@ def init(
         return answer
     joined = _join(node, mine, officer, told=root_fingerprint is not None)
     return Answer({**answer.document, **joined.document}, f"{answer.text}\n\n{joined.text}", joined.exit_code)
+
+
+def _invitation(path: Path, root_fingerprint: str | None) -> Invitation:
+    """The invitation, if its root is the one that people told."""
+    with extra("node"):
+        from fedfsd.border import invitation
+        from fedfsd.node import join
+
+    mine = invitation.read(path)
+    join.demand_fingerprint(mine, root_fingerprint)
+    return mine
 
 
 def _make(

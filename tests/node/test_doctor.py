@@ -8,8 +8,10 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from operator_kit import plan, send
@@ -22,7 +24,8 @@ from fedfsd.coordinator import invite
 from fedfsd.coordinator import start as coordinator_start
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.errors import NotReadyError
-from fedfsd.node import doctor, join, separation
+from fedfsd.node import doctor, gate, join, separation
+from fedfsd.node.control import Control
 from fedfsd.node.doctor import Patient, examine
 from fedfsd.node.node import open_node
 from fedfsd.service import diagnosis
@@ -292,3 +295,31 @@ def test_what_a_process_can_read(tmp_path):
     reads = separation._reads(None, tmp_path)
     assert reads is True
     assert separation._reads(None, tmp_path / "none") is False
+
+
+class Trainer:
+    """A runner that notes what it was asked."""
+
+    connected = True
+
+    def facts(self, **asked: object) -> dict[str, object]:
+        self.asked = asked
+        return {"data": True, "device": "cpu", "tcp": False, "gate_folder": False}
+
+
+def test_the_running_gate_answers_for_both(folder, tmp_path):
+    trainer, train = Trainer(), tmp_path / "train"
+    (tmp_path / "tables").mkdir()
+    train.mkdir()
+    (train / "train.toml").write_text('data_path = "../tables"\n')
+    station = SimpleNamespace(node=open_node(folder), working=False, runner=trainer)
+    operations = gate._operations(station, SimpleNamespace())
+    (folder / "run").mkdir()
+    with closing(Control(folder / "run", operations)) as control:
+        control.start()
+        told = separation.ask(open_node(folder), train, "hub.example:9443")
+        assert told == replace(FIT, gate_reads_data=True, asked="asked of the running processes")
+        ledger = str((folder / "ledger").absolute())
+        assert trainer.asked == {"host": "hub.example", "port": 9443, "folder": ledger}
+        (train / "train.toml").unlink()  # of another user: the gate is not even told where the data lie
+        assert separation.ask(open_node(folder), train, "").gate_reads_data is None
