@@ -52,8 +52,9 @@ def numbers(values: Sequence[float], name: str) -> dict[bytes, str]:
             ordered = array.astype(array.dtype.newbyteorder(order))
             for start in range(len(row) - count + 1):
                 spelled.append((f"{kind}{order}", ordered[start : start + count].tobytes()))
-    dull = [content for _, content in spelled if len(set(content)) < 4]
-    if dull:
+    # A car that stands, or numbers of few digits: chance, and honest zeros, would meet them.
+    spelled, whole = [one for one in spelled if len(set(one[1])) >= 4], len(spelled)
+    if len(spelled) < whole / 2:
         raise ValueError("a canary's coordinates are irregular numbers, not 0, 1 or 2.5")
     decimals = {f"{value:.{digits}f}" for value in row for digits in range(1, 8)}
     spelled += [("decimal", one[:LEAST].encode()) for one in decimals if len(one) >= LEAST]

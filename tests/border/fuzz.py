@@ -39,6 +39,16 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@contextmanager
+def named(mutant: str) -> Iterator[None]:
+    """A crash tells which mutant it was."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"mutation: {mutant[:10_000]}")
+        raise
+
+
 class Reach:
     """Which checks were asked since ``clear``."""
 

@@ -56,10 +56,10 @@ class Recorder:
 
         def write(kind: str, content: bytes) -> None:
             head = json.dumps([side, method, kind, number, len(content)]).encode() + b"\n"
+            left = memoryview(head + content)
             with self._lock:
-                for part in (head, content):
-                    while part:
-                        part = part[os.write(self._file, part) :]
+                while left:
+                    left = left[os.write(self._file, left) :]
 
         return write
 
@@ -112,7 +112,9 @@ def installed(folder: Path) -> Iterator[Recorder]:
 
 
 def environment(folder: Path, env: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """``env`` for a child process that records in ``folder``."""
+    """``env`` for a child process that records in ``folder``, which any user may write to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o1777)
     path = [str(SITE), str(SITE.parents[1]), *filter(None, [env.get("PYTHONPATH")])]
     return {**env, FOLDER: str(folder), "PYTHONPATH": os.pathsep.join(path)}
 

@@ -133,6 +133,7 @@ def test_canaries_that_chance_would_meet_are_refused():
         canary.numbers([0.0, 1.0, 2.0, 3.0], "dull")
 
 
+@pytest.mark.slow
 def test_chance_finds_nothing():
     """100 MB of noise and of floats like a model's: see above how seldom chance meets a needle."""
     random = np.random.default_rng(3)

@@ -110,7 +110,8 @@ def attack(target: Target, mutation: Mutation, method: str, chance: random.Rando
             contents = [_fitting(target, mutant.content)]
         if chance.random() < 0.1:
             contents = [*contents, target.chunk.SerializeToString(), *contents]
-    return mutant.operator, target.call(method, contents)
+    with fuzz.named(f"{mutant.operator} of {method}: {[content.hex() for content in contents]}"):
+        return mutant.operator, target.call(method, contents)
 
 
 def _fitting(target: Target, content: bytes) -> bytes:

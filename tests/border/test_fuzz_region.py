@@ -212,7 +212,8 @@ def test_no_mutation_of_what_a_coordinator_sends_does_harm(monkeypatch):
             station.runner.fault = FAULT if number % 10 == 0 or target == "chunk" else None
             station.runner.books = target != "chunk"
             operator = attack(hub, mutation, target, chance)
-            outcomes[connection(station, hub)] += 1
+            with fuzz.named(f"{operator} of {target}: {hub.wrong[target].hex()}"):
+                outcomes[connection(station, hub)] += 1
             hit = bool(reach.names & TARGETS[target][1])
             reached += hit
             operators[operator] += hit
