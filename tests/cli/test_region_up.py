@@ -50,9 +50,14 @@ def test_the_one_with_the_data_has_no_network_and_prints_into_its_own_folder(eu)
         eu, eu.folder / "train", test_only=True, gate_user="a", train_user="b", pulse=up.Pulse(eu)
     )
     assert (gate.user, gate.network, gate.output) == ("a", True, None)
-    assert (runner.user, runner.network, runner.output) == ("b", False, eu.folder / "train" / "runner.out")
+    assert (runner.user, runner.network, runner.output) == (
+        "b",
+        False,
+        (eu.folder / "train" / "runner.out").absolute(),
+    )
     assert gate.argv[-5:] == ["-m", "fedfsd.node.gate", "--region", str(eu.folder.absolute()), "--test-only"]
-    assert runner.argv[-4:-1] == ["-m", "fedfsd.federation.runner", "--train"]
+    train = str((eu.folder / "train").absolute())
+    assert runner.argv[-5:] == ["-m", "fedfsd.federation.runner", "--train", train, "--test-only"]
     assert runner.env["FLWR_TELEMETRY_ENABLED"] == "0"
 
 
