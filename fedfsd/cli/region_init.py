@@ -64,6 +64,8 @@ def init(
     elif officer_vkey is not None:
         officer = start.officer_of(officer_vkey)
     if mine is not None and (output / SETTINGS).exists():
+        if data is not None:
+            start.start_train(open_node(output), train or output / "train", data=data)
         return _join(open_node(output), mine, officer, told=root_fingerprint is not None)
     if officer is None or (officer_vkey is not None and officer_key is not None):
         raise UsageError(

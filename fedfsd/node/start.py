@@ -129,7 +129,9 @@ def start_train(node: Node, folder: Path, *, data: Path) -> None:
     """
     _demand_new(folder)
     socket = (node.folder / node.settings.border.socket).absolute()
-    text = template.train(name=node.settings.name, data_path=str(data.absolute()), socket=str(socket))
+    shipped = data.name == str(data) and not data.exists()  # the name of tables inside fedfsd
+    path = str(data if shipped else data.absolute())
+    text = template.train(name=node.settings.name, data_path=path, socket=str(socket))
     with private():
         (folder / "keys").mkdir(parents=True)
         (folder / "train.toml").write_text(text, encoding="utf-8")

@@ -74,7 +74,9 @@ def test_a_coordinator_that_is_down_is_asked_later(fedfsd, folder, hub):
     said = fedfsd("region", "init", "EU", "-o", "eu", *KEY, "--join", "eu.json")
     assert (said.code, "not sent yet" in said.out, "asks again" in said.out) == (0, True, True)
     first = (folder / "eu" / "tls.next" / "region.key").read_bytes()
-    assert fedfsd("region", "init", "EU", "-o", "eu", "--join", "eu.json").code == 0
+    again = fedfsd("region", "init", "EU", "-o", "eu", "--join", "eu.json", "--data", "embedded")
+    assert again.code == 0
+    assert 'data_path = "embedded"' in (folder / "eu" / "train" / "train.toml").read_text()
     assert (folder / "eu" / "tls.next" / "region.key").read_bytes() == first
 
 
