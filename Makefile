@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 # Two processes a machine of two cores; more where there are more: make test WORKERS=8
 WORKERS ?= 2
 
-.PHONY: setup demo federation test check proto clean
+.PHONY: setup demo federation test check proto kit clean
 
 setup: .venv/setup.done
 
@@ -52,6 +52,10 @@ check: setup
 proto: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt grpcio-tools
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. fedfsd/border/border.proto
+
+# Everything that a data centre without a package index needs, in dist/kit; AUDITOR=1: without torch and Flower.
+kit: setup
+	$(BIN)/python -m fedfsd.service.kit --output dist/kit $(if $(AUDITOR),--auditor)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
