@@ -27,11 +27,13 @@ def plan(experiment: Experiment, overrides: Overrides = None, _json: Json = Fals
 
 def _text(found: dict[str, Any]) -> str:
     regions = found["regions"]
+    unequal = len({region["local_steps"] for region in regions.values()}) > 1
     rows = [
         {
             "region": name,
             "vehicles": f"{region['vehicles']}{' (counted)' if region['roster_counted'] else ''}",
             "sigma": f"{region['noise_multiplier']:.3g}",
+            **({"steps": region["local_steps"]} if unequal else {}),
             "C": None if region["max_grad_norm"] is None else f"{region['max_grad_norm']:.3g}",
             "epsilon": region["epsilon"],
             "charged": region["epsilon_lifetime"],
@@ -44,7 +46,8 @@ def _text(found: dict[str, Any]) -> str:
         for name, region in regions.items()
     ]
     text = [
-        f"{plain(found['name'])}: {found['num_rounds']} rounds of {found['local_steps']} local steps,"
+        f"{plain(found['name'])}: {found['num_rounds']} rounds of {'up to ' if unequal else ''}"
+        f"{found['local_steps']} local steps,"
         f" {found['parameters']} parameters, sample rate {found['sample_rate']:g}",
         table(rows),
         "charged: what such a plan takes from a lifetime grant, under which later plans may follow results",

@@ -10,7 +10,7 @@ from plan.sample import document
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import FedfsdError, PlanError
 from fedfsd.gate.policy import Policy, objections
-from fedfsd.plan.build import Roster, build, weights
+from fedfsd.plan.build import Roster, build, local_steps, weights
 from fedfsd.plan.plan import ModelPlan
 from fedfsd.privacy.accountant import epsilon_pld
 from fedfsd.privacy.event import Event
@@ -187,3 +187,44 @@ def test_what_no_plan_can_hold_is_one_error(what):
 def test_promises_that_cannot_be_kept_are_one_error(privacy):
     with pytest.raises(FedfsdError):
         build(experiment(privacy=privacy), ROSTERS, MODEL)
+
+
+def steps_of(training, **regions):
+    tables = {name: {"roster": 1000, **table} for name, table in regions.items()}
+    return local_steps(experiment(training=training, regions=tables), regions)
+
+
+def test_regions_of_unequal_speed_finish_together():
+    training = {"local_steps": 12}
+    assert steps_of(training, US={}, SG={}) == {"US": 12, "SG": 12}
+    # The fastest makes all of them, whatever the unit of speed is; nobody makes none.
+    assert steps_of(training, US={"speed": 8.0}, SG={"speed": 2.0}) == {"US": 12, "SG": 3}
+    assert steps_of(training, US={"speed": 0.5}, SG={}) == {"US": 6, "SG": 12}
+    assert steps_of(training, US={"speed": 1e-6}, SG={}) == {"US": 1, "SG": 12}
+    assert steps_of(training, US={"local_steps": 40}, SG={"speed": 3.0}) == {"US": 40, "SG": 12}
+
+
+def test_each_region_is_calibrated_to_its_own_steps():
+    tables = {
+        "privacy": {"target_epsilon": 4.0, "target_delta": 1e-4, "sample_rate": 0.2},
+        "training": {"num_rounds": 20, "local_steps": 8},
+    }
+    slow = build(experiment(**tables, regions={"SG": {"speed": 0.25}}), ROSTERS, MODEL)
+    assert {name: mine.local_steps for name, mine in slow.regions.items()} == {"SG": 2, "US": 8}
+    for name, mine in slow.regions.items():
+        assert 0.98 * 4.0 <= mine.epsilon <= 4.0
+        assert slow.event(name).steps == mine.local_steps * 20
+    assert slow.region("SG").noise_multiplier < slow.region("US").noise_multiplier
+    # Less noise a step and fewer of them: after normalising, the slow region is not weighed up.
+    equal = build(experiment(**tables), ROSTERS, MODEL)
+    assert slow.region("SG").weight == pytest.approx(equal.region("SG").weight, rel=0.1)
+
+
+def test_updates_count_by_planned_steps_and_equal_ones_as_they_are():
+    tables = {"privacy": {"noise_multiplier": 3.0}, "training": {"local_steps": 8, "momentum": 0.0}}
+    equal = build(experiment(**tables), ROSTERS, MODEL)
+    assert {equal.scale(name) for name in ROSTERS} == {1.0}
+    plan = build(experiment(**tables, regions={"SG": {"local_steps": 2}}), ROSTERS, MODEL)
+    mean = sum(mine.weight * mine.local_steps for mine in plan.regions.values())
+    assert plan.scale("SG") == pytest.approx(mean / 2)
+    assert plan.scale("US") == pytest.approx(mean / 8)
