@@ -7,19 +7,20 @@ dials out and listens on two Unix sockets of its own folder: for the runner and 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import grpc
 
 from fedfsd.border.channel import open_channel
-from fedfsd.errors import FedfsdError, NotReadyError, PlanError
+from fedfsd.errors import AccountingError, FedfsdError, NotReadyError, PlanError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import declared
 from fedfsd.node import join
@@ -30,6 +31,8 @@ from fedfsd.node.receipt import ReceiptBook
 from fedfsd.node.runner import Runner
 from fedfsd.node.station import FOLDERS, PAUSED, Station, StoppedError, Trainer
 from fedfsd.node.tally import Tally
+from fedfsd.privacy.accountant import epsilon_pld
+from fedfsd.privacy.event import Event
 from fedfsd.service import lock
 from fedfsd.service.diagnosis import can_read
 from fedfsd.service.gauge import Metrics
@@ -38,6 +41,7 @@ from fedfsd.service.journal import journal
 LOCK = "gate.pid"
 LOOK_SECONDS = 5.0
 END_SECONDS = 1.0
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test-only", action="store_true", help="take rehearsals, whose noise is known")
     options = parser.parse_args(arguments)
     os.umask(0o077)
+    _give_back()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -144,6 +149,7 @@ def _work(station: Station, courier: Courier) -> None:
     station.log.info("started", extra={"region": station.region, "pid": os.getpid()})
     for thread in threads:
         thread.start()
+    _warm()
     while not station.stop.is_set():
         _gauge(station)
         station.stop.wait(LOOK_SECONDS)
@@ -155,6 +161,20 @@ def _work(station: Station, courier: Courier) -> None:
         station.log.error("stopped", extra={"line": str(ended[0])})
         raise ended[0]
     station.log.info("stopped")
+
+
+def _give_back() -> None:
+    """Have glibc hand freed memory back at once: updates pass through here in pieces of up to a MiB."""
+    with suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((_MMAP_THRESHOLD, 2**16), (_TRIM_THRESHOLD, 2**17), (_ARENA_MAX, 2)):
+            mallopt(option, value)
+
+
+def _warm() -> None:
+    """Load what computes an epsilon now: the first plan or round should not wait seconds for that."""
+    with suppress(AccountingError):
+        epsilon_pld([Event(sample_rate=0.1, noise_multiplier=1.0, steps=1)], 1e-5)
 
 
 def _gauge(station: Station) -> None:
