@@ -7,6 +7,7 @@ round at a time, and one that comes back late finds the newest round, not a heap
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -137,36 +138,41 @@ class Bridge:
 
     def _ask(self, fleet: Fleet) -> bool:
         """Take instructions until there are none; the newest round stays. Whether there were any."""
-        desk, found = self._station.desk, False
-        while (instruction := self._pull(fleet)) is not None:
+        found = False
+        while self._take(fleet):
             found = True
-            if instruction.kind == QUERY:
-                self._answer(lambda one=instruction: fleet.identify(one.envelope, self._station.name))
-                continue
-            earlier = desk.task
-            try:
-                self._lay(instruction)
-            except FedfsdError as error:
-                if isinstance(error, NotReadyError):
-                    word = "region_unavailable"  # the disk is full here; the strategy need not wait
-                else:
-                    word = "plan" if error.code == "plan" else "refused"
-                self._hall.refused(self._station, word, str(error))
-                self._fail(fleet, instruction.envelope, word)
-                continue
-            finally:
-                instruction = None
-            if earlier is not None:
-                self._fail(fleet, bytes.fromhex(earlier.envelope), "region_unavailable")
-                self._hall.outcome(self._station, earlier.plan, earlier.round, "superseded")
         if found:
-            desk.reveal()
+            self._station.desk.reveal()
             self._hall.tidy()
         return found
 
-    def _pull(self, fleet: Fleet) -> Instruction | None:
+    def _take(self, fleet: Fleet) -> bool:
+        """One instruction from Flower to the desk, or answered at once; False where there is none."""
+        earlier, word = self._station.desk.task, None
         with self._hall.turn():
-            return fleet.pull()
+            instruction = fleet.pull()
+            if instruction is None:
+                return False
+            envelope, kind = instruction.envelope, instruction.kind
+            try:
+                if kind != QUERY:
+                    self._lay(instruction)
+            except FedfsdError as error:
+                word = "plan" if error.code == "plan" else "refused"
+                if isinstance(error, NotReadyError):
+                    word = "region_unavailable"  # the disk is full here; the strategy need not wait
+                self._hall.refused(self._station, word, str(error))
+            del instruction
+            gc.collect()
+        if kind == QUERY:
+            self._surely(lambda: fleet.identify(envelope, self._station.name))
+        elif word is not None:
+            self._surely(lambda: fleet.fail(envelope, CODES[word], word))
+        elif earlier is not None:
+            self._hall.outcome(self._station, earlier.plan, earlier.round, "superseded")
+            late, word = bytes.fromhex(earlier.envelope), "region_unavailable"
+            self._surely(lambda: fleet.fail(late, CODES[word], word))
+        return True
 
     def _lay(self, instruction: Instruction) -> None:
         """Put a training instruction on the desk, on disk, not yet shown.
@@ -193,16 +199,26 @@ class Bridge:
     def _forward(self, fleet: Fleet, task: Task, plan: Plan) -> None:
         envelope = bytes.fromhex(task.envelope)
         if task.stage == "failed":
-            self._fail(fleet, envelope, str(task.code))
+            word = str(task.code)
+            self._answer(lambda: fleet.fail(envelope, CODES[word], word))
         else:
             with self._hall.turn():
                 arrays = arrays_in(self._station.desk.update(task), plan.model.arrays)
                 self._answer(lambda: fleet.reply(envelope, arrays, str(task.entry), str(task.sha256)))
+                gc.collect()  # Flower's messages hold each other; the next update needs the room
         self._station.desk.clear(task)
         self._hall.tidy()
 
-    def _fail(self, fleet: Fleet, envelope: bytes, word: str) -> None:
-        self._answer(lambda: fleet.fail(envelope, CODES[word], word))
+    def _surely(self, send: Callable[[], None]) -> None:
+        """Send an answer that is kept nowhere else: again until it is there."""
+        wait = _FIRST_WAIT
+        while not self._hall.stopping.is_set():
+            try:
+                self._answer(send)
+                break
+            except NotReadyError:
+                self._hall.stopping.wait(wait)
+                wait = min(2 * wait, _LONGEST_WAIT)
 
     def _answer(self, send: Callable[[], None]) -> None:
         """Send an answer, unless nobody waits for it any more."""

@@ -7,6 +7,7 @@ that writes receipts. It may be killed at any moment and goes on where it was.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ from fedfsd.flower.fleet import FleetNode
 from fedfsd.ledger.disk import write_whole
 from fedfsd.service.gauge import Metrics
 from fedfsd.service.journal import journal
+from fedfsd.service.memory import give_back
 
 Connect = Callable[[str], Fleet]
 WORKERS = 64
@@ -65,6 +67,7 @@ class CoordinatorGate:
         """Serve until ``stop``; then end everything."""
         try:
             self._serve()
+            gc.freeze()  # what is there now stays: looking for garbage after each update costs little
             self._log.info("ready", extra={"port": self.port})
             looked = 0.0
             while not self.hall.stopping.wait(LOOK_SECONDS):
@@ -143,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test-only", action="store_true", help="accepted for symmetry; regions decide")
     options = parser.parse_args(arguments)
     os.umask(0o077)
+    give_back()
     try:
         gate = CoordinatorGate(open_coordinator(options.coordinator))
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -25,7 +25,7 @@ from fedfsd.service.gauge import Metrics
 # Beside the folders of the regions; no region can be called that.
 SHELF = ".arrays"
 # Whoever waits longer goes on all the same: memory is bounded, but one who hangs must not hold up the others.
-_TURN_SECONDS = 5.0
+_TURN_SECONDS = 30.0
 
 
 @dataclass
