@@ -26,7 +26,9 @@ LEAST = 8
 _DEPTH = 4
 _MOST = 2**28
 """Bytes that are unpacked from one content, at most: a bomb is no reason to stop a test."""
-_PIECE = 2**16
+_PIECE = 2**12
+"""Packed bytes taken at once: one of them may hold a thousand."""
+_BLOCK = 2**20
 
 Needles = Mapping[bytes, str]
 """From what is looked for to what it says about its find."""
@@ -102,8 +104,8 @@ class Search:
             return
         for start in (0, 1):
             pairs = np.frombuffer(content, "<u2", offset=start, count=(len(content) - start) // 2)
-            for offset in range(0, len(pairs), _PIECE * 16):
-                piece = pairs[offset : offset + _PIECE * 16 + 1]
+            for offset in range(0, len(pairs), _BLOCK):
+                piece = pairs[offset : offset + _BLOCK + 1]
                 maybe = np.flatnonzero(self._first[piece[:-1]])
                 for index in maybe[self._second[piece[maybe + 1]]]:
                     at = start + 2 * (offset + int(index))
