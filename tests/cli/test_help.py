@@ -45,6 +45,7 @@ COMMANDS = (
     "coordinator init",
     "coordinator invite",
     "coordinator doctor",
+    "coordinator run",
     "coordinator up",
     "coordinator status",
     "keys",
