@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import datetime
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import grpc
 
+from fedfsd.border import identity
 from fedfsd.border.channel import open_channel
 from fedfsd.errors import AccountingError, FedfsdError, NotReadyError, PlanError
 from fedfsd.gate.gate import Gate
@@ -117,7 +119,18 @@ def _joined(node: Node) -> join.Peer:
 
 
 def _dial(node: Node) -> grpc.Channel:
+    """A channel to the coordinator. NotReadyError where no handshake can succeed by this machine's clock."""
     peer = join.peer(node)
+    mine, now = identity.read(peer.certificate.read_bytes()), datetime.datetime.now(datetime.UTC)
+    begins, ends = mine.not_valid_before_utc, mine.not_valid_after_utc
+    again = f"fedfsd region init {node.settings.name} --join INVITATION"
+    if not begins <= now <= ends:
+        raise NotReadyError(
+            "certificate",
+            got=f"one from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d}, by a clock at {now:%Y-%m-%d %H:%M}",
+            expected="a valid one, and the right time (UTC)",
+            hint=f"set the clock; where it is right: {again}",
+        )
     return open_channel(
         peer.address,
         root=peer.root,

@@ -41,6 +41,12 @@ def test_a_round_is_booked_once_and_released_once(ledger):
     assert kinds(ledger) == ["genesis", "grant", "plan", "reserve", "release"]
 
 
+def test_an_entry_is_shown_as_it_was_written(ledger):
+    assert [ledger.content(seq) for seq in range(3)] == list(ledger._store.entries())
+    with pytest.raises(NotReadyError, match="no entry 3"):
+        ledger.content(3)
+
+
 def test_other_arrays_are_refused_once_on_paper(ledger):
     ledger.reserve(PLAN.hash, 1, ARRAYS[1])
     for _ in range(3):

@@ -125,13 +125,25 @@ def test_a_region_that_has_not_joined_says_what_to_do(tmp_path):
         gate.serve(node, stop=threading.Event())
 
 
+@pytest.mark.parametrize("days", [-3, 200])
+def test_a_wrong_clock_is_told_in_one_line(joined, monkeypatch, days):
+    node, _ = joined
+    right = datetime.datetime
+
+    class Clock(right):
+        @classmethod
+        def now(cls, zone=None):
+            return right.now(zone) + datetime.timedelta(days=days)
+
+    monkeypatch.setattr(gate.datetime, "datetime", Clock)
+    with pytest.raises(NotReadyError, match="set the clock"):
+        gate._dial(node)
+
+
 @pytest.mark.slow
 def test_the_process_ends_when_told_and_begins_again_after_a_kill(joined):
     node, _ = joined
     command = [sys.executable, "-m", "fedfsd.node.gate", "--region", str(node.folder)]
-    heavy = "import sys; sys.modules['torch'] = sys.modules['flwr'] = None; "
-    run = "import fedfsd.node.gate as gate; sys.exit(gate.main(sys.argv[1:]))"
-    command[1:3] = ["-c", heavy + run]
     for end in (signal.SIGKILL, signal.SIGTERM):
         process = subprocess.Popen(command)
         try:
