@@ -85,7 +85,7 @@ class LinkGrid(Grid):
         replies, lost = [], set()
         for message in found:
             name = message.metadata.reply_to_message_id
-            if message.has_error() and message.error.code in _LOST and name in self._waiting:
+            if message.has_error() and message.error.code in _LOST and self._is_worth_asking(name):
                 lost.add(name)
                 continue
             self._waiting.pop(name, None)
@@ -97,6 +97,11 @@ class LinkGrid(Grid):
         if lost:
             self._grid.push_messages([self._waiting[name] for name in sorted(lost)])
         return replies
+
+    def _is_worth_asking(self, name: str) -> bool:
+        """Whether a message is known and not too old for an answer."""
+        message = self._waiting.get(name)
+        return message is not None and message.metadata.created_at + message.metadata.ttl > time.time()
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
