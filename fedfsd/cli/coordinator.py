@@ -13,7 +13,7 @@ COMMANDS = (
     ("init", init, "roads -o hub --host fed.example.org --listen 0.0.0.0"),
     ("invite", invite, "EU -C hub -o eu-invitation.json"),
     ("doctor", doctor, "-C hub"),
-    ("run", run, "experiments/quickstart.toml -C hub"),
+    ("run", run, "experiments/federation/experiment.toml -C hub"),
     ("up", up, "-C hub"),
     ("status", status, "-C hub"),
 )
