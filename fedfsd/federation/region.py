@@ -142,7 +142,7 @@ def _train(region: Region, arrays: Arrays, plan: Plan, round: int) -> dict[str, 
         secret = randomness.known_key(plan.hash, region.config.noise_key or None)
     arrays_sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
     key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
-    return local.train(gradient, data, arrays, plan, key)
+    return local.train(gradient, data, arrays, plan, key, region.gate.demand_wanted)
 
 
 def _demand_schema(model: nn.Module, plan: Plan) -> None:

@@ -70,6 +70,9 @@ class Gate:
         """End a plan; see ``Ledger.settle``."""
         self.ledger.settle(plan_hash)
 
+    def demand_wanted(self) -> None:
+        """Raise where nobody waits for the update any more: never, in one process."""
+
     def pin(self, model: str) -> ModelPin | None:
         """What the policy says of a model of another package."""
         return self.policy.pin(model)

@@ -13,7 +13,7 @@ from fedfsd.config.load import Frozen
 from fedfsd.errors import NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import message
-from fedfsd.gate.frame import FRAME_SECONDS, Frames
+from fedfsd.gate.frame import FRAME_SECONDS, Frames, GoneError
 from fedfsd.gate.gate import content_of
 from fedfsd.gate.message import Task
 from fedfsd.gate.policy import OWN_MODELS, ModelPin
@@ -91,6 +91,11 @@ class RemoteGate:
         work = self._demand(plan_hash)
         message.send(work.frames, message.Settle(plan=plan_hash))
         self._answer(work, message.Settled)
+
+    def demand_wanted(self) -> None:
+        """GoneError where the gate has ended: the next one hands the round out again."""
+        if self._work is None or not self._work.frames.quiet:
+            raise GoneError("gate", got="a gate that ended", expected="the one that handed the round out")
 
     def pin(self, model: str) -> ModelPin | None:
         """What the gate's policy says of the plan's model."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -15,18 +17,25 @@ from fedfsd.training.vehicle import VehicleData
 
 
 def train(
-    gradient: VehicleGradient, data: VehicleData, arrays: Arrays, plan: Plan, key: RoundKey
+    gradient: VehicleGradient,
+    data: VehicleData,
+    arrays: Arrays,
+    plan: Plan,
+    key: RoundKey,
+    demand_wanted: Callable[[], None] = lambda: None,
 ) -> dict[str, np.ndarray]:
     """The update of one round, by name as in the plan's schema, float32.
 
     The noise is inside: nothing un-noised outlives a step. The update is the sum of the optimizer's
-    steps, kept in a buffer of its own, never a difference of weights.
+    steps, kept in a buffer of its own, never a difference of weights. ``demand_wanted`` is called before
+    each step, and raises where nobody waits for the update any more.
     """
     mine = plan.region(key.region)
     size, rate = gradient.size, plan.learning_rate(key.round)
     start = np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]).astype(np.float64)
     update, velocity = np.zeros_like(start), np.zeros_like(start)
     for step in range(mine.local_steps):
+        demand_wanted()
         weights = torch.from_numpy((start + update)[:size].astype(np.float32))
         gradient.set_parameters(weights.to(data.history.device))
         noisy = private_step(gradient, data, mine, key, step=step, size=len(start))

@@ -114,6 +114,35 @@ def test_a_runner_killed_in_a_round_is_followed_by_one_that_sends_the_same(tmp_p
     assert [one["type"] for one in rounds_in(tmp_path / "gate")] == ["reserve", "release"]
 
 
+def test_a_runner_whose_gate_ends_trains_no_further_and_comes_back(tmp_path, data, monkeypatch):
+    plan, marker = rehearsal(local_steps=100, noise_multiplier=20.0), tmp_path / "training"
+    step = region_module.local.private_step
+
+    def slow(*_, **__):
+        marker.touch()
+        time.sleep(0.5)
+        return step(*_, **__)
+
+    def lost(runner):
+        with pytest.raises(NotReadyError):
+            runner.round(plan, 1, ARRAYS)
+
+    first, train = gate_of(tmp_path / "gate", plan), train_folder(tmp_path, data)
+    monkeypatch.setattr(region_module.local, "private_step", slow)
+    with forked(train):
+        with listening(first, tmp_path) as runner:
+            thread = threading.Thread(target=lost, args=(runner,))
+            thread.start()
+            while thread.is_alive() and not marker.exists():
+                time.sleep(0.01)
+        thread.join(timeout=20)
+        assert marker.exists()
+        began = time.monotonic()
+        with listening(gate_of(tmp_path / "gate"), tmp_path) as runner:
+            assert runner.facts()["data"]
+        assert time.monotonic() - began < 40  # the training that nobody waits for would take 50 s
+
+
 def test_a_runner_that_ends_by_a_signal_ends_well(tmp_path, data):
     gate, train = gate_of(tmp_path / "gate", rehearsal()), train_folder(tmp_path, data)
     with listening(gate, tmp_path) as runner:
@@ -221,8 +250,8 @@ def test_the_program_as_it_is_started_for_real(tmp_path, data):
     gate, train = gate_of(home / "gate", plan), train_folder(home, data, test_only=False)
     program = [sys.executable, "-m", "fedfsd.federation.runner", "--train", str(train)]
     child = subprocess.Popen([*program, "--test-only"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    said = subprocess.run([*program, "--facts"], capture_output=True, text=True, check=True)
     try:
+        said = subprocess.run([*program, "--facts"], capture_output=True, text=True, check=True)
         with listening(gate, home, wait_seconds=60) as runner:
             assert runner.round(plan, 1, ARRAYS).entry > 0
             child.terminate()
