@@ -14,7 +14,7 @@ from typing import Any
 from fedfsd.errors import NotReadyError
 from fedfsd.node import control
 from fedfsd.node.node import Node
-from fedfsd.service import launch
+from fedfsd.service import launch, lock
 
 SECONDS = 120.0
 _READ = "import sys; from pathlib import Path; from fedfsd.service.diagnosis import can_read;"
@@ -44,7 +44,7 @@ def ask(node: Node, train: Path, address: str) -> Facts:
     The processes are asked where they run. Else ones are started as ``region up`` starts them.
 
     Raises:
-        NotReadyError: nobody could be asked.
+        NotReadyError: nobody could be asked, or who runs does not answer.
     """
     host, _, port = address.rpartition(":")
     keys = str(node.ledger.absolute())
@@ -53,6 +53,8 @@ def ask(node: Node, train: Path, address: str) -> Facts:
     try:
         told = control.ask(node, {**request, "data": "" if data is None else str(data)}, seconds=SECONDS)
     except NotReadyError:
+        if lock.held(node.folder / "run" / "gate.pid"):  # what runs is what counts
+            raise
         return _started(node, train, address, keys, data)
     known = data is not None and "gate_reads_data" in told
     return Facts(

@@ -85,7 +85,8 @@ def private(check: str, folders: Iterable[Path]) -> Finding:
 
 def can_read(path: Path) -> bool:
     """Whether this process can read ``path``, or look into it."""
-    return os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))
+    # Not path.is_dir(), which raises below a folder that may not be entered.
+    return os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0))
 
 
 def _tried(subject: T, check: Callable[[T], Finding]) -> Finding:

@@ -28,7 +28,7 @@ from fedfsd.node import doctor, gate, join, separation
 from fedfsd.node.control import Control
 from fedfsd.node.doctor import Patient, examine
 from fedfsd.node.node import open_node
-from fedfsd.service import diagnosis
+from fedfsd.service import diagnosis, lock
 from fedfsd.service.diagnosis import Finding
 
 CALLERS = Callers()
@@ -323,3 +323,18 @@ def test_the_running_gate_answers_for_both(folder, tmp_path):
         assert trainer.asked == {"host": "hub.example", "port": 9443, "folder": ledger}
         (train / "train.toml").unlink()  # of another user: the gate is not even told where the data lie
         assert separation.ask(open_node(folder), train, "").gate_reads_data is None
+        station.working = True
+        with (
+            lock.hold(folder / "run" / gate.LOCK, what="a gate"),
+            pytest.raises(NotReadyError, match="round"),
+        ):
+            separation.ask(open_node(folder), train, "")
+
+
+def test_below_a_folder_that_may_not_be_entered_nothing_can_be_read(tmp_path, monkeypatch):
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(diagnosis.os, "stat", denied)
+    monkeypatch.setattr(diagnosis.os, "access", lambda path, mode: False)
+    assert not diagnosis.can_read(tmp_path / "data" / "table.parquet")
