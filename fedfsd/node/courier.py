@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 
 import grpc
 
 from fedfsd.border import border_pb2 as pb
-from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
+from fedfsd.errors import FedfsdError, NotReadyError
 from fedfsd.ledger.ledger import Booked
 from fedfsd.node.assignment import carry_out
 from fedfsd.node.delivery import Delivery, ForkError, fork
@@ -30,8 +30,13 @@ RETRY_SECONDS = 60.0
 """How often a release is offered again that the coordinator did not ask for."""
 
 PACE_SECONDS = 0.02
-CUT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
-"""What says that the connection fails; anything else is the coordinator's answer."""
+CUT = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.DATA_LOSS,
+)
+"""What ends a connection; anything else is the coordinator's answer to one offer."""
 
 
 class Backoff:
@@ -73,9 +78,11 @@ class Courier:
                 self._connection(backoff)
             except (StoppedError, ForkError):
                 raise
-            except (grpc.RpcError, ClosedError, FedfsdError, OSError) as error:
-                if isinstance(error, grpc.RpcError) and error.code() == grpc.StatusCode.DATA_LOSS:
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.DATA_LOSS:
                     raise fork() from None
+                self._tell(error)
+            except Exception as error:  # whatever a coordinator brought about: the region goes on
                 self._tell(error)
             finally:
                 station.tally.connected("waiting")
@@ -99,11 +106,14 @@ class Courier:
             self._station.look.clear()
             line, now = self._line, time.monotonic()
             if line is not None and self._station.tally.connection == "open":
-                with suppress(grpc.RpcError, ClosedError, RefusedError, NotReadyError):  # the next task tells
+                try:
                     self._proposals.look(line)
                     if now >= beaten + BEAT_SECONDS:
                         line.beat()
                         beaten = now
+                except Exception as error:  # the next task finds out what it means
+                    if not isinstance(error, grpc.RpcError | ClosedError):
+                        self._tell(error)
 
     def _connection(self, backoff: Backoff) -> None:
         """One connection, task by task, for as long as it holds."""
@@ -139,21 +149,29 @@ class Courier:
         if station.paused or now < self._retry:
             return
         self._retry = now + RETRY_SECONDS
+        for plan, round in station.waiting():
+            if now >= station.began.setdefault((plan, round), now) + station.gate.policy.round_seconds:
+                self._try(partial(self._again, delivery, plan, round))
+        self._try(delivery.show)
+
+    def _again(self, delivery: Delivery, plan: str, round: int) -> None:
+        """Offer a release that the coordinator may have taken without this region hearing of it."""
+        ledger = self._station.ledger
+        booked = Booked(plan, round, ledger.state.runs[plan].bookings[round].entry.arrays)
+        released = ledger.released(booked)
+        if released is not None:
+            delivery.deliver(booked, released)
+
+    def _try(self, offer: Callable[[], None]) -> None:
+        """Do what the coordinator did not ask for; that it does not want it is no failure."""
         try:
-            for plan, round in station.waiting():
-                if now >= station.began.setdefault((plan, round), now) + station.gate.policy.round_seconds:
-                    arrays = station.ledger.state.runs[plan].bookings[round].entry.arrays
-                    booked = Booked(plan, round, arrays)
-                    released = station.ledger.released(booked)
-                    if released is not None:
-                        delivery.deliver(booked, released)
-            delivery.show()
+            offer()
         except grpc.RpcError as error:
             if error.code() in CUT:
                 raise
-            station.log.warning("offer_refused", extra={"state": error.code().name.lower()})
+            self._station.log.warning("offer_refused", extra={"state": error.code().name.lower()})
         except NotReadyError as error:
-            station.log.warning("offer_failed", extra={"line": str(error)})
+            self._station.log.warning("offer_failed", extra={"line": str(error)})
 
     def _tell(self, error: Exception) -> None:
         """Why the connection ended; nothing that the coordinator wrote is in it."""

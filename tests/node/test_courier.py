@@ -293,6 +293,36 @@ def test_a_receipt_lost_in_a_crash_is_asked_for_when_there_is_nothing_to_do(appr
     assert len(lines(approved)) == 1
 
 
+def test_an_old_release_that_nobody_wants_does_not_keep_a_newer_one_back(approved, hub):
+    other = operator_kit.plan(seed=2)
+    kit.approve(approved, other)
+    hub.failures["Offer"] = [grpc.StatusCode.UNAVAILABLE] * 10_000
+    with kit.working(approved, hub) as made:
+        for plan in (PLAN, other):
+            made.runner.round(plan, 1, {"noise_witness": np.zeros(operator_kit.WITNESS_SIZE, np.float32)})
+    hub.failures["Offer"] = [grpc.StatusCode.FAILED_PRECONDITION]
+    with kit.working(approved, hub) as made:
+        hub.wait(lambda: (other.hash, 1) in hub.received)
+        until(lambda: made.waiting() == [(PLAN.hash, 1)])
+    assert "offer_refused" in kit.log(approved)
+
+
+def test_a_bug_in_the_courier_costs_a_connection(approved, hub, monkeypatch):
+    failures = [ZeroDivisionError(CANARY)]
+
+    def buggy(self, task):
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr("fedfsd.node.courier.Courier._idle", buggy)
+    with kit.working(approved, hub):
+        hub.wait(lambda: hub.calls.count("Hello") == 2)
+        hub.ask(PLAN, 1, arrays(1))
+        hub.wait(lambda: hub.received)
+    assert '"error": "ZeroDivisionError"' in kit.log(approved)
+    assert CANARY not in kit.log(approved)
+
+
 def test_pause_holds_before_the_next_byte(approved, hub, monkeypatch):
     monkeypatch.setattr(delivery, "PIECE", 1000)
     flag = approved / "paused"
