@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.gate.frame import address
 from fedfsd.node.node import Node
 
 SOCKET = "control.sock"
@@ -20,7 +20,6 @@ MAX_ANSWER = 2**20
 SECONDS = 10.0
 AT_ONCE = 8
 Document = dict[str, Any]
-_LONGEST = 100  # of a socket's path; the system takes 107 bytes
 
 
 def ask(node: Node, request: Mapping[str, Any], *, seconds: float = 60.0) -> Document:
@@ -32,9 +31,9 @@ def ask(node: Node, request: Mapping[str, Any], *, seconds: float = 60.0) -> Doc
     """
     path = node.folder / "run" / SOCKET
     try:
-        with _address(path) as address, socket.socket(socket.AF_UNIX) as line:
+        with address(path) as name, socket.socket(socket.AF_UNIX) as line:
             line.settimeout(seconds)
-            line.connect(address)
+            line.connect(name)
             line.sendall(json.dumps(request).encode() + b"\n")
             answer = json.loads(_line(line, MAX_ANSWER))
     except (OSError, ValueError) as error:
@@ -58,8 +57,8 @@ class Control:
         self._free = threading.BoundedSemaphore(AT_ONCE)
         self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
-        with _address(self._path) as address:
-            self._listener.bind(address)
+        with address(self._path) as name:
+            self._listener.bind(name)
         self._path.chmod(0o600)
         self._listener.listen(AT_ONCE)
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
@@ -133,16 +132,3 @@ def _error(document: Mapping[str, Any]) -> FedfsdError:
         expected=document.get("expected"),
         hint=document.get("hint"),
     )
-
-
-@contextmanager
-def _address(path: Path) -> Iterator[str]:
-    """A name for ``path`` that is short enough for a socket."""
-    if len(os.fsencode(path)) <= _LONGEST:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)

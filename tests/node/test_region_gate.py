@@ -190,7 +190,7 @@ def test_an_answer_and_an_error_reach_the_operator(desk):
 @pytest.mark.parametrize("text", [b"\n", b"[]\n", b'{"op": []}\n', b"[" * 50_000 + b"\n", b"x" * 70_000, b""])
 def test_nonsense_on_the_control_socket_does_no_harm(desk, text):
     with (
-        control._address(desk.folder / "run" / control.SOCKET) as address,
+        control.address(desk.folder / "run" / control.SOCKET) as address,
         socket.socket(socket.AF_UNIX) as line,
     ):
         line.connect(address)
