@@ -10,19 +10,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, Error, Metadata, MetricRecord
 from flwr.common.constant import HEARTBEAT_MAX_INTERVAL
 from flwr.common.serde import metadata_from_proto, metadata_to_proto
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, node_pb2
-from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.primitives.asymmetric import (
     bytes_to_private_key,
     private_key_to_bytes,
@@ -31,8 +29,9 @@ from flwr.supercore.primitives.asymmetric import (
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
+from fedfsd.errors import NotReadyError, RefusedError
 from fedfsd.flower import flat, parcel
+from fedfsd.flower.answer import GoneError, gone, translated, unknown_key
 
 # What a node announces between two heartbeats, in seconds: Flower calls it lost after twice that. The longest
 # it takes: a region that is away is ours to judge, and a restart must not lose what is outstanding.
@@ -45,12 +44,6 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.25
 _PLAIN, _FLAT = b"\x00", b"\x01"
 
 TRAIN, QUERY, BAD = "train", "query.region", "bad"
-
-
-class GoneError(FedfsdError):
-    """The run is over or the message too old: nobody waits for this answer any more."""
-
-    code, exit_code = "gone", 4
 
 
 @dataclass(frozen=True)
@@ -90,6 +83,7 @@ class FleetNode:
         self._lock = threading.Lock()
         self._arriving: Metadata | None = None
         self._taken: Metadata | None = None
+        self._confirmed = ""
 
     def activate(self, known: int | None) -> int:
         """Come online and return the node's id; a ``known`` one is taken up at once."""
@@ -100,7 +94,7 @@ class FleetNode:
                 return known
             except RefusedError:  # another SuperLink than the one that gave this id
                 self._node = node_pb2.Node()
-        with _translated():
+        with translated():
             response = self._client.ActivateNode(
                 fleet_pb2.ActivateNodeRequest(public_key=self.public_key, heartbeat_interval=PATIENCE_SECONDS)
             )
@@ -109,12 +103,12 @@ class FleetNode:
 
     def beat(self) -> None:
         """Stay online for another hour."""
-        with _translated():
+        with translated():
             response = self._client.SendNodeHeartbeat(
                 heartbeat_pb2.SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=PATIENCE_SECONDS)
             )
         if not response.success:
-            raise _unknown()
+            raise unknown_key()
 
     def pull(self) -> Instruction | None:
         """The next instruction, or none. Asking for it says that the one before is in safe hands.
@@ -126,7 +120,7 @@ class FleetNode:
                 self._confirm(self._taken)
                 self._taken = None
             if self._arriving is None:
-                with _translated():
+                with translated():
                     response = self._client.PullMessages(fleet_pb2.PullMessagesRequest(node=self._node))
                 if not response.messages_list:
                     return None
@@ -199,12 +193,12 @@ class FleetNode:
             wait = _FIRST_WAIT
             request = message_pb2.PullObjectRequest(node=self._node, run_id=run_id, object_id=name)
             while True:
-                with _translated():
+                with translated():
                     response = self._client.PullObject(request)
                 if response.object_available:
                     return response.object_content
                 if not response.object_found or time.monotonic() > deadline:
-                    raise _gone("an instruction that was withdrawn")
+                    raise gone("an instruction that was withdrawn")
                 time.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
 
@@ -213,7 +207,7 @@ class FleetNode:
     def _answer(self, envelope: bytes, content: flat.Records | Error) -> None:
         asked = _opened(envelope)
         if asked.created_at + asked.ttl <= time.time():
-            raise _gone("an instruction that has expired")
+            raise gone("an instruction that has expired")
         # Nothing of the moment is in an answer: the same one has the same id, and Flower stores it once.
         answer = Metadata(
             run_id=asked.run_id,
@@ -231,7 +225,7 @@ class FleetNode:
         if not isinstance(content, Error):
             content = (flat.wrap if envelope.startswith(_FLAT) else flat.plain)(content)
         packed = parcel.pack(answer, content)
-        with _translated():
+        with translated():
             response = self._client.PushMessages(
                 fleet_pb2.PushMessagesRequest(
                     node=self._node,
@@ -248,7 +242,7 @@ class FleetNode:
                 object_content=data,
                 session_id=response.session_id,
             )
-            with _translated():
+            with translated():
                 stored = self._client.PushObject(request).stored
             if not stored:
                 raise NotReadyError("SuperLink", got="an upload cut short", expected="one that goes through")
@@ -256,14 +250,14 @@ class FleetNode:
 
     def _confirm(self, metadata: Metadata) -> None:
         """Let Flower forget the instruction's objects; that it has forgotten them already is as good."""
+        if metadata.message_id == self._confirmed:
+            return
         request = message_pb2.ConfirmMessageReceivedRequest(
             node=self._node, run_id=metadata.run_id, message_object_id=metadata.message_id
         )
-        try:
-            with _translated():
-                self._client.ConfirmMessageReceived(request)
-        except GoneError:
-            pass
+        with suppress(GoneError), translated():
+            self._client.ConfirmMessageReceived(request)
+        self._confirmed = metadata.message_id
 
 
 def _key(path: Path) -> bytes:
@@ -286,34 +280,3 @@ def _key(path: Path) -> bytes:
 
 def _opened(envelope: bytes) -> Metadata:
     return metadata_from_proto(message_pb2.Metadata.FromString(envelope[1:]))
-
-
-def _gone(got: str) -> GoneError:
-    return GoneError("SuperLink", got=got, expected="an instruction of a run that goes on", hint="drop it")
-
-
-def _unknown() -> RefusedError:
-    return RefusedError(
-        "SuperLink", got="a node key it does not know", expected="a registered one", hint="Engine.register"
-    )
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Flower's errors as ours, with none of their text."""
-    try:
-        yield
-    except httpx.HTTPStatusError as error:
-        known = FlowerError.from_json(error.response.text)
-        status = error.response.status_code
-        if known is not None and known.code == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED:
-            raise _gone("a run that has ended") from None
-        if status == httpx.codes.UNAUTHORIZED or (
-            known is not None and known.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
-        ):
-            raise _unknown() from None
-        raise NotReadyError("SuperLink", got=f"HTTP {status}", expected="an answer") from None
-    except (httpx.TransportError, ValueError) as error:
-        raise NotReadyError(
-            "SuperLink", got=type(error).__name__, expected="an answer", hint="start it: coordinator up"
-        ) from None
