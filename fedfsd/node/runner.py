@@ -138,7 +138,7 @@ class Runner:
             if work.last:
                 self._gate.settle(work.hash)
         if work.last:
-            with suppress(NotReadyError):  # gone after its last round: its next start destroys the key
+            with suppress(FedfsdError):  # it is released; the next start of the runner destroys the key too
                 self.settle(work.hash)
         return released
 
