@@ -32,7 +32,7 @@ from fedfsd.ledger.merkle import leaf_hash
 from fedfsd.ledger.witness import Witness
 from fedfsd.plan.plan import Plan
 
-HELD_SECONDS = 0.2
+HELD_SECONDS = 0.05
 
 
 class Status(grpc.RpcError, Exception):
