@@ -33,28 +33,33 @@ def status(coordinator: Coordinator) -> Document:
     found = {
         "federation": coordinator.name,
         "address": f"{coordinator.settings.host}:{coordinator.settings.port}",
-        "ready": gate is not None and bool(processes) and all(one["ready"] for one in processes),
+        "ready": _alive(gate) and bool(processes) and all(one["ready"] for one in processes),
         "up": supervised,
         "certificate_days": _days(coordinator.tls_certificate),
         "root_days": _days(coordinator.root),
         "regions": [_region(path, gate) for path in sorted((folder / "regions").iterdir())],
-        "plans": _plans(coordinator, gate),
+        "plans": _plans(coordinator),
         "received": [_received(path) for path in sorted(coordinator.receipts.glob("*.jsonl"))],
     }
     return found | {"warnings": _warnings(found)}
 
 
-def _gate(folder: Path) -> Document | None:
-    """What the running gate last wrote."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = dict(json.loads((folder / STATUS).read_bytes()))
-        os.kill(found["pid"], 0)
-        return found
-    return None
+def _gate(folder: Path) -> Document:
+    """What the gate last wrote, whether it still runs or not."""
+    with suppress(OSError, ValueError, TypeError):
+        return dict(json.loads((folder / STATUS).read_bytes()))
+    return {}
 
 
-def _region(folder: Path, gate: Document | None) -> Document:
-    said = (gate or {}).get("regions", {}).get(folder.name, {})
+def _alive(gate: Document) -> bool:
+    with suppress(OSError, KeyError, TypeError):
+        os.kill(gate["pid"], 0)
+        return True
+    return False
+
+
+def _region(folder: Path, gate: Document) -> Document:
+    said = gate.get("regions", {}).get(folder.name, {})
     seen = said.get("seen")
     return {
         "name": folder.name,
@@ -91,9 +96,8 @@ def _days(path: Path) -> int | None:
     return None if certificate is None else identity.days_left(certificate)
 
 
-def _plans(coordinator: Coordinator, gate: Document | None) -> list[Document]:
+def _plans(coordinator: Coordinator) -> list[Document]:
     """What is on offer, with each region's answer: approved, a code, or None for none yet."""
-    names = (gate or {}).get("plans", {})
     found = []
     for path in sorted(coordinator.offers.glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):
@@ -104,7 +108,6 @@ def _plans(coordinator: Coordinator, gate: Document | None) -> list[Document]:
                     "plan": path.stem,
                     "name": document["name"],
                     "rounds": document["num_rounds"],
-                    "seen_by_gate": path.stem in names,
                     "answers": answers,
                 }
             )

@@ -50,11 +50,13 @@ class Metrics:
 
     def counter(self, name: str, about: str, *labels: str) -> Counter:
         """The counter fedfsd_``name``_total, made when first asked for."""
-        return self._metric(Counter, name, about, labels)
+        made: Counter = self._metric(Counter, name, about, labels)
+        return made
 
     def gauge(self, name: str, about: str, *labels: str) -> Gauge:
         """The gauge fedfsd_``name``, made when first asked for."""
-        return self._metric(Gauge, name, about, labels)
+        made: Gauge = self._metric(Gauge, name, about, labels)
+        return made
 
     def value(self, sample: str, **labels: str) -> float | None:
         """What ``sample`` (its full name) stands at."""

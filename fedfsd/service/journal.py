@@ -115,7 +115,7 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         rest = (f"{key}={value}" for key, value in fields(record).items())
-        text = " ".join([_bounded(record.getMessage()), *rest])
+        text = " ".join([record.getMessage()[:_MAX_TEXT], *rest])
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
         return f"{_time(record):%H:%M:%S} {record.levelname.lower():7} {shown}"
 

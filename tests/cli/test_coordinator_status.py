@@ -109,9 +109,18 @@ def test_all_runs(hub, fedfsd):
         assert (mine["task"], mine["last"], mine["refusals"]) == (task, last, {"refused": 2})
         assert mine["seen"] == "2026-11-18T11:06:40+00:00"
         assert "abababab round 3 open  abababab round 2 received  refused 2" in text
-        gone = {"pid": 2**22 - 1}  # a gate that was killed
+        gone = {"pid": 2**22 - 1, "regions": {"EU": region}}  # a gate that was killed
         (hub.folder / "status.json").write_text(json.dumps(gone), encoding="utf-8")
-        assert not status(hub)["ready"]
+        found = status(hub)
+        assert not found["ready"]
+        assert found["regions"][0]["last"] == last
+
+
+def test_a_second_up_is_refused(hub, fedfsd):
+    with lock.hold(hub.folder / LOCK, what="fedfsd coordinator up"):
+        said = fedfsd("coordinator", "up", "-C", "hub")
+    assert said.code == 4
+    assert "runs already" in said.err
 
 
 def test_plans_on_offer_and_what_arrived(hub, fedfsd):
