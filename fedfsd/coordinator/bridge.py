@@ -17,7 +17,7 @@ import numpy as np
 
 from fedfsd.coordinator.desk import Task
 from fedfsd.coordinator.hall import Hall, Station
-from fedfsd.coordinator.shelf import arrays_in, size_of
+from fedfsd.coordinator.shelf import Filed, size_of
 from fedfsd.errors import FedfsdError, NotReadyError, PlanError, RefusedError
 from fedfsd.flower.fleet import QUERY, TRAIN, GoneError, Instruction
 from fedfsd.gate import arrays as gate_arrays
@@ -203,7 +203,7 @@ class Bridge:
             self._answer(lambda: fleet.fail(envelope, CODES[word], word))
         else:
             with self._hall.turn():
-                arrays = arrays_in(self._station.desk.update(task), plan.model.arrays)
+                arrays = Filed(self._station.desk.update(task), plan.model.arrays)
                 self._answer(lambda: fleet.reply(envelope, arrays, str(task.entry), str(task.sha256)))
                 gc.collect()  # Flower's messages hold each other; the next update needs the room
         self._station.desk.clear(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +81,19 @@ def arrays_in(path: Path, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray
         except ValueError:
             raise RefusedError("release", got="an empty file", expected="arrays") from None
     return gate_arrays.view(content, schema)  # type: ignore[arg-type]
+
+
+class Filed(Mapping[str, np.ndarray]):
+    """The arrays in such a file, mapped when asked for: memory holds no more than somebody still uses."""
+
+    def __init__(self, path: Path, schema: Sequence[ArraySchema]) -> None:
+        self._path, self._schema = path, tuple(schema)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return arrays_in(self._path, self._schema)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (entry.name for entry in self._schema)
+
+    def __len__(self) -> int:
+        return len(self._schema)

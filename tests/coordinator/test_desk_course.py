@@ -23,6 +23,7 @@ from fedfsd.audit.receipt import Receipt, is_countersigned
 from fedfsd.border import border_pb2 as pb
 from fedfsd.coordinator import receipt_book
 from fedfsd.coordinator.bridge import CODES
+from fedfsd.errors import NotReadyError
 from fedfsd.federation import client
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.ledger.ledger import Booked
@@ -85,6 +86,24 @@ def test_rounds_of_two_regions_go_through(scene):
     for name in NAMES:
         until(lambda name=name: scene.hall.station(name).desk.task is None)
     assert list((scene.coordinator.folder / "store" / ".arrays").iterdir()) == []
+
+
+def test_a_refusal_of_an_instruction_waits_for_the_superlink(scene):
+    """It is kept nowhere: it is told until SuperLink has it."""
+    fleet = scene.fleets["CN"]
+    scene.stop()
+    envelope, calls = fleet.ask(PLAN, 99), []
+    told = fleet.fail
+
+    def away(*arguments):
+        calls.append(arguments)
+        if len(calls) < 3:
+            raise NotReadyError("SuperLink")
+        told(*arguments)
+
+    fleet.fail = away
+    scene.start()
+    assert fleet.answer(envelope) == ("fail", (1001, "refused"))
 
 
 def test_what_two_regions_start_from_is_kept_once(scene):
@@ -338,7 +357,6 @@ def test_a_receipt_half_written_is_written_again(scene):
 def test_a_full_disk_costs_the_round_and_nothing_else(scene, monkeypatch):
     envelope, _, released, offer = ready(scene)
     stub, desk = scene.stub("CN"), scene.hall.station("CN").desk
-    from fedfsd.errors import NotReadyError
 
     def full(*_, **__):
         raise NotReadyError("disk")
