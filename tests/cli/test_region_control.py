@@ -1,0 +1,78 @@
+"""``fedfsd region pause``, ``resume``, ``stop``: what they say and do, whether or not something runs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import operator_kit
+import pytest
+
+from fedfsd.node.control import Control
+from fedfsd.service import lock
+
+pytest_plugins = ["typing_user"]
+
+
+@pytest.fixture
+def eu(folder):
+    """A region in the empty folder."""
+    return operator_kit.region(folder)
+
+
+def test_pause_holds_also_where_nothing_runs(fedfsd, eu):
+    said = fedfsd("region", "pause", "--region", eu)
+    assert said.code == 0
+    assert "nothing leaves until fedfsd region resume" in said.out
+    assert "no gate runs now" in said.out
+    assert (eu / "paused").exists()
+    assert fedfsd("region", "pause", "--region", eu, "--json").document == {
+        "region": "EU",
+        "paused": True,
+        "running": False,
+    }
+    assert fedfsd("region", "resume", "--region", eu).code == 0
+    assert not (eu / "paused").exists()
+    assert fedfsd("region", "resume", "--region", eu).code == 0
+
+
+def test_stop_where_nothing_runs_says_so(fedfsd, eu):
+    said = fedfsd("region", "stop", "--region", eu, "--json")
+    assert said.code == 4
+    assert said.error["got"] == "none that runs"
+
+
+def test_stop_waits_until_the_gate_has_ended(fedfsd, eu):
+    (eu / "run").mkdir(exist_ok=True)
+    told = threading.Event()
+
+    def gate() -> None:
+        with lock.hold(eu / "run" / "gate.pid", what="a gate"):
+            control = Control(eu / "run", {"stop": lambda _: told.set() or {}})
+            control.start()
+            ready.set()
+            told.wait(10)
+            control.close()
+
+    ready = threading.Event()
+    thread = threading.Thread(target=gate)
+    thread.start()
+    ready.wait(10)
+    assert fedfsd("region", "stop", "--region", eu).code == 0
+    assert told.is_set()
+    thread.join(5)
+    assert not lock.held(eu / "run" / "gate.pid")
+
+
+def test_stop_ends_the_supervisor(fedfsd, eu, monkeypatch):
+    from fedfsd.node import halt
+
+    (eu / halt.STATE).parent.mkdir(exist_ok=True)
+    (eu / halt.STATE).write_text('{"pid": 4711, "processes": []}', encoding="utf-8")
+    with lock.hold(eu / halt.LOCK, what="fedfsd region up"):
+        sent = []
+        monkeypatch.setattr(halt.os, "kill", lambda pid, number: sent.append((pid, number)))
+        monkeypatch.setattr(halt, "STOP_SECONDS", 0.1)
+        said = fedfsd("region", "stop", "--region", eu)
+        assert said.code == 4  # it never ended
+    assert sent == [(4711, signal.SIGTERM)]
