@@ -70,7 +70,6 @@ def test_a_run_on_a_real_engine_gives_the_model_of_one_in_process(tmp_path, writ
         where.path, lambda: where.complete, lambda: real.stopped(where), lambda: len(where.rounds())
     )
     with RunningEngine(tmp_path / "flower") as engine:
-
         kills = iter([3])
 
         def killed(round):
