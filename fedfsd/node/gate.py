@@ -10,11 +10,10 @@ import argparse
 import ctypes
 import datetime
 import os
-import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
@@ -22,21 +21,21 @@ import grpc
 
 from fedfsd.border import identity
 from fedfsd.border.channel import open_channel
-from fedfsd.errors import AccountingError, FedfsdError, NotReadyError, PlanError
+from fedfsd.errors import AccountingError, FedfsdError, NotReadyError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import declared
 from fedfsd.node import join
-from fedfsd.node.control import Control, Document
+from fedfsd.node.control import Control
 from fedfsd.node.courier import Courier
 from fedfsd.node.node import Node, open_node
+from fedfsd.node.operation import operations
 from fedfsd.node.receipt import ReceiptBook
 from fedfsd.node.runner import Runner
-from fedfsd.node.station import FOLDERS, PAUSED, Station, StoppedError, Trainer
+from fedfsd.node.station import FOLDERS, Station, StoppedError
 from fedfsd.node.tally import Tally
 from fedfsd.privacy.accountant import epsilon_pld
 from fedfsd.privacy.event import Event
 from fedfsd.service import lock
-from fedfsd.service.diagnosis import can_read
 from fedfsd.service.gauge import Metrics
 from fedfsd.service.journal import journal
 
@@ -80,7 +79,7 @@ def serve(node: Node, *, test_only: bool = False, stop: threading.Event) -> None
         (node.folder / "run" / LOCK).write_text(f"{os.getpid()}\n", encoding="ascii")
         station = stack.enter_context(_station(node, test_only=test_only, stop=stop))
         courier = Courier(station, lambda: _dial(node))
-        control = stack.enter_context(closing(Control(node.folder / "run", _operations(station, courier))))
+        control = stack.enter_context(closing(Control(node.folder / "run", operations(station, courier))))
         control.start()
         _work(station, courier)
 
@@ -196,78 +195,6 @@ def _gauge(station: Station) -> None:
         station.tally.stands(station.ledger.state, waiting=len(station.waiting()), days=days)
     except FedfsdError as error:
         station.log.error("not_ready", extra={"line": str(error)})
-
-
-def _operations(station: Station, courier: Courier) -> dict[str, Callable[[Document], Document]]:
-    """What an operator's commands may ask."""
-    flag = station.node.folder / PAUSED
-
-    def status(_: Document) -> Document:
-        return {
-            **station.tally.document(),
-            "region": station.region,
-            "pid": os.getpid(),
-            "runner": station.runner.connected,
-            "working": station.working,
-            "paused": station.paused,
-            "outbox": len(station.waiting()),
-            "pending": list(courier.pending),
-            "certificate_days": join.peer(station.node).days_left,
-        }
-
-    def pause(_: Document) -> Document:
-        flag.touch(mode=0o600)
-        station.log.warning("paused")
-        return {"paused": True}
-
-    def resume(_: Document) -> Document:
-        flag.unlink(missing_ok=True)
-        station.log.info("resumed")
-        return {"paused": False}
-
-    def end(_: Document) -> Document:
-        station.stop.set()
-        return {"stopping": True}
-
-    def commit(request: Document) -> Document:
-        return {"commitment": _idle(station).commitment(_plan_of(request))}
-
-    def settle(request: Document) -> Document:
-        _idle(station).settle(_plan_of(request))
-        return {}
-
-    def facts(request: Document) -> Document:
-        """For the doctor: what runner and gate can do that they should not."""
-        host, folder, data = (str(request.get(key) or "") for key in ("host", "folder", "data"))
-        port = request.get("port")
-        told = _idle(station).facts(host=host, port=port if isinstance(port, int) else 0, folder=folder)
-        return {**told, "gate_reads_data": can_read(Path(data))} if data else told
-
-    def look(_: Document) -> Document:
-        station.look.set()
-        return {}
-
-    named = (status, pause, resume, commit, settle, facts)
-    return {one.__name__: one for one in named} | {"stop": end, "approve-notify": look}
-
-
-def _idle(station: Station) -> Trainer:
-    """The runner, where it has time."""
-    if station.working:
-        raise NotReadyError(
-            "runner",
-            got="a round in hand",
-            expected="an idle runner",
-            hint="ask again when the round is over",
-        )
-    return station.runner
-
-
-def _plan_of(request: Document) -> str:
-    plan = request.get("plan")
-    if not isinstance(plan, str) or not re.fullmatch("[0-9a-f]{64}", plan):
-        raise PlanError("plan", got="another value", expected="a plan's hash")
-    return plan
 
 
 if __name__ == "__main__":
