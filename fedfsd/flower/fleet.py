@@ -84,6 +84,8 @@ class FleetNode:
         self._arriving: Metadata | None = None
         self._taken: Metadata | None = None
         self._confirmed = ""
+        # Of an answer whose upload broke off: its session, and the objects that are still to come.
+        self._unfinished: dict[str, tuple[str, set[str]]] = {}
 
     def activate(self, known: int | None) -> int:
         """Come online and return the node's id; a ``known`` one is taken up at once."""
@@ -234,18 +236,26 @@ class FleetNode:
                     clientapp_runtime_list=[0.0],
                 )
             )
-        for name, data in packed.contents(set(response.objects_to_push)):
+        reply = packed.tree.object_id
+        session, wanted = response.session_id, set(response.objects_to_push)
+        if not wanted:  # sent already; or broken off, and then the first session still takes the rest
+            session, wanted = self._unfinished.get(reply, ("", set()))
+        self._unfinished[reply] = session, wanted
+        for name, data in packed.contents(set(wanted)):
             request = message_pb2.PushObjectRequest(
                 node=self._node,
                 run_id=asked.run_id,
                 object_id=name,
                 object_content=data,
-                session_id=response.session_id,
+                session_id=session,
             )
             with translated():
                 stored = self._client.PushObject(request).stored
             if not stored:
+                del self._unfinished[reply]
                 raise NotReadyError("SuperLink", got="an upload cut short", expected="one that goes through")
+            wanted.discard(name)
+        del self._unfinished[reply]
         self._confirm(asked)
 
     def _confirm(self, metadata: Metadata) -> None:

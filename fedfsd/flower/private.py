@@ -17,6 +17,8 @@ from flwr.supercore.task_identity import TaskIdentity
 SERVER_NODE_ID = 1
 _FIRST_WAIT, _LONGEST_WAIT = 0.01, 0.25
 _RETRY_SECONDS = 0.5
+# The rest of a reply comes over loopback; later than this, whoever sent it is gone, and it is asked again.
+_ARRIVAL_SECONDS = 30.0
 
 
 def become(run_id: int, node_id: int = SERVER_NODE_ID) -> None:
@@ -45,7 +47,7 @@ def hasten() -> None:
             "initial_backoff": _FIRST_WAIT,
             "backoff_cap": _LONGEST_WAIT,
             "max_tries_per_object": None,
-            "max_time": 200.0,
+            "max_time": _ARRIVAL_SECONDS,
         }
 
 
