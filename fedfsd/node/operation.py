@@ -11,8 +11,8 @@ from fedfsd.errors import NotReadyError, PlanError
 from fedfsd.node import join
 from fedfsd.node.control import Document
 from fedfsd.node.courier import Courier
-from fedfsd.node.separation import can_read
 from fedfsd.node.station import PAUSED, Station, Trainer
+from fedfsd.service.diagnosis import can_read
 
 
 def operations(station: Station, courier: Courier) -> dict[str, Callable[[Document], Document]]:
