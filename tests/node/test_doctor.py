@@ -24,7 +24,7 @@ from fedfsd.coordinator import invite
 from fedfsd.coordinator import start as coordinator_start
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.errors import NotReadyError
-from fedfsd.node import doctor, gate, join, separation
+from fedfsd.node import doctor, gate, join, operation, separation
 from fedfsd.node.control import Control
 from fedfsd.node.doctor import Patient, examine
 from fedfsd.node.node import open_node
@@ -313,7 +313,7 @@ def test_the_running_gate_answers_for_both(folder, tmp_path):
     train.mkdir()
     (train / "train.toml").write_text('data_path = "../tables"\n')
     station = SimpleNamespace(node=open_node(folder), working=False, runner=trainer)
-    operations = gate._operations(station, SimpleNamespace())
+    operations = operation.operations(station, SimpleNamespace())
     (folder / "run").mkdir()
     with closing(Control(folder / "run", operations)) as control:
         control.start()
