@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -17,6 +19,7 @@ from coordinator.region_fake import (
     update_of,
 )
 from coordinator.scene import NAMES, Scene, plan_of, until
+from ledger.ledger_kit import MEMORY
 
 from fedfsd import canonical
 from fedfsd.audit.receipt import Receipt, is_countersigned
@@ -33,10 +36,11 @@ PLAN = plan_of()
 
 
 @pytest.fixture
-def scene(tmp_path):
-    made = Scene(tmp_path, PLAN)
-    yield made
-    made.close()
+def scene():
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        made = Scene(Path(folder), PLAN)
+        yield made
+        made.close()
 
 
 def task_of(stub: Direct) -> pb.Round:

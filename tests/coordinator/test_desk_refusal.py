@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import threading
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -19,6 +21,7 @@ from coordinator.region_fake import (
 )
 from coordinator.scene import Scene, plan_of, until
 from coordinator.test_desk_course import PLAN, ready, task_of
+from ledger.ledger_kit import MEMORY
 
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
@@ -38,10 +41,11 @@ OTHER = plan_of("other")
 
 
 @pytest.fixture
-def scene(tmp_path):
-    made = Scene(tmp_path, PLAN, OTHER)
-    yield made
-    made.close()
+def scene():
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        made = Scene(Path(folder), PLAN, OTHER)
+        yield made
+        made.close()
 
 
 def refused(call, *arguments, **options) -> grpc.StatusCode:
