@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fedfsd.errors import BudgetError, NotReadyError, PlanError, RefusedError
-from fedfsd.gate.policy import Policy
+from fedfsd.gate.policy import Policy, declared
 from fedfsd.ledger import draft
 from fedfsd.ledger.budget import Account, Balance
 from fedfsd.ledger.entry import PlanEntry
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Ledger
 from fedfsd.ledger.state import Run, State
-from fedfsd.node import run_key
+from fedfsd.node import control, run_key
 from fedfsd.node.node import Node
 from fedfsd.node.outlook import fitting, missing_approval
 from fedfsd.plan import plan as plans
@@ -54,7 +54,7 @@ def approve(
     """Hold the loss of ``plan``, or draft what the officer must sign because it is above a cap.
 
     Args:
-        policy: by default the region's own.
+        policy: by default the region's own, with rehearsals where its running gate takes them.
         commit: makes the run key of a plan hash and returns the commitment to it; by default ``run_key``'s.
 
     Raises:
@@ -64,7 +64,7 @@ def approve(
         PlanError: a plan without this region.
         NotReadyError: nobody is there to make the run key.
     """
-    policy = policy or node.declared_policy()
+    policy = policy or _policy(node)
     recipient, purpose = node.settings.transfer_to()
     plan.region(node.settings.name)
     with closing(node.open_ledger()) as ledger:
@@ -99,6 +99,16 @@ def approve(
             raise
         warnings = (missing_approval(state, state.runs[plan.hash], today),)
         return Approved(made, seq, account.balance, fitting(account, made), tuple(filter(None, warnings)))
+
+
+def _policy(node: Node) -> Policy:
+    """The policy as it holds now: ``region up --test-only`` is known to the running gate alone."""
+    try:
+        test_only = control.ask(node, {"op": "status"})["test_only"] is True
+    except (NotReadyError, KeyError):
+        return node.declared_policy()
+    place = str(node.folder / node.settings.policy)
+    return declared(node.policy(), place, test_only=test_only)
 
 
 def approve_within_policy(

@@ -30,6 +30,7 @@ def operations(station: Station, courier: Courier) -> dict[str, Callable[[Docume
             "outbox": len(station.waiting()),
             "pending": list(courier.pending),
             "certificate_days": join.peer(station.node).days_left,
+            "test_only": "rehearsal" in station.gate.policy.modes,
         }
 
     def pause(_: Document) -> Document:

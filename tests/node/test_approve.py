@@ -36,7 +36,7 @@ def committed(node: Node, one: Plan) -> str | None:
 
 
 @contextmanager
-def running(node: Node, runner: Path | None):
+def running(node: Node, runner: Path | None, *, test_only: bool = False):
     """A gate of ``node`` whose runner keeps its keys in ``runner``, or is away."""
     asked: list[str] = []
 
@@ -51,9 +51,10 @@ def running(node: Node, runner: Path | None):
             randomness.destroy_run_key(runner, request["plan"])
         return {}
 
+    operations = {"commit": commit, "settle": settle, "status": lambda _: {"test_only": test_only}}
     (node.folder / "run").mkdir(exist_ok=True)
     held = lock.hold(node.folder / "run" / "gate.pid", what="a gate")
-    with held, closing(Control(node.folder / "run", {"commit": commit, "settle": settle})) as control:
+    with held, closing(Control(node.folder / "run", operations)) as control:
         control.start()
         yield asked
 
@@ -70,6 +71,15 @@ def test_the_runner_makes_the_key_and_the_gates_side_never_sees_it(node, tmp_pat
         with closing(node.open_ledger()) as ledger:
             approve.settle(node, ledger, one.hash)
         assert not list(keys.iterdir())
+
+
+def test_a_rehearsal_is_approved_where_the_running_gate_takes_rehearsals(node, tmp_path):
+    one = plan(mode="rehearsal")
+    with running(node, tmp_path / "runner"), pytest.raises(RefusedError, match="mode rehearsal"):
+        approved(node, one)
+    with running(node, tmp_path / "runner", test_only=True) as asked:
+        assert approved(node, one).seq is not None
+        assert not asked  # its noise is known: there is no key to make
 
 
 def test_without_the_runner_nothing_is_approved(node):
