@@ -128,9 +128,8 @@ class CoordinatorGate:
         try:
             try:
                 found = node.activate(known)
-            except RefusedError:
-                self._engine.register(node.public_key)
-                found = node.activate(None)
+            except RefusedError:  # not registered yet, or registered and its id lost with our file
+                found = node.activate(self._engine.register(node.public_key))
             if found != known:
                 write_whole(path, str(found).encode())
         except BaseException:
