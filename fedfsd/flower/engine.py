@@ -28,8 +28,8 @@ from fedfsd.flower.state import reopen
 
 HOST = "127.0.0.1"
 SERVER_APP = "fedfsd.simulation.apps:server"
-# Flower wants a ClientApp named; no process of Flower's ever loads one.
-_CLIENT_APP = "fedfsd.simulation.apps:client"
+# Flower wants a ClientApp named; of ours no process of Flower's ever loads one.
+CLIENT_APP = "fedfsd.simulation.apps:client"
 _PROJECT = "pyproject.toml"
 _TASK_POLL_SECONDS = "0.25"
 _CALL_SECONDS = 10.0
@@ -138,12 +138,18 @@ class Engine:
                 return node.node_id
         raise NotReadyError("SuperLink", got="a key that was registered and removed", expected="a new key")
 
-    def submit(self, app: str = SERVER_APP, config: Mapping[str, str | int | float | bool] = {}) -> int:
+    def submit(
+        self,
+        app: str = SERVER_APP,
+        config: Mapping[str, str | int | float | bool] = {},
+        *,
+        client: str = CLIENT_APP,
+    ) -> int:
         """Start a run of the installed ServerApp ``app`` (module:attribute) and return its id.
 
-        ``config`` is what the app finds in ``context.run_config``.
+        ``config`` is what the app finds in ``context.run_config``; ``client`` is for Flower's own nodes.
         """
-        fab = bundle(app, config)
+        fab = bundle(app, config, client=client)
         with self._control() as control:
             response = control.StartRun(
                 control_pb2.StartRunRequest(
@@ -200,7 +206,7 @@ class Engine:
             ) from None
 
 
-def bundle(app: str, config: Mapping[str, str | int | float | bool]) -> bytes:
+def bundle(app: str, config: Mapping[str, str | int | float | bool], *, client: str = CLIENT_APP) -> bytes:
     """A Flower app bundle that holds names and configuration, and no code."""
     project = {
         "project": {
@@ -214,7 +220,7 @@ def bundle(app: str, config: Mapping[str, str | int | float | bool]) -> bytes:
             "flwr": {
                 "app": {
                     "publisher": "fedfsd",
-                    "components": {"serverapp": app, "clientapp": _CLIENT_APP},
+                    "components": {"serverapp": app, "clientapp": client},
                     "config": dict(config),
                 }
             }
