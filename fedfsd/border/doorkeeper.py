@@ -7,7 +7,10 @@ long; so expiry and the list of revoked certificates are looked at again for eac
 from __future__ import annotations
 
 import logging
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +23,10 @@ from fedfsd.border.metadata import is_plain
 from fedfsd.errors import FedfsdError
 
 LOG = logging.getLogger("fedfsd.border")
+AT_ONCE = 16
+"""Calls that one region may have open, or one address where regions are not known yet."""
+ARRIVAL_SECONDS = 10.0
+"""Within which the message of a call has to come."""
 
 
 class Revoked:
@@ -50,53 +57,79 @@ def serials(text: str) -> frozenset[int]:
 
 
 class Doorkeeper(grpc.ServerInterceptor):
-    """Lets a call through with plain metadata and, where ``federation`` is given, from one of its regions."""
+    """Lets a call through with plain metadata and, where ``federation`` is given, from one of its regions.
+
+    gRPC gives every call a thread, and one that is to bring a message waits in it for that message. So who
+    calls is asked first, nobody has more than ``AT_ONCE`` calls open, and the message has to come in time.
+    """
 
     def __init__(self, federation: str | None, revoked: Path | None) -> None:
         self._federation = federation
         self._revoked = None if revoked is None else Revoked(revoked)
+        self._open, self._lock = Counter[str](), threading.Lock()
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """The handler of a call, behind the check; an exception in it reaches the log by its kind alone."""
         handler = continuation(details)
         if handler is None:
             return None
-        kind = {(False, False): "unary_unary", (False, True): "unary_stream", (True, False): "stream_unary"}
-        kind[True, True] = "stream_stream"
-        name = kind[handler.request_streaming, handler.response_streaming]
-        guard = self._guard_stream if handler.response_streaming else self._guard
-        make = getattr(grpc, f"{name}_rpc_method_handler")
-        behaviour = guard(getattr(handler, name))
-        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+        asked = "stream" if handler.request_streaming else "unary"
+        answered = "stream" if handler.response_streaming else "unary"
+        behaviour = getattr(handler, f"{asked}_{answered}")
+        if asked == "unary":
+            behaviour = _of_one(behaviour)
+        guarded = (self._guard_stream if handler.response_streaming else self._guard)(behaviour)
+        # As a stream whatever it is: on the wire that is the same, and here it begins without a message.
+        make = getattr(grpc, f"stream_{answered}_rpc_method_handler")
+        return make(guarded, handler.request_deserializer, handler.response_serializer)
 
     def _guard(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
-            self._admit(context)
-            try:
-                return behaviour(request, context)
-            except Exception as error:
-                _end(context, error)
+        def guarded(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            with self._admitted(context):
+                try:
+                    return behaviour(requests, context)
+                except Exception as error:
+                    _end(context, error)
 
         return guarded
 
     def _guard_stream(self, behaviour: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
-        def guarded(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            self._admit(context)
-            try:
-                yield from behaviour(request, context)
-            except Exception as error:
-                _end(context, error)
+        def guarded(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._admitted(context):
+                try:
+                    yield from behaviour(requests, context)
+                except Exception as error:
+                    _end(context, error)
 
         return guarded
 
-    def _admit(self, context: grpc.ServicerContext) -> None:
+    @contextmanager
+    def _admitted(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """One more call of whoever calls, while it is open."""
+        region = self._admit(context)
+        # Where anybody may knock: by address, without the port.
+        name = region or context.peer().rpartition(":")[0]
+        with self._lock:
+            busy = self._open[name] >= AT_ONCE
+            self._open[name] += not busy
+        if busy:
+            refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls at once", region)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open[name] -= 1
+                self._open += Counter()  # forgets who has none
+
+    def _admit(self, context: grpc.ServicerContext) -> str | None:
+        """The region that calls; None where anybody may."""
         if not is_plain(context.invocation_metadata()):
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "metadata of the caller's own")
         # gRPC's Python cannot be told to offer nothing older; it can see what was agreed.
         if list(context.auth_context().get("ssl_tls_version", ())) != [b"TLSv1.3"]:
             refuse(context, grpc.StatusCode.UNAUTHENTICATED, "older than TLS 1.3")
         if self._federation is None:
-            return
+            return None
         try:
             party, certificate = peer(context)
             identity.demand_valid(certificate)
@@ -106,6 +139,7 @@ class Doorkeeper(grpc.ServerInterceptor):
             refuse(context, grpc.StatusCode.PERMISSION_DENIED, "not a region of this federation")
         if self._revoked is not None and certificate in self._revoked:
             refuse(context, grpc.StatusCode.PERMISSION_DENIED, "revoked", party.region)
+        return party.region
 
 
 def peer(context: grpc.ServicerContext) -> tuple[Identity, x509.Certificate]:
@@ -129,6 +163,32 @@ def refuse(
     LOG.warning("refused: %s", why, extra={"code": code.name.lower(), "region": region})
     context.abort(code, "")
     raise AssertionError("a call that was ended went on")
+
+
+def _of_one(behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    """A handler of one message as one of a stream, from which exactly one has to come, and in time."""
+
+    def of_one(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            context.cancel()
+
+        timer = threading.Timer(ARRIVAL_SECONDS, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            request, more = next(requests, None), next(requests, None)
+        except grpc.RpcError:
+            refuse(context, grpc.StatusCode.CANCELLED, "a call that ended before its message came")
+        finally:
+            timer.cancel()
+        if request is None or more is not None or late.is_set():
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "no message in time, or several")
+        return behaviour(request, context)
+
+    return of_one
 
 
 def _end(context: grpc.ServicerContext, error: Exception) -> NoReturn:
