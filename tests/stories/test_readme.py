@@ -39,7 +39,8 @@ def test_the_python_example_runs(tmp_path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_names_files_and_options_that_exist(command):
     words = command.split()
-    group = words[1:3] if words[1] in ("data", "config", "audit", "region", "coordinator", "keys") else words[1:2]
+    groups = ("data", "config", "audit", "region", "coordinator", "keys")
+    group = words[1:3] if words[1] in groups else words[1:2]
     done = subprocess.run(
         [sys.executable, "-c", "from fedfsd.cli.main import run; run()", *group, "--help"],
         capture_output=True,
