@@ -158,7 +158,7 @@ class Stage:
     def start_coordinator(self) -> None:
         """Start it and wait until it takes calls."""
         self.start("coordinator", "coordinator", "up", "-C", self.coordinator)
-        self.wait("the coordinator", lambda: self._ready("coordinator"))
+        self.wait("the coordinator", lambda: self.ready("coordinator"))
 
     def start_region(self, name: str) -> None:
         """Start one region; it is ready when gate and runner are."""
@@ -176,7 +176,7 @@ class Stage:
         for name in self.places:
             self.start_region(name)
         for name in self.places:
-            self.wait(name, lambda name=name: self._ready(name))
+            self.wait(name, lambda name=name: self.ready(name))
         return time.monotonic() - started
 
     def down(self) -> None:
@@ -273,7 +273,7 @@ class Stage:
                 raise StageError(f"waited for {what}; ended: {', '.join(gone) or 'nothing'}\n{logs}")
             time.sleep(0.1)
 
-    def _ready(self, name: str) -> bool:
+    def ready(self, name: str) -> bool:
         """What its own status says."""
         words: list[object] = ["coordinator", "status", "-C", self.coordinator]
         if name != "coordinator":
