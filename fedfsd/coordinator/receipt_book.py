@@ -62,12 +62,16 @@ class ReceiptBook:
                 line = Line(**receipt.model_dump(), signature=signature, cosigned=cosigned)
                 self._append(self._path(receipt.plan), strict.encode(line) + b"\n")
                 known[case] = line
+                self._plans[receipt.plan] = known
             return known[case]
 
     def _plan(self, plan: str) -> dict[tuple[str, int], Line]:
-        if plan not in self._plans:
-            self._plans[plan] = {(one.region, one.round): one for one in self._read(self._path(plan))}
-        return self._plans[plan]
+        known = self._plans.get(plan)
+        if known is None:
+            known = {(one.region, one.round): one for one in self._read(self._path(plan))}
+            if known:  # a region may ask for any hash: one without receipts is not worth remembering
+                self._plans[plan] = known
+        return known
 
     def _read(self, path: Path) -> list[Line]:
         """The whole lines of a file; what a crash left half written at its end is cut off."""

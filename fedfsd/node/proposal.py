@@ -121,7 +121,7 @@ class Proposals:
         path = self._path(name)
         if path.exists():
             content = path.read_bytes()
-        elif len(self._pending) >= MAX_PENDING:
+        elif self._kept() >= MAX_PENDING:
             raise PlanError(
                 f"plan {name[:8]}", got="too many plans that wait", expected=f"at most {MAX_PENDING}"
             )
@@ -133,6 +133,20 @@ class Proposals:
         if not path.exists():
             write_whole(path, content)
         return plan
+
+    def _kept(self) -> int:
+        """Documents in the folder that wait for the operator, those from before a restart among them.
+
+        Where they are too many, those that nobody offered since then make room.
+        """
+        runs = self._station.ledger.state.runs
+        waiting = [path for path in self._station.folder("plans").glob("*.json") if path.stem not in runs]
+        if len(waiting) >= MAX_PENDING:
+            for path in waiting:
+                if path.stem not in self._pending:
+                    path.unlink(missing_ok=True)
+            return len(self._pending)
+        return len(waiting)
 
     def _refuse(self, plan: str, error: FedfsdError) -> None:
         while len(self._refused) >= MAX_REMEMBERED:
