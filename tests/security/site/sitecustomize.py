@@ -1,0 +1,58 @@
+"""As border/site, and with FEDFSD_GATE_OFF a region that sends raw rows through a gate that judges nothing.
+
+For the test that the search for canaries would find what a gate that is off lets through.
+"""
+
+import importlib.abc
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+_SINK = Path(__file__).resolve().parents[2] / "border" / "site" / "sitecustomize.py"
+_spec = importlib.util.spec_from_file_location("border_site", _SINK)
+_spec.loader.exec_module(importlib.util.module_from_spec(_spec))
+
+
+def _gate(module):
+    """Nothing is judged."""
+    module.judge = lambda *_: None
+
+
+def _region(module):
+    """Nothing is trained: the update is the drives themselves."""
+
+    def raw(region, arrays, plan, round):
+        import numpy as np
+
+        (rows, *_) = module.table.in_region(module.source.tables(region.config.data_path), region.config.name)
+        places = np.stack([rows.rows["x"].to_numpy(), rows.rows["y"].to_numpy()], axis=1)
+        flat = places.reshape(-1).astype(np.float32)
+        return {name: np.resize(flat, array.shape) for name, array in arrays.items()}
+
+    module._train = raw
+
+
+class _Off(importlib.abc.MetaPathFinder):
+    """Changes two modules once they are loaded."""
+
+    def __init__(self):
+        self._left = {"fedfsd.gate.gate": _gate, "fedfsd.federation.region": _region}
+
+    def find_spec(self, name, path=None, target=None):
+        """The spec that others find, with a loader that changes the module; None for all else."""
+        change = self._left.pop(name, None)
+        spec = importlib.util.find_spec(name) if change else None
+        if spec is not None:
+            load = spec.loader.exec_module
+
+            def loaded(module):
+                load(module)
+                change(module)
+
+            spec.loader.exec_module = loaded
+        return spec
+
+
+if "FEDFSD_GATE_OFF" in os.environ:
+    sys.meta_path.insert(0, _Off())
