@@ -74,6 +74,7 @@ def run(
             complete=lambda: where.complete,
             stopped=lambda: real.stopped(where),
             rounds=lambda: len(where.rounds()),
+            alive=lambda: real.is_conducted(where),
             watch=_look(where, watch),
         )
         runs.follow(engine, conductor, coordinator=hub, say=_say)

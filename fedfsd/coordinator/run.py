@@ -28,6 +28,8 @@ _LOOK_SECONDS = 0.1
 _REMIND_SECONDS = 30.0
 # An engine that restarts is waited for this long.
 _AWAY_SECONDS = 120.0
+# A ServerApp that ends says so within this. Flower waits a minute for one that was killed.
+_DEAD_SECONDS = 5.0
 # A ServerApp that dies is started again as long as it gets further; without progress, this often.
 _ATTEMPTS = 3
 
@@ -55,6 +57,8 @@ class Conductor:
     """How many rounds are on record."""
     watch: Callable[[], None] = lambda: None
     """Called again and again meanwhile."""
+    alive: Callable[[], bool] = lambda: False
+    """Whether a process conducts it now; one that did and is gone was killed."""
 
 
 def demand_up(coordinator: Coordinator, engine: Engine) -> None:
@@ -183,10 +187,17 @@ def follow(
 
 def _wait(engine: Engine, conductor: Conductor, number: int) -> str:
     """The state in which a run of the engine ended."""
-    seen = asked = time.monotonic()
+    seen = asked = alive = time.monotonic()
+    begun = False
     while True:
         conductor.watch()
         now = time.monotonic()
+        if conductor.alive():
+            begun, alive = True, now
+        elif begun and now - alive > _DEAD_SECONDS:
+            with suppress(FedfsdError):
+                engine.stop(number)
+            return "finished:completed" if conductor.complete() else "killed"
         if now - asked >= 1.0 or conductor.complete():
             asked = now
             try:

@@ -17,6 +17,7 @@
 | trust.keys | the public keys, to be checked with; of a simulation |
 | start.safetensors | the arrays that a run over real regions starts from |
 | progress.json, stopped.json, server.log | of such a run: where it is, what ended it |
+| conducted.lock | of such a run: held by the process that conducts it |
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ itself holds, for the learning curve; "none", or a region that the table lacks: 
 from __future__ import annotations
 
 import json
+import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from fedfsd.ledger.key import SigningKey
 from fedfsd.plan import plan as plans
 from fedfsd.plan.build import Roster, build
 from fedfsd.plan.plan import Plan
+from fedfsd.service import lock
 from fedfsd.simulation import folder
 from fedfsd.simulation.course import checks_of, conduct
 from fedfsd.simulation.evidence import write_receipts
@@ -37,7 +40,9 @@ from fedfsd.simulation.prepare import Prepared, spec_of, start_of
 from fedfsd.simulation.trail import Progress
 
 NO_TABLE = "none"
-STOPPED, PROGRESS = "stopped.json", "progress.json"
+STOPPED, PROGRESS, CONDUCTED = "stopped.json", "progress.json", "conducted.lock"
+_LAST_ONE_SECONDS = 60.0
+"""A conductor whose run was stopped ends within this."""
 
 
 def rosters_of(experiment: Experiment) -> dict[str, Roster]:
@@ -93,6 +98,11 @@ def serve(grid: Grid, run: Path, coordinator: Path) -> None:
         FedfsdError: what ended the run; stopped.json says it to whoever waits.
     """
     where = Folder(run)
+    with _alone(where):
+        _serve(grid, where, coordinator)
+
+
+def _serve(grid: Grid, where: Folder, coordinator: Path) -> None:
     try:
         prepared = _prepared(where)
         conduct(
@@ -124,6 +134,11 @@ def stopped(where: Folder) -> FedfsdError | None:
     return kind(found["place"], got=found["got"], expected=found["expected"], hint=found["hint"])
 
 
+def is_conducted(where: Folder) -> bool:
+    """Whether a process on this machine conducts the run now."""
+    return lock.held(where.path / CONDUCTED)
+
+
 def progress(where: Folder) -> Progress | None:
     """Where the run is; None before its first round and after its end."""
     if not (where.path / PROGRESS).exists():
@@ -151,6 +166,16 @@ class Delivered:
             if head.exists():
                 write_whole(self._where.path / "checkpoints" / f"{name}.note", head.read_bytes())
         return {}
+
+
+@contextmanager
+def _alone(where: Folder) -> Iterator[None]:
+    """Be the only one who conducts the run: an earlier one may still be ending."""
+    deadline = time.monotonic() + _LAST_ONE_SECONDS
+    while is_conducted(where) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    with lock.hold(where.path / CONDUCTED, what="a conductor of this run"):
+        yield
 
 
 def _prepared(where: Folder) -> Prepared:

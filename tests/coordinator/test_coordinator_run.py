@@ -16,6 +16,7 @@ from fedfsd.coordinator import run as runs
 from fedfsd.coordinator.folder import open_coordinator
 from fedfsd.errors import NotReadyError, RefusedError, UsageError
 from fedfsd.ledger.key import SigningKey
+from fedfsd.service import lock
 from fedfsd.simulation import real
 
 pytest_plugins = ["cli.typing_user"]
@@ -115,7 +116,12 @@ def answer(hub, plan, **answers):
 
 def conductor_of(where, watch=lambda: None):
     return runs.Conductor(
-        where.path, lambda: where.complete, lambda: real.stopped(where), lambda: len(where.rounds()), watch
+        where.path,
+        lambda: where.complete,
+        lambda: real.stopped(where),
+        lambda: len(where.rounds()),
+        watch,
+        lambda: real.is_conducted(where),
     )
 
 
@@ -172,6 +178,48 @@ def test_a_server_app_that_is_killed_is_started_again(hub, begun, tmp_path, writ
     assert len(engine.configs) == 3
     assert engine.configs[0] == {"run": str(where.path.resolve()), "coordinator": str(hub.folder.resolve())}
     assert said == ["the run was cut off after 0 rounds and goes on"] * 2
+
+
+def test_a_killed_server_app_is_noticed_before_the_engine_notices(hub, begun, tmp_path, written, monkeypatch):
+    monkeypatch.setattr(runs, "_DEAD_SECONDS", 0.2)
+    where, _ = begun
+    federation = Federation(tmp_path / "regions", written)
+    seen, kill, released = threading.Event(), threading.Event(), threading.Event()
+
+    def conduct(config):
+        if not seen.is_set():  # conducts, then is gone; the engine goes on believing in it
+            with lock.hold(where.path / real.CONDUCTED, what="this one"):
+                seen.set()
+                kill.wait(30)
+            released.wait(30)
+        else:
+            real.serve(federation, where.path, hub.folder)
+
+    watched = []
+
+    def watch():
+        watched.append(1)
+        if seen.is_set() and len(watched) > 5:
+            kill.set()
+        if len(engine.configs) == 2:
+            released.set()
+
+    engine = FakeEngine(conduct)
+    follow(engine, where, hub, watch=watch)
+    assert where.complete
+    assert engine.stopped == [1]
+    assert len(engine.configs) == 2
+
+
+def test_two_never_conduct_one_run(hub, begun, tmp_path, written, monkeypatch):
+    monkeypatch.setattr(real, "_LAST_ONE_SECONDS", 0.1)
+    where, _ = begun
+    with (
+        lock.hold(where.path / real.CONDUCTED, what="another"),
+        pytest.raises(NotReadyError, match="conductor"),
+    ):
+        real.serve(Federation(tmp_path / "regions", written), where.path, hub.folder)
+    assert real.stopped(where) is None
 
 
 def test_a_server_app_that_never_gets_anywhere_is_given_up(hub, begun):
