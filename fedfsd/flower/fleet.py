@@ -29,7 +29,7 @@ from flwr.supercore.primitives.asymmetric import (
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedfsd.errors import NotReadyError, RefusedError
+from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.flower import flat, parcel
 from fedfsd.flower.answer import GoneError, gone, translated, unknown_key
 
@@ -170,7 +170,11 @@ class FleetNode:
             records = parcel.unpack(metadata.message_id, self._getter(metadata.run_id))
             if (inner := flat.unwrap(records)) is not None:
                 is_flat, records = True, inner
-        except (ValueError, KeyError, TypeError, IndexError):
+        except FedfsdError:
+            raise
+        except (
+            Exception
+        ):  # whatever damaged objects make protobuf, JSON and numpy raise: answered, not retried
             return Instruction(_PLAIN + facts, BAD, expires=expires)
         facts = (_FLAT if is_flat else _PLAIN) + facts
         config, arrays = records.get("config"), records.get("arrays")
