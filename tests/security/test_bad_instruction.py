@@ -1,4 +1,4 @@
-"""Whatever objects a SuperLink hands out as an instruction: it is one, or it is bad; a region's node goes on."""
+"""Whatever objects a SuperLink hands out as an instruction: it is one, or it is bad; the node goes on."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 # In the path of everything, so of the data, too.
 PATH = "Heron5Plover8Tern"
+MARK = "shipped-code-ran"
 EXPERIMENT = """
 name = "{name}"
 mode = "private"
@@ -125,7 +126,10 @@ def story() -> Iterator[Story]:
 def environment(sink: Path) -> dict[str, str]:
     """For processes that record in ``sink`` and find the hostile ServerApp."""
     made = recorder.environment(sink, {"OMP_NUM_THREADS": "1"})
-    return made | {"PYTHONPATH": f"{HERE / 'site'}{os.pathsep}{made['PYTHONPATH']}"}
+    return made | {
+        "PYTHONPATH": f"{HERE / 'site'}{os.pathsep}{made['PYTHONPATH']}",
+        "FEDFSD_SHIPPED_CODE": str(sink / MARK),
+    }
 
 
 def play(told: Story) -> None:
@@ -180,7 +184,8 @@ def ask_all(told: Story, plan: str) -> dict[str, object]:
     text = (stage.coordinator / "coordinator.toml").read_text()
     engine = Engine(stage.coordinator / "flower", int(re.search(r"flower_port = (\d+)", text)[1]))
     config = {"plan": str(stage.coordinator / "offers" / f"{plan}.json"), "out": str(out)}
-    run = engine.submit("security.hostile_app:app", config)
+    with patch("fedfsd.flower.engine._CLIENT_APP", "security.hostile_client:app"):
+        run = engine.submit("security.hostile_app:app", config)
     stage.wait("answers", lambda: out.exists() or engine.state(run).startswith("finished"))
     return json.loads(out.read_text())
 
@@ -242,6 +247,11 @@ def test_the_coordinators_own_gate_refuses_raw_rows_in_a_tensor_of_the_right_sha
 
 def test_whatever_a_server_app_asks_is_answered_with_a_code(story):
     assert story.answers == ASKED
+
+
+def test_shipped_code_is_run_by_nobody(story):
+    """The hostile app's bundle names a ClientApp that every process here could import."""
+    assert not (story.stage.folder.parent / "sink" / MARK).exists()
 
 
 def test_no_secret_is_in_a_command_line(story):
