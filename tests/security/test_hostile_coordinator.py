@@ -1,4 +1,4 @@
-"""A coordinator with the federation's own keys that says more than it may: the region's gate, over real TLS."""
+"""A coordinator with the keys of the federation that says more than it may: the gate of a region over TLS."""
 
 from __future__ import annotations
 
