@@ -129,7 +129,7 @@ def await_answers(
             )
         now = time.monotonic()
         if pending and (pending != told or now - last > _REMIND_SECONDS):
-            say(f"plan {plan.hash[:8]}: waiting for the approval of {', '.join(pending)}")
+            say(f"plan {plan.hash[:16]}: waiting for the approval of {', '.join(pending)}")
             told, last = pending, now
         if not pending:
             say(f"plan {plan.hash[:8]}: approved" + (f", without {_listed(refused)}" if refused else ""))
@@ -160,7 +160,7 @@ def follow(
     try:
         while True:
             if number is None:
-                number = engine.submit(SERVER_APP, config)
+                number = _submit(engine, config)
                 write_whole(conductor.folder / RUN_ID, json.dumps({"run_id": str(number)}).encode())
             ended = _wait(engine, conductor, number)
             if ended == "finished:completed" and conductor.complete():
@@ -183,6 +183,18 @@ def follow(
             with suppress(FedfsdError):
                 engine.stop(number)
         raise
+
+
+def _submit(engine: Engine, config: Mapping[str, str]) -> int:
+    """The number of a new run; an engine that is away, as after a crash of all, is waited for."""
+    since = time.monotonic()
+    while True:
+        try:
+            return engine.submit(SERVER_APP, config)
+        except NotReadyError:
+            if time.monotonic() - since > _AWAY_SECONDS:
+                raise
+        time.sleep(_LOOK_SECONDS)
 
 
 def _wait(engine: Engine, conductor: Conductor, number: int) -> str:

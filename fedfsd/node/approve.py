@@ -25,6 +25,8 @@ from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
 
 OFFERED = "plans"  # documents that came over the border
+DIGITS = 16
+"""Of a plan's hash that name it before it is approved: of fewer a coordinator can make a second plan."""
 
 
 @dataclass(frozen=True)
@@ -128,30 +130,31 @@ def approve_within_policy(
             f"plan {plan.hash[:8]}",
             got="a plan that nobody approved",
             expected="one approved by hand",
-            hint=f"fedfsd region approve {plan.hash[:8]}",
+            hint=f"fedfsd region approve {plan.hash[:DIGITS]}",
         )
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return approve(node, plan, data_set=None, officer=None, today=today, policy=policy, commit=commit)
 
 
 def named(node: Node, text: str) -> Plan:
-    """The plan that ``text`` names: its file, or the beginning of an offered one's hash (8 digits or more).
+    """The plan that ``text`` names: its file, or the beginning of an offered one's hash (``DIGITS`` or more).
 
     Raises:
         NotReadyError: no such file or offer, or several.
         PlanError: it is no plan.
     """
-    if not re.fullmatch("[0-9a-f]{8,64}", text) or Path(text).exists():
+    if Path(text).exists() or not re.fullmatch("[0-9a-f]{8,64}", text):
         return read(Path(text))
-    found = sorted((node.folder / OFFERED).glob(f"{text}*.json"))
-    if len(found) != 1:
+    offered = sorted((node.folder / OFFERED).glob(f"{text}*.json"))
+    if len(offered) != 1 or len(text) < DIGITS:
+        got = {0: "no such plan on offer", 1: "too few digits"}.get(len(offered), "several plans on offer")
         raise NotReadyError(
             f"plan {text}",
-            got="several plans on offer" if found else "no such plan on offer",
-            expected="the beginning of one offered plan's hash, or a file",
+            got=got,
+            expected=f"the first {DIGITS} digits of one offered plan's hash, or more, or a file",
             hint="fedfsd region status lists them",
         )
-    return read(found[0])
+    return read(offered[0])
 
 
 def read(path: Path) -> Plan:

@@ -16,6 +16,7 @@ from fedfsd.gate.policy import declared, objections
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import NODE_KEY
 from fedfsd.node import join, status
+from fedfsd.node.approve import DIGITS
 from fedfsd.node.approve import read as read_plan
 from fedfsd.node.node import Node
 from fedfsd.node.separation import Facts, ask
@@ -190,7 +191,7 @@ def plans(patient: Patient) -> Finding:
                 f"{plan.hash[:8]} is refused: {'; '.join(reasons)}",
                 fix="as the policy says, or widen it",
             )
-    waiting = [plan.hash[:8] for plan in found if plan.hash not in known]
+    waiting = [plan.hash[:DIGITS] for plan in found if plan.hash not in known]
     if waiting:
         return warn(
             "plans", f"{', '.join(waiting)} to be approved", fix=f"fedfsd region approve {waiting[0]}"
