@@ -157,7 +157,7 @@ def without_gate(told: Story) -> None:
     stage = told.stage
     stage.stop("EU")
     stage.start_region("EU")
-    stage.wait("EU", lambda: stage._ready("EU"))
+    stage.wait("EU", lambda: stage.ready("EU"))
     process = start(told, "raw")
     try:
         stage.approve(stage.offered())
@@ -184,8 +184,7 @@ def ask_all(told: Story, plan: str) -> dict[str, object]:
     text = (stage.coordinator / "coordinator.toml").read_text()
     engine = Engine(stage.coordinator / "flower", int(re.search(r"flower_port = (\d+)", text)[1]))
     config = {"plan": str(stage.coordinator / "offers" / f"{plan}.json"), "out": str(out)}
-    with patch("fedfsd.flower.engine._CLIENT_APP", "security.hostile_client:app"):
-        run = engine.submit("security.hostile_app:app", config)
+    run = engine.submit("security.hostile_app:app", config, client="security.hostile_client:app")
     stage.wait("answers", lambda: out.exists() or engine.state(run).startswith("finished"))
     return json.loads(out.read_text())
 
