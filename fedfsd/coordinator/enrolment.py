@@ -43,14 +43,14 @@ class Enrolment(rpc.EnrolmentServicer):
             )
         except (FedfsdError, ValidationError, UnicodeDecodeError):
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "a malformed signing request")
-        region = self._invited(request.token)
-        if region is None:
-            refuse(context, grpc.StatusCode.UNAUTHENTICATED, "a token that is unknown or expired")
-        try:
-            with self._lock:
+        with self._lock:  # whose token it is and whether it is used already are one question
+            region = self._invited(request.token)
+            if region is None:
+                refuse(context, grpc.StatusCode.UNAUTHENTICATED, "a token that is unknown or expired")
+            try:
                 return pb.Enrolled(certificate=invite.accept(self._coordinator, region, asked))
-        except RefusedError as error:
-            refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(error), region)
+            except RefusedError as error:
+                refuse(context, grpc.StatusCode.PERMISSION_DENIED, str(error), region)
 
     def _take(self) -> bool:
         now = time.monotonic()

@@ -72,8 +72,9 @@ def invite(coordinator: Coordinator, region: str, *, today: datetime.date) -> In
     kept = Kept(token_sha256=hashlib.sha256(token).hexdigest(), expires=made.expires)
     folder = coordinator.region(region)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / "request.json").unlink(missing_ok=True)
     write_whole(folder / "invitation.json", canonical.encode(kept.model_dump()))
+    # Only now: whoever has the old token could have left another request here.
+    (folder / "request.json").unlink(missing_ok=True)
     return invitation.sign(made, root)
 
 

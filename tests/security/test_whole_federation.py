@@ -25,7 +25,7 @@ from border import canary, crossing, recorder
 from experiments.federation.stage import Place, Stage
 from fedfsd.flower.engine import Engine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first test starts all processes
 
 HERE = Path(__file__).parent
 # In the path of everything, so of the data, too.
