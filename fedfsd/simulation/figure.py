@@ -52,6 +52,7 @@ _STYLE: Any = {
 }
 
 _DASHED: dict[str, Any] = {"linewidth": 1.4, "linestyle": (0, (4, 3))}
+_START_ROOM = {1: 0.08, 2: 0.18, 3: 0.34}  # left of round 0, for the words beside it; by panels in a row
 _START: dict[str, Any] = {"marker": "D", "markersize": 7, "markerfacecolor": PAPER, "zorder": 3}
 _LINES: dict[str, dict[str, Any]] = {  # the markers stand where a path ends
     "the path driven": {
@@ -113,8 +114,8 @@ def learning(
         for name, axes in panels.items():
             mine = [(line["round"], line["regions"].get(name) or {}) for line in rounds]
             _learning_panel(axes, mine, regions[name].get("constant_velocity_fde_m"), colours(names)[name])
-            axes.set_xlim(-0.17 * last, 1.03 * last)
-            axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= last and tick % 1 == 0])
+            axes.set_xlim(-_START_ROOM[_columns(names)] * last, 1.03 * last)
+            axes.set_xticks(_whole(axes.get_xticks(), last))
         return _svg(figure)
 
 
@@ -144,6 +145,7 @@ def privacy(
         axes.set(xlabel="round", ylabel="epsilon spent")
         axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.06)
         axes.margins(x=0)
+        axes.set_xticks(_whole(axes.get_xticks(), axes.get_xlim()[1]))
         axes.grid(axis="y")
         return _svg(figure)
 
@@ -231,7 +233,7 @@ def _grid(
     labels: tuple[str, str],
 ) -> tuple[Figure, dict[str, Axes]]:
     """A figure with one titled panel a region, two or three in a row; only the outer ones are labelled."""
-    columns = 2 if len(names) in (2, 4) else min(3, max(1, len(names)))
+    columns = _columns(names)
     rows = max(1, -(-len(names) // columns))
     figure = figure_of(10, height * rows + 0.3, heading)
     panels = {name: figure.add_subplot(rows, columns, index + 1) for index, name in enumerate(names)}
@@ -241,6 +243,15 @@ def _grid(
         axes.set_ylabel(labels[1] if index % columns == 0 else "")
         axes.grid(axis="y")
     return figure, panels
+
+
+def _columns(names: Sequence[str]) -> int:
+    return 2 if len(names) in (2, 4) else min(3, max(1, len(names)))
+
+
+def _whole(ticks: Sequence[float], last: float) -> list[float]:
+    """Those of ``ticks`` that are rounds."""
+    return [tick for tick in ticks if 0 <= tick <= last and tick % 1 == 0]
 
 
 def _learning_panel(
@@ -258,6 +269,9 @@ def _learning_panel(
         if first == 0:
             axes.plot(0, start, **_START, color=colour)
             _note(axes, f"start\n{start:.2f}", (0, start), (-9, 0), ha="right", va="center")
+    else:
+        _note(axes, "no test vehicle here", (0.5, 0.5), (0, 0), xycoords="axes fraction", ha="center")
+        axes.set_yticks([])
     axes.margins(y=0.2)
     missed = [number for number, one in mine if one.get("outcome", "released") != "released"]
     if missed:

@@ -149,7 +149,8 @@ def title(run: WrittenRun) -> str:
     how = f"{percent(abs(better))} {'closer to' if better >= 0 else 'further from'} the truth"
     spent = [mine.epsilon for mine in run.plan.regions.values() if mine.epsilon is not None]
     at = f", at ε = {upwards(max(spent))} per vehicle" if spent and run.plan.mode == "private" else ""
-    return f"{who}: {how} than constant velocity{at}"
+    where = " on the coordinator's own table" if run.folder.real else ""
+    return f"{who}: {how} than constant velocity{where}{at}"
 
 
 def gain(one: Figures, beside: str) -> float | None:

@@ -75,7 +75,9 @@ def test_a_rehearsal_gives_the_model_that_a_simulation_gives(tmp_path, written, 
     assert mine["regions"]["CN"]["roster_counted"] is False
     page = html.unescape((where.path / "report.html").read_text())
     assert "simulat" not in page
-    assert "the coordinator's table" in page
+    assert "On the coordinator's own table, forecasting" in page
+    assert "what a region measures on its own vehicles stays there" in page
+    assert "which nobody trained on" not in page
 
 
 @pytest.mark.parametrize("path", ["none", "one"])
@@ -98,7 +100,12 @@ def test_without_a_public_table_figures_are_null_and_everything_is_written(
     assert metrics["regions"]["EU"]["rounds_released"] == 4
     assert (metrics["pooled"]["fde_m"] is None) == (path == "none")
     assert (metrics["regions"]["CN"]["fde_m"] is None) == (path == "none")
-    assert "no test vehicle here" in (where.path / "report.html").read_text()
+    page = html.unescape((where.path / "report.html").read_text())
+    assert "no test vehicle here" in page
+    nothing = path == "none"
+    assert ("was not measured here" in page) == nothing
+    assert ("How good it is</h2>" in page) != nothing
+    assert ("constant velocity" in page) != nothing
     assert compare.compare([where.path], tmp_path / "compared")["settings"][0]["runs"] == 1
 
 

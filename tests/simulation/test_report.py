@@ -364,6 +364,27 @@ def test_one_region_alone_and_very_many(tmp_path: Path) -> None:
         assert figure.learning(rounds, regions).count("constant velocity") == panels
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_the_words_at_the_start_do_not_meet_the_axis(size: int) -> None:
+    from matplotlib.figure import Figure
+
+    rounds = [{"round": n, "regions": {f"R{i}": {"fde_m": 3.0 + n} for i in range(size)}} for n in range(21)]
+    regions = {f"R{i}": {"constant_velocity_fde_m": 5.1} for i in range(size)}
+    drawn: list[Figure] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure, "_svg", lambda made: drawn.append(made) or "")
+        figure.learning(rounds, regions)
+        drawn[0].draw_without_rendering()
+    for axes in drawn[0].axes:
+        start = next(text for text in axes.texts if text.get_text().startswith("start"))
+        assert start.get_window_extent().x0 > axes.get_window_extent().x0
+
+
+def test_rounds_are_whole_on_every_axis() -> None:
+    regions = {"EU": {"epsilon_by_round": [[1, 2.0], [2, 3.0], [3, 3.5]]}}
+    assert ">3<" in figure.privacy(regions, {"EU": None})
+
+
 def test_a_small_epsilon_is_not_called_weak(tmp_path: Path) -> None:
     words = _words(write_report(write_run(tmp_path / "run", epsilon=1.0)))
     assert "at most 2.72 times" in words
