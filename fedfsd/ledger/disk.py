@@ -16,7 +16,8 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     draft = path.with_name(path.name + ".draft")
     try:
-        with draft.open("wb") as file:
+        # Root may write here in a folder of another user: never through a link of theirs.
+        with open(draft, "wb", opener=_unlinked) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -24,6 +25,11 @@ def write_whole(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from None
+
+
+def _unlinked(name: str, flags: int) -> int:
+    """Open a file, and no link in its place."""
+    return os.open(name, flags | os.O_NOFOLLOW, 0o666)
 
 
 def unwritable(path: Path, error: OSError) -> NotReadyError:
