@@ -40,6 +40,7 @@ class FakeEngine:
 
     def submit(self, app, config):
         assert app == "fedfsd.simulation.apps:server"
+        self._demand_up()
         self.configs.append(dict(config))
         number = len(self.configs)
         self._states[number] = "running"
@@ -49,12 +50,15 @@ class FakeEngine:
         return number
 
     def state(self, number):
-        if self.away:
-            self.away -= 1
-            raise NotReadyError("SuperLink", got="nothing")
+        self._demand_up()
         if number not in self._states:
             raise UsageError("run", got=number)
         return self._states[number]
+
+    def _demand_up(self):
+        if self.away:
+            self.away -= 1
+            raise NotReadyError("SuperLink", got="nothing")
 
     def stop(self, number):
         self.stopped.append(number)
@@ -243,7 +247,13 @@ def test_what_stopped_the_conductor_is_the_error_of_the_command(hub, begun, tmp_
 
 def test_an_engine_that_restarts_meanwhile_is_waited_for(hub, begun):
     where, _ = begun
-    engine = FakeEngine(lambda config: (time.sleep(0.1), where.write("metrics.json", {})))
+
+    def work(config):
+        engine.away = 1
+        time.sleep(0.1)
+        where.write("metrics.json", {})
+
+    engine = FakeEngine(work)
     engine.away = 3
     follow(engine, where, hub)
     assert engine.away == 0
