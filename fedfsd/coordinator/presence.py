@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fedfsd.errors import RefusedError
 
 _REMEMBERED = 64
+_TELL_SECONDS = 60.0
 
 
 class BusyError(RefusedError):
@@ -69,6 +70,8 @@ class Presence:
         self._single: dict[str, tuple[object, Callable[[], object]]] = {}
         self.seen: float | None = None
         """POSIX seconds of its last call."""
+        self.doubled: float | None = None
+        """POSIX seconds when it last came from two places at once, as two nodes with one key do."""
 
     @contextmanager
     def call(self, size: int = 0) -> Iterator[None]:
@@ -96,7 +99,8 @@ class Presence:
     def arrive(self, peer: str) -> bool:
         """Note where a call comes from; True when an earlier place is back after another took over.
 
-        A dropped connection never returns under its old port, so two nodes use one key then.
+        A dropped connection never returns under its old port, so two nodes use one key then. While they go
+        on, that is told once a minute.
         """
         with self._lock:
             if self._peers and self._peers[-1] == peer:
@@ -105,7 +109,11 @@ class Presence:
             if again:
                 self._peers.remove(peer)
             self._peers.append(peer)
-            return again
+            now = time.time()
+            if not again or now - (self.doubled or 0.0) < _TELL_SECONDS:
+                return False
+            self.doubled = now
+            return True
 
     @contextmanager
     def only(self, kind: str, end: Callable[[], object]) -> Iterator[Callable[[], bool]]:

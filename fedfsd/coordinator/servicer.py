@@ -26,6 +26,7 @@ HOLD_SECONDS = 10.0
 MAX_DEADLINE_SECONDS = 3600.0
 # A plan that waits for its people is offered again, but not at once.
 _AGAIN_SECONDS = 5.0
+_DISPLACED_SECONDS = 1.0
 
 _STATUS: tuple[tuple[type[FedfsdError], grpc.StatusCode], ...] = (
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -71,7 +72,10 @@ class Servicer(border_pb2_grpc.BorderServicer):
                         return pb.Task()
                     return self._task(station)
 
-                return station.desk.wait(look, min(self._hold, 0.9 * context.time_remaining())) or pb.Task()
+                task = station.desk.wait(look, min(self._hold, 0.9 * context.time_remaining())) or pb.Task()
+                if not newest():  # two nodes with one key must not drive each other round
+                    self._hall.stopping.wait(_DISPLACED_SECONDS)
+                return task
 
     def Document(self, request: pb.PlanRequest, context: grpc.ServicerContext) -> pb.PlanDocument:
         """A plan on offer to the region."""

@@ -52,6 +52,7 @@ def _region(station: Station) -> dict[str, Any]:
     task = station.desk.task
     return {
         "seen": None if station.presence.seen is None else int(station.presence.seen),
+        "doubled": None if station.presence.doubled is None else int(station.presence.doubled),
         "task": task and {"plan": task.plan, "round": task.round, "stage": task.stage},
         "last": station.last or None,
         "refusals": dict(station.refusals),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from fedfsd.coordinator.standing import STATUS
 from fedfsd.service.supervise import standing
 
 WARN_DAYS = 30
+AWAY_SECONDS = 60.0
+"""A region speaks every ten seconds, or more often."""
 
 Document = dict[str, Any]
 
@@ -41,7 +44,7 @@ def status(coordinator: Coordinator) -> Document:
         "plans": _plans(coordinator),
         "received": [_received(path) for path in sorted(coordinator.receipts.glob("*.jsonl"))],
     }
-    return found | {"warnings": _warnings(found)}
+    return found | {"warnings": [*_warnings(found), *_away(found, gate)]}
 
 
 def _gate(folder: Path) -> Document:
@@ -60,16 +63,34 @@ def _alive(gate: Document) -> bool:
 
 def _region(folder: Path, gate: Document) -> Document:
     said = gate.get("regions", {}).get(folder.name, {})
-    seen = said.get("seen")
     return {
         "name": folder.name,
         "state": _state(folder),
         "certificate_days": _days(folder / "region.crt"),
-        "seen": seen and datetime.datetime.fromtimestamp(seen, datetime.UTC).isoformat(timespec="seconds"),
+        "seen": _time(said.get("seen")),
+        "doubled": _time(said.get("doubled")),
         "task": said.get("task"),
         "last": said.get("last"),
         "refusals": said.get("refusals", {}),
     }
+
+
+def _away(found: Document, gate: Document) -> list[str]:
+    """Regions that are wanted and not heard of; where no gate runs nobody is listened for."""
+    wanted = {name for one in found["plans"] for name, said in one["answers"].items() if said == "approved"}
+    heard = {name: said.get("seen") or 0 for name, said in gate.get("regions", {}).items()}
+    since = {one["name"]: one["seen"] for one in found["regions"]}
+    return [
+        f"region {name} takes part in a run and was last heard of at {since.get(name)}: ask its people"
+        for name in sorted(wanted)
+        if _alive(gate) and time.time() - heard.get(name, 0) > AWAY_SECONDS
+    ]
+
+
+def _time(seconds: int | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
 def _state(folder: Path) -> str:
@@ -144,6 +165,11 @@ def _warnings(found: Document) -> list[str]:
             ),
         ]
         if days is not None and days < WARN_DAYS
+    ]
+    told += [
+        f"two nodes used the key of region {one['name']} at {one['doubled']}: ask its people"
+        for one in found["regions"]
+        if one["doubled"]
     ]
     told += [
         f"region {one['name']} asks for its certificate: compare fingerprints, then "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import pytest
 from operator_kit import plan
@@ -49,6 +50,7 @@ def ask(hub: Coordinator, name: str) -> None:
 
 def runs(hub: Coordinator, **gate: object) -> None:
     """What the processes write while they run; the gate is this process."""
+    (hub.folder / "run").mkdir(exist_ok=True)
     rows = [
         {"name": name, "pid": os.getpid(), "ready": True, "restarts": 0, "exit_code": None, "said": None}
         for name in ("superlink", "superexec", "gate")
@@ -114,6 +116,26 @@ def test_all_runs(hub, fedfsd):
         found = status(hub)
         assert not found["ready"]
         assert found["regions"][0]["last"] == last
+
+
+def test_a_region_that_is_away_or_there_twice_is_told_of(hub):
+    one = plan()
+    enrol(hub, "EU")
+    (hub.offers / f"{one.hash}.json").write_text(one.document(), encoding="utf-8")
+    region = {"seen": int(time.time()), "task": None, "last": None, "refusals": {}}
+
+    def warned(**facts):
+        runs(hub, regions={"EU": region | facts}, plans={})
+        return [line.partition(" at ")[0] for line in status(hub)["warnings"]]
+
+    away = "region EU takes part in a run and was last heard of"
+    assert warned(seen=1_795_000_000) == []  # it has not approved yet
+    (hub.offers / one.hash).mkdir()
+    (hub.offers / one.hash / "EU.json").write_text('{"approved": true}', encoding="utf-8")
+    assert warned() == []
+    assert warned(seen=1_795_000_000) == [away]
+    assert warned(seen=None) == [away]
+    assert warned(doubled=1_795_000_000) == ["two nodes used the key of region EU"]
 
 
 def test_a_second_up_is_refused(hub, fedfsd):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -28,6 +29,7 @@ from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
 from fedfsd.coordinator.presence import Limit, Presence
 from fedfsd.coordinator.servicer import Servicer
+from fedfsd.coordinator.standing import document
 from fedfsd.gate.gate import open_ledger
 from fedfsd.ledger import draft, entry, witness
 from fedfsd.ledger.ledger import Booked
@@ -414,6 +416,31 @@ def test_two_nodes_with_one_key_are_told(scene):
     assert events == []
     one.Beat(READY)
     assert events == ["two_nodes"]
+    assert document(scene.hall)["regions"]["CN"]["doubled"] is not None
+    for stub in (two, one, two):
+        stub.Beat(READY)
+    assert events == ["two_nodes"]  # once a minute, not at each call
+
+
+def test_two_nodes_with_one_key_do_not_drive_each_other_round(scene, monkeypatch):
+    monkeypatch.setattr("fedfsd.coordinator.servicer._DISPLACED_SECONDS", 0.2)
+    servicer = Servicer(scene.hall, caller=lambda context: context.region, hold=5)
+    ends: list[float] = []
+
+    def ask(peer: str) -> None:
+        while len(ends) < 4:
+            Direct(servicer, "CN", peer).Next(READY)
+            ends.append(time.monotonic())
+
+    threads = [threading.Thread(target=ask, args=(f"ipv4:10.0.0.{number}:1",)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(ends) >= 4)
+    scene.hall.stopping.set()
+    scene.hall.ring()
+    for thread in threads:
+        thread.join(10)
+    assert ends[3] - ends[0] >= 0.3
 
 
 def test_the_newest_of_two_waiting_calls_gets_the_task(scene):
