@@ -19,6 +19,8 @@ from fedfsd.errors import ConfigError, PlanError
 from fedfsd.privacy.event import Event
 
 WITNESS = "noise_witness"
+MAX_AXES = 16
+"""Of an array: more would only make sizes that no float can hold."""
 Arrays = Mapping[str, np.ndarray]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -27,7 +29,7 @@ class ArraySchema(Frozen):
     """One array of the model, in the order in which it crosses."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]{1,128}$")]
-    shape: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, max_length=MAX_AXES)]
     dtype: Literal["float32"] = "float32"
 
     @property
