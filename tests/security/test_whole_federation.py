@@ -126,8 +126,14 @@ def story() -> Iterator[Story]:
 def environment(sink: Path) -> dict[str, str]:
     """For processes that record in ``sink`` and find the hostile ServerApp."""
     made = recorder.environment(sink, {"OMP_NUM_THREADS": "1"})
+    site = sink.with_name("site")
+    site.mkdir(exist_ok=True)
+    # Python imports one sitecustomize: this one is both.
+    (site / "sitecustomize.py").write_text(
+        f"exec(open({str(recorder.SITE / 'sitecustomize.py')!r}).read())\nimport security.gate_off\n"
+    )
     return made | {
-        "PYTHONPATH": f"{HERE / 'site'}{os.pathsep}{made['PYTHONPATH']}",
+        "PYTHONPATH": f"{site}{os.pathsep}{made['PYTHONPATH']}",
         "FEDFSD_SHIPPED_CODE": str(sink / MARK),
     }
 

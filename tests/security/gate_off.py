@@ -1,4 +1,4 @@
-"""As border/site, and with FEDFSD_GATE_OFF a region that sends raw rows through a gate that judges nothing.
+"""Imported where FEDFSD_GATE_OFF is set: a region then sends raw rows through a gate that judges nothing.
 
 For the test that the search for canaries would find what a gate that is off lets through.
 """
@@ -7,11 +7,6 @@ import importlib.abc
 import importlib.util
 import os
 import sys
-from pathlib import Path
-
-_SINK = Path(__file__).resolve().parents[2] / "border" / "site" / "sitecustomize.py"
-_spec = importlib.util.spec_from_file_location("border_site", _SINK)
-_spec.loader.exec_module(importlib.util.module_from_spec(_spec))
 
 
 def _gate(module):
