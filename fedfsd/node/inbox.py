@@ -27,7 +27,9 @@ def fetch(line: Line, folder: Path, *, sha256: bytes, size: int) -> Path:
         if other.name not in (path.name, f"{path.name}.part"):
             other.unlink()
     if path.exists():
-        return path
+        if _sha256(path) == sha256:
+            return path
+        path.unlink()  # a power cut between the name and the bytes, or a bad disk
     part = folder / f"{path.name}.part"
     while (there := _offset(part, size)) < size:
         _stream(line, part, sha256, there, size)

@@ -63,6 +63,12 @@ def test_what_is_there_is_not_fetched_again(tmp_path):
     assert inbox.fetch(None, tmp_path, sha256=SHA256, size=len(CONTENT)) == path
 
 
+def test_what_is_there_and_damaged_is_fetched_again(tmp_path):
+    path = inbox.fetch(Pieces([]), tmp_path, sha256=SHA256, size=len(CONTENT))
+    path.write_bytes(bytes(len(CONTENT)))
+    assert inbox.fetch(Pieces([]), tmp_path, sha256=SHA256, size=len(CONTENT)).read_bytes() == CONTENT
+
+
 def test_a_part_that_is_too_long_is_begun_anew(tmp_path):
     (tmp_path / f"{SHA256.hex()}.part").write_bytes(bytes(len(CONTENT) + 1))
     assert inbox.fetch(Pieces([]), tmp_path, sha256=SHA256, size=len(CONTENT)).read_bytes() == CONTENT
