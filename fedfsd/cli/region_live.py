@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedfsd.cli.answer import plain
+from fedfsd.cli.answer import plain, size
 
 
 def text(found: Mapping[str, Any]) -> str:
     """What runs, what the gate says, and the figure that stays here."""
     gate = found["gate"]
     lines = [f"processes: {processes(found['up'], 'fedfsd region up')}"]
-    lines.append("gate: does not answer" if gate is None else f"gate: {_gate(gate)}")
+    lines += ["gate: does not answer"] if gate is None else _gate(gate)
     if own := found["own"]:
-        lines.append(f"own test vehicles, stays here: {listed(own)}")
+        lines.append(f"on its own test vehicles (stays here): {listed(own)}")
     return "\n".join(lines)
 
 
@@ -49,12 +49,31 @@ def listed(document: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _gate(gate: Mapping[str, Any]) -> str:
+def _gate(gate: Mapping[str, Any]) -> list[str]:
     """What the gate says; what an operator looks for first comes first."""
+    from fedfsd.node.approve import DIGITS
+
     first = {"open": "connected", "waiting": "NOT connected, tries again"}
     words = [first.get(str(gate.get("connection")), "not connected")]
     words.append("runner there" if gate.get("runner") else "NO runner")
+    if gate.get("working"):
+        words.append("in a round")
     if gate.get("paused"):
         words.append("PAUSED: nothing leaves until fedfsd region resume")
-    rest = {key: value for key, value in gate.items() if key not in ("connection", "runner", "paused")}
-    return ", ".join([*words, *filter(None, [listed(rest)])])
+    if gate.get("outbox"):
+        words.append(f"{gate['outbox']} in the outbox")
+    if gate.get("test_only"):
+        words.append("takes rehearsals")
+    lines = [f"gate: {', '.join(words)}"]
+    if gate.get("last_round"):
+        lines.append(f"last round: {listed(gate['last_round'])}; in all: {listed(gate.get('rounds', {}))}")
+    if gate.get("refusals"):
+        lines.append(f"refused since it started: {listed(gate['refusals'])}")
+    if moved := gate.get("bytes"):
+        days = f"; certificate: {gate['certificate_days']} days left" if "certificate_days" in gate else ""
+        lines.append(f"sent {size(moved.get('out', 0))}, received {size(moved.get('in', 0))}{days}")
+    lines += [
+        f"plan {plain(plan)[:8]} waits for approval: fedfsd region approve {plain(plan)[:DIGITS]}"
+        for plan in gate.get("pending") or ()
+    ]
+    return lines

@@ -31,6 +31,7 @@ def eu(folder) -> Node:
     made = open_node(ready(folder))
     (made.folder / "train").mkdir()
     (made.folder / "train" / "train.toml").touch()
+    (made.folder / "tls.next").mkdir(mode=0o700)  # asked for a certificate
     return made
 
 
@@ -86,6 +87,22 @@ def test_without_a_runners_folder_or_on_a_folder_that_is_up(eu, fedfsd):
         said = fedfsd("region", "up", "--region", "eu")
     assert said.code == 4
     assert "runs already" in said.err
+
+
+def test_what_no_restart_can_mend_is_refused_before_anything_starts(eu, fedfsd):
+    policy = eu.folder / "policy.toml"
+    text = policy.read_text(encoding="utf-8")
+    policy.write_text(text.replace("\nroster = ", "\n# roster = "), encoding="utf-8")
+    said = fedfsd("region", "up", "--region", "eu")
+    assert (said.code, "policy.toml: roster: got nothing" in said.err) == (3, True)
+    policy.write_text(text, encoding="utf-8")
+    (eu.folder / "tls.next").rmdir()
+    said = fedfsd("region", "up", "--region", "eu")
+    assert (said.code, "got no invitation yet" in said.err) == (4, True)
+    (eu.folder / "ledger" / "ledger.sqlite").unlink()
+    said = fedfsd("region", "up", "--region", "eu")
+    assert (said.code, "fix: fedfsd region add the signed genesis" in said.err) == (4, True)
+    assert not (eu.folder / STATE).exists()
 
 
 STANDS_IN = """
@@ -164,7 +181,9 @@ def test_all_runs_and_the_own_figure_stays_here(eu, fedfsd):
     ]
     figures = json.dumps({"plan": "ab" * 32, "round": 4, "fde_m": 1.2345678, "windows": None})
     (eu.folder / "train" / "figures.jsonl").write_text(f"{figures}\n{figures[:20]}", encoding="utf-8")
-    with answering(eu, GATE | {"paused": True}), lock.hold(eu.folder / LOCK, what=up.WHAT):
+    gate = GATE | {"paused": True, "outbox": 2, "pending": ["cd" * 32], "bytes": {"out": 57_224}}
+    gate["last_round"] = {"plan": "ab" * 32, "round": 4, "outcome": "received"}
+    with answering(eu, gate), lock.hold(eu.folder / LOCK, what=up.WHAT):
         state = {"pid": 1, "since": "2026-11-22T10:00:00+00:00", "processes": rows}
         (eu.folder / STATE).write_text(json.dumps(state), encoding="utf-8")
         found = live(eu, eu.folder / "train")
@@ -172,9 +191,11 @@ def test_all_runs_and_the_own_figure_stays_here(eu, fedfsd):
     assert found["ready"]
     assert found["own"]["fde_m"] == 1.2345678
     assert "gate process 7; runner down, ended with -9, restarted 3 times (last: \\x1b[2J)" in text
-    assert "connected, runner there, PAUSED: nothing leaves" in text
-    assert "rounds (received 2)" in text
-    assert "own test vehicles, stays here: plan abababab, round 4, fde m 1.235\n" in text
+    assert "connected, runner there, PAUSED: nothing leaves until fedfsd region resume, 2 in the" in text
+    assert "last round: plan abababab, round 4, outcome received; in all: received 2\n" in text
+    assert "sent 57 kB, received 0 B\n" in text
+    assert "plan cdcdcdcd waits for approval: fedfsd region approve cdcdcdcdcdcdcdcd\n" in text
+    assert "on its own test vehicles (stays here): plan abababab, round 4, fde m 1.235\n" in text
 
 
 def test_a_supervisor_that_was_killed_is_not_believed_from_its_file(eu):
