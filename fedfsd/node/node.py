@@ -90,12 +90,8 @@ class Node:
                 ) from None
         return found
 
-    def open_ledger(self) -> Ledger:
-        """The ledger, if it is the newest copy.
-
-        Raises:
-            NotReadyError: none yet, its key is lost, damaged, or an older copy than mirror or witnesses know.
-        """
+    def demand_ledger(self) -> None:
+        """NotReadyError where there is no ledger yet."""
         if not (self.ledger / DATABASE).exists():
             raise NotReadyError(
                 str(self.ledger),
@@ -103,6 +99,14 @@ class Node:
                 expected="one that began with a signed genesis",
                 hint="fedfsd region add the signed genesis; fedfsd region recover where the ledger was lost",
             )
+
+    def open_ledger(self) -> Ledger:
+        """The ledger, if it is the newest copy.
+
+        Raises:
+            NotReadyError: none yet, its key is lost, damaged, or an older copy than mirror or witnesses know.
+        """
+        self.demand_ledger()
         if not (self.ledger / NODE_KEY).exists():
             raise NotReadyError(
                 NODE_KEY,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedfsd.errors import NotReadyError
-from fedfsd.node import control
+from fedfsd.gate.policy import declared
+from fedfsd.node import control, join
 from fedfsd.node.node import Node, private
 from fedfsd.service import lock
 from fedfsd.service.child import Process, python
@@ -41,7 +42,9 @@ def up(
     ``say`` is told, in a sentence each, what separation this machine does not enforce, and when all is ready.
 
     Raises:
-        NotReadyError: no runner's folder, folders of other users than those named, or a second ``up``.
+        NotReadyError: no runner's folder, no ledger, never invited, folders of other users than those named,
+            or a second ``up``.
+        ConfigError: the policy lacks something.
     """
     if not (train / "train.toml").exists():
         raise NotReadyError(
@@ -50,6 +53,7 @@ def up(
             expected="the runner's folder",
             hint="fedfsd region init --train makes one; --train names it",
         )
+    _demand_begun(node, test_only=test_only)
     pulse = Pulse(node)
     (gate, runner), missing = _separate(
         processes(node, train, test_only=test_only, gate_user=gate_user, train_user=train_user, pulse=pulse)
@@ -67,6 +71,15 @@ def up(
                 state=node.folder / STATE,
                 on_ready=lambda seconds: say(f"region {name} is ready after {seconds:.1f} s"),
             ).run()
+
+
+def _demand_begun(node: Node, *, test_only: bool) -> None:
+    """Refuse what no restart can mend; a certificate that was asked for may still come."""
+    place = str(node.folder / node.settings.policy)
+    declared(node.policy(), place, test_only=test_only or node.settings.border.test_only)
+    node.demand_ledger()
+    if not (node.folder / "tls.next").exists():
+        join.peer(node)
 
 
 def processes(
