@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 from fedfsd.config.experiment import REGION_PATTERN
@@ -17,6 +18,7 @@ from fedfsd.ledger.ledger import NODE_KEY
 from fedfsd.node import template
 from fedfsd.node.node import SETTINGS, Node, open_node, private
 
+TRAIN = "train.toml"
 RESERVED = "coordinator"  # its keys would be called like a coordinator's
 
 
@@ -124,17 +126,37 @@ def _mirror(mirror: Path | None) -> Path:
 def start_train(node: Node, folder: Path, *, data: Path) -> None:
     """Make the runner's ``folder``: where the data lie, and where it meets the gate.
 
+    The same again, where it was made for these data, changes nothing.
+
     Raises:
-        NotReadyError: there is something in ``folder`` already.
+        NotReadyError: ``folder`` was made for other data, or there is something else in it.
     """
-    _demand_new(folder)
     socket = (node.folder / node.settings.border.socket).absolute()
     shipped = data.name == str(data) and not data.exists()  # the name of tables inside fedfsd
     path = str(data if shipped else data.absolute())
     text = template.train(name=node.settings.name, data_path=path, socket=str(socket))
+    written = _data_path(folder / TRAIN)
+    if written == path:
+        return
+    if written is not None:
+        raise NotReadyError(
+            "--data",
+            got="another path than the runner's folder names",
+            expected="the same, or none",
+            hint=f"change data_path in {folder / TRAIN}",
+        )
+    _demand_new(folder)
     with private():
         (folder / "keys").mkdir(parents=True)
-        (folder / "train.toml").write_text(text, encoding="utf-8")
+        (folder / TRAIN).write_text(text, encoding="utf-8")
+
+
+def _data_path(written: Path) -> str | None:
+    """The data_path of a train.toml; None where there is none."""
+    try:
+        return str(tomllib.loads(written.read_text(encoding="utf-8"))["data_path"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _write(folder: Path, name: str, mirror: Path, node: SigningKey | None, recipient: str = "") -> None:

@@ -59,9 +59,13 @@ def test_from_init_to_a_joined_region(fedfsd, folder, hub):
         assert fedfsd("coordinator", "invite", "EU", *HUB, *swapped).code == 13
         done = fedfsd("coordinator", "invite", "EU", *HUB, *confirm, "--json").document
         assert done["officer_vkey"] == str(SigningKey.read(folder / "officer.key").verification)
-        again = fedfsd("region", "init", "EU", "-o", "eu", "--join", "eu.json")
-        assert (again.code, "joined; valid for" in again.out) == (0, True)
-        assert "compare the root fingerprint" in again.out
+        again = fedfsd(*words)
+        assert (again.code, "joined; valid for" in again.out, again.err) == (0, True, "")
+        assert "compare the root" not in again.out
+        other = fedfsd(*words[:-3], "elsewhere", *words[-2:])
+        assert (other.code, "data_path in train/train.toml" in other.err) == (4, True)
+        untold = fedfsd("region", "init", "EU", "-o", "eu", "--join", "eu.json")
+        assert (untold.code, "compare the root fingerprint" in untold.out) == (0, True)
     gone = fedfsd("coordinator", "invite", "EU", *HUB, "--revoke", "--json").document
     assert gone == {"region": "EU", "revoked": 1}
     for path in folder.rglob("*"):
