@@ -18,7 +18,7 @@ from fedfsd.service.owner import private
 
 RENEW_DAYS = 30
 TEXT = """\
-# The coordinator of the federation {name}. On the command line: --set key=value.
+# The coordinator of the federation {name}.
 
 name = {name_text}
 

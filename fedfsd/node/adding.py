@@ -68,7 +68,11 @@ def _begin(node: Node, paper: Genesis) -> int:
             expected=signing.name,
             hint="add the genesis drafted here",
         )
-    if not (node.ledger / DATABASE).exists() and node.mirror.exists():
+    if (node.ledger / DATABASE).exists():
+        raise NotReadyError(
+            str(node.ledger), got="a ledger already", expected="none yet", hint="a genesis is added once"
+        )
+    if node.mirror.exists():
         raise NotReadyError(
             str(node.mirror),
             got="a mirror already",

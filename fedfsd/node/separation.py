@@ -63,7 +63,7 @@ def ask(node: Node, train: Path, address: str) -> Facts:
         tcp=bool(told.get("tcp")),
         gate_folder=bool(told.get("gate_folder")),
         gate_reads_data=bool(told["gate_reads_data"]) if known else None,
-        asked="asked of the running processes",
+        asked="as the running processes say",
     )
 
 
@@ -100,7 +100,7 @@ def _started(node: Node, train: Path, address: str, keys: str, data: Path | None
         tcp=bool(told.get("tcp")),
         gate_folder=bool(told.get("gate_folder")),
         gate_reads_data=None if data is None else _reads(_user(node.folder), data),
-        asked=f"asked of ones started {'without' if cut else 'with'} a network, as owners of their folders",
+        asked=f"none runs: tried by processes started for this {'without' if cut else 'with'} a network",
     )
 
 

@@ -6,7 +6,7 @@ import json
 
 SETTINGS = """\
 # The region {name}: where its things are, and to whom its updates go.
-# Paths are relative to this file's folder. On the command line: --set key=value.
+# Paths are relative to this file's folder.
 
 name = {name_text}
 

@@ -318,7 +318,7 @@ def test_the_running_gate_answers_for_both(folder, tmp_path):
     with closing(Control(folder / "run", operations)) as control:
         control.start()
         told = separation.ask(open_node(folder), train, "hub.example:9443")
-        assert told == replace(FIT, gate_reads_data=True, asked="asked of the running processes")
+        assert told == replace(FIT, gate_reads_data=True, asked="as the running processes say")
         ledger = str((folder / "ledger").absolute())
         assert trainer.asked == {"host": "hub.example", "port": 9443, "folder": ledger}
         (train / "train.toml").unlink()  # of another user: the gate is not even told where the data lie
