@@ -17,6 +17,7 @@ from fedfsd.plan.plan import WITNESS, Arrays, Plan
 # Correct noise passes with probability 1 - exp(-18) on either side (Laurent and Massart 2000, lemma 1).
 # At nine tenths of its scale it passes a witness block of the default size once in a thousand rounds.
 WITNESS_Z = 6.0
+_BLOCK = 2**16
 
 # In a region's folder; a real region keeps the mirror on another disk.
 LEDGER = "ledger"
@@ -107,9 +108,9 @@ def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
         raise RefusedError(
             "noise witness", got="noise too small for float32", expected="noise that can be told"
         )
-    witness = arrays[WITNESS].astype(np.float64)
+    witness = arrays[WITNESS]
     # For n normal values, sum(z^2) has mean n and standard deviation sqrt(2 n).
-    z = (float(np.sum((witness / expected) ** 2)) - witness.size) / sqrt(2 * witness.size)
+    z = (_energy(witness) / expected**2 - witness.size) / sqrt(2 * witness.size)
     if not -WITNESS_Z <= z <= WITNESS_Z + WITNESS_Z**2 / sqrt(2 * witness.size):
         raise RefusedError(
             "noise witness",
@@ -117,6 +118,13 @@ def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
             expected=f"a standard deviation of {expected:.3g}",
             hint="stop this region: its training does not add the planned noise",
         )
+
+
+def _energy(values: np.ndarray) -> float:
+    """The sum of squares in float64; block by block, since a copy may be larger than the update."""
+    flat = values.reshape(-1)
+    blocks = (flat[start : start + _BLOCK].astype(np.float64) for start in range(0, flat.size, _BLOCK))
+    return sum(float(block @ block) for block in blocks)
 
 
 def witness_std(plan: Plan, region: str, round: int) -> float:
