@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 Record = dict[str, np.ndarray] | ConfigRecord | MetricRecord
-Records = Mapping[str, Record]
+Records = Mapping[str, Mapping[str, np.ndarray] | ConfigRecord | MetricRecord]
 
 FLAT = "flat"
 STYPE = "fedfsd.flat"
@@ -54,9 +55,9 @@ def plain(records: Records) -> RecordDict:
     """The records as Flower's own types."""
     return RecordDict(
         {
-            name: ArrayRecord({key: Array(array) for key, array in record.items()})
-            if isinstance(record, dict)
-            else record
+            name: record
+            if isinstance(record, ConfigRecord | MetricRecord)
+            else ArrayRecord({key: Array(array) for key, array in record.items()})
             for name, record in records.items()
         }
     )
@@ -73,18 +74,26 @@ def records_of(content: RecordDict) -> Records:
 
 
 def write(records: Records) -> bytes:
-    """One byte string. TypeError for a value that JSON has no word for (bytes)."""
+    """One byte string. TypeError for a value that JSON has no word for (bytes).
+
+    Arrays are looked up twice, one at a time: a mapping that reads them from a file need not hold them all.
+    """
     facts: dict[str, Any] = {}
-    arrays: list[np.ndarray] = []
     for name, record in records.items():
-        if isinstance(record, dict):
-            facts[name] = ["arrays", [[key, each.dtype.str, each.shape] for key, each in record.items()]]
-            arrays += record.values()
-        else:
+        if isinstance(record, ConfigRecord | MetricRecord):
             kind = "config" if isinstance(record, ConfigRecord) else "metrics"
             facts[name] = [kind, dict(record)]
+        else:
+            facts[name] = ["arrays", [[key, each.dtype.str, each.shape] for key, each in record.items()]]
     header = json.dumps(facts).encode()
-    return b"".join(_padded(iter([_LENGTH.pack(len(header)) + header, *map(_bytes, arrays)])))
+    made = BytesIO()  # its value is its buffer, not a copy
+    made.write(_LENGTH.pack(len(header)) + header)
+    for record in records.values():
+        if not isinstance(record, ConfigRecord | MetricRecord):
+            for array in record.values():
+                made.write(bytes(-made.tell() % _ALIGN))
+                made.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return made.getvalue()
 
 
 def read(blob: np.ndarray) -> dict[str, Record]:
@@ -116,17 +125,3 @@ def read(blob: np.ndarray) -> dict[str, Record]:
         return records
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not a flat message: {type(error).__name__}") from None
-
-
-def _bytes(array: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-
-
-def _padded(parts: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The parts, each at a multiple of 64 bytes."""
-    place = 0
-    for part in parts:
-        gap = -place % _ALIGN
-        yield bytes(gap)
-        yield part
-        place += gap + len(part)
