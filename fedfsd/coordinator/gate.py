@@ -121,7 +121,10 @@ class CoordinatorGate:
         """The region's node in Flower's fleet, online."""
         folder = self._coordinator.region(region)
         node = FleetNode(
-            self._engine.address, root_certificates=self._engine.root_certificates, key=folder / "fleet.key"
+            self._engine.address,
+            root_certificates=self._engine.root_certificates,
+            key=folder / "fleet.key",
+            database=self._engine.database,
         )
         path = folder / "node_id"
         known = int(path.read_text()) if path.exists() else None

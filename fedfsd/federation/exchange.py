@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-# A grid over HTTP is asked less and less often while nothing comes.
-_POLL_SECONDS, _SLOWEST_SECONDS = 0.005, 0.05
+# The grid is asked less and less often while nothing comes; one over HTTP takes its time by itself.
+_POLL_SECONDS, _SLOWEST_SECONDS = 0.005, 0.02
 K = TypeVar("K")
 
 

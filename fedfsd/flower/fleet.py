@@ -32,6 +32,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.flower import flat, parcel
 from fedfsd.flower.answer import GoneError, gone, translated, unknown_key
+from fedfsd.flower.state import Mailbox
 
 # What a node announces between two heartbeats, in seconds: Flower calls it lost after twice that. The longest
 # it takes: a region that is away is ours to judge, and a restart must not lose what is outstanding.
@@ -69,7 +70,10 @@ class FleetNode:
     when it does not know the key. Calls may come from several threads.
     """
 
-    def __init__(self, address: str, *, root_certificates: Path, key: Path) -> None:
+    def __init__(
+        self, address: str, *, root_certificates: Path, key: Path, database: Path | None = None
+    ) -> None:
+        """``database``: the SuperLink's own, where it can be read; then ``pull`` asks when it is worth it."""
         private = bytes_to_private_key(_key(key))
         self.public_key = public_key_to_bytes(private.public_key())
         """PEM, for ``Engine.register``."""
@@ -80,6 +84,7 @@ class FleetNode:
             interceptors=[NodeAuthHttpInterceptor(private, private.public_key())],
         )
         self._node = node_pb2.Node()
+        self._mailbox = Mailbox(database)
         self._lock = threading.Lock()
         self._arriving: Metadata | None = None
         self._taken: Metadata | None = None
@@ -122,6 +127,8 @@ class FleetNode:
                 self._confirm(self._taken)
                 self._taken = None
             if self._arriving is None:
+                if not self._mailbox.has_instruction(self._node.node_id):
+                    return None
                 with translated():
                     response = self._client.PullMessages(fleet_pb2.PullMessagesRequest(node=self._node))
                 if not response.messages_list:
@@ -143,7 +150,7 @@ class FleetNode:
         self._answer(
             envelope,
             {
-                "arrays": dict(arrays),
+                "arrays": arrays,
                 "metrics": MetricRecord({}),
                 "release": ConfigRecord({"entry": entry_hash, "sha256": sha256}),
             },
@@ -160,6 +167,8 @@ class FleetNode:
     def close(self) -> None:
         """Close the connections; the node stays online until its patience ends."""
         self._client.close()
+        with self._lock:
+            self._mailbox.close()
 
     def _read(self, metadata: Metadata) -> Instruction:
         """Fetch an instruction's objects as they arrive."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from flwr.app import Message, RecordDict
 from flwr.app.message import make_message
@@ -12,9 +13,10 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedfsd.flower import flat, private
+from fedfsd.flower.state import Mailbox
 
-# Every look is a request, and the SuperLink serves one at a time.
-_LOOK_SECONDS = 0.03
+# Between two looks. Without the database every look is a request, and the SuperLink serves one at a time.
+_GLANCE_SECONDS, _LOOK_SECONDS = 0.01, 0.03
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 
 
@@ -25,9 +27,11 @@ class LinkGrid(Grid):
     under the same id. A region asked twice answers the same, at no cost in budget.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, *, database: Path | None = None) -> None:
+        """``database``: the SuperLink's own, where it can be read: it is then asked when that is worth it."""
         private.hasten()
         self._grid, self._looked = grid, 0.0
+        self._mailbox, self._pause = Mailbox(database), _GLANCE_SECONDS if database else _LOOK_SECONDS
         self._outage = private.Outage(grid)
         self._waiting: dict[str, Message] = {}
 
@@ -77,8 +81,10 @@ class LinkGrid(Grid):
         asked = set(message_ids)
         # What is no longer asked for is given up.
         self._waiting = {name: message for name, message in self._waiting.items() if name in asked}
-        time.sleep(max(0.0, self._looked + _LOOK_SECONDS - time.monotonic()))
+        time.sleep(max(0.0, self._looked + self._pause - time.monotonic()))
         try:
+            if not self._mailbox.has_reply(asked):
+                return []
             found = list(self._grid.pull_messages(asked))
         finally:
             self._looked = time.monotonic()

@@ -32,7 +32,7 @@ def coordinate(grid: Grid, context: Context) -> None:
     """Conduct the run that the run configuration names, over the regions behind a coordinator's gate."""
     private.quiet()
     run, coordinator = (Path(str(context.run_config[key])) for key in ("run", "coordinator"))
-    real.serve(LinkGrid(grid), run, coordinator)
+    real.serve(LinkGrid(grid, database=coordinator / "flower" / "state.db"), run, coordinator)
 
 
 def serve(grid: Grid, context: Context, root: Path) -> None:

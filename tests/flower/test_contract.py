@@ -92,12 +92,12 @@ def test_error_codes_and_bounds() -> None:
     assert " ".join(inspect.signature(Metadata.__init__).parameters).startswith(known)
 
 
-def test_the_tables_that_are_reopened() -> None:
+def test_the_tables_that_are_looked_into() -> None:
     link = import_module("flwr.supercore.state.schema.linkstate_models")
     store = import_module("flwr.supercore.state.schema.objectstore_models")
     for model, columns in (
-        (link.MessageIns, {"message_id", "delivered_at"}),
-        (link.MessageRes, {"reply_to_message_id"}),
+        (link.MessageIns, {"message_id", "dst_node_id", "delivered_at"}),
+        (link.MessageRes, {"reply_to_message_id", "delivered_at"}),
         (store.StoredObject, {"object_id"}),
     ):
         assert columns <= set(model.__table__.columns.keys()), f"{model.__tablename__}: flower/state.py"
