@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from fedfsd.errors import FedfsdError
 LOG = logging.getLogger("fedfsd.border")
 AT_ONCE = 16
 """Calls that one region may have open, or one address where regions are not known yet."""
+_KNOWN = 1000
 ARRIVAL_SECONDS = 10.0
 """Within which the message of a call has to come."""
 
@@ -66,7 +66,7 @@ class Doorkeeper(grpc.ServerInterceptor):
     def __init__(self, federation: str | None, revoked: Path | None) -> None:
         self._federation = federation
         self._revoked = None if revoked is None else Revoked(revoked)
-        self._open, self._lock = Counter[str](), threading.Lock()
+        self._open: dict[str, set[object]] = {}
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """The handler of a call, behind the check; an exception in it reaches the log by its kind alone."""
@@ -106,20 +106,19 @@ class Doorkeeper(grpc.ServerInterceptor):
     @contextmanager
     def _admitted(self, context: grpc.ServicerContext) -> Iterator[None]:
         """One more call of whoever calls, while it is open."""
-        region = self._admit(context)
-        # Where anybody may knock: by address, without the port.
-        name = region or context.peer().rpartition(":")[0]
-        with self._lock:
-            busy = self._open[name] >= AT_ONCE
-            self._open[name] += not busy
-        if busy:
-            refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls at once", region)
+        region, call = self._admit(context), object()
+        # Where anybody may knock: by address, without the port. No lock: this also ends in the collector,
+        # which may come in the middle of another call's turn.
+        mine = self._open.setdefault(region or context.peer().rpartition(":")[0], set())
+        mine.add(call)
         try:
+            if len(mine) > AT_ONCE:
+                refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls at once", region)
             yield
         finally:
-            with self._lock:
-                self._open[name] -= 1
-                self._open += Counter()  # forgets who has none
+            mine.discard(call)
+            if len(self._open) > _KNOWN:
+                self._open = {name: calls for name, calls in list(self._open.items()) if calls}
 
     def _admit(self, context: grpc.ServicerContext) -> str | None:
         """The region that calls; None where anybody may."""

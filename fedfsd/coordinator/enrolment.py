@@ -20,6 +20,8 @@ from fedfsd.coordinator.folder import Coordinator
 from fedfsd.errors import FedfsdError, RefusedError
 
 CALLS_PER_SECOND, BURST = 2.0, 10.0
+WORKERS = 64
+"""More than one address may have calls open: they may all be waiting for a message that does not come."""
 
 
 class Enrolment(rpc.EnrolmentServicer):
@@ -89,5 +91,5 @@ def serve_enrolment(coordinator: Coordinator) -> tuple[grpc.Server, int]:
         root=None,
         key=coordinator.tls_key,
         certificate=coordinator.tls_certificate,
-        max_workers=2,
+        max_workers=WORKERS,
     )

@@ -11,8 +11,10 @@ from pki_kit import Callers, Federation, hello, outcome
 
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import channel, doorkeeper, identity
+from fedfsd.coordinator import enrolment, start
+from fedfsd.coordinator.enrolment import serve_enrolment
 
-SERVICE = "/fedfsd.border.v1.Border/"
+HELLO = "/fedfsd.border.v1.Border/Hello"
 Code = grpc.StatusCode
 
 
@@ -24,20 +26,20 @@ def roads(tmp_path) -> Federation:
 
 
 def stalled(opened: grpc.Channel, method: str, over: threading.Event, *messages: bytes):
-    """A call to ``method`` that says ``messages`` and then neither more nor that this was all."""
+    """A call of ``method`` that says ``messages`` and then neither more nor that this was all."""
 
     def silent():
         yield from messages
         over.wait(20)
 
-    return opened.stream_unary(f"{SERVICE}{method}")(silent(), timeout=20)
+    return opened.stream_unary(method)(silent(), timeout=20)
 
 
-def calls_of(opened: grpc.Channel, count: int, over: threading.Event, *messages: bytes):
+def calls_of(opened: grpc.Channel, count: int, over: threading.Event, *messages: bytes, method: str = HELLO):
     found: list[Code] = []
 
     def one() -> None:
-        found.append(outcome(lambda: stalled(opened, "Hello", over, *messages))[0])
+        found.append(outcome(lambda: stalled(opened, method, over, *messages))[0])
 
     threads = [threading.Thread(target=one) for _ in range(count)]
     for thread in threads:
@@ -83,37 +85,31 @@ def test_two_messages_where_one_belongs_are_refused(roads):
     over.set()
     said = pb.Greeting(versions=[1]).SerializeToString()
     with roads.border(callers) as hub, roads.dial(hub) as opened:
-        assert outcome(lambda: stalled(opened, "Hello", over, said, said)) == (Code.INVALID_ARGUMENT, "")
+        assert outcome(lambda: stalled(opened, HELLO, over, said, said)) == (Code.INVALID_ARGUMENT, "")
         hello(opened)
     assert callers.seen == ["EU"]
 
 
-def test_where_anybody_may_knock_one_address_holds_up_nobody(roads, monkeypatch):
-    """The port where certificates are asked for: no region is known there."""
-    monkeypatch.setattr(doorkeeper, "AT_ONCE", 1)
-    monkeypatch.setattr(doorkeeper, "ARRIVAL_SECONDS", 0.5)
-    callers, over = Callers(), threading.Event()
-    server, port = channel.serve(
-        lambda server: channel_add(server, callers),
-        host="127.0.0.1",
-        port=0,
-        root=None,
-        key=roads.folder / "hub.key",
-        certificate=roads.folder / "hub.crt",
-        max_workers=2,
-    )
+def test_where_anybody_may_knock_one_address_holds_up_nobody(roads, tmp_path):
+    """The port where certificates are asked for: no region is known there, only where a call comes from."""
+    hub, over = start.start(start.settings("hub", port=0, join_port=0), tmp_path / "hub"), threading.Event()
+    server, port = serve_enrolment(hub)
+    uri = str(hub.identity)
+    files = {"root": hub.root, "key": None, "certificate": None, "expected_uri": uri}
+    assert doorkeeper.AT_ONCE < enrolment.WORKERS
     try:
-        with roads.dial(f"127.0.0.1:{port}", None) as opened:
-            found, threads = calls_of(opened, 4, over)
+        with channel.open_channel(f"127.0.0.1:{port}", **files) as opened:
+            method = "/fedfsd.border.v1.Enrolment/Join"
+            count = doorkeeper.AT_ONCE + 4
+            found, threads = calls_of(opened, count, over, method=method)
+            deadline = time.monotonic() + 10
+            while len(found) < 4 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert found == [Code.RESOURCE_EXHAUSTED] * 4
+            over.set()
             for thread in threads:
                 thread.join(10)
-            assert sorted(one.name for one in found) == ["CANCELLED", *["RESOURCE_EXHAUSTED"] * 3]
+            assert set(found[4:]) == {Code.INVALID_ARGUMENT}
     finally:
         over.set()
         server.stop(0).wait()
-
-
-def channel_add(server: grpc.Server, callers: Callers) -> None:
-    from fedfsd.border import border_pb2_grpc
-
-    border_pb2_grpc.add_BorderServicer_to_server(callers, server)
