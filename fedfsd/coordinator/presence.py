@@ -62,7 +62,7 @@ class Presence:
     """What the coordinator's gate knows of one region's connections; threads share it."""
 
     def __init__(self, limit: Limit) -> None:
-        self._limit, self._lock = limit, threading.Lock()
+        self._limit, self._lock = limit, threading.RLock()  # a call may end in the collector, in any turn
         self._calls = Bucket(rate=limit.calls_per_second, burst=limit.calls_at_once)
         self._bytes = Bucket(rate=limit.bytes_per_second, burst=limit.bytes_at_once)
         self._open = 0
