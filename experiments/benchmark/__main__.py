@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.benchmark.audit import audit
+from experiments.benchmark.border import border
 from experiments.benchmark.crowd import crowd
 from experiments.benchmark.demo import demo, help_seconds
 from experiments.benchmark.ledger import ledger
 from experiments.benchmark.overhead import overhead
 from experiments.benchmark.recordings import recordings
 from experiments.benchmark.row import Row, place
+from experiments.federation.stage import StageError
 from fedfsd.errors import FedfsdError
 
 
@@ -25,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmark", description="Measure what the project promises."
     )
-    names = ("help", "demo", "overhead", "crowd", "ledger", "audit", "recordings")
+    names = ("help", "demo", "overhead", "crowd", "ledger", "audit", "recordings", "border")
     parser.add_argument("--only", choices=names, action="append", help="this part alone; may be repeated")
     parser.add_argument("--data", help="real recordings to train on; else the study's published results")
     parser.add_argument("--quick", action="store_true", help="try the machinery: its numbers mean nothing")
@@ -33,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     # The promises are for two cores; processes started from here inherit them.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    # Processes started from here are ended by those who started them.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="fedfsd-benchmark-") as temporary:
         folder = Path(temporary)
@@ -44,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "ledger": lambda: ledger(folder / "ledger", quick=given.quick),
             "audit": lambda: audit(folder / "audit", quick=given.quick),
             "recordings": lambda: recordings(given.data, folder / "recordings", quick=given.quick),
+            "border": lambda: border(folder / "border", quick=given.quick),
         }
         for name in names:
             if given.only and name not in given.only:
@@ -54,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except FedfsdError as error:
                 print(error, file=sys.stderr)
                 return error.exit_code
+            except StageError as error:
+                print(error, file=sys.stderr)
+                return 1
     if given.json:
         document = {"quick": given.quick, **place(), "rows": [row.document() for row in rows]}
         print(json.dumps(document, indent=1))

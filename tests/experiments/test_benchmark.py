@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import checkout  # noqa: F401
 import numpy as np
 import pytest
 
-from experiments.benchmark import crowd, recordings
+from experiments.benchmark import crowd, recordings, tls, turn
 from experiments.benchmark.__main__ import main
 from experiments.benchmark.row import Row, place
 
@@ -72,6 +73,25 @@ def test_the_promises_on_recordings_come_from_the_published_results(tmp_path):
         "recordings_gain_over_start",
     }
     assert rows["recordings_CN_gain"].limit == 8
+
+
+def test_rounds_wait_for_their_turn(tmp_path):
+    file = tmp_path / "turns"
+    here = turn.Turn(file)
+    rounds = threading.Thread(target=lambda: [here.arrive() for _ in range(3)])
+    rounds.start()
+    for done in (1, 2, 3):
+        while len(turn.arrivals(file)) < done:
+            assert rounds.is_alive()
+        assert len(turn.arrivals(file)) == done  # the next one waits
+        turn.lend(file)
+    rounds.join(60)
+    assert not rounds.is_alive()
+    assert all(seconds > 0 for seconds in turn.arrivals(file))
+
+
+def test_bytes_go_there_and_back_over_tls(tmp_path):
+    assert tls.seconds(tmp_path / "tls", 3 * 2**20 + 1) > 0
 
 
 @pytest.mark.slow
