@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -88,16 +87,6 @@ def test_help_imports_nothing_heavy():
     code = "import sys, fedfsd.cli.main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split())
-
-
-def test_help_answers_in_half_a_second():
-    command = [Path(sys.executable).with_name("fedfsd"), "--help"]
-    best = 9.0
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=True)
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.5
 
 
 @pytest.mark.parametrize(

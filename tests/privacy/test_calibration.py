@@ -1,4 +1,3 @@
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -67,9 +66,7 @@ def test_answers_are_remembered():
     plan = {"target_epsilon": 2.0, "target_delta": 1e-4, "sample_rate": 0.3, "steps": 60}
     first = noise_multiplier(**plan)
     asked = calibration._for_epsilon.cache_info().misses
-    started = time.perf_counter()
     assert noise_multiplier(**plan) == first
-    assert time.perf_counter() - started < 0.01
     assert calibration._for_epsilon.cache_info().misses == asked
 
 
