@@ -57,8 +57,12 @@ def test_a_run_outlives_its_processes_and_its_wires(scene):
         before, since = run.newest, time.monotonic()
         trouble(scene, run)
         print(f"{trouble.__name__}: rounds {before} to {run.newest}, {time.monotonic() - since:.1f} s")
-    assert run.end() == 0, run.said
-    print(f"{len(run.rounds)} rounds in {time.monotonic() - start:.1f} s; kill -9: {dict(scene.kills)}")
+    run.end()
+    print(
+        f"{len(run.rounds)} rounds in {time.monotonic() - start:.1f} s; kill -9: {dict(scene.kills)};",
+        end=" ",
+    )
+    print(f"{run.stops} stops with a name")
     demand_whole(scene, run)
 
 
