@@ -23,7 +23,8 @@ from fedfsd.coordinator.presence import BusyError
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 
 HOLD_SECONDS = 10.0
-MAX_DEADLINE_SECONDS = 3600.0
+MAX_DEADLINE_SECONDS = 300.0
+"""Whoever is revoked may finish the call that is open: not for long."""
 # A plan that waits for its people is offered again, but not at once.
 _AGAIN_SECONDS = 5.0
 _DISPLACED_SECONDS = 1.0

@@ -349,7 +349,7 @@ def test_unknown_fields(scene):
     assert scene.hall.station("CN").refusals == {"invalid_argument": 3}
 
 
-@pytest.mark.parametrize("seconds", [None, 0.0, 10**6])
+@pytest.mark.parametrize("seconds", [None, 0.0, 301.0])
 def test_calls_without_a_deadline(scene, seconds):
     assert refused(scene.stub("CN").Next, READY, timeout=seconds) is INVALID
 
