@@ -113,6 +113,16 @@ class Scene(Stage):
             raise StageError(f"{words}\n{err.getvalue() or out.getvalue()}")
         return out.getvalue()
 
+    def _ready(self, name: str) -> bool:
+        """As the stage's, in this process: starting others is work enough for the machine."""
+        words: list[object] = ["coordinator", "status", "-C", self.coordinator]
+        if name != "coordinator":
+            words = ["region", "status", "--region", self.places[name].folder]
+        try:
+            return bool(json.loads(self.fedfsd(*words, "--json"))["ready"])
+        except StageError:
+            return False
+
     # Processes.
 
     def pid(self, place: str, unit: str) -> int | None:

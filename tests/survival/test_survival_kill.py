@@ -52,7 +52,7 @@ def scene(tmp_path) -> Iterator[Scene]:
 @pytest.mark.timeout(900 + 60 * MORE)
 def test_a_run_outlives_its_processes_and_its_wires(scene):
     start = time.monotonic()
-    run = scene.begin("run", rounds=24 + 6 * MORE)
+    run = scene.begin("run", rounds=24 + 3 * MORE)
     for trouble in (kills, bad_wires, no_wires, the_coordinator_dies, everything_dies):
         before, since = run.newest, time.monotonic()
         trouble(scene, run)

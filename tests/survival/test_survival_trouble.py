@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -57,12 +58,12 @@ def scene(tmp_path) -> Iterator[Scene]:
 @pytest.mark.parametrize("late", RULES)
 def test_a_run_goes_on_without_those_in_trouble(scene, tmp_path, late):
     run = scene.begin("run", rounds=16, timeout=DEADLINE, late=late)
-    twin = start_gate(scene.folder.with_name("twin"))
-    for trouble in (a_late_region, a_cut_longer_than_the_deadline, a_full_disk, one_that_leaves):
-        before, since = run.newest, time.monotonic()
-        trouble(scene, run)
-        print(f"{trouble.__name__}: rounds {before} to {run.newest}, {time.monotonic() - since:.1f} s")
-    stopped_by_itself(scene, twin)
+    with gate(scene.folder.with_name("twin")) as twin:
+        for trouble in (a_late_region, a_cut_longer_than_the_deadline, a_full_disk, one_that_leaves):
+            before, since = run.newest, time.monotonic()
+            trouble(scene, run)
+            print(f"{trouble.__name__}: rounds {before} to {run.newest}, {time.monotonic() - since:.1f} s")
+        stopped_by_itself(scene, twin)
     run.end()
     print(f"{len(run.rounds)} rounds; {run.stops} stops with a name")
     for name in REGIONS:
@@ -125,7 +126,8 @@ def one_that_leaves(scene: Scene, run: Conducted) -> None:
 def stopped_by_itself(scene: Scene, twin: subprocess.Popen[str]) -> None:
     """An image of US from before the run was started beside it: it has ended, and said why."""
     assert until(lambda: twin.poll() is not None)
-    said = twin.communicate()[1]
+    assert twin.stderr is not None
+    said = twin.stderr.read()
     assert twin.returncode == 4, said
     assert "stop the other node with this key" in said
     assert scene.logged("coordinator", "two_nodes", region="US")
@@ -140,8 +142,8 @@ def a_live_twin(scene: Scene) -> None:
     def noticed() -> bool:
         return scene.logged("coordinator", "two_nodes", since, region="US")
 
-    code, said = gate(twin, enough=noticed)
-    assert code == 0, said
+    with gate(twin):
+        assert until(noticed)
     assert len(scene.log("coordinator")) - since < 50  # they do not drive each other round
     assert any(line.startswith("two nodes used the key of region US") for line in status(scene)["warnings"])
 
@@ -152,8 +154,8 @@ def clocks_that_are_off(scene: Scene) -> None:
 
     def says(event: str, clock: float) -> dict[str, object]:
         since = len(scene.log("CN"))
-        code, said = gate(folder, enough=lambda: scene.logged("CN", event, since), clock=clock)
-        assert code == 0, said
+        with gate(folder, clock=clock):
+            assert until(lambda: scene.logged("CN", event, since))
         return next(line for line in scene.log("CN")[since:] if line["event"] == event)
 
     assert says("connected", DAY)
@@ -166,19 +168,15 @@ def status(scene: Scene) -> dict[str, Any]:
     return dict(json.loads(scene.fedfsd("coordinator", "status", "-C", scene.coordinator, "--json")))
 
 
-def gate(folder: Path, *, enough: Callable[[], bool] = lambda: False, clock: float = 0.0) -> tuple[int, str]:
-    """A region's gate alone, until it ends or ``enough`` says so; its exit code and what it said."""
-    with start_gate(folder, clock=clock) as one:
-        until(lambda: one.poll() is not None or enough())
-        one.terminate()
-        said = one.communicate()[1]
-    return one.returncode, said
-
-
-def start_gate(folder: Path, *, clock: float = 0.0) -> subprocess.Popen[str]:
-    """A region's gate alone."""
+@contextmanager
+def gate(folder: Path, *, clock: float = 0.0) -> Iterator[subprocess.Popen[str]]:
+    """Meanwhile a region's gate alone."""
     words = [sys.executable, OFF_CLOCK, str(clock), "fedfsd.node.gate", "--region", folder]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as one:
+        try:
+            yield one
+        finally:
+            one.terminate()
 
 
 def outcomes(run: Conducted, name: str, after: int) -> list[str]:
