@@ -9,6 +9,7 @@ clients answer with random numbers (``echo``), so that what is compared is the w
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from contextlib import ExitStack, closing
 from itertools import pairwise
@@ -19,7 +20,7 @@ from experiments.benchmark import tls
 from experiments.benchmark.large import COORDINATOR, Large, NoiseRegions
 from experiments.benchmark.row import Row
 from experiments.benchmark.stock import Stock
-from experiments.federation.stage import Stage
+from experiments.federation.stage import FEDFSD, Stage
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENT = ROOT / "experiments" / "federation" / "experiment.toml"
@@ -52,9 +53,9 @@ def border(output: Path, *, quick: bool) -> list[Row]:
         stock.stop()
         regions = stack.enter_context(closing(NoiseRegions(stage, output)))
         regions.rest()
-        ratios, ours, theirs, peaks = _large(stage, stock, regions, output, rounds=1 if quick else 5)
+        ratios, ours, theirs, peaks = _large(stage, stock, regions, output, rounds=1 if quick else 4)
         stock.close()
-        gates, plain = _alone(stage, regions, output, rounds=1 if quick else 5)
+        gates, plain = _alone(stage, regions, output, rounds=1 if quick else 4)
     return [
         Row("border_region_start_s", median(starts), 20, "s", "<"),
         Row("border_short_round_s", median(short), 1, "s", "<="),
@@ -110,7 +111,11 @@ def _short(stage: Stage, output: Path, *, rounds: int) -> list[float]:
     """Seconds of each round but the first, as a run is typed: from one line of its record to the next."""
     record = output / "rounds.jsonl"
     overrides = (f"training.num_rounds={rounds}", "pretraining.steps=100", "privacy.noise_multiplier=50")
-    process = stage.run(EXPERIMENT, output, *(word for one in overrides for word in ("--set", one)))
+    command = [*FEDFSD, "coordinator", "run", EXPERIMENT, "-C", stage.coordinator, "-o", output]
+    for one in overrides:
+        command += ["--set", one]
+    with (output.parent / "short.log").open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     seen: list[float] = []
     try:
         stage.wait("the offer", lambda: stage.offered() is not None or process.poll() is not None)
