@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedfsd.cli.region_approve import approve, approve_transfer, settle
-from fedfsd.cli.region_control import pause, resume, stop
+from fedfsd.cli.region_control import pause, refuse, resume, stop
 from fedfsd.cli.region_doctor import doctor
 from fedfsd.cli.region_grant import grant
 from fedfsd.cli.region_init import init
@@ -17,6 +17,7 @@ COMMANDS = (
     ("init", init, "EU -o eu --mirror /mnt/second --officer-vkey officer.vkey"),
     ("grant", grant, "--epsilon 10 --delta 1e-4 --data-set fleet-2026 --for plan.json"),
     ("approve", approve, "plan.json"),
+    ("refuse", refuse, "3f2a91c0d4e5f607 --region eu"),
     (
         "approve-transfer",
         approve_transfer,

@@ -1,6 +1,10 @@
-"""``fedfsd region pause``, ``resume``, ``stop``: what an operator says to a running region."""
+"""``fedfsd region pause``, ``resume``, ``stop``, ``refuse``: what an operator says to a running region."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+import typer
 
 from fedfsd.cli.answer import Answer, Json, plain
 from fedfsd.cli.extra import extra
@@ -32,6 +36,25 @@ def stop(region: Region = HERE, _json: Json = False) -> Answer:
     node = open_node(region)
     halt(node)
     return Answer({"region": node.settings.name, "stopped": True}, f"region {node.settings.name} has stopped")
+
+
+def refuse(
+    plan: Annotated[str, typer.Argument(metavar="PLAN")], region: Region = HERE, _json: Json = False
+) -> Answer:
+    """Say no to a plan on offer.
+
+    PLAN is the beginning of its hash, as status shows it. The coordinator is told that this region refuses,
+    and no reason. A plan that is approved already is ended with settle.
+    """
+    with extra("node"):
+        from fedfsd.node import approve, control
+        from fedfsd.node.node import open_node
+
+    node = open_node(region)
+    named = approve.named(node, plan)
+    control.ask(node, {"op": "decline", "plan": named.hash})
+    text = f"plan {plain(named.name)} ({named.hash[:8]}): refused"
+    return Answer({"region": node.settings.name, "plan": named.hash, "refused": True}, text)
 
 
 def _flag(region: Region, *, paused: bool) -> Answer:

@@ -93,6 +93,11 @@ class Courier:
         """Plans that wait for the operator."""
         return self._proposals.pending
 
+    def decline(self, plan: str) -> None:
+        """The operator's no to a plan that waits. NotReadyError where it does not."""
+        self._proposals.decline(plan)
+        self._station.look.set()
+
     def close(self) -> None:
         """End the calls under way; any thread may say so."""
         if self._line is not None:
@@ -141,6 +146,7 @@ class Courier:
         elif kind == "plan":
             self._proposals.consider(line, task.plan)
         else:
+            self._proposals.idle()
             self._idle(delivery)
 
     def _idle(self, delivery: Delivery) -> None:

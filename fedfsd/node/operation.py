@@ -50,6 +50,10 @@ def operations(station: Station, courier: Courier) -> dict[str, Callable[[Docume
     def commit(request: Document) -> Document:
         return {"commitment": _idle(station).commitment(_plan_of(request))}
 
+    def decline(request: Document) -> Document:
+        courier.decline(_plan_of(request))
+        return {}
+
     def settle(request: Document) -> Document:
         _idle(station).settle(_plan_of(request))
         return {}
@@ -65,7 +69,7 @@ def operations(station: Station, courier: Courier) -> dict[str, Callable[[Docume
         station.look.set()
         return {}
 
-    named = (status, pause, resume, commit, settle, facts)
+    named = (status, pause, resume, commit, decline, settle, facts)
     return {one.__name__: one for one in named} | {"stop": end, "approve-notify": look}
 
 

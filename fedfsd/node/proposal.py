@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
-from fedfsd.errors import ConfigError, FedfsdError, NotReadyError, PlanError
+from fedfsd.errors import ConfigError, FedfsdError, NotReadyError, PlanError, RefusedError
 from fedfsd.gate.frame import GoneError
 from fedfsd.gate.message import word
 from fedfsd.ledger.disk import write_whole
@@ -22,6 +23,8 @@ from fedfsd.plan.plan import Plan
 MAX_PENDING = 64
 """Documents that wait for the operator; a coordinator must not fill the disk with them."""
 MAX_REMEMBERED = 1000
+WITHDRAWN_SECONDS = 60.0
+"""A plan that waits is offered again every few seconds; after this long it is not on offer any more."""
 
 
 class Proposals:
@@ -33,6 +36,8 @@ class Proposals:
         self._pending: dict[str, Plan] = {}
         self._by_hand: set[str] = set()
         """Those that the policy cannot approve by itself."""
+        self._offered: dict[str, float] = {}
+        """When each that waits was last offered (monotonic seconds)."""
 
     def consider(self, line: Line, offer: pb.PlanOffer) -> None:
         """Answer an offer; where it waits for the operator or for the runner, ``look`` answers it later.
@@ -47,6 +52,8 @@ class Proposals:
                 self._judge(line, offer)
             elif run is not None and run.settled:
                 self._refused.setdefault(plan, "budget")
+            if plan in self._pending:
+                self._offered[plan] = time.monotonic()
             self._answer(line, plan)
 
     def look(self, line: Line) -> None:
@@ -58,6 +65,28 @@ class Proposals:
                 except FedfsdError as error:
                     self._refuse(name, error)
                 self._answer(line, name)
+
+    def idle(self) -> None:
+        """The coordinator has nothing to ask: forget what waits here and is not on offer any more."""
+        oldest, runs = time.monotonic() - WITHDRAWN_SECONDS, self._station.ledger.state.runs
+        with self._lock:
+            old = [plan for plan, offered in self._offered.items() if offered < oldest]
+            for plan in (plan for plan in old if plan not in runs):
+                self._forget(plan)
+                self._path(plan).unlink(missing_ok=True)
+                self._station.log.info("plan_withdrawn", extra={"plan": plan})
+
+    def decline(self, plan: str) -> None:
+        """The operator says no; ``look`` tells the coordinator. NotReadyError where no such plan waits."""
+        with self._lock:
+            if plan not in self._pending:
+                raise NotReadyError(
+                    f"plan {plan[:8]}",
+                    got="no plan that waits here",
+                    expected="one on offer, not approved",
+                    hint="fedfsd region status lists them",
+                )
+            self._refuse(plan, RefusedError(f"plan {plan[:8]}", got="the operator's no", expected="a yes"))
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -108,12 +137,16 @@ class Proposals:
         if code is None and plan not in self._station.ledger.state.runs:
             return
         line.answer(bytes.fromhex(plan), code)
-        self._pending.pop(plan, None)
-        self._by_hand.discard(plan)
+        self._forget(plan)
         self._station.log.info("plan_answered", extra={"plan": plan, "code": code or "approved"})
         if code is not None:
             self._station.tally.refused(code)
             self._path(plan).unlink(missing_ok=True)
+
+    def _forget(self, plan: str) -> None:
+        self._pending.pop(plan, None)
+        self._offered.pop(plan, None)
+        self._by_hand.discard(plan)
 
     def _read(self, line: Line, offer: pb.PlanOffer) -> Plan:
         """The plan, from its file where it came before. PlanError where it is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import closing
 
 import operator_kit
 import pytest
@@ -76,3 +77,21 @@ def test_stop_ends_the_supervisor(fedfsd, eu, monkeypatch):
         said = fedfsd("region", "stop", "--region", eu)
         assert said.code == 4  # it never ended
     assert sent == [(4711, signal.SIGTERM)]
+
+
+def test_the_operators_no_reaches_the_gate(fedfsd, eu):
+    plan = operator_kit.plan()
+    (eu / "plans").mkdir(exist_ok=True)
+    (eu / "plans" / f"{plan.hash}.json").write_text(plan.document(), encoding="utf-8")
+    words = ["region", "refuse", plan.hash[:16], "--region", eu]
+    assert fedfsd(*words, "--json").error["got"] == "none that runs"
+    (eu / "run").mkdir(exist_ok=True)
+    asked: list[str] = []
+    with closing(
+        Control(eu / "run", {"decline": lambda request: asked.append(request["plan"]) or {}})
+    ) as gate:
+        gate.start()
+        said = fedfsd(*words)
+    assert (said.code, asked) == (0, [plan.hash])
+    assert said.out == f"plan {plan.name} ({plan.hash[:8]}): refused\n"
+    assert fedfsd("region", "refuse", "0" * 16, "--region", eu).code == 4

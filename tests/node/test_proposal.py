@@ -13,6 +13,7 @@ from node.coordinator_fake import Coordinator, Direct
 
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
+from fedfsd.errors import NotReadyError
 from fedfsd.node import proposal
 from fedfsd.node.line import Line
 from fedfsd.node.proposal import Proposals
@@ -118,6 +119,29 @@ def test_a_plan_is_left_to_the_operator_and_answered_once_approved(told):
     told.proposals.look(told.line)
     assert told.hub.answers == {PLAN.hash: "approved"}
     assert told.proposals.pending == ()
+
+
+def test_the_operators_no_is_told(told):
+    with pytest.raises(NotReadyError, match="no plan that waits"):
+        told.proposals.decline(PLAN.hash)
+    told.offer(PLAN.document())
+    told.proposals.decline(PLAN.hash)
+    told.proposals.look(told.line)
+    assert told.hub.answers == {PLAN.hash: "refused"}
+    assert (told.proposals.pending, told.station.ledger.state.runs) == ((), {})
+    assert told.offer(PLAN.document()) == "refused"
+
+
+def test_a_plan_that_was_withdrawn_waits_no_longer(told, monkeypatch):
+    told.offer(PLAN.document())
+    told.proposals.idle()
+    assert told.proposals.pending == (PLAN.hash,)
+    monkeypatch.setattr(proposal, "WITHDRAWN_SECONDS", -1.0)
+    told.proposals.idle()
+    assert told.proposals.pending == ()
+    assert not list(told.station.folder("plans").iterdir())
+    assert told.offer(PLAN.document()) is None  # and may come again
+    assert told.proposals.pending == (PLAN.hash,)
 
 
 def test_a_refused_plan_is_judged_once(told, monkeypatch):
