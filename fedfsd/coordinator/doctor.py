@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -12,7 +11,7 @@ from pathlib import Path
 from fedfsd.border import fitness, identity
 from fedfsd.border.doorkeeper import serials
 from fedfsd.border.identity import WARN_DAYS
-from fedfsd.coordinator import start
+from fedfsd.coordinator import port, start
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.service import diagnosis, lock
 from fedfsd.service.diagnosis import Finding, fail, ok, warn
@@ -117,9 +116,8 @@ def ports(coordinator: Coordinator) -> Finding:
     """Do the ports answer where it runs, and are they free where it does not?"""
     settings = coordinator.settings
     border = {"port": settings.port, "join_port": settings.join_port}
-    wanted = {**border, "flower_port": settings.flower_port}
     if lock.held(coordinator.folder / LOCK):
-        silent = [f"{key} {port}" for key, port in border.items() if not _answers(settings.listen, port)]
+        silent = [f"{key} {at}" for key, at in border.items() if not port.answers(settings.listen, at)]
         if silent:
             return fail(
                 "ports",
@@ -127,11 +125,7 @@ def ports(coordinator: Coordinator) -> Finding:
                 fix="fedfsd coordinator status, and log/gate.jsonl",
             )
         return ok("ports", f"served at {settings.listen}")
-    hosts = {"flower_port": "127.0.0.1"}
-    taken = [
-        f"{key} {port}" for key, port in wanted.items() if not _free(hosts.get(key, settings.listen), port)
-    ]
-    if taken:
+    if taken := port.taken(settings):
         return fail(
             "ports", f"{', '.join(taken)} cannot be listened on", fix="other ones in coordinator.toml"
         )
@@ -160,23 +154,3 @@ def _waits(folder: Path) -> bool:
     if not request.exists():
         return False
     return not issued.exists() or request.stat().st_mtime_ns > issued.stat().st_mtime_ns
-
-
-def _answers(host: str, port: int) -> bool:
-    where = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    try:
-        socket.create_connection((where, port), timeout=3.0).close()
-    except OSError:
-        return False
-    return True
-
-
-def _free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

@@ -11,13 +11,14 @@ import pytest
 
 from fedfsd.border import authority
 from fedfsd.border.enrolment import Request
-from fedfsd.coordinator import doctor, invite, start
+from fedfsd.coordinator import doctor, invite, start, up
 from fedfsd.coordinator.folder import Coordinator, open_coordinator
+from fedfsd.errors import NotReadyError
 from fedfsd.ledger.key import SigningKey
 from fedfsd.service import lock
 from fedfsd.service.diagnosis import Finding
 from fedfsd.service.owner import private
-from fedfsd.service.supervise import LOCK
+from fedfsd.service.supervise import LOCK, STATE
 
 TODAY = datetime.datetime.now(datetime.UTC).date()
 
@@ -115,3 +116,14 @@ def test_ports_of_others_and_of_its_own(hub):
             assert told.found == f"join_port {hub.settings.join_port} not served"
             with socket.create_server(("127.0.0.1", hub.settings.join_port)):
                 assert found(hub, "ports").outcome == "ok"
+
+
+def test_up_refuses_ports_of_others_and_starts_nothing(hub, monkeypatch):
+    monkeypatch.setattr(up, "ENDING_SECONDS", 0.0)
+    monkeypatch.setattr(up.os, "umask", lambda _: 0)  # of this process
+    with (
+        socket.create_server(("127.0.0.1", hub.settings.join_port)),
+        pytest.raises(NotReadyError, match=f"join_port {hub.settings.join_port}, which cannot"),
+    ):
+        up.up(hub, say=lambda _: None)
+    assert not (hub.folder / STATE).exists()
