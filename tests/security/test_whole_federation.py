@@ -22,7 +22,7 @@ import pytest
 import repository  # noqa: F401
 from border import canary, crossing, recorder
 
-from experiments.federation.stage import Place, Stage
+from experiments.federation.stage import FEDFSD, Place, Stage
 from fedfsd.flower.engine import Engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first test starts all processes
@@ -90,6 +90,8 @@ class Story:
     """What a hostile ServerApp was told."""
     lines: set[str] = field(default_factory=set)
     """Command lines and environments of all processes, while a round ran."""
+    separation: str = ""
+    """What the doctor of a running region says of its two processes."""
     outcome: int | None = None
     records: list[recorder.Record] = field(default_factory=list)
     found: list[str] = field(default_factory=list)
@@ -145,6 +147,7 @@ def play(told: Story) -> None:
     # A reader's exception names the file and what is in it.
     (stage.places["US"].data).write_bytes(f"vehicle;x\n{crossing.TEXT};{PATH}\n".encode())
     stage.up()
+    told.separation = separation(told)
     process = start(told, "honest")
     plan = stage.offered()
     told.answers = ask_all(told, plan)
@@ -172,6 +175,17 @@ def without_gate(told: Story) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def separation(told: Story) -> str:
+    """Whether the runner can reach a network, or gate and runner each other's files: asked of both."""
+    place = told.stage.places["EU"]
+    words = ["region", "doctor", "--region", place.folder, "--train", place.train, "--json"]
+    done = subprocess.run(
+        [*FEDFSD, *map(str, words)], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    checks = json.loads(done.stdout)["checks"]
+    return next(one["outcome"] for one in checks if one["check"] == "separation")
 
 
 def start(told: Story, name: str) -> subprocess.Popen[bytes]:
@@ -257,6 +271,11 @@ def test_whatever_a_server_app_asks_is_answered_with_a_code(story):
 def test_shipped_code_is_run_by_nobody(story):
     """The hostile app's bundle names a ClientApp that every process here could import."""
     assert not (story.stage.folder.parent / "sink" / MARK).exists()
+
+
+def test_the_two_processes_of_a_region_are_apart_or_the_doctor_says_so(story):
+    enforced = "not enforced" not in (story.stage.folder / "EU.log").read_text()
+    assert story.separation == ("ok" if enforced else "fail")
 
 
 def test_no_secret_is_in_a_command_line_or_a_log(story):
