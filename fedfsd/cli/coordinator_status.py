@@ -32,7 +32,7 @@ def _head(found: dict[str, Any]) -> str:
         [
             f"{found['federation']}, {plain(found['address'])}: {'ready' if found['ready'] else 'NOT ready'}",
             f"processes: {processes(found['up'], 'fedfsd coordinator up')}",
-            f"certificate: {found['certificate_days']} days left, root {found['root_days']}",
+            f"certificate: {found['certificate_days']} days left, root: {found['root_days']}",
         ]
     )
 

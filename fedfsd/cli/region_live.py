@@ -28,7 +28,8 @@ def processes(state: Mapping[str, Any] | None, command: str) -> str:
         if one["pid"] and not one["ready"]:
             stands += ", not ready yet"
         if one["restarts"]:
-            stands += f", restarted {one['restarts']} times"
+            times = one["restarts"]
+            stands += f", restarted {'once' if times == 1 else f'{times} times'}"
             stands += f" (last: {one['said']})" if one["said"] else ""
         parts.append(f"{one['name']} {stands}")
     return plain(f"since {state['since']}: " + "; ".join(parts))
