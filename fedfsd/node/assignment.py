@@ -26,9 +26,14 @@ from fedfsd.plan.plan import Plan
 MAX_BEGAN = 1000
 
 
+class _DataPathError(NotReadyError):
+    """A round failed once it was booked, when data may have been read: neither code nor time says how."""
+
+
 def carry_out(station: Station, line: Line, delivery: Delivery, task: pb.Round) -> None:
     """Do one round to its end: receipted, or refused with a code. What it raises is about the connection."""
     plan, began = task.plan.hex(), _began(station, task)
+    due = began + station.gate.policy.round_seconds
     station.log.info("round", extra={"plan": plan, "round": task.round})
     try:
         booked = Booked(plan, task.round, task.arrays_sha256.hex())
@@ -36,12 +41,15 @@ def carry_out(station: Station, line: Line, delivery: Delivery, task: pb.Round) 
     except (grpc.RpcError, ClosedError, StoppedError):
         raise
     except Exception as error:
-        code = word(error)
-        _log(station, task, error, code)
-        line.refuse(task.plan, task.round, code)
-        station.tally.round(plan, task.round, code)
+        late = isinstance(error, _DataPathError)
+        cause = error.__cause__ if late and isinstance(error.__cause__, Exception) else error
+        _log(station, task, cause, word(cause))
+        station.tally.round(plan, task.round, word(cause))
+        if late:
+            station.rest(max(0.0, due - time.monotonic()))
+        line.refuse(task.plan, task.round, word(error))
         return
-    station.rest(max(0.0, began + station.gate.policy.round_seconds - time.monotonic()))
+    station.rest(max(0.0, due - time.monotonic()))
     delivery.deliver(booked, released)
     (station.folder("inbox") / booked.arrays_sha256).unlink(missing_ok=True)
 
@@ -67,8 +75,19 @@ def _work(station: Station, line: Line, task: pb.Round) -> Released:
     station.working = True
     try:
         return station.runner.round(plan, task.round, arrays)
+    except Exception as error:
+        if not _is_booked(station, task):
+            raise
+        raise _DataPathError("round", got="a failure after it was booked", expected="a release") from error
     finally:
         station.working = False
+
+
+def _is_booked(station: Station, task: pb.Round) -> bool:
+    """Whether this round is reserved on these arrays."""
+    run = station.ledger.state.runs.get(task.plan.hex())
+    booking = run and run.bookings.get(task.round)
+    return bool(booking and booking.entry.arrays == task.arrays_sha256.hex())
 
 
 def _demand(station: Station, task: pb.Round) -> Plan:

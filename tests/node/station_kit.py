@@ -36,11 +36,15 @@ def commitment(plan_hash: str) -> str:
 
 
 class RunnerFake:
-    """Trains by drawing the noise alone. ``fails`` has exceptions that its next rounds end with."""
+    """Trains by drawing the noise alone. ``fails`` has exceptions that its next rounds end with.
+
+    Those of ``fails_booked`` come once the round is booked, when data would have been read.
+    """
 
     def __init__(self, gate: Gate) -> None:
         self.gate, self.connected = gate, True
         self.fails: list[Exception] = []
+        self.fails_booked: list[Exception] = []
         self.rounds: list[int] = []
         self.before: Callable[[], None] = lambda: None
 
@@ -62,6 +66,8 @@ class RunnerFake:
         if self.fails:
             raise self.fails.pop(0)
         booked = self.gate.reserve(plan, round, arrays)
+        if self.fails_booked:
+            raise self.fails_booked.pop(0)
         released = self.gate.released(booked)
         if released is None:
             seed = int.from_bytes(hashlib.sha256(f"{plan.hash}{round}".encode()).digest()[:4], "big")

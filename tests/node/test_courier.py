@@ -15,7 +15,7 @@ from node import station_kit as kit
 from node.coordinator_fake import Coordinator, Direct, served
 
 from fedfsd.border import border_pb2 as pb
-from fedfsd.errors import DataError, NotReadyError
+from fedfsd.errors import BudgetError, DataError, NotReadyError, RefusedError
 from fedfsd.ledger import note
 from fedfsd.ledger.key import SigningKey
 from fedfsd.node import delivery, inbox
@@ -337,17 +337,35 @@ def test_pause_holds_before_the_next_byte(approved, hub, monkeypatch):
         hub.wait(lambda: hub.received)
 
 
-def test_nothing_leaves_before_round_seconds(blank, tmp_path, hub):
+@pytest.fixture
+def patient(blank, tmp_path):
+    """A region from which nothing leaves before 0.4 s; its plan is approved."""
     eu = Path(shutil.copytree(blank, tmp_path / "eu"))
     policy = eu / "policy.toml"
     lines = [one for one in policy.read_text(encoding="utf-8").splitlines() if "round_seconds" not in one]
     policy.write_text("\n".join(["round_seconds = 0.4", *lines]), encoding="utf-8")
     kit.approve(eu, PLAN)
-    with kit.working(eu, hub):
+    return eu
+
+
+def test_nothing_leaves_before_round_seconds(patient, hub):
+    with kit.working(patient, hub):
         begun = time.monotonic()
         hub.ask(PLAN, 1, arrays(1))
         hub.wait(lambda: hub.received)
     assert hub.times["offer"] - begun >= 0.4
+
+
+@pytest.mark.parametrize("error", [RefusedError(CANARY), BudgetError(CANARY), ValueError(CANARY)])
+def test_once_a_round_is_booked_neither_code_nor_time_says_how_it_failed(patient, hub, error):
+    with kit.working(patient, hub, prepare=lambda made: made.runner.fails_booked.append(error)):
+        begun = time.monotonic()
+        hub.ask(PLAN, 1, arrays(1))
+        hub.wait(lambda: hub.refusals)
+        assert time.monotonic() - begun >= 0.4
+        hub.ask(PLAN, 1, arrays(1))
+        hub.wait(lambda: hub.received)
+    assert hub.refusals == {(PLAN.hash, 1): "region_unavailable"}
 
 
 @pytest.mark.parametrize(
