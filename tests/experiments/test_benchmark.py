@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 
-import checkout  # noqa: F401
 import numpy as np
 import pytest
 

@@ -6,7 +6,6 @@ import math
 import tomllib
 from dataclasses import replace
 
-import checkout  # noqa: F401
 import numpy as np
 import pytest
 from conftest import drives

@@ -19,7 +19,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-import repository  # noqa: F401
 from border import canary, crossing, recorder
 
 from experiments.federation.stage import FEDFSD, Place, Stage
