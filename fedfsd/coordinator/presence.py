@@ -72,6 +72,7 @@ class Presence:
         """POSIX seconds of its last call."""
         self.doubled: float | None = None
         """POSIX seconds when it last came from two places at once, as two nodes with one key do."""
+        self._told = 0.0
 
     @contextmanager
     def call(self, size: int = 0) -> Iterator[None]:
@@ -109,10 +110,12 @@ class Presence:
             if again:
                 self._peers.remove(peer)
             self._peers.append(peer)
-            now = time.time()
-            if not again or now - (self.doubled or 0.0) < _TELL_SECONDS:
+            if not again:
                 return False
-            self.doubled = now
+            self.doubled = time.time()
+            if self.doubled - self._told < _TELL_SECONDS:
+                return False
+            self._told = self.doubled
             return True
 
     @contextmanager

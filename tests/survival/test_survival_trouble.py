@@ -137,10 +137,11 @@ def a_live_twin(scene: Scene) -> None:
     """A copy of the node as it is now: both are let in, and the coordinator's people hear of it."""
     twin = scene.folder.with_name("live")
     shutil.copytree(scene.places["US"].folder, twin, ignore=shutil.ignore_patterns("run"))
-    since = len(scene.log("coordinator"))
+    since, start = len(scene.log("coordinator")), datetime.datetime.now(datetime.UTC).isoformat()
 
     def noticed() -> bool:
-        return scene.logged("coordinator", "two_nodes", since, region="US")
+        (row,) = [one for one in status(scene)["regions"] if one["name"] == "US"]
+        return row["doubled"] is not None and row["doubled"] > start
 
     with gate(twin):
         assert until(noticed)
