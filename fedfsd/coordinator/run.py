@@ -125,7 +125,7 @@ def await_answers(
                 f"plan {plan.hash[:8]}",
                 got=", ".join(f"{name}: {code}" for name, code in refused.items()),
                 expected=f"{enough} of {len(answers)} regions that approve",
-                hint="ask the regions named; their region.log and status say why",
+                hint="ask the regions named; there fedfsd region status and log/gate.jsonl say why",
             )
         now = time.monotonic()
         if pending and (pending != told or now - last > _REMIND_SECONDS):
