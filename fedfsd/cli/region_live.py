@@ -69,7 +69,8 @@ def _gate(gate: Mapping[str, Any]) -> list[str]:
     if gate.get("last_round"):
         lines.append(f"last round: {listed(gate['last_round'])}; in all: {listed(gate.get('rounds', {}))}")
     if gate.get("refusals"):
-        lines.append(f"refused since it started: {listed(gate['refusals'])}")
+        why = "log/gate.jsonl, or region.log in the runner's folder, says why"
+        lines.append(f"refused or failed since it started: {listed(gate['refusals'])}; {why}")
     if moved := gate.get("bytes"):
         days = f"; certificate: {gate['certificate_days']} days left" if "certificate_days" in gate else ""
         lines.append(f"sent {size(moved.get('out', 0))}, received {size(moved.get('in', 0))}{days}")

@@ -183,6 +183,7 @@ def test_all_runs_and_the_own_figure_stays_here(eu, fedfsd):
     (eu.folder / "train" / "figures.jsonl").write_text(f"{figures}\n{figures[:20]}", encoding="utf-8")
     gate = GATE | {"paused": True, "outbox": 2, "pending": ["cd" * 32], "bytes": {"out": 57_224}}
     gate["last_round"] = {"plan": "ab" * 32, "round": 4, "outcome": "received"}
+    gate["refusals"] = {"region_unavailable": 1}
     with answering(eu, gate), lock.hold(eu.folder / LOCK, what=up.WHAT):
         state = {"pid": 1, "since": "2026-11-22T10:00:00+00:00", "processes": rows}
         (eu.folder / STATE).write_text(json.dumps(state), encoding="utf-8")
@@ -193,6 +194,7 @@ def test_all_runs_and_the_own_figure_stays_here(eu, fedfsd):
     assert "gate process 7; runner down, ended with -9, restarted 3 times (last: \\x1b[2J)" in text
     assert "connected, runner there, PAUSED: nothing leaves until fedfsd region resume, 2 in the" in text
     assert "last round: plan abababab, round 4, outcome received; in all: received 2\n" in text
+    assert "refused or failed since it started: region unavailable 1; log/gate.jsonl, or region.log" in text
     assert "sent 57 kB, received 0 B\n" in text
     assert "plan cdcdcdcd waits for approval: fedfsd region approve cdcdcdcdcdcdcdcd\n" in text
     assert "on its own test vehicles (stays here): plan abababab, round 4, fde m 1.235\n" in text
