@@ -79,7 +79,8 @@ def run(
         )
         runs.follow(engine, conductor, coordinator=hub, say=_say)
     made = Run(where.path)
-    return Answer(made.metrics, told(made.metrics, made.report))
+    where = "errors on the coordinator's own table; what the regions measure stays with them"
+    return Answer(made.metrics, f"{where}\n{told(made.metrics, made.report)}")
 
 
 def _look(where: RunFolder, watch: Watch) -> Callable[[], None]:

@@ -54,7 +54,7 @@ def _gate(gate: Mapping[str, Any]) -> list[str]:
     """What the gate says; what an operator looks for first comes first."""
     from fedfsd.node.approve import DIGITS
 
-    first = {"open": "connected", "waiting": "NOT connected, tries again"}
+    first = {"open": "connected", "waiting": "NOT connected, tries again: fedfsd region doctor says why"}
     words = [first.get(str(gate.get("connection")), "not connected")]
     words.append("runner there" if gate.get("runner") else "NO runner")
     if gate.get("working"):

@@ -83,6 +83,9 @@ def told(metrics: dict[str, Any], report: Path) -> str:
         }
         for name, region in metrics["regions"].items()
     ]
+    if all(row["charged"] is None for row in rows):  # a region's grant is its own business
+        for row in rows:
+            del row["charged"]
     mode = {"private": "", "rehearsal": " (rehearsal: no guarantee)", "none": " (not private)"}
     return (
         f"{table(rows)}\n"
