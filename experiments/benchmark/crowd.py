@@ -63,12 +63,12 @@ def _watch(process: subprocess.Popen[bytes], rounds: Path) -> list[tuple[int, in
     samples = []
     while process.poll() is None:
         done = rounds.read_bytes().count(b"\n") - 1 if rounds.exists() else -1
-        samples.append((done, sum(_proportional(one) for one in _tree(process.pid))))
+        samples.append((done, sum(_proportional(one) for one in tree(process.pid))))
         time.sleep(_EVERY_SECONDS)
     return samples
 
 
-def _tree(root: int) -> set[int]:
+def tree(root: int) -> set[int]:
     """The process and all its descendants."""
     parents = {}
     for entry in os.listdir("/proc"):

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from experiments.benchmark import turn
+from experiments.benchmark.crowd import tree
 from experiments.federation.stage import free_ports
 from fedfsd.errors import NotReadyError
 from fedfsd.flower.engine import HOST, Engine
@@ -77,12 +78,16 @@ class Stock:
 
     def close(self) -> None:
         """End everything, with all that it started."""
+        family = {one for process in self._processes for one in tree(process.pid)}
         for process in reversed(self._processes):
-            _end(process, signal.SIGTERM)
+            process.terminate()
         for process in self._processes:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(END_SECONDS)
-            _end(process, signal.SIGKILL)  # the group: what it started may have outlived it
+        for one in family:  # apps run in sessions of their own, and outlive a SuperLink for a while
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        for process in self._processes:
             process.wait()
         self._processes.clear()
 
@@ -110,8 +115,3 @@ class Stock:
                     what, got="none", expected=f"one in {seconds:g} s", hint=f"see {self._folder}/*.log"
                 )
             time.sleep(0.05)
-
-
-def _end(process: subprocess.Popen[bytes], number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

@@ -56,11 +56,11 @@ def test_memory_is_that_of_the_whole_tree():
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
     with subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        tree = crowd._tree(process.pid)
-        assert len(tree) == 2
-        assert os.getpid() not in tree
-        assert sum(map(crowd._proportional, tree)) > 2**26
-        for one in tree - {process.pid}:
+        family = crowd.tree(process.pid)
+        assert len(family) == 2
+        assert os.getpid() not in family
+        assert sum(map(crowd._proportional, family)) > 2**26
+        for one in family - {process.pid}:
             os.kill(one, 9)
     assert crowd._proportional(process.pid) == 0
 
