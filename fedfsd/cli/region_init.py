@@ -74,6 +74,10 @@ def init(
             expected="one of the two",
             hint=f"fedfsd keys new fedfsd/{plain(name)}/officer -o officer.key, on the officer's machine",
         )
+    if mine is not None:
+        from fedfsd.node import join as joining
+
+        joining.demand_current(mine)
     node, answer = _make(name, output, mirror, officer, officer_key, previous, mine)
     if data is not None:
         start.start_train(node, train or output / "train", data=data)

@@ -7,6 +7,7 @@ people have compared fingerprints. Joining again with a new invitation renews it
 
 from __future__ import annotations
 
+import datetime
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,11 @@ def demand_fingerprint(mine: Invitation, said: str | None) -> None:
         )
 
 
+def demand_current(mine: Invitation) -> None:
+    """NotReadyError where the invitation's last day is over."""
+    invitation.demand_current(mine, today=datetime.datetime.now(datetime.UTC).date())
+
+
 def prepare(node: Node, mine: Invitation, *, officer: VerificationKey | None) -> enrolment.Request:
     """Make the TLS key and the request for it; the same again where that was done with this invitation.
 
@@ -85,7 +91,7 @@ def prepare(node: Node, mine: Invitation, *, officer: VerificationKey | None) ->
 
     Raises:
         RefusedError: another region's invitation.
-        NotReadyError: no ledger yet and no officer's key given.
+        NotReadyError: no ledger yet and no officer's key given, or a new invitation that has expired.
     """
     if mine.region != node.settings.name:
         raise RefusedError(
@@ -95,6 +101,7 @@ def prepare(node: Node, mine: Invitation, *, officer: VerificationKey | None) ->
         known = node.folder / name / "invitation.json"
         if known.exists() and invitation.read(known).token == mine.token:
             return enrolment.read(node.folder / name / REQUEST)
+    demand_current(mine)
     following, part = node.folder / "tls.next", node.folder / "tls.part"
     with private():
         shutil.rmtree(part, ignore_errors=True)

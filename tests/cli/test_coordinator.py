@@ -84,6 +84,20 @@ def test_a_coordinator_that_is_down_is_asked_later(fedfsd, folder, hub):
     assert (folder / "eu" / "tls.next" / "region.key").read_bytes() == first
 
 
+def test_an_invitation_that_expired_makes_nothing(fedfsd, folder, hub, monkeypatch):
+    from fedfsd.coordinator import invite
+
+    monkeypatch.setattr(invite, "VALID_DAYS", -1)
+    fedfsd("coordinator", "invite", "EU", *HUB, "-o", "eu.json")
+    words = ["region", "init", "EU", "-o", "eu", *KEY]
+    said = fedfsd(*words, "--join", "eu.json")
+    assert (said.code, "got one that expired on" in said.err) == (4, True)
+    assert not (folder / "eu").exists()
+    assert fedfsd(*words).code == 0
+    assert fedfsd("region", "init", "EU", "-o", "eu", "--join", "eu.json").code == 4
+    assert not (folder / "eu" / "tls.next").exists()
+
+
 def test_another_root_than_was_told_stops_before_anything_is_made(fedfsd, folder, hub):
     fedfsd("coordinator", "invite", "EU", *HUB, "-o", "eu.json")
     words = ["region", "init", "EU", "-o", "eu", *KEY, "--join", "eu.json"]

@@ -222,7 +222,7 @@ def test_unknown_fields_are_refused(hub):
     assert send(hub, good)[0].name == "OK"
 
 
-def test_a_token_is_good_for_one_request_until_its_last_day(hub, eu):
+def test_a_token_is_good_for_one_request_until_its_last_day(hub, eu, monkeypatch):
     first = message(hub)
     assert send(hub, first)[0].name == "OK"
     assert send(hub, first)[0].name == "OK"  # asking again is not another request
@@ -231,6 +231,9 @@ def test_a_token_is_good_for_one_request_until_its_last_day(hub, eu):
         setattr(other, field, getattr(message_parts(), field))
         assert send(hub, other)[0].name == "PERMISSION_DENIED"
     late = invite.invite(hub, "EU", today=TODAY - datetime.timedelta(days=invite.VALID_DAYS + 1))
+    with pytest.raises(NotReadyError, match="one that expired"):
+        join.prepare(eu, late, officer=OFFICER.verification)
+    monkeypatch.setattr(join, "demand_current", lambda _: None)  # a region that does not look
     join.prepare(eu, late, officer=OFFICER.verification)
     with pytest.raises(RefusedError, match="not expired"):
         join.fetch_certificate(eu)
