@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +69,7 @@ def run(
         output = (folder.newest if resume else folder.free)(Path("runs"), loaded.name)
     _say(f"{loaded.name}: " + ("reading the run" if resume else "preparing model and noise"))
     where, plan = (real.again if resume else real.begin)(loaded, output)
-    with Watch() as watch, runs.offered(hub, plan):
+    with _ended_as_by_ctrl_c(), Watch() as watch, runs.offered(hub, plan):
         runs.await_answers(hub, plan, timeout=approval_timeout, say=_say)
         conductor = runs.Conductor(
             folder=where.path,
@@ -81,6 +83,19 @@ def run(
     made = Run(where.path)
     where = "errors on the coordinator's own table; what the regions measure stays with them"
     return Answer(made.metrics, f"{where}\n{told(made.metrics, made.report)}")
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM and a closed terminal withdraw the offer and stop the run, too, so that it can be continued."""
+    ends = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
+    for one in ends:
+        signal.signal(one, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for one in ends:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def _look(where: RunFolder, watch: Watch) -> Callable[[], None]:

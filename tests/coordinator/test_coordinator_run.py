@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -314,3 +316,26 @@ def test_the_command_from_file_to_report(fedfsd, hub, tmp_path, written, monkeyp
     (hub.folder / "regions" / "EU" / "region.crt").unlink()
     said = fedfsd("coordinator", "run", "small.toml", "-C", hub.folder, "--json")
     assert said.error["hint"] == "fedfsd coordinator invite EU"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_told_to_end_it_withdraws_the_offer(
+    fedfsd, hub, tmp_path, written, monkeypatch, number
+):
+    import tomli_w
+
+    (tmp_path / "small.toml").write_text(tomli_w.dumps(written))
+    monkeypatch.setattr("fedfsd.flower.engine.Engine", lambda folder, port: FakeEngine())
+    before, offers = signal.getsignal(number), []
+
+    def told(*_, **__):
+        offers.extend(hub.offers.glob("*.json"))
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    monkeypatch.setattr(runs, "await_answers", told)
+    said = fedfsd("coordinator", "run", "small.toml", "-C", hub.folder, "-o", "made", "--json")
+    assert (said.code, said.document["error"]["code"]) == (130, "interrupted")
+    assert len(offers) == 1
+    assert not list(hub.offers.glob("*.json"))
+    assert signal.getsignal(number) == before

@@ -132,13 +132,14 @@ class Coordinator(rpc.BorderServicer):
 
     def Offer(self, request: pb.Release, context: Any) -> pb.Progress:
         wire.strict(request)
+        self._begin("Offer")  # a real coordinator refuses before its witness has moved
         case = (request.plan.hex(), request.round)
         self.times.setdefault("offer", time.monotonic())
         if case not in self.receipts:
             cosigned = self.witness.accept(wire.shown(request.head), seconds=1)
             self.ledger = cosigned.split("/")[2].splitlines()[0]
             self.offered, self._cosigned = request, cosigned
-        return self._answer("Offer", self._progress(request), request)
+        return self._twisted("Offer", self._progress(request), request)
 
     def Send(self, chunks: Iterator[pb.Chunk], context: Any) -> pb.Progress:
         assert self.offered is not None
@@ -153,17 +154,25 @@ class Coordinator(rpc.BorderServicer):
         return self._answer("Send", self._progress(self.offered), self.offered)
 
     def Show(self, request: pb.Head, context: Any) -> pb.Cosignature:
+        self._begin("Show")
         cosigned = self.witness.accept(wire.shown(request), seconds=2)
         self.shown.append(cosigned)
-        return self._answer("Show", pb.Cosignature(cosigned=cosigned.encode()), request)
+        return self._twisted("Show", pb.Cosignature(cosigned=cosigned.encode()), request)
 
     def _answer(self, method: str, answer: Any, request: Any) -> Any:
+        self._begin(method)
+        return self._twisted(method, answer, request)
+
+    def _begin(self, method: str) -> None:
+        """The call is counted, and ends here where it shall fail."""
         with self.changed:
             self.calls.append(method)
             failing = self.failures[method].pop(0) if self.failures[method] else None
             self.changed.notify_all()
         if failing is not None:
             raise Status(failing)
+
+    def _twisted(self, method: str, answer: Any, request: Any) -> Any:
         return self.twists[method](answer, request) if method in self.twists else answer
 
     def _chunks(self, request: pb.ArraysRequest) -> Iterator[pb.Chunk]:
