@@ -319,9 +319,7 @@ def test_the_command_from_file_to_report(fedfsd, hub, tmp_path, written, monkeyp
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_told_to_end_it_withdraws_the_offer(
-    fedfsd, hub, tmp_path, written, monkeypatch, number
-):
+def test_told_to_end_it_withdraws_the_offer(fedfsd, hub, tmp_path, written, monkeypatch, number):
     import tomli_w
 
     (tmp_path / "small.toml").write_text(tomli_w.dumps(written))
