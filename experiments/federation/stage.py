@@ -60,8 +60,8 @@ class Stage:
     folder: Path
     names: Sequence[str]
     test_only: bool = False
-    separate: bool = field(default_factory=lambda: can_separate())
-    """Whether gate and runner are users of their own."""
+    separate: bool | None = None
+    """Whether gate and runner are users of their own; by default where this machine and folder allow it."""
     host: str = "127.0.0.1"
     """Where regions reach the coordinator."""
     within: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -81,6 +81,8 @@ class Stage:
         """Found the coordinator, enrol every region and have its officer grant a budget."""
         self.folder.mkdir(parents=True)
         self.folder.chmod(0o755)
+        if self.separate is None:
+            self.separate = can_separate(self.folder)
         ports = [str(port) for port in free_ports(3)]
         self.fedfsd(
             *("coordinator", "init", "demo", "-o", self.coordinator, "--host", self.host),
@@ -285,16 +287,13 @@ class Stage:
         self.say("$ fedfsd " + shlex.join(_shorter(self.folder, word) for word in words))
 
 
-def can_separate() -> bool:
-    """Whether processes of other users can be started here: by root, with a Python they may run."""
+def can_separate(folder: Path) -> bool:
+    """Whether other users' processes can work in ``folder``: started by root, with a Python they may run."""
+    code = "import os, sys, fedfsd; os.stat(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(folder / ".")]
+    other = {"user": GATE_USER, "group": GATE_USER, "extra_groups": []}
     try:
-        return (
-            os.geteuid() == 0
-            and subprocess.run(
-                [sys.executable, "-c", "import fedfsd"], user=GATE_USER, capture_output=True
-            ).returncode
-            == 0
-        )
+        return os.geteuid() == 0 and subprocess.run(command, capture_output=True, **other).returncode == 0
     except OSError:
         return False
 
