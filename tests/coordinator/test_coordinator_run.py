@@ -228,6 +228,7 @@ def test_two_never_conduct_one_run(hub, begun, tmp_path, written, monkeypatch):
     assert real.stopped(where) is None
 
 
+@pytest.mark.slow
 def test_a_server_app_that_never_gets_anywhere_is_given_up(hub, begun):
     where, _ = begun
     engine = FakeEngine(ends=["finished:failed"] * 9)

@@ -48,6 +48,7 @@ def table():
     return generate(["US", "SG"], vehicles=25, seed=3)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_in_every_process():
     first, second = run(DIGEST, PYTHONHASHSEED="1"), run(DIGEST, PYTHONHASHSEED="2")
     assert first == second

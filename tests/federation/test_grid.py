@@ -50,6 +50,7 @@ def test_a_killed_worker_loses_its_task_alone_and_is_replaced(grid):
     }
 
 
+@pytest.mark.slow
 def test_a_stalled_worker_is_given_up_at_the_deadline_and_replaced(grid):
     exchange(grid, [ask(grid, "who", node) for node in (2, 3, 4)], timeout=60)  # everything is warm
     started = time.monotonic()

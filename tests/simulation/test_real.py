@@ -185,6 +185,7 @@ def test_a_table_that_contradicts_a_written_identity_is_refused(tmp_path, writte
         fedfsd.simulate(written, output=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_late_updates_have_receipts_that_an_auditor_accepts(tmp_path, written):
     written |= {"mode": "private", "server": {"late_updates": "use", "round_timeout_seconds": 0.5}}
     where = Folder(tmp_path)

@@ -68,6 +68,7 @@ def test_a_run_leaves_model_metrics_and_report(small, tmp_path):
     assert not list((run.path / "regions" / "CN" / "keys").iterdir())
 
 
+@pytest.mark.slow
 def test_two_private_runs_differ_and_two_rehearsals_do_not(small, tmp_path):
     runs = [fedfsd.simulate(small(mode="private"), output=tmp_path / f"p{n}") for n in range(2)]
     assert not same(*(model_of(run.path) for run in runs))
@@ -75,6 +76,7 @@ def test_two_private_runs_differ_and_two_rehearsals_do_not(small, tmp_path):
     assert same(*(model_of(run.path) for run in runs))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_bits(small, tmp_path):
     whole = fedfsd.simulate(small(), output=tmp_path / "whole")
 
@@ -109,6 +111,7 @@ def test_kill_9_in_the_middle_loses_nothing(small, tmp_path):
     assert same(model_of(place), model_of(whole.path))
 
 
+@pytest.mark.slow
 def test_resume_of_something_else_is_refused(small, tmp_path):
     run = fedfsd.simulate(small(), output=tmp_path / "run")
     with pytest.raises(NotReadyError, match="a complete run"):
@@ -121,6 +124,7 @@ def test_resume_of_something_else_is_refused(small, tmp_path):
         fedfsd.simulate(small(), output=tmp_path / "never", resume=True)
 
 
+@pytest.mark.slow
 def test_mode_none_promises_nothing(small, tmp_path):
     run = fedfsd.simulate(small(mode="none", training__learning_rate=0.01), output=tmp_path / "run")
     mine = run.metrics["regions"]["EU"]
@@ -174,6 +178,7 @@ def test_ray_that_is_missing_is_said(small, tmp_path, monkeypatch):
         fedfsd.simulate(small(), output=tmp_path / "run", engine="ray")
 
 
+@pytest.mark.slow
 def test_kept_ledgers_are_charged_until_the_grant_is_spent(small, tmp_path):
     """A simulated grant pays for one such run; the second is refused before it starts."""
     first = fedfsd.simulate(small(mode="private"), output=tmp_path / "one", ledgers=tmp_path / "books")
@@ -185,12 +190,14 @@ def test_kept_ledgers_are_charged_until_the_grant_is_spent(small, tmp_path):
     assert not (tmp_path / "two").exists()
 
 
+@pytest.mark.slow
 def test_the_same_rehearsal_twice_on_kept_ledgers_is_the_same_run(small, tmp_path):
     fedfsd.simulate(small(), output=tmp_path / "one", ledgers=tmp_path / "books")
     with pytest.raises(BudgetError):
         fedfsd.simulate(small(), output=tmp_path / "two", ledgers=tmp_path / "books")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_evidence_that_an_auditor_accepts(small, tmp_path):
     from fedfsd.audit.evidence import load
     from fedfsd.audit.verify import verify
