@@ -150,7 +150,12 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise NotReadyError(path.name, got="no file or no key of this kind", expected="a P-256 key in PEM")
+        raise NotReadyError(
+            str(path),
+            got="no file or no key of this kind",
+            expected="a P-256 key in PEM",
+            hint="put it back from a backup; a region gets a new pair with a new invitation",
+        )
     return key
 
 

@@ -114,7 +114,9 @@ def _joined(node: Node) -> join.Peer:
             expected="their confirmation of both fingerprints",
             hint="tell them the fingerprints; this gate asks again by itself under fedfsd region up",
         )
-    return join.peer(node)
+    found = join.peer(node)
+    found.demand_pair()
+    return found
 
 
 def _dial(node: Node) -> grpc.Channel:

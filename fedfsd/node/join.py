@@ -40,6 +40,17 @@ class Peer:
         """Whole days until this region's certificate expires."""
         return identity.days_left(identity.read(self.certificate.read_bytes()))
 
+    def demand_pair(self) -> None:
+        """Raise a FedfsdError where key or certificate cannot be read, or one is not the other's."""
+        certificate = identity.read(self.certificate.read_bytes())
+        if authority.read_key(self.key).public_key() != certificate.public_key():
+            raise NotReadyError(
+                str(self.key),
+                got="another key than the certificate's",
+                expected=f"the key of {self.certificate.name}",
+                hint="fedfsd region init --join with a new invitation makes a new pair",
+            )
+
 
 def peer(node: Node) -> Peer:
     """The coordinator that this region joined.

@@ -79,7 +79,7 @@ def _demand_begun(node: Node, *, test_only: bool) -> None:
     declared(node.policy(), place, test_only=test_only or node.settings.border.test_only)
     node.demand_ledger()
     if not (node.folder / "tls.next").exists():
-        join.peer(node)
+        join.peer(node).demand_pair()
 
 
 def processes(

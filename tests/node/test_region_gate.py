@@ -19,8 +19,8 @@ import pytest
 from node import station_kit as kit
 from node.coordinator_fake import Coordinator
 
+from fedfsd.border import authority, channel
 from fedfsd.border import border_pb2_grpc as rpc
-from fedfsd.border import channel
 from fedfsd.coordinator import invite, start
 from fedfsd.coordinator.enrolment import serve_enrolment
 from fedfsd.coordinator.folder import open_coordinator
@@ -111,6 +111,24 @@ def test_a_round_over_tls_paused_and_resumed(joined, monkeypatch):
         ask(node, {"op": "approve-notify"})
         halt.halt(node)
     assert not halt.hold(node, paused=False)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "another", "missing"])
+def test_a_key_that_is_not_the_certificates_is_refused_at_once(joined, damage):
+    node, _ = joined
+    path = node.folder / "tls" / "region.key"
+    kept = path.rename(path.with_name("kept"))
+    if damage == "garbage":
+        path.write_text("garbage")
+        path.chmod(0o600)
+    if damage == "another":
+        authority.write_key(authority.new_key(), path)
+    try:
+        with pytest.raises(NotReadyError, match="new invitation") as refused:
+            gate.serve(node, stop=threading.Event())
+    finally:
+        kept.replace(path)
+    assert refused.value.place == str(path)
 
 
 def test_a_second_gate_on_one_folder_is_refused(joined, monkeypatch):
