@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fedfsd.federation.client import client_app
+from fedfsd.runner.client import client_app
 from fedfsd.simulation.apps import numbered_region
 
 app = client_app(lambda context: numbered_region(context, root=Path(__file__).parents[1]))

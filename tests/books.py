@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fedfsd.engine import randomness
 from fedfsd.gate.gate import LEDGER, MIRROR, open_ledger
 from fedfsd.ledger import draft, entry
 from fedfsd.ledger.digest import key_commitment
 from fedfsd.ledger.ledger import Ledger
 from fedfsd.plan.plan import Plan
-from fedfsd.training import randomness
 
 
 def keep_books(folder: Path, region: str, *plans: Plan) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from fedfsd.driving import table
+from fedfsd.drive import table
 
 # A busy machine is no failure, and in CI the same examples are tried each time.
 settings.register_profile("fedfsd", deadline=None, derandomize="CI" in os.environ)

@@ -16,13 +16,13 @@ from flwr.serverapp import Grid
 from fedfsd import canonical
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.federation.client import client_app
-from fedfsd.federation.region import RegionConfig
 from fedfsd.federation.strategy import PlannedStrategy, Round
 from fedfsd.flower import private
 from fedfsd.flower import strategy as strategies
-from fedfsd.simulation.evidence import Evidence
-from fedfsd.simulation.folder import Folder
+from fedfsd.report.run_folder import Folder
+from fedfsd.runner.client import client_app
+from fedfsd.runner.region import RegionConfig
+from fedfsd.simulation.books import Evidence
 from fedfsd.simulation.prepare import prepare
 from fedfsd.simulation.run import node_config
 

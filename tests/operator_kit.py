@@ -9,10 +9,10 @@ from typing import Any
 
 from fedfsd import canonical
 from fedfsd.ledger.key import SigningKey
-from fedfsd.node import adding, grant, paper, start
+from fedfsd.mechanism.accountant import epsilon_pld
+from fedfsd.node import adding, grant, new_region, paper
 from fedfsd.node.node import open_node
 from fedfsd.plan.plan import WITNESS, ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
-from fedfsd.privacy.accountant import epsilon_pld
 
 REGION = "EU"
 ROSTER = 1000
@@ -111,7 +111,7 @@ def region(folder: Path, **wish: Any) -> Path:
     if not (folder / "officer.key").exists():
         SigningKey.generate(f"fedfsd/{REGION}/officer").write(folder / "officer.key")
     officer = SigningKey.read(folder / "officer.key")
-    node, genesis = start.start(REGION, folder / "eu", mirror=None, officer=officer.verification)
+    node, genesis = new_region.make(REGION, folder / "eu", mirror=None, officer=officer.verification)
     adding.add(node, paper.sign(genesis, officer))
     fill_in(node.folder)
     with closing(node.open_ledger()) as ledger:

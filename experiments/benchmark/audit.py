@@ -17,9 +17,9 @@ from fedfsd import canonical
 from fedfsd.ledger import booking, bundle, draft, entry, note
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.state import State
+from fedfsd.mechanism.accountant import epsilon_pld
+from fedfsd.mechanism.event import Event
 from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
-from fedfsd.privacy.accountant import epsilon_pld
-from fedfsd.privacy.event import Event
 
 REGION, DAY, ROUNDS = "EU", "2026-11-22", 100
 SIZES = (1_000, 10_000, 100_000)

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from experiments.benchmark.demo import FEDFSD, QUICKSTART
 from experiments.benchmark.row import Row
-from fedfsd.driving import source, table
-from fedfsd.driving.table import Table
+from fedfsd.drive import source, table
+from fedfsd.drive.table import Table
 
 _EVERY_SECONDS = 0.2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean, median
 
 from experiments.benchmark.row import Row
-from fedfsd.simulation.folder import Folder
+from fedfsd.report.run_folder import Folder
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart.toml"
 FEDFSD = str(Path(sys.executable).with_name("fedfsd"))

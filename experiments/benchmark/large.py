@@ -18,11 +18,11 @@ from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.coordinator.folder import open_coordinator
 from fedfsd.coordinator.run import await_answers, offered
-from fedfsd.driving.model import registry
-from fedfsd.driving.window import WindowSpec
 from fedfsd.flower.engine import Engine
 from fedfsd.plan.plan import Plan
 from fedfsd.simulation import real
+from fedfsd.task.forecasting.model import registry
+from fedfsd.task.forecasting.window import WindowSpec
 
 ROUND_SECONDS = 120.0
 COORDINATOR = "coordinator"
@@ -40,7 +40,7 @@ class NoiseRegions:
         self._idle: dict[str, int] = {}
         try:
             for name, place in stage.places.items():
-                self._start(name, "fedfsd.node.gate", "--region", place.folder)
+                self._start(name, "fedfsd.node.region_gate", "--region", place.folder)
                 socket = place.folder / "run" / "gate.sock"
                 self._start(f"noise-{name}", "experiments.benchmark.noise", socket, name, self._busy(name))
             for name in stage.places:

@@ -15,8 +15,8 @@ from fedfsd import canonical
 from fedfsd.ledger import draft, entry
 from fedfsd.ledger.ledger import Ledger
 from fedfsd.ledger.merkle import Tree, leaf_hash
-from fedfsd.privacy.accountant import compose
-from fedfsd.privacy.event import Event
+from fedfsd.mechanism.accountant import compose
+from fedfsd.mechanism.event import Event
 
 BLOCK, BLOCKS, LEAVES = 50, 8, 100_000
 

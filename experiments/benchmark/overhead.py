@@ -18,9 +18,9 @@ from experiments.benchmark.row import Row
 from experiments.benchmark.timed import FILE
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.driving import source
+from fedfsd.drive import source
 from fedfsd.federation.grid import ProcessGrid
-from fedfsd.simulation.folder import Folder
+from fedfsd.report.run_folder import Folder
 from fedfsd.simulation.prepare import regions_of
 from fedfsd.simulation.run import node_config, run_on
 

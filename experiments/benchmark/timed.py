@@ -2,7 +2,7 @@
 
 Worker processes of the overhead measurement load ``client``; nothing more crosses than without it. Each
 region's folder gets a ``seconds.jsonl`` with a line a round: worker, when the message was taken up, and
-the seconds inside ``fedfsd.training.local.train``, where gradients, clipping and noise are.
+the seconds inside ``fedfsd.engine.local.train``, where gradients, clipping and noise are.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from flwr.app import Context, Message
 
+from fedfsd.engine import local
 from fedfsd.simulation import apps
-from fedfsd.training import local
 
 FILE = "seconds.jsonl"
 _spent: list[float] = []

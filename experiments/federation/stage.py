@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fedfsd.driving import source, table
+from fedfsd.drive import source, table
 
 FEDFSD = (str(Path(sys.executable).with_name("fedfsd")),)
 DATA_SET = "generated-2026"

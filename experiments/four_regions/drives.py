@@ -10,8 +10,8 @@ from zlib import crc32
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedfsd.driving import table
-from fedfsd.driving.table import Table
+from fedfsd.drive import table
+from fedfsd.drive.table import Table
 
 POOLED = "pooled"
 

@@ -25,8 +25,8 @@ from experiments.four_regions.drives import POOLED
 from experiments.four_regions.rung import Rung
 from experiments.four_regions.spent import Spent
 from experiments.four_regions.study import Measured, Privacy, Study
-from fedfsd.driving import metric
 from fedfsd.errors import NotReadyError
+from fedfsd.task.forecasting import metric
 
 MEAN = "mean"
 _TEXT = ("rung", "region", "seed", "identity", "note")

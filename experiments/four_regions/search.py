@@ -25,7 +25,8 @@ from experiments.four_regions.rung import CONSTANT_VELOCITY, FEDERATED_8, LADDER
 from experiments.four_regions.study import QUICKSTART, SETTINGS, Study, measure, open_study
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.driving import metric, source
+from fedfsd.drive import source
+from fedfsd.task.forecasting import metric
 
 GRID = {
     "learning_rate": (0.015, 0.03, 0.06),

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.four_regions.study import SETTINGS, Privacy, Study
-from fedfsd.privacy.accountant import compose
-from fedfsd.privacy.calibration import noise_multiplier
-from fedfsd.privacy.event import Event
+from fedfsd.mechanism.accountant import compose
+from fedfsd.mechanism.calibration import noise_multiplier
+from fedfsd.mechanism.event import Event
 
 SEARCH = Path(__file__).with_name("search.csv")
 

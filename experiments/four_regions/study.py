@@ -15,20 +15,21 @@ from experiments.four_regions.drives import POOLED, as_file, as_one_region
 from experiments.four_regions.rung import Rung
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.driving import metric, predictor, source, table, window
-from fedfsd.driving.metric import Errors
-from fedfsd.driving.table import Table
-from fedfsd.driving.window import WindowSpec
+from fedfsd.drive import source, table
+from fedfsd.drive.table import Table
 from fedfsd.errors import NotReadyError
+from fedfsd.mechanism.event import Event
 from fedfsd.plan import plan as plans
 from fedfsd.plan.build import Roster
-from fedfsd.privacy.event import Event
+from fedfsd.report.run_folder import Folder
 from fedfsd.simulation import evaluate
 from fedfsd.simulation import run as simulation
 from fedfsd.simulation.evaluate import TestSet
-from fedfsd.simulation.folder import Folder
 from fedfsd.simulation.prepare import Prepared, model_with, prepare
 from fedfsd.simulation.run import Run
+from fedfsd.task.forecasting import metric, predictor, window
+from fedfsd.task.forecasting.metric import Errors
+from fedfsd.task.forecasting.window import WindowSpec
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart.toml"
 SETTINGS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("study.toml").read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedfsd.audit.course import Course, course
+from fedfsd.audit.chapter import Course, course
 from fedfsd.audit.declaration import Declaration
 from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.finding import Finding, Kind

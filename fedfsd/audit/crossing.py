@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedfsd.audit.case import Case
-from fedfsd.audit.course import Crossing
+from fedfsd.audit.chapter import Crossing
 from fedfsd.audit.receipt import Receipt, Receipts
 from fedfsd.audit.words import said
 

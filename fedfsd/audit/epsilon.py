@@ -14,9 +14,9 @@ from fedfsd.audit.filter import sums
 from fedfsd.audit.finding import Finding, contradiction, left_out, remark, undecided
 from fedfsd.errors import AccountingError, PlanError
 from fedfsd.ledger.entry import PlanEntry
-from fedfsd.privacy import accountant
-from fedfsd.privacy.event import Event, merge
-from fedfsd.privacy.renyi import epsilon_lifetime, nano_nats
+from fedfsd.mechanism import accountant
+from fedfsd.mechanism.event import Event, merge
+from fedfsd.mechanism.renyi import epsilon_lifetime, nano_nats
 
 EQUAL = 1e-3  # versions of an accountant may differ by this much
 MAX_EVENTS = 100  # distinct plans that are recomputed; each takes up to a few seconds

@@ -15,8 +15,8 @@ from fedfsd.audit.finding import Finding, contradiction, refusal
 from fedfsd.errors import AccountingError, PlanError
 from fedfsd.ledger.budget import SLACK
 from fedfsd.ledger.entry import Entry, Grant, PlanEntry, Recover, Reserve, Settle
-from fedfsd.privacy.event import Event
-from fedfsd.privacy.renyi import epsilon_lifetime, nano_nats
+from fedfsd.mechanism.event import Event
+from fedfsd.mechanism.renyi import epsilon_lifetime, nano_nats
 
 
 @dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fedfsd.audit.case import Case
-from fedfsd.audit.course import Run
+from fedfsd.audit.chapter import Run
 from fedfsd.audit.words import said
 from fedfsd.errors import FedfsdError
-from fedfsd.privacy import accountant
+from fedfsd.mechanism import accountant
 
 
 def plans(case: Case) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from fedfsd.ledger import terms
 from fedfsd.ledger.entry import Entry, Grant, Mechanism, PlanEntry, Release, Reserve
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.terms import Terms
-from fedfsd.privacy.renyi import nano_nats
+from fedfsd.mechanism.renyi import nano_nats
 
 Fields = Sequence[tuple[str, object, object]]
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedfsd.audit.case import NO_DECLARATIONS, Case, cases, heading
-from fedfsd.audit.course import Chapter, Run
+from fedfsd.audit.chapter import Chapter, Run
 from fedfsd.audit.declaration import Declaration
 from fedfsd.audit.evidence import Evidence
 from fedfsd.audit.finding import Kind
@@ -21,7 +21,7 @@ from fedfsd.audit.text import number
 from fedfsd.audit.verdict import Report
 from fedfsd.audit.words import chance, counted, listed, meaning, quoted, said
 from fedfsd.ledger.entry import Grant
-from fedfsd.privacy.renyi import NANO
+from fedfsd.mechanism.renyi import NANO
 
 IDENTITIES = {
     "physical": "A vehicle key stands for one real vehicle in everything its source recorded.",

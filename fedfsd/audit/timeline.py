@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedfsd.audit.case import Case
-from fedfsd.audit.course import Chapter, Point
+from fedfsd.audit.chapter import Chapter, Point
 from fedfsd.audit.text import number
 from fedfsd.audit.words import said
 from fedfsd.errors import PlanError
-from fedfsd.privacy.renyi import NANO, epsilon_lifetime
+from fedfsd.mechanism.renyi import NANO, epsilon_lifetime
 
 WIDTH, HEIGHT = 880, 268
 LEFT, RIGHT, TOP, BOTTOM = 52, 140, 20, 44

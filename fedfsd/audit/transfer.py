@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fedfsd.audit.case import NO_DECLARATIONS, Case, cases, heading
-from fedfsd.audit.course import Crossing
+from fedfsd.audit.chapter import Crossing
 from fedfsd.audit.crossing import releases
 from fedfsd.audit.declaration import Declaration
 from fedfsd.audit.evidence import Evidence
@@ -23,7 +23,7 @@ from fedfsd.audit.finding import printable
 from fedfsd.audit.verdict import Report
 from fedfsd.audit.words import version
 from fedfsd.ledger.permission import year_of
-from fedfsd.privacy.renyi import NANO
+from fedfsd.mechanism.renyi import NANO
 
 FLOAT_BYTES = 4
 # In the order of a record: whose, what was sent, by which permission, at which privacy loss, and arrived?

@@ -25,7 +25,7 @@ from fedfsd.audit.succession import check_succession
 from fedfsd.audit.verdict import Part, Report, Sheet
 from fedfsd.audit.witness import check_heads, check_witnesses
 from fedfsd.errors import PlanError
-from fedfsd.privacy.renyi import epsilon_lifetime
+from fedfsd.mechanism.renyi import epsilon_lifetime
 
 UNPROVED = (
     "that nothing left a region past its ledger: no record can show that",

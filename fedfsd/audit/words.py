@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from fedfsd.audit.finding import printable
-from fedfsd.privacy.statement import best_guess, sentence
+from fedfsd.mechanism.statement import best_guess, sentence
 
 LONGEST = 2000
 WITHHELD = "[…]"

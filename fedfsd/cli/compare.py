@@ -25,7 +25,7 @@ def compare(
     Table and figure of utility against epsilon, per region, and what all the runs cost together.
     """
     with extra("simulation"):
-        from fedfsd.simulation.compare import compare as work
+        from fedfsd.report.compare import compare as work
     with extra("pictures"):
         found = work(runs, output)
     return Answer(found, _text(found) + (f"\n{plain(output)}" if output else ""))

@@ -30,10 +30,12 @@ def init(
     two keys belong in every auditor's trust file.
     """
     from fedfsd.border import identity
-    from fedfsd.coordinator import start
+    from fedfsd.coordinator import new_coordinator
 
     chosen = {"port": port, "join_port": join_port, "metrics_port": metrics_port, "flower_port": flower_port}
-    made = start.start(start.settings(name, host=host, listen=listen or host, **chosen), output)
+    made = new_coordinator.make(
+        new_coordinator.settings(name, host=host, listen=listen or host, **chosen), output
+    )
     root = identity.read(made.root.read_bytes())
     facts = {
         "federation": name,

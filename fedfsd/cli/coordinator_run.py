@@ -19,7 +19,7 @@ from fedfsd.cli.simulate import told
 from fedfsd.cli.watch import Watch
 
 if TYPE_CHECKING:
-    from fedfsd.simulation.folder import Folder as RunFolder
+    from fedfsd.report.run_folder import Folder as RunFolder
 
 
 def run(
@@ -59,14 +59,15 @@ def run(
         from fedfsd.coordinator import run as runs
         from fedfsd.coordinator.folder import open_coordinator
         from fedfsd.flower.engine import Engine
-        from fedfsd.simulation import folder, real
+        from fedfsd.report import run_folder
+        from fedfsd.simulation import real
         from fedfsd.simulation.run import Run
     hub = open_coordinator(coordinator)
     engine = Engine(hub.flower, hub.settings.flower_port)
     runs.demand_up(hub, engine)
     runs.demand_joined(hub, sorted(real.rosters_of(loaded)))
     if output is None:
-        output = (folder.newest if resume else folder.free)(Path("runs"), loaded.name)
+        output = (run_folder.newest if resume else run_folder.free)(Path("runs"), loaded.name)
     _say(f"{loaded.name}: " + ("reading the run" if resume else "preparing model and noise"))
     where, plan = (real.again if resume else real.begin)(loaded, output)
     with _ended_as_by_ctrl_c(), Watch() as watch, runs.offered(hub, plan):

@@ -12,7 +12,7 @@ from fedfsd.cli.answer import Answer, Json, plain
 from fedfsd.errors import NotReadyError
 
 if TYPE_CHECKING:
-    from fedfsd.driving.check import Finding
+    from fedfsd.drive.check import Finding
 
 Path = Annotated[str, typer.Argument(metavar="PATH")]
 _SHOWN = 5  # recordings by name in the text; --json has them all
@@ -29,8 +29,8 @@ def check(
 
     Nothing is repaired. PATH is a table, a folder of tables, or "embedded".
     """
-    from fedfsd.driving import source
-    from fedfsd.driving.check import check as work
+    from fedfsd.drive import source
+    from fedfsd.drive.check import check as work
 
     found = work(source.tables(path))
     grave = any(one.severity != "note" for one in found)

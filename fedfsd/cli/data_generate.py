@@ -30,7 +30,7 @@ def generate(
     """
     checked(output, ".parquet")
     with extra("simulation"):
-        from fedfsd.driving import table, traffic
+        from fedfsd.drive import table, traffic
 
         made = traffic.generate(
             tuple(regions or _REGIONS),

@@ -65,7 +65,7 @@ def import_(
         raise UsageError(
             "--region", got=repr(region), expected="a short name such as CN or EU-west", hint="letters first"
         ) from None
-    from fedfsd.driving import reader, table
+    from fedfsd.drive import reader, table
 
     made = reader.import_drives(
         paths,

@@ -14,11 +14,11 @@ def show(path: Path, output: Output, _json: Json = False) -> Answer:
     PATH is a table, a folder of tables, or "embedded"; the picture an SVG or PNG.
     """
     checked(output, ".svg", ".png")
-    from fedfsd.driving import source
+    from fedfsd.drive import source
 
     tables = source.tables(path)
     with extra("pictures"):
-        from fedfsd.driving import picture
+        from fedfsd.drive import picture
 
         picture.draw(tables, output)
     return Answer({"file": str(output)}, plain(output))

@@ -54,7 +54,7 @@ def init(
     --join asks the coordinator for a certificate, and on a region that exists asks again or renews it.
     """
     from fedfsd.ledger.key import SigningKey
-    from fedfsd.node import start
+    from fedfsd.node import new_region
     from fedfsd.node.node import SETTINGS, open_node
 
     mine = None if join is None else _invitation(join, root_fingerprint)
@@ -62,10 +62,10 @@ def init(
     if officer_key is not None:
         officer = SigningKey.read(officer_key).verification
     elif officer_vkey is not None:
-        officer = start.officer_of(officer_vkey)
+        officer = new_region.officer_of(officer_vkey)
     if mine is not None and (output / SETTINGS).exists():
         if data is not None:
-            start.start_train(open_node(output), train or output / "train", data=data)
+            new_region.start_train(open_node(output), train or output / "train", data=data)
         return _join(open_node(output), mine, officer, told=root_fingerprint is not None)
     if officer is None or (officer_vkey is not None and officer_key is not None):
         raise UsageError(
@@ -80,7 +80,7 @@ def init(
         joining.demand_current(mine)
     node, answer = _make(name, output, mirror, officer, officer_key, previous, mine)
     if data is not None:
-        start.start_train(node, train or output / "train", data=data)
+        new_region.start_train(node, train or output / "train", data=data)
     if mine is None:
         return answer
     joined = _join(node, mine, officer, told=root_fingerprint is not None)
@@ -109,16 +109,16 @@ def _make(
 ) -> tuple[Node, Answer]:
     """The region's folder, and what is to be done next."""
     from fedfsd.ledger import strict
-    from fedfsd.node import start
+    from fedfsd.node import new_region
 
     recipient = "" if mine is None else mine.coordinator_key.name
     with strict.typed("genesis"):
-        node, genesis = start.start(
+        node, genesis = new_region.make(
             name, output, mirror=mirror, officer=officer, previous=previous, recipient=recipient
         )
     answer = finish(node, genesis, officer_key=officer_key, output=None)
     warnings = []
-    if start.on_one_disk(node):
+    if new_region.on_one_disk(node):
         warnings.append(
             f"the ledger and its mirror {node.mirror} lie on one disk: losing it loses both;"
             " move the mirror to another disk and say so in region.toml"

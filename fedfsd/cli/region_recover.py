@@ -92,11 +92,11 @@ def rotate(
 
     The node's new key is made here; a lost one can be replaced too. The officer signs either way.
     """
-    from fedfsd.node import recover, start
+    from fedfsd.node import new_region, recover
     from fedfsd.node.node import open_node
 
     node = open_node(region)
-    officer = start.officer_of(officer_vkey) if officer_vkey else None
+    officer = new_region.officer_of(officer_vkey) if officer_vkey else None
     made = recover.rotate(node, officer=officer)
     return finish(node, made, officer_key=officer_key, new_key=new_key, output=output)
 

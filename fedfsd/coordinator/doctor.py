@@ -11,7 +11,7 @@ from pathlib import Path
 from fedfsd.border import fitness, identity
 from fedfsd.border.doorkeeper import serials
 from fedfsd.border.identity import WARN_DAYS
-from fedfsd.coordinator import port, start
+from fedfsd.coordinator import new_coordinator, port
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.service import diagnosis, lock
 from fedfsd.service.diagnosis import Finding, fail, ok, warn
@@ -62,7 +62,8 @@ def certificate(coordinator: Coordinator) -> Finding:
         root=coordinator.root,
         key=coordinator.tls_key,
         party=coordinator.identity,
-        fix=f"fedfsd coordinator up renews it below {start.RENEW_DAYS} days: restart it; check the clock",
+        fix=f"fedfsd coordinator up renews it below {new_coordinator.RENEW_DAYS} days: "
+        "restart it; check the clock",
     )
 
 

@@ -15,11 +15,11 @@ import grpc
 
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import border_pb2_grpc, channel, wire
-from fedfsd.coordinator.delivery import Delivery
 from fedfsd.coordinator.desk import Task
 from fedfsd.coordinator.hall import Hall, Station
 from fedfsd.coordinator.intake import is_fork
 from fedfsd.coordinator.presence import BusyError
+from fedfsd.coordinator.reception import Delivery
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 
 HOLD_SECONDS = 10.0

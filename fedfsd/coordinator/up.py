@@ -68,7 +68,7 @@ def processes(coordinator: Coordinator, engine: Engine) -> list[Process]:
         Process(name, argv, env=env, ready=answers.get(name))
         for name, (argv, env) in engine.commands().items()
     ]
-    gate = python("fedfsd.coordinator.gate", "--coordinator", folder)
+    gate = python("fedfsd.coordinator.coordinator_gate", "--coordinator", folder)
     return [*found, Process("gate", gate, ready=lambda: gate_runs(coordinator.folder))]
 
 

@@ -10,10 +10,10 @@ from flwr.app import Message
 
 from fedfsd import canonical
 from fedfsd.errors import RefusedError
-from fedfsd.federation.client import CODES
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import judge
 from fedfsd.plan.plan import Plan
+from fedfsd.runner.client import CODES
 
 RELEASED = "released"
 TIMEOUT = "timeout"

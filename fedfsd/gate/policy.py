@@ -10,8 +10,8 @@ from pydantic import Field
 from fedfsd.config.experiment import Mode
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError, FedfsdError, RefusedError
+from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.plan.plan import Plan, Sha256
-from fedfsd.privacy.accountant import epsilon_pld
 
 # The models inside fedfsd: their code is in the program's hash that every plan's entry holds.
 OWN_MODELS = ("mlp", "gru", "transformer")

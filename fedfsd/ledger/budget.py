@@ -13,8 +13,8 @@ from fedfsd.errors import BudgetError
 from fedfsd.ledger.entry import Charge, Grant, PlanEntry
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.terms import Terms
-from fedfsd.privacy.event import Event
-from fedfsd.privacy.renyi import NANO, epsilon_lifetime, nano_nats
+from fedfsd.mechanism.event import Event
+from fedfsd.mechanism.renyi import NANO, epsilon_lifetime, nano_nats
 
 SLACK = 1e-9  # two machines' logarithms may differ in the last digit
 _NOISE_GRID = 100

@@ -12,9 +12,9 @@ from fedfsd.ledger.entry import MAX_INTEGER, Genesis, Grant, PlanEntry, Recover
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey, VerificationKey
 from fedfsd.ledger.state import State
+from fedfsd.mechanism.event import Event
+from fedfsd.mechanism.renyi import ORDERS, best_order, epsilon_lifetime, nano_nats, rho_max
 from fedfsd.plan.plan import Plan
-from fedfsd.privacy.event import Event
-from fedfsd.privacy.renyi import ORDERS, best_order, epsilon_lifetime, nano_nats, rho_max
 
 
 def node_key(region: str) -> SigningKey:

@@ -16,7 +16,7 @@ from fedfsd.ledger import key, strict
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey, VerificationKey
 from fedfsd.ledger.strict import Document
-from fedfsd.privacy.event import Event
+from fedfsd.mechanism.event import Event
 
 MAX_ENTRY = 4 * 2**20
 MAX_INTEGER = 2**53 - 1

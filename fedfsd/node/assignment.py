@@ -16,10 +16,10 @@ from fedfsd.ledger import booking
 from fedfsd.ledger.entry import RefuseCode
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.node import inbox
-from fedfsd.node.delivery import Delivery
 from fedfsd.node.disk import is_full
 from fedfsd.node.line import ClosedError, Line
 from fedfsd.node.station import Station, StoppedError
+from fedfsd.node.upload import Delivery
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
 

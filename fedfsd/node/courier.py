@@ -17,11 +17,11 @@ from fedfsd.border import border_pb2 as pb
 from fedfsd.errors import FedfsdError, NotReadyError
 from fedfsd.ledger.ledger import Booked
 from fedfsd.node.assignment import carry_out
-from fedfsd.node.delivery import Delivery, ForkError, fork
 from fedfsd.node.disk import is_full
 from fedfsd.node.line import ClosedError, Line
 from fedfsd.node.proposal import Proposals
 from fedfsd.node.station import Station, StoppedError
+from fedfsd.node.upload import Delivery, ForkError, fork
 
 BEAT_SECONDS = 10.0
 LOOK_SECONDS = 0.5

@@ -79,7 +79,7 @@ def disk(patient: Patient) -> Finding:
 
 def mirror(patient: Patient) -> Finding:
     """Would the ledger's second copy outlive the first?"""
-    from fedfsd.node.start import on_one_disk
+    from fedfsd.node.new_region import on_one_disk
 
     found = diagnosis.disk("mirror", patient.node.mirror.parent)
     if on_one_disk(patient.node):

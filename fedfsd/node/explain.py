@@ -13,10 +13,10 @@ from fedfsd.ledger.entry import Genesis, PlanEntry, Signed
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.terms import Terms
 from fedfsd.ledger.terms import read as read_terms
+from fedfsd.mechanism.accountant import epsilon_pld
+from fedfsd.mechanism.renyi import NANO, epsilon_lifetime
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
-from fedfsd.privacy.accountant import epsilon_pld
-from fedfsd.privacy.renyi import NANO, epsilon_lifetime
 
 Facts = dict[str, str]
 

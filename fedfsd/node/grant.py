@@ -11,9 +11,9 @@ from fedfsd.gate.policy import Policy
 from fedfsd.ledger import budget, draft
 from fedfsd.ledger.entry import Grant
 from fedfsd.ledger.state import State
+from fedfsd.mechanism.event import MOST_STEPS, Event
+from fedfsd.mechanism.renyi import ORDERS, best_order, epsilon_lifetime, nano_nats, rho_max
 from fedfsd.node import data_set
-from fedfsd.privacy.event import MOST_STEPS, Event
-from fedfsd.privacy.renyi import ORDERS, best_order, epsilon_lifetime, nano_nats, rho_max
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import NODE_KEY
 from fedfsd.ledger.state import Run, State
 from fedfsd.node import run_key
+from fedfsd.node.new_region import on_one_disk
 from fedfsd.node.node import Node
-from fedfsd.node.start import on_one_disk
 
 SOON_DAYS = 60
 LITTLE = 0.1  # of a grant

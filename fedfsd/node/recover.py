@@ -17,7 +17,7 @@ from fedfsd.ledger.key import SigningKey, VerificationKey
 from fedfsd.ledger.ledger import NODE_KEY
 from fedfsd.ledger.note import Checkpoint, Note
 from fedfsd.ledger.state import State
-from fedfsd.node import reading, start
+from fedfsd.node import new_region, reading
 from fedfsd.node.adding import PENDING_KEY
 from fedfsd.node.node import Node, private
 
@@ -34,7 +34,7 @@ def from_mirror_alone(folder: Path, mirror: Path) -> tuple[Node, int]:
     if not lines:
         raise NotReadyError(str(mirror), got="no mirror", expected="the mirror file of a ledger")
     state = reading.fold(lines)
-    node = start.rebuild(folder, mirror, name=state.genesis.region)
+    node = new_region.rebuild(folder, mirror, name=state.genesis.region)
     with private():
         restore.from_mirror(node.ledger, node.mirror)
     return node, state.size

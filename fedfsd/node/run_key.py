@@ -10,12 +10,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from fedfsd.engine import randomness
 from fedfsd.errors import NotReadyError
 from fedfsd.ledger import digest
 from fedfsd.node import control
 from fedfsd.node.node import Node
 from fedfsd.service import lock
-from fedfsd.training import randomness
 
 _GATE_LOCK = Path("run") / "gate.pid"
 

@@ -82,7 +82,7 @@ def _started(node: Node, train: Path, address: str, keys: str, data: Path | None
     words += ["--address", address] if address else []
     cut = launch.obstacle(network=False) is None
     user = _user(train)
-    command = [sys.executable, "-P", "-m", "fedfsd.federation.runner", *words]
+    command = [sys.executable, "-P", "-m", "fedfsd.runner", *words]
     done = _run(launch.command(command, user=user, network=not cut))
     try:
         told: dict[str, Any] = json.loads(done.stdout)
@@ -92,7 +92,7 @@ def _started(node: Node, train: Path, address: str, keys: str, data: Path | None
             "runner",
             got="could not ask: none runs, and one started for it " + "".join(refused or ["gave no answer"]),
             expected="its facts",
-            hint=f"run by hand: python -m fedfsd.federation.runner --train {train} --facts",
+            hint=f"run by hand: python -m fedfsd.runner --train {train} --facts",
         ) from None
     return Facts(
         data=bool(told.get("data")),

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from fedfsd.gate.gate import Gate
 from fedfsd.ledger.ledger import Ledger, Released
 from fedfsd.node.node import Node
-from fedfsd.node.receipt import ReceiptBook
+from fedfsd.node.receipt_store import ReceiptBook
 from fedfsd.node.tally import Tally
 from fedfsd.plan.plan import Arrays, Plan
 

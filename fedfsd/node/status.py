@@ -16,9 +16,9 @@ from fedfsd.ledger.note import Note
 from fedfsd.ledger.permission import Permission
 from fedfsd.ledger.state import Run, State
 from fedfsd.ledger.store import Store
+from fedfsd.mechanism.renyi import epsilon_lifetime
 from fedfsd.node.node import Node
 from fedfsd.node.outlook import fitting, warnings
-from fedfsd.privacy.renyi import epsilon_lifetime
 
 RECENT = 5
 

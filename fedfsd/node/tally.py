@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from fedfsd.ledger.state import State
-from fedfsd.privacy.renyi import epsilon_lifetime
+from fedfsd.mechanism.renyi import epsilon_lifetime
 from fedfsd.service.gauge import Metrics
 
 

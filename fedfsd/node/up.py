@@ -95,13 +95,13 @@ def processes(
     words = ["--test-only"] if test_only else []
     gate = Process(
         "gate",
-        python("fedfsd.node.gate", "--region", str(node.folder.absolute()), *words),
+        python("fedfsd.node.region_gate", "--region", str(node.folder.absolute()), *words),
         user=gate_user,
         ready=lambda: pulse.says("connection") == "open",
     )
     runner = Process(
         "runner",
-        python("fedfsd.federation.runner", "--train", str(train.absolute()), *words),
+        python("fedfsd.runner", "--train", str(train.absolute()), *words),
         env=_FLOWER | {"FLWR_HOME": str(train.absolute() / "flwr")},
         user=train_user,
         network=False,

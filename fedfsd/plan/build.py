@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from fedfsd import canonical
 from fedfsd.config.experiment import Experiment, Region
 from fedfsd.errors import PlanError
+from fedfsd.mechanism.accountant import epsilon_pld
+from fedfsd.mechanism.calibration import noise_multiplier
+from fedfsd.mechanism.event import Event
 from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan, read
-from fedfsd.privacy.accountant import epsilon_pld
-from fedfsd.privacy.calibration import noise_multiplier
-from fedfsd.privacy.event import Event
 
 
 @dataclass(frozen=True)

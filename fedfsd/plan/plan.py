@@ -16,7 +16,7 @@ from fedfsd import canonical
 from fedfsd.config.experiment import Mode, Options, RegionName
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError, PlanError
-from fedfsd.privacy.event import Event
+from fedfsd.mechanism.event import Event
 
 WITNESS = "noise_witness"
 MAX_AXES = 16

@@ -15,11 +15,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.driving import source
-from fedfsd.federation.client import client_app
-from fedfsd.federation.region import RegionConfig
+from fedfsd.drive import source
 from fedfsd.flower import private
 from fedfsd.flower.link_grid import LinkGrid
+from fedfsd.runner.client import client_app
+from fedfsd.runner.region import RegionConfig
 from fedfsd.simulation import real
 from fedfsd.simulation.prepare import regions_of
 from fedfsd.simulation.run import NodeConfig, node_config, run_on

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from torch import nn
 
-from fedfsd.driving import metric, predictor
-from fedfsd.driving.forecast import TestSet, errors, forecast
-from fedfsd.driving.metric import Errors
+from fedfsd.task.forecasting import metric, predictor
+from fedfsd.task.forecasting.forecast import TestSet, errors, forecast
+from fedfsd.task.forecasting.metric import Errors
 
 __all__ = ["TestSet", "constant_velocity", "errors", "examples", "forecast"]
 

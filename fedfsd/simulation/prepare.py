@@ -13,16 +13,17 @@ import torch
 from torch import nn
 
 from fedfsd.config.experiment import REGION_PATTERN, Experiment, Region
-from fedfsd.driving import source, table, window
-from fedfsd.driving.model import registry
-from fedfsd.driving.table import Table
-from fedfsd.driving.window import Windows, WindowSpec
+from fedfsd.drive import source, table
+from fedfsd.drive.table import Table
+from fedfsd.engine.pretraining import pretrain
+from fedfsd.engine.probe import probe
 from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.plan.build import Limit, Roster, build
 from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan
-from fedfsd.training.pretraining import pretrain
-from fedfsd.training.probe import probe
+from fedfsd.task.forecasting import window
+from fedfsd.task.forecasting.model import registry
+from fedfsd.task.forecasting.window import Windows, WindowSpec
 
 
 @dataclass(frozen=True)

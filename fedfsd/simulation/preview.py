@@ -6,11 +6,11 @@ from math import sqrt
 from typing import Any
 
 from fedfsd.config.experiment import Experiment
-from fedfsd.federation.region import RegionConfig, policy_of
 from fedfsd.gate.policy import objections
+from fedfsd.mechanism.renyi import best_order, epsilon_lifetime, nano_nats
+from fedfsd.mechanism.statement import Claim, paragraph, sentence
 from fedfsd.plan.plan import Plan
-from fedfsd.privacy.renyi import best_order, epsilon_lifetime, nano_nats
-from fedfsd.privacy.statement import Claim, paragraph, sentence
+from fedfsd.runner.region import RegionConfig, policy_of
 from fedfsd.simulation.prepare import Prepared, prepare
 
 # Resident memory of a worker process before it has data: Python, torch, opacus, flwr (measured).

@@ -22,8 +22,8 @@ from fedfsd import errors
 from fedfsd.audit.receipt import Receipt
 from fedfsd.config.experiment import Experiment, Region
 from fedfsd.config.load import load
-from fedfsd.driving import source, table, window
-from fedfsd.driving.table import Table
+from fedfsd.drive import source, table
+from fedfsd.drive.table import Table
 from fedfsd.errors import ConfigError, FedfsdError, NotReadyError
 from fedfsd.flower import strategy as strategies
 from fedfsd.ledger.disk import write_whole
@@ -31,13 +31,14 @@ from fedfsd.ledger.key import SigningKey
 from fedfsd.plan import plan as plans
 from fedfsd.plan.build import Roster, build
 from fedfsd.plan.plan import Plan
+from fedfsd.report import run_folder
+from fedfsd.report.run_folder import START, Folder
 from fedfsd.service import lock
-from fedfsd.simulation import folder
-from fedfsd.simulation.course import checks_of, conduct
-from fedfsd.simulation.evidence import write_receipts
-from fedfsd.simulation.folder import START, Folder
+from fedfsd.simulation.books import write_receipts
+from fedfsd.simulation.conduct import checks_of, conduct
 from fedfsd.simulation.prepare import Prepared, spec_of, start_of
 from fedfsd.simulation.trail import Progress
+from fedfsd.task.forecasting import window
 
 NO_TABLE = "none"
 STOPPED, PROGRESS, CONDUCTED = "stopped.json", "progress.json", "conducted.lock"
@@ -74,16 +75,16 @@ def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
     initial, model = start_of(experiment, spec_of(experiment))
     plan = build(experiment, rosters, model)
     checks_of(plan)
-    where = folder.create(output, experiment, plan)
+    where = run_folder.create(output, experiment, plan)
     save_file(initial, where.path / START)
     return where, plan
 
 
 def again(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
     """The run folder and plan of an interrupted run. NotReadyError where it is none, or another one's."""
-    folder.run_of(output)  # for its error
+    run_folder.run_of(output)  # for its error
     plan = plans.read((output / "plan.json").read_text(encoding="utf-8"))
-    where = folder.reopen(output, experiment, plan)
+    where = run_folder.reopen(output, experiment, plan)
     (where.path / STOPPED).unlink(missing_ok=True)
     return where, plan
 

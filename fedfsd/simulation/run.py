@@ -12,18 +12,19 @@ from torch import nn
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
+from fedfsd.engine.device import resolve
 from fedfsd.errors import UsageError
 from fedfsd.federation.grid import ProcessGrid
-from fedfsd.federation.region import RegionConfig, policy_of
 from fedfsd.flower import strategy as strategies
 from fedfsd.plan.plan import Arrays
-from fedfsd.simulation import evidence, folder
-from fedfsd.simulation.course import checks_of, conduct
-from fedfsd.simulation.evidence import Evidence
-from fedfsd.simulation.folder import Folder
+from fedfsd.report import run_folder
+from fedfsd.report.run_folder import Folder
+from fedfsd.runner.region import RegionConfig, policy_of
+from fedfsd.simulation import books
+from fedfsd.simulation.books import Evidence
+from fedfsd.simulation.conduct import checks_of, conduct
 from fedfsd.simulation.prepare import prepare
 from fedfsd.simulation.trail import Progress, load_model
-from fedfsd.training.device import resolve
 
 # The app that worker processes load by name.
 CLIENT = "fedfsd.simulation.apps:client"
@@ -92,7 +93,7 @@ def run(
             "sweep", got="a [sweep] table", expected="one run", hint="use fedfsd.simulation.sweep.sweep"
         )
     if output is None:
-        output = (folder.newest if resume else folder.free)(Path("runs"), experiment.name)
+        output = (run_folder.newest if resume else run_folder.free)(Path("runs"), experiment.name)
 
     def on(nodes: list[NodeConfig], work: Callable[[Grid], Arrays]) -> Arrays:
         if engine == "ray":
@@ -143,14 +144,14 @@ def _run(
     progress: Callable[[Progress], None],
 ) -> Run:
     strategies.resolve(experiment.server.strategy, experiment.server.options)  # refused before the work
-    limits = None if resume or ledgers is None else evidence.limits(ledgers)
-    prepared = prepare(experiment, run=folder.run_of(output) if resume else None, limits=limits)
+    limits = None if resume or ledgers is None else books.limits(ledgers)
+    prepared = prepare(experiment, run=run_folder.run_of(output) if resume else None, limits=limits)
     nodes = {name: node_config(experiment, output, name, ledgers) for name in prepared.plan.regions}
     for name, node in nodes.items():
         resolve(node["device"])
         policy_of(RegionConfig(**node, simulated=True)).demand(prepared.plan, name)
     checks = checks_of(prepared.plan)
-    where = (folder.reopen if resume else folder.create)(output, experiment, prepared.plan)
+    where = (run_folder.reopen if resume else run_folder.create)(output, experiment, prepared.plan)
     keeper = Evidence(
         prepared,
         where,

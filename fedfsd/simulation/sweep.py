@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load, set_key
-from fedfsd.simulation import folder
-from fedfsd.simulation.folder import Folder
+from fedfsd.report import run_folder
+from fedfsd.report.run_folder import Folder
 from fedfsd.simulation.run import Engine, Run, run
 from fedfsd.simulation.trail import Progress
 
@@ -44,7 +44,7 @@ def sweep(
     """Run every combination into a folder of its own; a resumed sweep keeps the runs that are complete."""
     runs = combinations(experiment)
     if output is None:
-        output = folder.free(Path("runs"), experiment.name)
+        output = run_folder.free(Path("runs"), experiment.name)
     done = []
     for label, one in runs.items():
         place = Path(output) / label

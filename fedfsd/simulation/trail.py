@@ -14,20 +14,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fedfsd.driving import metric
-from fedfsd.driving.window import WindowSpec
 from fedfsd.errors import AccountingError
 from fedfsd.federation import checkpoint
 from fedfsd.federation.reply import Outcome
 from fedfsd.federation.strategy import PlannedStrategy, Round
+from fedfsd.mechanism import accountant
+from fedfsd.mechanism.event import Event
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
-from fedfsd.privacy import accountant
-from fedfsd.privacy.event import Event
+from fedfsd.report.run_folder import Folder, releases
 from fedfsd.simulation import evaluate
 from fedfsd.simulation.evaluate import TestSet
-from fedfsd.simulation.folder import Folder, releases
 from fedfsd.simulation.prepare import Prepared, model_with
+from fedfsd.task.forecasting import metric
+from fedfsd.task.forecasting.window import WindowSpec
 
 _CURVE_POINTS = 10
 # Of a region with no test vehicle here.

@@ -16,9 +16,9 @@ from fedfsd.ledger import draft, entry, strict
 from fedfsd.ledger.entry import Approval, Grant
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Ledger, Released
+from fedfsd.mechanism.accountant import epsilon_pld
+from fedfsd.mechanism.event import Event
 from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
-from fedfsd.privacy.accountant import epsilon_pld
-from fedfsd.privacy.event import Event
 
 DATA, PURPOSE, DELTA, FLOATS = "fleet-2026", "research", 1e-4, 5
 HUB = SigningKey.from_seed("fedfsd/coordinator/hub", b"c" * 32)

@@ -66,8 +66,8 @@ def plan_of(
 
 def epsilon_of(noise: float, steps: int) -> float:
     """What the plan costs by PLD."""
-    from fedfsd.privacy.accountant import epsilon_pld
-    from fedfsd.privacy.event import Event
+    from fedfsd.mechanism.accountant import epsilon_pld
+    from fedfsd.mechanism.event import Event
 
     return epsilon_pld([Event(0.1, noise, steps)], 1e-4)
 

@@ -18,20 +18,20 @@ from fedfsd.border import border_pb2 as pb
 from fedfsd.coordinator.desk import Task
 from fedfsd.coordinator.folder import Coordinator, Settings
 from fedfsd.coordinator.hall import Hall
+from fedfsd.coordinator.new_coordinator import make
 from fedfsd.coordinator.presence import Limit
 from fedfsd.coordinator.servicer import Servicer
-from fedfsd.coordinator.start import start
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, witness_std
 from fedfsd.gate.policy import declared
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.node.courier import Courier
-from fedfsd.node.delivery import Delivery
 from fedfsd.node.line import Line
 from fedfsd.node.node import Node, open_node
-from fedfsd.node.receipt import ReceiptBook
+from fedfsd.node.receipt_store import ReceiptBook
 from fedfsd.node.station import FOLDERS, Station
 from fedfsd.node.tally import Tally
+from fedfsd.node.upload import Delivery
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.service.gauge import Metrics
 
@@ -151,7 +151,7 @@ class Side:
 def opened(folder: Path) -> Iterator[Side]:
     """A region with a grant and a coordinator that confirmed its keys, both in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    coordinator = start(Settings(name=FEDERATION), folder / "hub")
+    coordinator = make(Settings(name=FEDERATION), folder / "hub")
     node = open_node(kit.region(folder))
     for name in FOLDERS:
         (node.folder / name).mkdir(exist_ok=True)

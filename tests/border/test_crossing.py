@@ -6,7 +6,7 @@ import pytest
 from border import crossing, recorder
 from conftest import drives
 
-from fedfsd.driving import table
+from fedfsd.drive import table
 
 
 @pytest.fixture

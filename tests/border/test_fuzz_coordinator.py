@@ -17,9 +17,9 @@ from google.protobuf.message import DecodeError
 from fedfsd.audit.receipt import is_countersigned
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
-from fedfsd.coordinator.delivery import Delivery
 from fedfsd.coordinator.intake import Intake, offered
 from fedfsd.coordinator.offer import Board
+from fedfsd.coordinator.reception import Delivery
 
 PLAN, WAITING = kit.plan(rounds=3, seed=1), kit.plan(rounds=3, seed=2)
 THEIRS = kit.plan(rounds=3, seed=3, region="US")

@@ -27,9 +27,9 @@ from fedfsd.gate.policy import Policy
 from fedfsd.ledger import note
 from fedfsd.ledger.ledger import Booked, Ledger
 from fedfsd.node import assignment, courier, proposal
-from fedfsd.node.delivery import Delivery
 from fedfsd.node.line import ClosedError
-from fedfsd.node.receipt import ReceiptBook
+from fedfsd.node.receipt_store import ReceiptBook
+from fedfsd.node.upload import Delivery
 
 PLAN, WAITING = kit.plan(rounds=200, seed=1, noise=8.0), kit.plan(rounds=3, seed=2)
 ROUND = 3

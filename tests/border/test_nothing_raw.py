@@ -19,8 +19,8 @@ from fedfsd.coordinator.servicer import Servicer
 from fedfsd.gate import gate
 from fedfsd.ledger.ledger import Booked
 from fedfsd.node import courier
-from fedfsd.node.delivery import Delivery
 from fedfsd.node.line import Line
+from fedfsd.node.upload import Delivery
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 
 TEXT = "Kestrel7Marlin4Ibis"

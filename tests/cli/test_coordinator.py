@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedfsd.coordinator.enrolment import serve_enrolment
+from fedfsd.coordinator.enrolment_service import serve_enrolment
 from fedfsd.coordinator.folder import open_coordinator
 from fedfsd.ledger.key import SigningKey
 from fedfsd.service.owner import private

@@ -13,7 +13,7 @@ from fedfsd.audit.receipt import Receipt
 from fedfsd.border import authority, identity
 from fedfsd.border.authority import Authority
 from fedfsd.border.enrolment import Request
-from fedfsd.coordinator import start
+from fedfsd.coordinator import new_coordinator
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.coordinator.receipt_book import ReceiptBook
 from fedfsd.coordinator.status import status
@@ -27,7 +27,7 @@ pytest_plugins = ["typing_user"]
 @pytest.fixture
 def hub(folder) -> Coordinator:
     """A coordinator that nothing runs for."""
-    return start.start(start.settings("roads"), folder / "hub")
+    return new_coordinator.make(new_coordinator.settings("roads"), folder / "hub")
 
 
 def enrol(hub: Coordinator, name: str, *, days: int | None = None) -> None:

@@ -11,8 +11,8 @@ from conftest import drives
 from fedfsd.cli import data_import
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.driving import table
-from fedfsd.driving.reader import READERS
+from fedfsd.drive import table
+from fedfsd.drive.reader import READERS
 
 pytest_plugins = ["typing_user"]
 

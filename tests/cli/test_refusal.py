@@ -13,7 +13,7 @@ import pytest
 from conftest import drives
 
 from fedfsd.cli import main
-from fedfsd.driving import table
+from fedfsd.drive import table
 
 pytest_plugins = ["typing_user"]
 

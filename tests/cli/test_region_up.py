@@ -56,9 +56,15 @@ def test_the_one_with_the_data_has_no_network_and_prints_into_its_own_folder(eu)
         False,
         (eu.folder / "train" / "runner.out").absolute(),
     )
-    assert gate.argv[-5:] == ["-m", "fedfsd.node.gate", "--region", str(eu.folder.absolute()), "--test-only"]
+    assert gate.argv[-5:] == [
+        "-m",
+        "fedfsd.node.region_gate",
+        "--region",
+        str(eu.folder.absolute()),
+        "--test-only",
+    ]
     train = str((eu.folder / "train").absolute())
-    assert runner.argv[-5:] == ["-m", "fedfsd.federation.runner", "--train", train, "--test-only"]
+    assert runner.argv[-5:] == ["-m", "fedfsd.runner", "--train", train, "--test-only"]
     assert runner.env["FLWR_TELEMETRY_ENABLED"] == "0"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from fedfsd.border import authority
 from fedfsd.border.enrolment import Request
-from fedfsd.coordinator import doctor, invite, start, up
+from fedfsd.coordinator import doctor, invite, new_coordinator, up
 from fedfsd.coordinator.folder import Coordinator, open_coordinator
 from fedfsd.errors import NotReadyError
 from fedfsd.ledger.key import SigningKey
@@ -34,7 +34,7 @@ def hub(tmp_path) -> Coordinator:
     """A coordinator that one region joined."""
     ports = {"port": free_port(), "join_port": free_port(), "flower_port": free_port()}
     with private():
-        made = start.start(start.settings("hub", **ports), tmp_path / "hub")
+        made = new_coordinator.make(new_coordinator.settings("hub", **ports), tmp_path / "hub")
         confirmed(made, "EU")
     return made
 

@@ -27,10 +27,10 @@ from fedfsd.border import border_pb2 as pb
 from fedfsd.coordinator import receipt_book
 from fedfsd.coordinator.bridge import CODES
 from fedfsd.errors import NotReadyError
-from fedfsd.federation import client
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.ledger.ledger import Booked
 from fedfsd.ledger.note import Note, cosigners
+from fedfsd.runner import client
 
 PLAN = plan_of()
 

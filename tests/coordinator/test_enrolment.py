@@ -17,14 +17,14 @@ from pki_kit import Callers, hello, outcome
 from fedfsd.border import authority, channel, enrolment, identity, invitation
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import border_pb2_grpc as rpc
-from fedfsd.coordinator import invite, start
-from fedfsd.coordinator.enrolment import BURST, serve_enrolment
+from fedfsd.coordinator import invite, new_coordinator
+from fedfsd.coordinator.enrolment_service import BURST, serve_enrolment
 from fedfsd.coordinator.folder import Coordinator, open_coordinator
 from fedfsd.errors import NotReadyError, RefusedError, UsageError
 from fedfsd.ledger.key import SigningKey
 from fedfsd.node import join
+from fedfsd.node.new_region import make as start_region
 from fedfsd.node.node import Node
-from fedfsd.node.start import start as start_region
 
 TODAY = datetime.datetime.now(datetime.UTC).date()
 OFFICER = SigningKey.generate("fedfsd/EU/officer")
@@ -33,7 +33,7 @@ OFFICER = SigningKey.generate("fedfsd/EU/officer")
 @pytest.fixture
 def hub(tmp_path):
     """A coordinator whose join listener runs on a free port."""
-    made = start.start(start.settings("roads", port=0, join_port=0), tmp_path / "hub")
+    made = new_coordinator.make(new_coordinator.settings("roads", port=0, join_port=0), tmp_path / "hub")
     server, port = serve_enrolment(made)
     yield open_coordinator(made.folder, overrides=[f"join_port={port}"])
     server.stop(0).wait()
@@ -275,7 +275,7 @@ def test_a_changed_invitation_is_refused(hub, tmp_path):
         with pytest.raises(RefusedError, match="changed"):
             invitation.read(path)
     # With a root of his own he can sign one: hence the fingerprint.
-    other = start.start(start.settings("roads"), tmp_path / "other")
+    other = new_coordinator.make(new_coordinator.settings("roads"), tmp_path / "other")
     theirs = invite.invite(other, "EU", today=TODAY)
     path.write_text(theirs.model_dump_json())
     with pytest.raises(RefusedError, match="do not use it"):
@@ -356,12 +356,12 @@ def test_revoking_refuses_every_certificate_the_region_was_given(hub, eu, tmp_pa
 
 
 def test_a_coordinators_certificate_is_renewed_in_time_with_the_same_key(hub):
-    assert not start.renew(hub)
+    assert not new_coordinator.renew(hub)
     key = authority.read_key(hub.tls_key)
     root = authority.Authority.read(hub.ca)
-    soon = root.issue(hub.identity, key.public_key(), days=start.RENEW_DAYS - 1)
+    soon = root.issue(hub.identity, key.public_key(), days=new_coordinator.RENEW_DAYS - 1)
     authority.write_certificate(soon, hub.tls_certificate)
-    assert start.renew(hub)
+    assert new_coordinator.renew(hub)
     made = identity.read(hub.tls_certificate.read_bytes())
     assert made.public_key() == key.public_key()
     assert identity.days_left(made) > 85
@@ -370,15 +370,15 @@ def test_a_coordinators_certificate_is_renewed_in_time_with_the_same_key(hub):
 @pytest.mark.parametrize("name", ["", "two words", "../up", "a" * 33])
 def test_names_of_federations_and_regions(hub, tmp_path: Path, name):
     with pytest.raises(UsageError):
-        start.settings(name)
+        new_coordinator.settings(name)
     with pytest.raises(UsageError):
         invite.invite(hub, name, today=TODAY)
 
 
 def test_a_folder_is_made_whole_or_not_at_all(hub, tmp_path, monkeypatch):
     with pytest.raises(NotReadyError, match="something there already"):
-        start.start(start.settings("roads"), hub.folder)
-    monkeypatch.setattr(start, "renew", lambda made: 1 / 0)
+        new_coordinator.make(new_coordinator.settings("roads"), hub.folder)
+    monkeypatch.setattr(new_coordinator, "renew", lambda made: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        start.start(start.settings("roads"), tmp_path / "new")
+        new_coordinator.make(new_coordinator.settings("roads"), tmp_path / "new")
     assert not (tmp_path / "new").exists()

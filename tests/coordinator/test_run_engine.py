@@ -12,10 +12,10 @@ from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.coordinator import run as runs
 from fedfsd.coordinator.folder import open_coordinator
-from fedfsd.federation.region import open_region, run_round
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.ledger.key import SigningKey
 from fedfsd.plan import plan as plans
+from fedfsd.runner.region import open_region, run_round
 from fedfsd.simulation import real
 
 REGIONS = {"CN": 40, "EU": 30, "US": 20}

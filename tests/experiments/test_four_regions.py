@@ -20,12 +20,12 @@ from experiments.four_regions.rung import CONSTANT_VELOCITY, FEDERATED_8, LADDER
 from experiments.four_regions.study import QUICKSTART, SETTINGS, _best_predictor, open_study
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.driving import table
-from fedfsd.driving.table import split_is_test
+from fedfsd.drive import table
+from fedfsd.drive.table import split_is_test
 from fedfsd.errors import NotReadyError
-from fedfsd.privacy.accountant import compose
-from fedfsd.privacy.calibration import noise_multiplier
-from fedfsd.privacy.event import Event
+from fedfsd.mechanism.accountant import compose
+from fedfsd.mechanism.calibration import noise_multiplier
+from fedfsd.mechanism.event import Event
 
 TINY = ["--set", "training.num_rounds=2", "--set", "pretraining.steps=5"]
 

@@ -12,7 +12,7 @@ from federation import Federation
 from fedfsd.federation import exchange
 from fedfsd.federation.exchange import Post, Roll
 from fedfsd.federation.strategy import Task
-from fedfsd.simulation.folder import Folder, releases
+from fedfsd.report.run_folder import Folder, releases
 
 STEPS = {"CN": 6, "EU": 1, "US": 3}
 

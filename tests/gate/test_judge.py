@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 from books import keep_books
+from engine.small import Plain, vehicles
 from plan.sample import REGION, planned
-from training.small import Plain, vehicles
 
+from fedfsd.engine.local import model_on, train
+from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.errors import BudgetError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, judge, max_update_norm, witness_std
 from fedfsd.gate.policy import Policy
 from fedfsd.plan.plan import WITNESS
-from fedfsd.training.local import model_on, train
-from fedfsd.training.randomness import RoundKey, Stream
 
 PLAN = planned()
 STD = witness_std(PLAN, REGION, 1)

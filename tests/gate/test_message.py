@@ -16,14 +16,14 @@ from conftest import drives
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from plan.sample import REGION, planned
 
-from fedfsd.driving import table
-from fedfsd.driving.model import registry
-from fedfsd.driving.window import WindowSpec
+from fedfsd.drive import table
 from fedfsd.federation import reply
-from fedfsd.federation.client import CODES, client_app
-from fedfsd.federation.region import RegionConfig
 from fedfsd.flower import private
 from fedfsd.plan.plan import WITNESS, Plan
+from fedfsd.runner.client import CODES, client_app
+from fedfsd.runner.region import RegionConfig
+from fedfsd.task.forecasting.model import registry
+from fedfsd.task.forecasting.window import WindowSpec
 
 SECRET = "vehicle-17-of-the-minister"
 

@@ -14,17 +14,17 @@ from conftest import drives
 from plan.sample import REGION, planned
 
 from fedfsd import canonical
-from fedfsd.driving import table
-from fedfsd.driving.model import registry
-from fedfsd.driving.window import WindowSpec
+from fedfsd.drive import table
+from fedfsd.engine import randomness
 from fedfsd.errors import BudgetError, ConfigError, FedfsdError, NotReadyError, RefusedError
-from fedfsd.federation import region as region_module
-from fedfsd.federation.region import Region, RegionConfig, open_region, run_round
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import witness_std
 from fedfsd.gate.policy import Policy
 from fedfsd.plan.plan import WITNESS, Plan
-from fedfsd.training import randomness
+from fedfsd.runner import region as region_module
+from fedfsd.runner.region import Region, RegionConfig, open_region, run_round
+from fedfsd.task.forecasting.model import registry
+from fedfsd.task.forecasting.window import WindowSpec
 
 
 def initial() -> dict[str, np.ndarray]:

@@ -17,8 +17,8 @@ from fedfsd.audit.receipt import Receipt, Receipts, sign
 from fedfsd.ledger import digest, draft, entry, note, strict
 from fedfsd.ledger.entry import Close, KeyRotate
 from fedfsd.ledger.key import SigningKey
-from fedfsd.privacy.event import Event
-from fedfsd.privacy.renyi import epsilon_lifetime, nano_nats
+from fedfsd.mechanism.event import Event
+from fedfsd.mechanism.renyi import epsilon_lifetime, nano_nats
 
 NEXT = SigningKey.from_seed(kit.NODE.name, b"m" * 32)
 HUB = SigningKey.from_seed(kit.RECIPIENT, b"h" * 32)

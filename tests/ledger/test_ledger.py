@@ -15,7 +15,7 @@ from fedfsd.ledger.entry import KeyRotate
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Booked
-from fedfsd.privacy.renyi import nano_nats
+from fedfsd.mechanism.renyi import nano_nats
 
 PLAN = kit.plan_of()
 

@@ -20,7 +20,7 @@ from test_vectors import verify
 
 from fedfsd.errors import BudgetError, NotReadyError
 from fedfsd.ledger.store import DATABASE
-from fedfsd.privacy.renyi import nano_nats
+from fedfsd.mechanism.renyi import nano_nats
 
 PLANS = [
     kit.plan_of(rounds=rounds, seed=rounds, noise=noise) for rounds, noise in ((2, 1.0), (3, 0.8), (5, 1.5))

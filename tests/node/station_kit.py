@@ -20,7 +20,7 @@ from fedfsd.gate.policy import declared
 from fedfsd.ledger.ledger import Released
 from fedfsd.node.courier import Courier
 from fedfsd.node.node import Node, open_node
-from fedfsd.node.receipt import ReceiptBook
+from fedfsd.node.receipt_store import ReceiptBook
 from fedfsd.node.station import FOLDERS, Station, StoppedError
 from fedfsd.node.tally import Tally
 from fedfsd.plan.plan import WITNESS, Arrays, Plan

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from operator_kit import plan, region, send
 
+from fedfsd.engine import randomness
 from fedfsd.errors import BudgetError, NotReadyError, PlanError, RefusedError
 from fedfsd.ledger.digest import key_commitment
 from fedfsd.node import approve, run_key
@@ -15,7 +16,6 @@ from fedfsd.node.control import Control
 from fedfsd.node.node import Node, open_node
 from fedfsd.plan.plan import Plan
 from fedfsd.service import lock
-from fedfsd.training import randomness
 
 TODAY = "2026-06-01"
 

@@ -18,9 +18,9 @@ from fedfsd.border import border_pb2 as pb
 from fedfsd.errors import BudgetError, DataError, NotReadyError, RefusedError
 from fedfsd.ledger import note
 from fedfsd.ledger.key import SigningKey
-from fedfsd.node import delivery, inbox
+from fedfsd.node import inbox, upload
 from fedfsd.node.courier import Backoff
-from fedfsd.node.delivery import ForkError
+from fedfsd.node.upload import ForkError
 
 PLAN = operator_kit.plan()
 CANARY = "vehicle-4711-at-lat-52.5"
@@ -191,7 +191,7 @@ def test_a_cut_fetch_goes_on_where_it_was(approved, hub, monkeypatch):
 
 
 def test_a_cut_send_goes_on_where_it_was(approved, hub, monkeypatch):
-    monkeypatch.setattr(delivery, "PIECE", 1000)
+    monkeypatch.setattr(upload, "PIECE", 1000)
     offsets = []
 
     def cut(chunk, part):
@@ -324,7 +324,7 @@ def test_a_bug_in_the_courier_costs_a_connection(approved, hub, monkeypatch):
 
 
 def test_pause_holds_before_the_next_byte(approved, hub, monkeypatch):
-    monkeypatch.setattr(delivery, "PIECE", 1000)
+    monkeypatch.setattr(upload, "PIECE", 1000)
     flag = approved / "paused"
     hub.twists["chunk"] = lambda chunk, part: flag.touch() if len(part) == 2000 else None
     with kit.working(approved, hub):

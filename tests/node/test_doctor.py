@@ -21,10 +21,10 @@ from pki_kit import Callers
 from fedfsd.border import authority, channel, identity
 from fedfsd.border import border_pb2_grpc as rpc
 from fedfsd.coordinator import invite
-from fedfsd.coordinator import start as coordinator_start
+from fedfsd.coordinator import new_coordinator as coordinator_start
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.errors import NotReadyError
-from fedfsd.node import doctor, gate, join, operation, separation
+from fedfsd.node import doctor, join, operation, region_gate, separation
 from fedfsd.node.control import Control
 from fedfsd.node.doctor import Patient, examine
 from fedfsd.node.node import open_node
@@ -325,7 +325,7 @@ def test_the_running_gate_answers_for_both(folder, tmp_path):
         assert separation.ask(open_node(folder), train, "").gate_reads_data is None
         station.working = True
         with (
-            lock.hold(folder / "run" / gate.LOCK, what="a gate"),
+            lock.hold(folder / "run" / region_gate.LOCK, what="a gate"),
             pytest.raises(NotReadyError, match="round"),
         ):
             separation.ask(open_node(folder), train, "")

@@ -21,11 +21,11 @@ from node.coordinator_fake import Coordinator
 
 from fedfsd.border import authority, channel
 from fedfsd.border import border_pb2_grpc as rpc
-from fedfsd.coordinator import invite, start
-from fedfsd.coordinator.enrolment import serve_enrolment
+from fedfsd.coordinator import invite, new_coordinator
+from fedfsd.coordinator.enrolment_service import serve_enrolment
 from fedfsd.coordinator.folder import open_coordinator
 from fedfsd.errors import BudgetError, FedfsdError, NotReadyError
-from fedfsd.node import control, gate, halt, join
+from fedfsd.node import control, halt, join, region_gate
 from fedfsd.node.control import Control, ask
 from fedfsd.node.node import Node, open_node
 
@@ -36,7 +36,7 @@ PLAN = operator_kit.plan()
 def joined(tmp_path_factory) -> Iterator[tuple[Node, Coordinator]]:
     """A region that joined, and the coordinator's border on loopback."""
     path = tmp_path_factory.mktemp("joined")
-    made = start.start(start.settings("hub", port=0, join_port=0), path / "hub")
+    made = new_coordinator.make(new_coordinator.settings("hub", port=0, join_port=0), path / "hub")
     enrolment, port = serve_enrolment(made)
     hub = open_coordinator(made.folder, overrides=[f"join_port={port}"])
     node = open_node(kit.folder(path))
@@ -72,11 +72,11 @@ def serving(node: Node, monkeypatch) -> Iterator[list[Exception]]:
     """The gate in a thread of this process, its runner played; gives what it ended with."""
     ended: list[Exception] = []
     stop = threading.Event()
-    monkeypatch.setattr(gate, "Runner", lambda socket, mine: kit.RunnerFake(mine))
+    monkeypatch.setattr(region_gate, "Runner", lambda socket, mine: kit.RunnerFake(mine))
 
     def run() -> None:
         try:
-            gate.serve(node, stop=stop)
+            region_gate.serve(node, stop=stop)
         except FedfsdError as error:
             ended.append(error)
 
@@ -125,7 +125,7 @@ def test_a_key_that_is_not_the_certificates_is_refused_at_once(joined, damage):
         authority.write_key(authority.new_key(), path)
     try:
         with pytest.raises(NotReadyError, match="new invitation") as refused:
-            gate.serve(node, stop=threading.Event())
+            region_gate.serve(node, stop=threading.Event())
     finally:
         kept.replace(path)
     assert refused.value.place == str(path)
@@ -134,13 +134,13 @@ def test_a_key_that_is_not_the_certificates_is_refused_at_once(joined, damage):
 def test_a_second_gate_on_one_folder_is_refused(joined, monkeypatch):
     node, _ = joined
     with serving(node, monkeypatch), pytest.raises(NotReadyError, match="runs already"):
-        gate.serve(node, stop=threading.Event())
+        region_gate.serve(node, stop=threading.Event())
 
 
 def test_a_region_that_has_not_joined_says_what_to_do(tmp_path):
     node = open_node(kit.folder(tmp_path))
     with pytest.raises(NotReadyError, match="--join"):
-        gate.serve(node, stop=threading.Event())
+        region_gate.serve(node, stop=threading.Event())
 
 
 @pytest.mark.parametrize("days", [-3, 200])
@@ -153,15 +153,15 @@ def test_a_wrong_clock_is_told_in_one_line(joined, monkeypatch, days):
         def now(cls, zone=None):
             return right.now(zone) + datetime.timedelta(days=days)
 
-    monkeypatch.setattr(gate.datetime, "datetime", Clock)
+    monkeypatch.setattr(region_gate.datetime, "datetime", Clock)
     with pytest.raises(NotReadyError, match="set the clock"):
-        gate._dial(node)
+        region_gate._dial(node)
 
 
 @pytest.mark.slow
 def test_the_process_ends_when_told_and_begins_again_after_a_kill(joined):
     node, _ = joined
-    command = [sys.executable, "-m", "fedfsd.node.gate", "--region", str(node.folder)]
+    command = [sys.executable, "-m", "fedfsd.node.region_gate", "--region", str(node.folder)]
     for end in (signal.SIGKILL, signal.SIGTERM):
         process = subprocess.Popen(command)
         try:

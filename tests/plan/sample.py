@@ -78,7 +78,7 @@ def planned(shapes: Shapes = SMALL, **changes: Any) -> Plan:
     plan = plans.read(canonical.encode(document(shapes, **changes)).decode())
     if plan.mode == "none" or "epsilon" in changes or "regions" in changes:
         return plan
-    from fedfsd.privacy.accountant import epsilon_pld
+    from fedfsd.mechanism.accountant import epsilon_pld
 
     epsilon = epsilon_pld([plan.event(REGION)], plan.region(REGION).target_delta)
     return plans.read(canonical.encode(document(shapes, **changes, epsilon=epsilon)).decode())

@@ -10,10 +10,10 @@ from plan.sample import document
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import FedfsdError, PlanError
 from fedfsd.gate.policy import Policy, objections
+from fedfsd.mechanism.accountant import epsilon_pld
+from fedfsd.mechanism.event import Event
 from fedfsd.plan.build import Roster, build, local_steps, weights
 from fedfsd.plan.plan import ModelPlan
-from fedfsd.privacy.accountant import epsilon_pld
-from fedfsd.privacy.event import Event
 
 MODEL = ModelPlan.model_validate(document()["model"])
 ROSTERS = {"US": Roster(1414, "physical", counted=False), "SG": Roster(147, "recording", counted=True)}

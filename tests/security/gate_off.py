@@ -32,7 +32,7 @@ class _Off(importlib.abc.MetaPathFinder):
     """Changes two modules once they are loaded."""
 
     def __init__(self):
-        self._left = {"fedfsd.gate.gate": _gate, "fedfsd.federation.region": _region}
+        self._left = {"fedfsd.gate.gate": _gate, "fedfsd.runner.region": _region}
 
     def find_spec(self, name, path=None, target=None):
         """The spec that others find, with a loader that changes the module; None for all else."""

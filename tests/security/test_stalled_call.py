@@ -11,8 +11,8 @@ from pki_kit import Callers, Federation, hello, outcome
 
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import channel, doorkeeper, identity
-from fedfsd.coordinator import enrolment, start
-from fedfsd.coordinator.enrolment import serve_enrolment
+from fedfsd.coordinator import enrolment_service, new_coordinator
+from fedfsd.coordinator.enrolment_service import serve_enrolment
 
 HELLO = "/fedfsd.border.v1.Border/Hello"
 Code = grpc.StatusCode
@@ -92,11 +92,14 @@ def test_two_messages_where_one_belongs_are_refused(roads):
 
 def test_where_anybody_may_knock_one_address_holds_up_nobody(roads, tmp_path):
     """The port where certificates are asked for: no region is known there, only where a call comes from."""
-    hub, over = start.start(start.settings("hub", port=0, join_port=0), tmp_path / "hub"), threading.Event()
+    hub, over = (
+        new_coordinator.make(new_coordinator.settings("hub", port=0, join_port=0), tmp_path / "hub"),
+        threading.Event(),
+    )
     server, port = serve_enrolment(hub)
     uri = str(hub.identity)
     files = {"root": hub.root, "key": None, "certificate": None, "expected_uri": uri}
-    assert doorkeeper.AT_ONCE < enrolment.WORKERS
+    assert doorkeeper.AT_ONCE < enrolment_service.WORKERS
     try:
         with channel.open_channel(f"127.0.0.1:{port}", **files) as opened:
             method = "/fedfsd.border.v1.Enrolment/Join"

@@ -10,8 +10,8 @@ import pytest
 
 from fedfsd.border import authority, enrolment
 from fedfsd.border import border_pb2 as pb
-from fedfsd.coordinator import invite, start
-from fedfsd.coordinator.enrolment import Enrolment
+from fedfsd.coordinator import invite, new_coordinator
+from fedfsd.coordinator.enrolment_service import Enrolment
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.errors import RefusedError
 from fedfsd.ledger.key import SigningKey
@@ -22,7 +22,7 @@ OFFICER = SigningKey.generate("fedfsd/EU/officer")
 
 @pytest.fixture
 def hub(tmp_path) -> Coordinator:
-    return start.start(start.settings("roads", port=0, join_port=0), tmp_path / "hub")
+    return new_coordinator.make(new_coordinator.settings("roads", port=0, join_port=0), tmp_path / "hub")
 
 
 class Context:

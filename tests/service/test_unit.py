@@ -12,8 +12,8 @@ import pytest
 
 from fedfsd.config.load import load
 from fedfsd.coordinator import folder
-from fedfsd.federation import runner
 from fedfsd.node import settings
+from fedfsd.runner import process
 
 ROOT = Path(__file__).parents[2]
 CLIENTS, SERVER = ROOT / "clients" / "deploy", ROOT / "server" / "deploy"
@@ -144,7 +144,7 @@ def test_users_and_folders_are_made(tmp_path):
 @pytest.mark.parametrize("region", REGIONS)
 def test_the_examples_are_read_and_agree(region):
     mine = load(settings.Settings, CLIENTS / "region" / f"{region}.toml")
-    train = load(runner.Settings, CLIENTS / "train" / f"{region}.toml")
+    train = load(process.Settings, CLIENTS / "train" / f"{region}.toml")
     assert mine.name == train.name == region.upper()
     assert mine.border.socket == train.socket == f"/run/fedfsd/{region}/gate.sock"
     assert Path(train.data_path) == Path("/srv/fedfsd/data") / region

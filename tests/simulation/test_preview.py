@@ -8,7 +8,7 @@ from conftest import drives
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.driving import table
+from fedfsd.drive import table
 from fedfsd.errors import DataError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.simulation.prepare import prepare

@@ -17,13 +17,14 @@ from fedfsd.audit.evidence import load as load_evidence
 from fedfsd.audit.verify import verify
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.driving import table
+from fedfsd.drive import table
 from fedfsd.errors import ConfigError, NotReadyError
 from fedfsd.ledger.key import SigningKey
-from fedfsd.simulation import compare, real
-from fedfsd.simulation.course import checks_of, conduct
-from fedfsd.simulation.evidence import Evidence
-from fedfsd.simulation.folder import Folder, releases
+from fedfsd.report import compare
+from fedfsd.report.run_folder import Folder, releases
+from fedfsd.simulation import real
+from fedfsd.simulation.books import Evidence
+from fedfsd.simulation.conduct import checks_of, conduct
 from fedfsd.simulation.run import node_config
 
 ROSTERS = {"CN": 40, "EU": 30, "US": 20}

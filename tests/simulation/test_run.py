@@ -15,7 +15,7 @@ from conftest import drives
 from safetensors.numpy import load_file
 
 import fedfsd
-from fedfsd.driving import table
+from fedfsd.drive import table
 from fedfsd.errors import BudgetError, ConfigError, DataError, NotReadyError, PlanError, RefusedError
 from fedfsd.plan.plan import WITNESS
 

@@ -26,7 +26,7 @@ DAY = 86_400.0
 OFF_CLOCK = Path(__file__).with_name("off_clock.py")
 YESTERDAY = f"""
 import sys
-if "fedfsd.node.gate" in sys.orig_argv:
+if "fedfsd.node.region_gate" in sys.orig_argv:
     import off_clock
     off_clock.shift({-DAY})
 """
@@ -172,7 +172,7 @@ def status(scene: Scene) -> dict[str, Any]:
 @contextmanager
 def gate(folder: Path, *, clock: float = 0.0) -> Iterator[subprocess.Popen[str]]:
     """Meanwhile a region's gate alone."""
-    words = [sys.executable, OFF_CLOCK, str(clock), "fedfsd.node.gate", "--region", folder]
+    words = [sys.executable, OFF_CLOCK, str(clock), "fedfsd.node.region_gate", "--region", folder]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as one:
         try:
             yield one

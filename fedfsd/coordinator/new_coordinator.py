@@ -1,0 +1,97 @@
+"""A new coordinator: its folder, its key, the federation's root; and its certificate whenever one is due."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from fedfsd.border import authority, identity
+from fedfsd.border.authority import Authority
+from fedfsd.config.experiment import REGION_PATTERN
+from fedfsd.config.load import load
+from fedfsd.coordinator.folder import SETTINGS, Coordinator, Settings, open_coordinator
+from fedfsd.errors import NotReadyError, UsageError
+from fedfsd.ledger.key import SigningKey
+from fedfsd.service.owner import private
+
+RENEW_DAYS = 30
+TEXT = """\
+# The coordinator of the federation {name}.
+
+name = {name_text}
+
+# The name or address by which regions reach this machine; it stands in their invitations.
+host = {host}
+
+# Listen on this address: "0.0.0.0" where regions are elsewhere. Two ports are open to them:
+listen = {listen}
+port = {port}                     # regions with a certificate
+join_port = {join_port}                # a new region asks for its certificate
+
+# On loopback alone.
+metrics_port = {metrics_port}                # Prometheus; 0: none
+flower_port = {flower_port}              # the first of the engine's ports
+"""
+
+
+def make(settings: Settings, folder: Path) -> Coordinator:
+    """Make ``folder``, whole or not at all.
+
+    Raises:
+        UsageError: no name for a federation.
+        NotReadyError: there is something in ``folder`` already.
+    """
+    named = folder.name not in ("", "..")
+    if not named or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise NotReadyError(
+            str(folder), got="something there already", expected="a new folder", hint="choose another -o"
+        )
+    part = folder.with_name(folder.name + ".part")
+    with private():
+        shutil.rmtree(part, ignore_errors=True)
+        for inner in ("ca", "tls", "regions", "flower", "store", "offers", "receipts", "log"):
+            (part / inner).mkdir(parents=True)
+        (part / SETTINGS).write_text(text(settings), encoding="utf-8")
+        SigningKey.generate(f"fedfsd/coordinator/{settings.name}").write(part / "coordinator.key")
+        Authority.new(settings.name).write(part / "ca")
+        (part / "ca" / "revoked").touch()
+        renew(Coordinator(part, settings))
+        part.replace(folder)
+    return open_coordinator(folder)
+
+
+def settings(name: str, **chosen: str | int | None) -> Settings:
+    """Settings with what was chosen; None leaves the default. UsageError for another name or value."""
+    if not re.fullmatch(REGION_PATTERN, name):
+        raise UsageError(
+            "NAME",
+            got=name,
+            expected="up to 32 letters, digits, - and _, a letter first",
+            hint="such as roads",
+        )
+    return load(Settings, {"name": name, **{key: one for key, one in chosen.items() if one is not None}})
+
+
+def text(settings: Settings) -> str:
+    """The text of coordinator.toml."""
+    quoted = {key: json.dumps(getattr(settings, key)) for key in ("host", "listen")}
+    numbers = settings.model_dump(include={"port", "join_port", "metrics_port", "flower_port"})
+    return TEXT.format(name=settings.name, name_text=json.dumps(settings.name), **quoted, **numbers)
+
+
+def renew(coordinator: Coordinator) -> bool:
+    """Issue the server's certificate where there is none, or it ends within ``RENEW_DAYS``; whether it did.
+
+    The gate calls it at each start. The key stays: regions know the coordinator by the root and its URI.
+    """
+    path = coordinator.tls_certificate
+    if path.exists() and identity.days_left(identity.read(path.read_bytes())) > RENEW_DAYS:
+        return False
+    if not coordinator.tls_key.exists():
+        authority.write_key(authority.new_key(), coordinator.tls_key)
+    key = authority.read_key(coordinator.tls_key)
+    made = Authority.read(coordinator.ca).issue(coordinator.identity, key.public_key())
+    authority.write_certificate(made, path)
+    return True

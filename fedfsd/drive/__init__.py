@@ -1,0 +1,1 @@
+"""Recorded drives: tables, readers, the data check, pictures and generated traffic."""

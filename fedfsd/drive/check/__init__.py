@@ -1,0 +1,51 @@
+"""Find what recordings get wrong, and say it; nothing is repaired here.
+
+False alarms to know: a vehicle that drives backwards looks like a reversed heading; a platoon of
+one type on a test track like an assumed size; a car that stands in for the recording car under
+a name of its own is not found, because only its name could tell. Interpolation is found where it
+is linear. Single frames that are wrong in a standing track are not looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from fedfsd.drive.check import key, motion, position, size
+from fedfsd.drive.check.finding import Finding
+from fedfsd.drive.check.track import Tracks, tracks
+from fedfsd.drive.table import Table
+
+__all__ = ["CHECKS", "Finding", "check"]
+
+CHECKS: tuple[Callable[[Tracks], Iterator[Finding]], ...] = (
+    key.keys,
+    motion.velocity,
+    motion.heading,
+    position.not_finite,
+    position.one_point,
+    position.repeated_time,
+    position.stated_rate,
+    position.gaps,
+    position.jumps,
+    position.jitter,
+    position.interpolated,
+    position.copies,
+    size.sizes,
+)
+ORDER = {"error": 0, "warning": 1, "note": 2}
+
+
+def check(tables: Iterable[Table]) -> list[Finding]:
+    """Everything found in the tables together, the gravest first, then by place.
+
+    An empty list is the answer for clean recordings.
+    """
+    filled = [table for table in tables if table.rows.num_rows]
+    if not filled:
+        return []
+    found = tracks(filled)
+    findings = [finding for one in CHECKS for finding in one(found)]
+    return sorted(
+        findings,
+        key=lambda f: (ORDER[f.severity], f.region, f.source, f.name, f.recording or ""),
+    )

@@ -1,0 +1,106 @@
+"""Vehicle keys: what is protected is what stands under one key."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+from fedfsd.drive.check.finding import Finding
+from fedfsd.drive.check.track import Tracks
+
+EGO = re.compile(r"(^|[/_:-])(ego|sdc)([/_:-]|\d*$)|/av$", re.IGNORECASE)
+ONE_RECORDING_SHARE = 0.9
+
+
+def keys(tracks: Tracks) -> Iterator[Finding]:
+    """Recording cars under several keys, keys of one recording only, keys in two regions."""
+    places: dict[str, set[int]] = defaultdict(set)
+    for place, vehicle in tracks.seen.tolist():
+        places[tracks.vehicles[vehicle]].add(place)
+    yield from _ego(tracks, places)
+    yield from _one_recording(tracks, places)
+    yield from _two_regions(tracks, places)
+
+
+def _ego(tracks: Tracks, places: dict[str, set[int]]) -> Iterator[Finding]:
+    cars: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    total: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for key, found in places.items():
+        for index in found:
+            place = tracks.places[index]
+            group = (place.region, place.source, place.city)
+            total[group].add(key)
+            if EGO.search(key):
+                cars[group].add(key)
+    for group, found_keys in sorted(cars.items()):
+        if len(found_keys) < 2:
+            continue
+        region, source, city = group
+        yield Finding(
+            "repeated-ego-key",
+            "error",
+            region,
+            source,
+            None,
+            len(found_keys),
+            len(total[group]),
+            "vehicles",
+            f"one car, and its owner, stands under {len(found_keys)} keys in {city or 'this source'}: "
+            f"give all its tracks the key {source}/{city or region}/ego",
+        )
+
+
+def _one_recording(tracks: Tracks, places: dict[str, set[int]]) -> Iterator[Finding]:
+    recordings: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for index, place in enumerate(tracks.places):
+        recordings[place.region, place.source].add(index)
+    count: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for key, found in places.items():
+        for group in {(tracks.places[i].region, tracks.places[i].source) for i in found}:
+            if not EGO.search(key):
+                count[group][0] += len(found & recordings[group]) == 1
+                count[group][1] += 1
+    for (region, source), (once, total) in sorted(count.items()):
+        identity, origin = tracks.declared[source]
+        # A simulated vehicle lives in one episode; nobody meets it again.
+        if origin == "synthetic" or len(recordings[region, source]) < 2 or once < ONE_RECORDING_SHARE * total:
+            continue
+        physical = identity == "physical"
+        yield Finding(
+            "key-in-one-recording",
+            "warning" if physical else "note",
+            region,
+            source,
+            None,
+            once,
+            total,
+            "vehicles",
+            "identity is declared physical, yet no key comes back: declare identity = recording"
+            if physical
+            else "as declared, the guarantee is for a recorded track: a vehicle met twice counts as two",
+        )
+
+
+def _two_regions(tracks: Tracks, places: dict[str, set[int]]) -> Iterator[Finding]:
+    shared: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = defaultdict(int)
+    total: dict[str, int] = defaultdict(int)
+    for found in places.values():
+        regions = tuple(sorted({tracks.places[i].region for i in found}))
+        for region in regions:
+            total[region] += 1
+        if len(regions) > 1:
+            shared[regions, tuple(sorted({tracks.places[i].source for i in found}))] += 1
+    for (regions, sources), count in sorted(shared.items()):
+        yield Finding(
+            "key-in-two-regions",
+            "error",
+            ", ".join(regions),
+            ", ".join(sources),
+            None,
+            count,
+            sum(total[region] for region in regions),
+            "vehicles",
+            "two regions would each spend a budget on it: give the keys a prefix of their own, "
+            "or state the composed epsilon",
+        )

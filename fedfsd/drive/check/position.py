@@ -1,0 +1,194 @@
+"""What positions and times show: points that are none, gaps, jumps, jitter, interpolation, copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fedfsd.drive.check.finding import Finding, per_recording
+from fedfsd.drive.check.track import Tracks
+
+# Faster than any vehicle on a road.
+MAX_SPEED_MPS = 70.0
+# A step that differs from its neighbours by more than the larger of these is no driving:
+# full braking is below 10 m/s2.
+JUMP_M, JUMP_MPS2 = 5.0, 15.0
+# Noise of one position: in metres, or as the acceleration it would mean.
+JITTER_M, JITTER_MPS2 = 0.2, 6.0
+MOVING_MPS = 2.0
+# Beyond this distance from a straight line three points make a corner; float32 at 5 km is 0.5 mm.
+CORNER_M = 0.002
+MAX_FACTOR = 20
+# Chance of corners falling into one phase by luck, for a track to be named on its own.
+LUCK = 1e-6
+# The share of a track's positions that another track has, for it to be a copy.
+COPY_SHARE = 0.3
+
+
+def not_finite(tracks: Tracks) -> Iterator[Finding]:
+    """Rows without a time or a position."""
+    totals = tracks.by_place(tracks.size) + tracks.not_finite
+    fix = "drop the rows; windows leave them out"
+    return per_recording(tracks, "not-finite", "warning", "points", tracks.not_finite, totals, fix)
+
+
+def one_point(tracks: Tracks) -> Iterator[Finding]:
+    """Vehicles seen once: no window can be cut."""
+    counts = tracks.by_place(tracks.size == 1)
+    fix = "nothing to do: on the roster they contribute zero; or drop them before it is counted"
+    return per_recording(tracks, "one-point", "note", "tracks", counts, tracks.by_place(tracks.size > 0), fix)
+
+
+def repeated_time(tracks: Tracks) -> Iterator[Finding]:
+    """Two rows of one vehicle at the same time."""
+    counts = tracks.by_place(tracks.by_track(tracks.elapsed == 0))
+    fix = "keep one row for each vehicle and time"
+    return per_recording(
+        tracks, "repeated-time", "error", "points", counts, tracks.by_place(tracks.size), fix
+    )
+
+
+def stated_rate(tracks: Tracks) -> Iterator[Finding]:
+    """A column hz that the times contradict."""
+    measured = tracks.period
+    wrong = tracks.misrated
+
+    def fix(place: int) -> str:
+        rate = 1 / np.median(measured[wrong & (tracks.place == place)])
+        return f"set hz to {rate:.3g}"
+
+    counts = tracks.by_place(wrong)
+    return per_recording(
+        tracks, "stated-rate", "error", "tracks", counts, tracks.by_place(tracks.size > 1), fix
+    )
+
+
+def gaps(tracks: Tracks) -> Iterator[Finding]:
+    """Steps that skip samples."""
+    counts = tracks.by_place(tracks.by_track(tracks.gap))
+    fix = "nothing to do up to 0.75 s (interpolated); longer ones split the track"
+    return per_recording(
+        tracks, "gap", "note", "steps", counts, tracks.by_place(tracks.by_track(tracks.follows)), fix
+    )
+
+
+def jump_steps(tracks: Tracks) -> np.ndarray:
+    """Whether no vehicle can drive the step to a row: too fast, or unlike both its neighbours, (N,) bool."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        speed = np.linalg.norm(tracks.travelled, axis=1) / tracks.elapsed
+        change = np.linalg.norm(_second_difference(tracks), axis=1)
+        apart = change > np.maximum(JUMP_M, JUMP_MPS2 * tracks.elapsed**2)
+    # At the start and end of a run there is only one neighbour to differ from.
+    before = apart | (np.isnan(change) & _shift(apart))
+    after = _shift(apart) | (np.isnan(_shift(change, fill=np.nan)) & apart)
+    too_fast = (speed > MAX_SPEED_MPS) & np.isfinite(speed)
+    return too_fast | (tracks.regular & before & after)
+
+
+def jumps(tracks: Tracks) -> Iterator[Finding]:
+    """Steps that are no driving."""
+    counts = tracks.by_place(tracks.by_track(jump_steps(tracks)))
+    fix = "split the track there; windows with a step over 25 m are dropped, smaller jumps are trained on"
+    return per_recording(
+        tracks, "jump", "warning", "steps", counts, tracks.by_place(tracks.by_track(tracks.follows)), fix
+    )
+
+
+def jitter(tracks: Tracks) -> Iterator[Finding]:
+    """Moving tracks whose positions scatter about their path.
+
+    The third difference of smooth driving is near zero, that of independent noise has 20 times
+    its variance.
+    """
+    third = np.linalg.norm(_difference(_second_difference(tracks)), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moving = np.linalg.norm(tracks.travelled, axis=1) > MOVING_MPS * tracks.elapsed
+    rows = moving & np.isfinite(third)
+    measured = tracks.by_track(rows) >= 5
+    # Median of the length of a vector of two normal numbers: 1.177 standard deviations.
+    noise = tracks.median(third, rows) / (1.177 * np.sqrt(20))
+    meant = np.sqrt(6) * noise / tracks.period**2
+    bad = measured & ((noise > JITTER_M) | (meant > JITTER_MPS2))
+
+    def fix(place: int) -> str:
+        size = np.median(noise[bad & (tracks.place == place)])
+        return f"about {size:.2f} m of noise a position: smooth it in the source, or expect worse forecasts"
+
+    return per_recording(
+        tracks, "jitter", "warning", "tracks", tracks.by_place(bad), tracks.by_place(measured), fix
+    )
+
+
+def interpolated(tracks: Tracks) -> Iterator[Finding]:
+    """Tracks whose corners all lie a fixed number of samples apart: straight lines between key frames."""
+    second = np.linalg.norm(_second_difference(tracks), axis=1)
+    measured = tracks.by_track(np.isfinite(second)) > 0
+    # The second difference at a row is about the corner one sample earlier; the phase is the same for all.
+    rows = second > CORNER_M
+    owner = tracks.owner[rows]
+    sample = np.round(tracks.number["t"][rows] / tracks.period[owner]).astype(np.int64)
+    corners = np.bincount(owner, minlength=len(tracks.size))
+    factor = np.ones(len(corners), int)
+    sure = np.zeros(len(corners), bool)
+    for k in range(2, MAX_FACTOR + 1):
+        phases = np.bincount(owner * k + sample % k, minlength=len(corners) * k).reshape(-1, k)
+        aligned = (corners >= 3) & (phases.max(axis=1) >= 0.9 * corners)
+        factor[aligned] = k
+        sure[aligned] = corners[aligned] >= 1 + np.log(LUCK) / np.log(1 / k)
+    # A short track alone could be luck; beside a sure one of the same factor it is not.
+    shared = np.zeros((len(tracks.places), MAX_FACTOR + 1), bool)
+    shared[tracks.place[sure], factor[sure]] = True
+    bad = (factor > 1) & shared[tracks.place, factor]
+
+    def fix(place: int) -> str:
+        here = np.flatnonzero(bad & (tracks.place == place))
+        rate = np.median(1 / (tracks.period[here] * factor[here]))
+        return f"native rate {rate:.3g} Hz: the points between are no measurements; keep the native ones"
+
+    return per_recording(
+        tracks, "interpolated", "warning", "tracks", tracks.by_place(bad), tracks.by_place(measured), fix
+    )
+
+
+def copies(tracks: Tracks) -> Iterator[Finding]:
+    """Tracks that go through the same points, to the millimetre, as a track before them."""
+    with np.errstate(invalid="ignore"):
+        rows = np.flatnonzero(np.linalg.norm(tracks.travelled, axis=1) > 0.1)
+    owner = tracks.owner[rows]
+    x, y = (np.round(tracks.number[name][rows] * 1000).astype(np.int64) for name in ("x", "y"))
+    order = np.lexsort((owner, y, x))
+    x, y, owner = x[order], y[order], owner[order]
+    new = np.r_[True, (np.diff(x) != 0) | (np.diff(y) != 0)] if len(x) else np.empty(0, bool)
+    first = owner[np.flatnonzero(new)[np.cumsum(new) - 1]] if len(x) else owner
+    seen = first != owner
+    points = np.bincount(owner, minlength=len(tracks.size))
+    shared = np.bincount(owner[seen], minlength=len(tracks.size))
+    same = seen & (tracks.vehicle[first] == tracks.vehicle[owner])
+    own = np.bincount(owner[same], minlength=len(tracks.size))
+    copy = (shared >= 5) & (shared > COPY_SHARE * points)
+    total = tracks.by_place(tracks.size > 0)
+    other = copy & (2 * own < shared)
+    fix = (
+        "one vehicle under two keys is protected less than stated: give both tracks one key, or drop the copy"
+    )
+    yield from per_recording(tracks, "duplicate-track", "error", "tracks", tracks.by_place(other), total, fix)
+    fix = "the recordings overlap: drop the copy, its windows count twice"
+    yield from per_recording(
+        tracks, "repeated-track", "warning", "tracks", tracks.by_place(copy & ~other), total, fix
+    )
+
+
+def _difference(values: np.ndarray) -> np.ndarray:
+    """Difference to the row before, NaN where either is NaN, (N, 2)."""
+    return np.diff(values, axis=0, prepend=np.full((1, 2), np.nan))
+
+
+def _second_difference(tracks: Tracks) -> np.ndarray:
+    """Change of the step at a row against the step before, (N, 2) m; NaN where one of them is irregular."""
+    return _difference(np.where(tracks.regular[:, None], tracks.travelled, np.nan))
+
+
+def _shift(values: np.ndarray, fill: float = 0) -> np.ndarray:
+    """The value at the next row, (N,)."""
+    return np.r_[values[1:], np.array([fill], values.dtype)] if len(values) else values

@@ -1,0 +1,79 @@
+"""Argoverse 2 motion forecasting: one Parquet file a scenario, 11 s at 10 Hz.
+
+Kept: vehicle, bus and motorcyclist tracks; the recording car is the track "AV". The files give
+no sizes, so length and width are NaN.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fedfsd.drive.reader.drive import Drive, Options, Reader, content, damaged, drive
+
+TYPES = ("vehicle", "bus", "motorcyclist")
+EGO = "AV"
+NUMBERS = {"position_x": "x", "position_y": "y", "velocity_x": "vx", "velocity_y": "vy", "heading": "heading"}
+COLUMNS = (
+    *NUMBERS,
+    "track_id",
+    "object_type",
+    "timestep",
+    "scenario_id",
+    "start_timestamp",
+    "end_timestamp",
+    "num_timestamps",
+    "city",
+)
+
+
+def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the file says all of it
+    """Read one ``scenario_*.parquet``; track ids are kept apart per scenario."""
+    rows = _rows(path)
+    try:
+        first = rows.slice(0, 1).to_pylist()[0]
+        # Timestamps are in ns.
+        seconds = (float(first["end_timestamp"]) - float(first["start_timestamp"])) * 1e-9
+        hz = round((int(first["num_timestamps"]) - 1) / seconds, 3)
+        scenario, city = str(first["scenario_id"]), first["city"]
+        kinds = rows["object_type"].to_numpy(zero_copy_only=False)
+        keep = np.isin(kinds.astype(str), TYPES)
+        tracks = rows["track_id"].to_numpy(zero_copy_only=False)[keep].astype(str)
+        columns = {
+            name: np.asarray(rows[column].cast(pa.float64()))[keep] for column, name in NUMBERS.items()
+        }
+        columns["t"] = np.asarray(rows["timestep"].cast(pa.float64()))[keep] / hz
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ArithmeticError, TypeError, ValueError):
+        raise damaged(path, "a column of another type", "an Argoverse 2 scenario") from None
+    return [
+        drive(
+            path,
+            scenario,
+            hz=hz,
+            vehicle=[f"{scenario}/{track}" for track in tracks],
+            type=kinds[keep],
+            columns=columns,
+            ego=tracks == EGO,
+            city=str(city) if city else None,
+        )
+    ]
+
+
+def _rows(path: Path) -> pa.Table:
+    try:
+        rows = pq.read_table(io.BytesIO(content(path)))
+    except (pa.ArrowInvalid, OSError):
+        raise damaged(path, "not a readable Parquet file", "an Argoverse 2 scenario") from None
+    missing = [name for name in COLUMNS if name not in rows.column_names]
+    if missing:
+        raise damaged(path, f"no column {', '.join(missing)}", "an Argoverse 2 scenario")
+    if not rows.num_rows:
+        raise damaged(path, "no row", "an Argoverse 2 scenario")
+    return rows
+
+
+READER = Reader(read=read, files="scenario_*.parquet")

@@ -1,1 +1,0 @@
-"""Driving data, the forecasting task, its models and its metrics."""

@@ -1,0 +1,76 @@
+"""One round inside a region: private steps from the inbound arrays to the update that may be released."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from fedfsd.engine.gradient import VehicleGradient
+from fedfsd.engine.randomness import RoundKey
+from fedfsd.engine.sampler import choose_windows, sample_vehicles
+from fedfsd.engine.vehicle import VehicleData
+from fedfsd.plan.plan import Arrays, Plan, RegionPlan
+
+
+def train(
+    gradient: VehicleGradient,
+    data: VehicleData,
+    arrays: Arrays,
+    plan: Plan,
+    key: RoundKey,
+    demand_wanted: Callable[[], None] = lambda: None,
+) -> dict[str, np.ndarray]:
+    """The update of one round, by name as in the plan's schema, float32.
+
+    The noise is inside: nothing un-noised outlives a step. The update is the sum of the optimizer's
+    steps, kept in a buffer of its own, never a difference of weights. ``demand_wanted`` is called before
+    each step, and raises where nobody waits for the update any more.
+    """
+    mine = plan.region(key.region)
+    size, rate = gradient.size, plan.learning_rate(key.round)
+    start = np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]).astype(np.float64)
+    update, velocity = np.zeros_like(start), np.zeros_like(start)
+    for step in range(mine.local_steps):
+        demand_wanted()
+        weights = torch.from_numpy((start + update)[:size].astype(np.float32))
+        gradient.set_parameters(weights.to(data.history.device))
+        noisy = private_step(gradient, data, mine, key, step=step, size=len(start))
+        velocity = plan.optimizer.momentum * velocity + noisy
+        update -= rate * velocity
+    ends = np.cumsum([entry.size for entry in plan.model.arrays])
+    parts = np.split(update.astype(np.float32), ends[:-1])
+    return {
+        entry.name: part.reshape(entry.shape) for entry, part in zip(plan.model.arrays, parts, strict=True)
+    }
+
+
+def private_step(
+    gradient: VehicleGradient, data: VehicleData, mine: RegionPlan, key: RoundKey, *, step: int, size: int
+) -> np.ndarray:
+    """One noisy mean gradient, (size,) float64: the only place where data turns into an output.
+
+    The witness block takes the entries past the model's own; its gradient is always zero.
+    """
+    slots = sample_vehicles(key.stream("vehicles", step), mine.roster, mine.sample_rate)
+    window, taken = choose_windows(
+        key.stream("windows", step), slots, data.counts[slots], mine.windows_per_vehicle
+    )
+    total = np.zeros(size)
+    total[: gradient.size] = gradient.clipped_sum(
+        data, slots, window, taken, max_grad_norm=mine.max_grad_norm
+    )
+    if mine.max_grad_norm is not None:  # None in mode none alone
+        total += mine.noise_std * key.stream("noise", step).normal(size)
+    return total / mine.divisor
+
+
+def model_on(model: nn.Module, device: torch.device) -> VehicleGradient:
+    """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients."""
+    for module in model.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
+    return VehicleGradient(model.to(device).train())

@@ -1,0 +1,121 @@
+"""Before the first step: is each vehicle's gradient in a batch its gradient alone?
+
+Clipping bounds one vehicle's influence only if its windows touch no other vehicle's gradient. Opacus's
+module validation looks at layer types; ``x - x.mean(0)`` in a forward passes it. So every model is
+also tried on synthetic vehicles, extreme neighbours included.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+
+from fedfsd.engine.local import model_on
+from fedfsd.errors import ModelError
+from fedfsd.task.forecasting.window import WindowSpec
+
+_TOLERANCE = 1e-4  # of the gradient's norm; float32 sums in another order stay far below
+_VEHICLES, _WINDOWS, _ORDINARY = 6, 3, 2
+
+
+def probe(model: nn.Module, spec: WindowSpec) -> None:
+    """Refuse a model that cannot be trained with per-vehicle clipping. ``model`` itself is not touched.
+
+    Raises:
+        ModelError: a layer that opacus refuses, frozen parameters, a buffer that moves in
+            forward, an output of another shape, or a vehicle whose gradient depends on the others.
+    """
+    faults = ModuleValidator.validate(model, strict=False)
+    if faults:
+        raise ModelError(
+            "model",
+            got=str(faults[0]).splitlines()[0],
+            expected="layers with per-sample gradients",
+            hint="replace the layer, for example BatchNorm by LayerNorm",
+        )
+    if not all(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            "model",
+            got="frozen parameters",
+            expected="every parameter trainable",
+            hint="keep constants in buffers",
+        )
+    generator = torch.Generator().manual_seed(0)
+    # As initialised a zero head can hide what happens before it: the second try has random weights.
+    for scramble in (False, True):
+        trial = copy.deepcopy(model)
+        if scramble:
+            with torch.no_grad():
+                for parameter in trial.parameters():
+                    parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        buffers = {name: buffer.clone() for name, buffer in trial.named_buffers()}
+        try:
+            _compare(trial, *_vehicles(spec, generator))
+        except ModelError:
+            raise
+        except Exception as error:  # whatever somebody's model may raise
+            raise ModelError(
+                "model",
+                got=f"a forward or backward pass that fails ({type(error).__name__})",
+                expected="layers that opacus keeps per-sample gradients of",
+                hint="see fedfsd/task/forecasting/model for the contract",
+            ) from error
+        for name, buffer in trial.named_buffers():
+            if name not in buffers or not torch.equal(buffer, buffers[name]):
+                raise ModelError(
+                    f"model buffer {name}",
+                    got="a buffer that moves in forward",
+                    expected="buffers that stay",
+                    hint="its values would leave without noise",
+                )
+
+
+def _compare(model: nn.Module, history: Tensor, future: Tensor) -> None:
+    """Each vehicle's gradient in the batch against its gradient alone."""
+    gradient = model_on(model, torch.device("cpu"))
+    with torch.no_grad():
+        paths, scores = model(history.flatten(0, 1))
+    if paths.shape[2:] != future.shape[2:] or paths.shape[:2] != scores.shape:
+        raise ModelError(
+            "model",
+            got=f"paths {tuple(paths.shape)}, scores {tuple(scores.shape)}",
+            expected="paths (B, K, F, 2) and scores (B, K)",
+            hint="see fedfsd/task/forecasting/model",
+        )
+    taken = torch.ones(history.shape[:2], dtype=torch.bool)
+    together = gradient.mean_by_vehicle(history, future, taken)
+    # In a batch of one shape, whatever the others hold must not change a bit.
+    quiet = (torch.arange(_VEHICLES) < _ORDINARY)[:, None, None, None]
+    beside_still = gradient.mean_by_vehicle(history.where(quiet, 0.0), future.where(quiet, 0.0), taken)
+    if not torch.equal(together[:_ORDINARY], beside_still[:_ORDINARY]):
+        raise _coupled()
+    for vehicle in range(_VEHICLES):
+        one = slice(vehicle, vehicle + 1)
+        alone = gradient.mean_by_vehicle(history[one], future[one], taken[one])[0]
+        if vehicle >= _ORDINARY and not torch.isfinite(alone).all():
+            continue  # becomes zero in the step, whatever the batch made of it
+        difference = torch.linalg.vector_norm(together[vehicle] - alone)
+        if not difference <= _TOLERANCE * torch.linalg.vector_norm(alone) + 1e-6:
+            raise _coupled()
+
+
+def _coupled() -> ModelError:
+    return ModelError(
+        "model",
+        got="a vehicle's gradient that depends on the other vehicles in its batch",
+        expected="each window computed alone",
+        hint="remove operations across the batch, such as x - x.mean(0)",
+    )
+
+
+def _vehicles(spec: WindowSpec, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random drives (V, K, H, 2) and (V, K, F, 2): two ordinary, then still, fast, huge, not a number."""
+    points = spec.history + spec.future
+    walk = torch.randn(_VEHICLES, _WINDOWS, points, 2, generator=generator).cumsum(2)
+    track = walk + 4 * torch.arange(points)[:, None] * torch.tensor([1.0, 0.0])
+    scale = torch.tensor([1.0, 2.0, 0.0, 10.0, 1e4, torch.nan])
+    track = (track - track[:, :, spec.history - 1 : spec.history]) * scale[:, None, None, None]
+    return track[:, :, : spec.history], track[:, :, spec.history :]

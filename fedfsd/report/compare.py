@@ -1,0 +1,254 @@
+"""Several runs side by side: utility against epsilon, and what all of them together cost the vehicles.
+
+A search costs what its runs cost together, whichever of them is kept. Every run is counted as if on the
+same vehicles of its region and at its whole plan, also one that stopped early: never too little.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from fedfsd.errors import UsageError
+from fedfsd.mechanism import renyi
+from fedfsd.mechanism.accountant import compose
+from fedfsd.report import figure
+from fedfsd.report.figure import Point
+from fedfsd.report.page import HEADINGS, WrittenRun, metres, number, read_run, upwards
+from fedfsd.report.run_folder import Folder
+
+POOLED = "pooled"
+_LABELS = {"name", "seed", "sweep"}  # what runs of one setting may differ in
+
+
+def compare(folders: Sequence[Path], output: Path | None) -> dict[str, Any]:
+    """Settings by region and pooled, with what the whole sweep would have cost real regions.
+
+    Returns ``{"runs": [...], "settings": [...], "cost": {...}}`` of plain JSON values: errors in
+    metres, mean and sample standard deviation over the runs that differ only in seed (None for a
+    single run). An epsilon of None is infinite or promised by nobody. With ``output``, also writes
+    compare.json, compare.md and compare.svg there.
+
+    Raises:
+        UsageError: no folder.
+        NotReadyError: not a run folder; matplotlib is missing.
+    """
+    runs = [read_run(path) for path in {Path(path).resolve(): path for path in folders}.values()]
+    if not runs:
+        raise UsageError("compare", got="no run", expected="run folders", hint="fedfsd compare runs/*")
+    groups: dict[str, list[WrittenRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(_setting(run), sort_keys=True), []).append(run)
+    changed = _changed([_setting(group[0]) for group in groups.values()])
+    found: dict[str, Any] = {
+        "runs": [_run(run) for run in runs],
+        "settings": [_summary(group, what) for group, what in zip(groups.values(), changed, strict=True)],
+        "cost": cost(runs),
+    }
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        folder = Folder(output)
+        folder.write("compare.json", found)
+        folder.write_text("compare.svg", _picture(found["settings"]))
+        folder.write_text("compare.md", _markdown(found))
+    return found
+
+
+def cost(runs: Sequence[WrittenRun]) -> dict[str, Any]:
+    """What all ``runs`` together cost a vehicle of each region, and the worst over regions.
+
+    ``epsilon_search`` composes all plans by PLD as if fixed before the first began;
+    ``epsilon_adaptive`` is a Renyi filter's answer at its best order, which also holds where later
+    plans were chosen from earlier results. Both are None (infinite) as soon as one run protects
+    nobody; ``epsilon_private_runs`` composes the others alone. Delta is the smallest of the runs'.
+    """
+    names = sorted({name for run in runs for name in run.plan.regions})
+    regions = {name: _cost([run for run in runs if name in run.plan.regions], name) for name in names}
+    spent = [region["epsilon_search"] for region in regions.values()]
+    # The worst region speaks for all: vehicles are declared to be in one region only.
+    return {"regions": regions, "joint": None if None in spent else max(spent)}
+
+
+def _cost(runs: Sequence[WrittenRun], name: str) -> dict[str, Any]:
+    private = [run for run in runs if run.plan.mode == "private"]
+    events = [run.plan.event(name) for run in private]
+    delta = min((run.plan.region(name).target_delta for run in private), default=None)
+    epsilon = compose([[event] for event in events], delta) if delta else None
+    adaptive = None
+    if delta:
+        order = renyi.best_order(events, delta)
+        adaptive = renyi.epsilon_lifetime(renyi.nano_nats(events, order), alpha=order, delta=delta)
+    protected = len(private) == len(runs)
+    return {
+        "runs": len(runs),
+        "unprotected_runs": len(runs) - len(private),
+        "epsilon_search": epsilon if protected else None,
+        "epsilon_adaptive": adaptive if protected else None,
+        "epsilon_private_runs": epsilon,
+        "delta": delta,
+    }
+
+
+def _run(run: WrittenRun) -> dict[str, Any]:
+    """One run as compare.json lists it."""
+    keys = ("fde_m", "constant_velocity_fde_m", "start_fde_m", "epsilon", "delta")
+    return {
+        "run": str(run.folder.path),
+        "name": run.plan.name,
+        "mode": run.plan.mode,
+        "complete": run.folder.complete,
+        "seed": run.plan.seed,
+        "plan": run.plan.hash,
+        "regions": {name: {key: one.get(key) for key in keys} for name, one in run.regions.items()},
+        POOLED: {key: (run.metrics.get(POOLED) or {}).get(key) for key in keys[:3]},
+    }
+
+
+def _summary(runs: Sequence[WrittenRun], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs that differ only in seed as one; an incomplete one has no figures to add."""
+    done = [run.metrics for run in runs if run.folder.complete]
+    plan = runs[0].plan
+    stated = [run.plan.region(name).epsilon for run in runs for name in plan.regions]
+    epsilons = [epsilon for epsilon in stated if epsilon is not None]
+    return {
+        "name": " ".join(sorted({run.plan.name for run in runs})),
+        "changed": dict(changed),
+        "mode": plan.mode,
+        "guaranteed": plan.mode == "private",
+        "runs": len(done),
+        "incomplete": len(runs) - len(done),
+        "seeds": sorted(run.plan.seed for run in runs),
+        "epsilon": max(epsilons) if len(epsilons) == len(stated) else None,
+        "regions": {
+            name: _spread(one["regions"][name] for one in done)
+            | {"epsilon": plan.region(name).epsilon, "delta": plan.region(name).target_delta}
+            for name in plan.regions
+        },
+        POOLED: _spread(one[POOLED] for one in done),
+    }
+
+
+def _spread(figures: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+    found = [one for one in figures if one.get("fde_m") is not None]
+    fde = [one["fde_m"] for one in found]
+    start = [one["start_fde_m"] for one in found if one.get("start_fde_m") is not None]
+    return {
+        "fde_m": mean(fde) if fde else None,
+        "fde_m_sd": stdev(fde) if len(fde) > 1 else None,
+        "constant_velocity_fde_m": found[0].get("constant_velocity_fde_m") if found else None,
+        "start_fde_m": mean(start) if start else None,
+    }
+
+
+def _setting(run: WrittenRun) -> dict[str, Any]:
+    """The experiment as dotted keys, without what runs of one setting may differ in."""
+    return dict(_dotted({key: value for key, value in run.experiment.items() if key not in _LABELS}))
+
+
+def _dotted(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _changed(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each setting the keys in which not all settings agree."""
+    keys = sorted({key for setting in settings for key in setting})
+    seen = {key: Counter(json.dumps(setting.get(key)) for setting in settings) for key in keys}
+    return [{key: setting.get(key) for key in keys if len(seen[key]) > 1} for setting in settings]
+
+
+def _picture(settings: Sequence[Mapping[str, Any]]) -> str:
+    points: dict[str, list[Point]] = {
+        name: [] for name in sorted({n for s in settings for n in s["regions"]})
+    }
+    simple: dict[str, float] = {}
+    start: dict[str, float] = {}
+    for setting in settings:
+        for name, one in setting["regions"].items():
+            if one["fde_m"] is None:
+                continue
+            point = Point(one["epsilon"], one["fde_m"], one["fde_m_sd"], guaranteed=setting["guaranteed"])
+            points[name].append(point)
+            for kept, key in ((simple, "constant_velocity_fde_m"), (start, "start_fde_m")):
+                if one[key] is not None:
+                    kept.setdefault(name, one[key])
+    return figure.utility(points, simple, start)
+
+
+def _markdown(found: Mapping[str, Any]) -> str:
+    names = sorted(found["cost"]["regions"])
+    settings = [
+        (
+            ", ".join([one["name"], *(f"{key} = {value}" for key, value in one["changed"].items())]),
+            f"{one['runs']}" + (f" and {one['incomplete']} incomplete" if one["incomplete"] else ""),
+            ", ".join(filter(None, (_infinite(one["epsilon"]), HEADINGS[one["mode"]]))),
+            *(_figure(one["regions"].get(name)) for name in names),
+            _figure(one[POOLED]),
+        )
+        for one in found["settings"]
+    ]
+    cost = [
+        (
+            name,
+            one["runs"],
+            one["unprotected_runs"],
+            _infinite(one["epsilon_search"]),
+            _infinite(one["epsilon_adaptive"]),
+            upwards(one["epsilon_private_runs"]),
+            number(one["delta"]),
+        )
+        for name, one in found["cost"]["regions"].items()
+    ]
+    return "\n".join(
+        [
+            "# Runs compared\n",
+            "FDE, mean ± standard deviation over seeds.\n",
+            *_table(("setting", "runs", "epsilon", *names, POOLED), settings),
+            "\n![FDE against epsilon](compare.svg)\n",
+            "## What all of it would have cost real regions\n",
+            _verdict(found["cost"]["joint"]) + "\n",
+            *_table(("region", "runs", "unprotected", "epsilon", "adaptive", "private runs", "delta"), cost),
+            "\nepsilon: all runs, fixed before the first began (PLD). adaptive: also where later runs were",
+            "chosen from earlier results (Renyi filter). private runs: as if the others had not been.\n",
+        ]
+    )
+
+
+def _verdict(joint: float | None) -> str:
+    if joint is None:
+        return (
+            "Infinite: not private. Some of these runs protect nobody (mode none, or a rehearsal whose noise "
+            "key is known), and no noise in another run makes up for that."
+        )
+    return (
+        f"Epsilon {upwards(joint)} for a vehicle of the worst region, when it drove in no other region and "
+        "all runs were fixed before the first began."
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines]
+
+
+def _cell(value: Any) -> str:
+    """Text that can neither end its cell nor become markup."""
+    text = " ".join(str(value).split())
+    return "".join(f"&#{ord(sign)};" if sign in "&<>|`[]\\" else sign for sign in text)
+
+
+def _figure(one: Mapping[str, Any] | None) -> str:
+    if one is None or one["fde_m"] is None:
+        return "–"
+    return metres(one["fde_m"]) + ("" if one["fde_m_sd"] is None else f" ± {one['fde_m_sd']:.2f}")
+
+
+def _infinite(epsilon: float | None) -> str:
+    return "infinite" if epsilon is None else upwards(epsilon)

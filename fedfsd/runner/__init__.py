@@ -1,0 +1,1 @@
+"""The region's side of a round: the pinned process that reads the data and trains."""

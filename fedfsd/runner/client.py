@@ -1,0 +1,106 @@
+"""The ClientApp: a Flower message in, one round of the region, a message out. No client text crosses."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedfsd.errors import BudgetError, FedfsdError, PlanError, RefusedError
+from fedfsd.gate import arrays as gate_arrays
+from fedfsd.plan import plan as plans
+from fedfsd.runner.region import Region, RegionConfig, open_region, run_round
+
+# The only things a region ever says about a failure.
+REFUSED, BUDGET, PLAN, UNAVAILABLE = 1001, 1002, 1003, 1000
+CODES = {REFUSED: "refused", BUDGET: "budget", PLAN: "plan", UNAVAILABLE: "region_unavailable"}
+
+# In the region's folder: what went wrong there, in full.
+LOG = "region.log"
+_LOG = logging.getLogger("fedfsd.region")
+
+
+def client_app(
+    configure: Callable[[Context], RegionConfig], *, opened: Callable[[RegionConfig], Region] | None = None
+) -> ClientApp:
+    """The app of a region.
+
+    Args:
+        configure: turns the node's context into the operator's configuration.
+        opened: the region of a configuration; by default one that is opened once a process.
+    """
+    app = ClientApp()
+    region = opened or _region
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        """Run one round; whatever fails leaves as one code."""
+        folder = None
+        try:
+            config = configure(context)
+            folder = Path(config.folder)
+            return Message(_round(region(config), message.content), reply_to=message)
+        except Exception as error:  # the reply is a code, so nothing of the data can leave in a text
+            code = _code(error)
+            note(folder, error)
+            return Message(Error(code, CODES[code]), reply_to=message)
+
+    @app.query("region")
+    def query(message: Message, context: Context) -> Message:
+        """Which region this node is."""
+        return Message(
+            RecordDict({"region": ConfigRecord({"name": configure(context).name})}), reply_to=message
+        )
+
+    return app
+
+
+@cache
+def _region(config: RegionConfig) -> Region:
+    """One region a configuration and process: its data and model stay loaded between messages."""
+    return open_region(config)
+
+
+def _round(region: Region, content: RecordDict) -> RecordDict:
+    request, record = content.config_records.get("config"), content.array_records.get("arrays")
+    if (
+        set(content) != {"arrays", "config"}
+        or request is None
+        or record is None
+        or set(request) != {"plan", "round"}
+    ):
+        raise RefusedError("message", got="other keys", expected="arrays, plan and round, nothing else")
+    plan, round = plans.read(str(request["plan"])), request["round"]
+    arrays = {name: array.numpy() for name, array in record.items()}
+    released = run_round(region, arrays, plan, round)
+    update = gate_arrays.from_bytes(released.content, plan.model.arrays)
+    return RecordDict(
+        {
+            "arrays": ArrayRecord({name: Array(array) for name, array in update.items()}),
+            # Flower's strategies want a weight here; the coordinator fills in the declared one.
+            "metrics": MetricRecord({}),
+            "release": ConfigRecord({"entry": released.entry_hash, "sha256": released.sha256}),
+        }
+    )
+
+
+def note(folder: Path | None, error: Exception) -> None:
+    """Why a round failed, for the region's own people alone."""
+    text = str(error) if isinstance(error, FedfsdError) else "".join(traceback.format_exception(error))
+    if folder is None:
+        _LOG.error("%s", type(error).__name__)
+        return
+    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(text.rstrip() + "\n")
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, FedfsdError):
+        return {RefusedError: REFUSED, BudgetError: BUDGET, PlanError: PLAN}.get(type(error), UNAVAILABLE)
+    return UNAVAILABLE

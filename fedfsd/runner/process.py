@@ -1,0 +1,125 @@
+"""The pinned runner: the warm process that reads a region's data, and trains what the region's gate hands it.
+
+    python -m fedfsd.runner --train FOLDER
+
+It has one Unix socket and needs no network. It calls the installed ClientApp with Flower's own messages;
+nothing that comes with a task is imported or run. In its folder: train.toml, keys/ (the run keys, 0600),
+region.log (failures in full) and figures.jsonl (the errors of the models it was sent, on its own test
+vehicles); nothing of them is ever sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from fedfsd.config.experiment import RegionName
+from fedfsd.config.load import Frozen, load
+from fedfsd.drive.source import EMBEDDED
+from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.gate.frame import address
+
+SETTINGS = "train.toml"
+_IDLE_SECONDS = 7 * 86_400.0
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # s, between attempts to reach the gate
+
+
+class Settings(Frozen):
+    """``train.toml``; paths are relative to the folder it lies in."""
+
+    name: RegionName
+    data_path: str
+    """A table, a folder of tables, or ``embedded``."""
+    device: str = "auto"
+    socket: str = "../run/gate.sock"
+    """Where the region's gate listens."""
+    test_only: bool = False
+    """Rehearse, too: for trials on synthetic or published data."""
+
+    def data(self, folder: Path) -> str:
+        """The data path as seen from anywhere."""
+        return self.data_path if self.data_path in EMBEDDED else str((folder / self.data_path).absolute())
+
+
+def run(folder: Path, settings: Settings) -> NoReturn:
+    """Serve the gate until a signal comes; a gate that is not there is waited for."""
+    from fedfsd.runner.worker import Worker
+
+    os.umask(0o077)
+    worker = Worker(folder, settings.name, settings.data(folder), settings.device, settings.test_only)
+    wait = _FIRST_WAIT
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                with address(folder / settings.socket) as name:
+                    connection.connect(name)
+                worker.greet(connection)
+                wait = _FIRST_WAIT
+                while True:
+                    worker.work(seconds=_IDLE_SECONDS)
+        except (FedfsdError, OSError):  # the gate ended, or has a runner already
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """What ``python -m fedfsd.runner`` does; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fedfsd.runner", description="A region's runner.")
+    parser.add_argument("--train", type=Path, required=True, metavar="FOLDER", help="holds train.toml")
+    parser.add_argument("--test-only", action="store_true", help="as test_only = true in train.toml")
+    parser.add_argument(
+        "--facts", action="store_true", help="print what this process can do, as JSON, and end"
+    )
+    parser.add_argument("--address", default="", metavar="HOST:PORT", help="with --facts: try to connect")
+    parser.add_argument("--gate-folder", default="", metavar="FOLDER", help="with --facts: try to list it")
+    asked = parser.parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    try:
+        said = ["test_only=true"] if asked.test_only else []
+        settings = load(Settings, asked.train / SETTINGS, overrides=said)
+        if not asked.facts:
+            run(asked.train, settings)
+        print(json.dumps(_facts(asked, settings)))
+    except FedfsdError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _facts(asked: argparse.Namespace, settings: Settings) -> dict[str, object]:
+    from fedfsd.runner import self_check
+
+    host, _, port = asked.address.rpartition(":")
+    if asked.address and not (host and port.isascii() and port.isdigit()):
+        raise NotReadyError("--address", got=asked.address, expected="HOST:PORT")
+    return self_check.local(
+        settings.name,
+        settings.data(asked.train),
+        settings.device,
+        host=host,
+        port=int(port or 0),
+        folder=asked.gate_folder,
+    )
+
+
+def _end(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+def at_once() -> NoReturn:
+    """Run and end without the interpreter's last collection: of a model's objects it takes seconds."""
+    try:
+        code = main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,158 @@
+"""A region: its data, its gate, its secrets, and the one walk of a round through them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from fedfsd import canonical
+from fedfsd.config.load import load
+from fedfsd.drive import source, table
+from fedfsd.engine import local, randomness
+from fedfsd.engine.device import resolve
+from fedfsd.engine.gradient import VehicleGradient
+from fedfsd.engine.probe import probe
+from fedfsd.engine.vehicle import VehicleData, place
+from fedfsd.errors import RefusedError
+from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate.gate import Gate, content_of
+from fedfsd.gate.policy import Policy, declared, simulated
+from fedfsd.gate.remote import RemoteGate
+from fedfsd.ledger.ledger import Released
+from fedfsd.plan.plan import WITNESS, Arrays, Plan
+from fedfsd.task.forecasting import window
+from fedfsd.task.forecasting.model import registry
+
+
+@dataclass(frozen=True)
+class RegionConfig:
+    """What a region's operator decides; nothing of it crosses."""
+
+    name: str
+    data_path: str
+    folder: str
+    """Ledger, mirror, outbox and run keys."""
+    device: str = "auto"
+    policy: str = ""
+    """A policy file; empty: the default policy."""
+    noise_key: str = ""
+    """For rehearsals only, in hex."""
+    simulated: bool = False
+    """A simulation may also rehearse, or train without privacy; a real node takes private plans only."""
+
+
+@dataclass
+class Region:
+    """One region of a running federation; data and models stay loaded between rounds."""
+
+    config: RegionConfig
+    gate: Gate | RemoteGate
+    """The gate itself, or the way to it where it is another process."""
+    _runs: dict[str, tuple[VehicleGradient, VehicleData]] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> Path:
+        """The folder of run keys."""
+        return Path(self.config.folder) / "keys"
+
+    def prepared(self, plan: Plan) -> tuple[VehicleGradient, VehicleData]:
+        """The plan's model, probed, and this region's windows on its device; kept for one plan."""
+        if plan.hash not in self._runs:
+            self._runs.clear()
+            spec = spec_of(plan)
+            tables = table.in_region(source.tables(self.config.data_path), self.config.name)
+            if plan.mode == "rehearsal" and any(part.origin == "recorded" for part in tables):
+                raise RefusedError(
+                    "mode",
+                    got="rehearsal on recorded data",
+                    expected="private",
+                    hint='rehearse on a table whose origin is "synthetic" or "published"',
+                )
+            windows = window.cut(tables, spec, test=False)
+            device = resolve(self.config.device)
+            name, options = plan.model.name, plan.model.options
+            reviewed = self.gate.pin(name)
+            model = registry.build(name, options, spec, seed=plan.seed, reviewed=reviewed)
+            _demand_schema(model, plan)
+            probe(model, spec)
+            data = place(windows, spec, roster=plan.region(self.config.name).roster, device=device)
+            self._runs[plan.hash] = local.model_on(model, device), data
+        return self._runs[plan.hash]
+
+
+def spec_of(plan: Plan) -> window.WindowSpec:
+    """How the plan cuts windows."""
+    return window.WindowSpec(
+        history_seconds=plan.window.history_seconds,
+        future_seconds=plan.window.future_seconds,
+        period_seconds=plan.window.period_seconds,
+    )
+
+
+def policy_of(config: RegionConfig) -> Policy:
+    """The policy of a region; a simulated one also takes rehearsals, runs without privacy or witness.
+
+    Raises:
+        ConfigError: a real region that does not declare its roster and identity, or more than mode private.
+    """
+    policy = load(Policy, config.policy) if config.policy else Policy()
+    return simulated(policy) if config.simulated else declared(policy, config.policy or "policy")
+
+
+def open_region(config: RegionConfig) -> Region:
+    """The region described by ``config``; its ledger is opened when a round is booked."""
+    return Region(config, Gate(config.name, policy_of(config), Path(config.folder)))
+
+
+def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
+    """Admit, book, train, release: the whole of what a region does for a coordinator.
+
+    Raises:
+        RefusedError: plan, round or arrays the region does not accept, or an update it will not send.
+        BudgetError: a plan that is not approved, or a round booked on other arrays.
+    """
+    gate = region.gate
+    gate.admit(plan, round, arrays)
+    if plan.mode == "none":
+        return _unbooked(region, arrays, plan, round)
+    booked = gate.reserve(plan, round, arrays)
+    released = gate.released(booked)
+    if released is None:
+        update = _train(region, arrays, plan, round)
+        released = gate.release(update, booked, plan)
+    if round == plan.num_rounds:
+        gate.settle(plan.hash)
+        randomness.destroy_run_key(region.keys, plan.hash)
+    return released
+
+
+def _unbooked(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
+    """A round without privacy, in a simulation alone: nothing is promised, so nothing is booked."""
+    content = content_of(_train(region, arrays, plan, round), plan, region.config.name, round)
+    return Released(entry=0, entry_hash="", sha256=canonical.sha256(content), content=content)
+
+
+def _train(region: Region, arrays: Arrays, plan: Plan, round: int) -> dict[str, np.ndarray]:
+    gradient, data = region.prepared(plan)
+    if plan.mode == "private":
+        secret = randomness.run_key(region.keys, plan.hash, create=False)
+    else:
+        secret = randomness.known_key(plan.hash, region.config.noise_key or None)
+    arrays_sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
+    key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
+    return local.train(gradient, data, arrays, plan, key, region.gate.demand_wanted)
+
+
+def _demand_schema(model: nn.Module, plan: Plan) -> None:
+    """The plan's arrays must be this model's: swapped or reshaped ones would be trained as something else."""
+    mine = [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]
+    if mine != [(entry.name, entry.shape) for entry in plan.model.arrays if entry.name != WITNESS]:
+        raise RefusedError(
+            "plan.model.arrays",
+            got="other arrays than the model has",
+            expected="the names and shapes of the model",
+            hint="compare the fedfsd versions of both sides",
+        )

@@ -1,0 +1,65 @@
+"""One run from its first round to its report, on any grid, whoever keeps the evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from flwr.serverapp import Grid
+
+from fedfsd.federation.strategy import PlannedStrategy
+from fedfsd.flower import strategy as strategies
+from fedfsd.plan.plan import Arrays, Plan
+from fedfsd.report.page import write_report
+from fedfsd.report.run_folder import Folder
+from fedfsd.simulation.prepare import Prepared
+from fedfsd.simulation.trail import Progress, Trail, epsilon_check
+
+Checks = dict[str, dict[str, float | None] | None]
+
+
+class Keeper(Protocol):
+    """Who keeps the evidence of a run."""
+
+    def finish(self) -> dict[str, dict[str, Any]]:
+        """Write it into the run folder; by region what its grant was charged, where that is known here."""
+
+
+def checks_of(plan: Plan) -> Checks:
+    """What other accountants say of each region. AccountingError where they disagree: ask before a run."""
+    return {name: epsilon_check(plan, name) for name in plan.regions}
+
+
+def conduct(
+    prepared: Prepared,
+    where: Folder,
+    keeper: Keeper,
+    on: Callable[[Callable[[Grid], Arrays]], Arrays],
+    *,
+    resume: bool,
+    checks: Checks,
+    progress: Callable[[Progress], None],
+) -> None:
+    """Run the plan over the grid that ``on`` lends, and leave model, metrics, evidence and report.
+
+    Args:
+        resume: go on from the checkpoint in the run folder, if there is one.
+
+    Raises:
+        NotReadyError: too few regions in a round; the run can be resumed.
+    """
+    started = time.monotonic()
+    torch.set_num_threads(1)  # several regions at a time use the cores better than one with many threads
+    server = prepared.experiment.server
+    strategy = PlannedStrategy(
+        strategies.resolve(server.strategy, server.options),
+        prepared.plan,
+        round_timeout_seconds=server.round_timeout_seconds,
+    )
+    trail = Trail(where, prepared, strategy, checks, progress)
+    first, arrays = trail.begin(resume=resume)
+    final = on(lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round))
+    trail.finish(final, spent=keeper.finish(), seconds=time.monotonic() - started)
+    write_report(where.path)

@@ -1,0 +1,1 @@
+"""What can be trained: each task in a room of its own."""

@@ -1,0 +1,1 @@
+"""Motion forecasting: from a vehicle's last seconds to its path."""

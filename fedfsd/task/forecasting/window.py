@@ -1,0 +1,130 @@
+"""Cut training examples from tracks: split at gaps, interpolate, slide, drop what stands or jumps.
+
+Shapes: W windows, H history points (the present included), F future points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedfsd.drive.table import Table
+
+_ROUNDING = 1e-3  # s, or a share of a period: float32 times fall a hair short or long
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """How windows are cut; every number is public and part of the plan."""
+
+    history_seconds: float = 2.0
+    future_seconds: float = 3.0
+    period_seconds: float = 0.5
+    max_gap_seconds: float = 0.75
+    min_travel_m: float = 3.0
+    max_step_m: float = 25.0
+
+    @property
+    def history(self) -> int:
+        """H: points up to and including the present."""
+        return round(self.history_seconds / self.period_seconds) + 1
+
+    @property
+    def future(self) -> int:
+        """F: points to forecast."""
+        return round(self.future_seconds / self.period_seconds)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of an ordered list of vehicles, those without any included."""
+
+    vehicles: tuple[str, ...]
+    points: np.ndarray  # (W, H + F, 2) float64, m, local plane of the recording
+    owner: np.ndarray  # (W,) int64, index into vehicles, ascending
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def cut(tables: Iterable[Table], spec: WindowSpec, *, test: bool) -> Windows:
+    """All windows of the test (or training) vehicles, vehicles in key order.
+
+    A row with a non-finite time, and every window that a non-finite position touches, yields
+    nothing; its vehicle stays in ``vehicles``.
+    """
+    tables = [table for table in tables if table.rows.num_rows]
+    keys = sorted({key for table in tables for key in np.unique(table.text("vehicle")[table.test == test])})
+    slot = {key: index for index, key in enumerate(keys)}
+    points: list[np.ndarray] = []
+    owner: list[np.ndarray] = []
+    for table in tables:
+        for vehicle, times, positions in _runs(table, spec, test=test):
+            found = _slide(times, positions, spec)
+            if len(found):
+                points.append(found)
+                owner.append(np.full(len(found), slot[vehicle]))
+    if not points:
+        return Windows(tuple(keys), np.empty((0, spec.history + spec.future, 2)), np.empty(0, np.int64))
+    owners = np.concatenate(owner)
+    order = np.argsort(owners, kind="stable")
+    return Windows(tuple(keys), np.concatenate(points)[order], owners[order])
+
+
+def agent_frame(points: np.ndarray, history: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shift each window to its present and turn it so that the history runs along +x.
+
+    Returns:
+        history (W, H, 2) and future (W, F, 2), float32, m.
+    """
+    local = points - points[:, history - 1 : history]
+    travelled = 0.0 - local[:, 0]  # not -0.0, which would turn a standing history by pi
+    angle = np.arctan2(travelled[:, 1], travelled[:, 0])
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    x, y = local[..., 0], local[..., 1]
+    turned = np.stack([cos * x + sin * y, cos * y - sin * x], axis=-1).astype(np.float32)
+    return turned[:, :history], turned[:, history:]
+
+
+def _runs(table: Table, spec: WindowSpec, *, test: bool):
+    """(vehicle, times, positions) of each uninterrupted run, in time order."""
+    keep = (table.test == test) & np.isfinite(table.number("t"))
+    names, vehicle = np.unique(table.text("vehicle")[keep], return_inverse=True)
+    _, recording = np.unique(table.text("recording")[keep], return_inverse=True)
+    times = table.number("t")[keep]
+    positions = np.stack([table.number("x")[keep], table.number("y")[keep]], axis=1)
+    positions[~np.isfinite(positions).all(axis=1)] = np.nan
+    order = np.lexsort((times, recording, vehicle))
+    vehicle, recording, times, positions = (
+        vehicle[order],
+        recording[order],
+        times[order],
+        positions[order],
+    )
+    if not len(times):
+        return
+    new_run = (
+        (np.diff(vehicle) != 0)
+        | (np.diff(recording) != 0)
+        | (np.diff(times) > spec.max_gap_seconds + _ROUNDING)
+    )
+    bounds = np.flatnonzero(new_run) + 1
+    for start, stop in zip(np.r_[0, bounds], np.r_[bounds, len(times)], strict=True):
+        yield names[vehicle[start]], times[start:stop], positions[start:stop]
+
+
+def _slide(times: np.ndarray, positions: np.ndarray, spec: WindowSpec) -> np.ndarray:
+    """Every window of one run that moves and does not jump, (W, H + F, 2)."""
+    size = spec.history + spec.future
+    count = int((times[-1] - times[0]) / spec.period_seconds + _ROUNDING) + 1
+    if count < size:
+        return np.empty((0, size, 2))
+    grid = times[0] + spec.period_seconds * np.arange(count)
+    track = np.stack([np.interp(grid, times, positions[:, axis]) for axis in (0, 1)], axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(track, size, axis=0).transpose(0, 2, 1)
+    travel = np.linalg.norm(windows[:, -1] - windows[:, 0], axis=1)
+    steps = np.linalg.norm(np.diff(windows, axis=1), axis=2).max(axis=1)
+    # Comparisons with NaN are false: a window with a non-finite point is dropped here too.
+    return windows[(travel >= spec.min_travel_m) & (steps <= spec.max_step_m)].copy()

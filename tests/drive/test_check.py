@@ -1,0 +1,427 @@
+"""Every defect planted in clean recordings is found by name, recording and count; clean ones are silent."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedfsd.drive import table
+from fedfsd.drive.check import Finding, check
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+RECORDINGS = 4
+PER_RECORDING = 10
+SAMPLES = 120
+
+
+def clean(region: str = "EU", hz: float = 10.0, seed: int = 1, recordings: int = RECORDINGS) -> dict:
+    """Curved drives: a car has two drives in two recordings, the recording car one in each.
+
+    Accelerations below 2 m/s2, radii above 40 m, 1 mm of noise; sizes are each car's own.
+    """
+    draw = np.random.default_rng(seed)
+    sizes = draw.uniform((3.5, 1.6), (5.5, 2.1), (recordings * PER_RECORDING, 2))
+    tracks = []
+    for recording in range(recordings):
+        for slot in range(PER_RECORDING):
+            # Cars 0..9 drive in recordings 0 and 1, cars 10..19 in 1 and 2 and so on.
+            car = (recording * PER_RECORDING + slot // 2 * 2 - (slot % 2) * PER_RECORDING) % len(sizes)
+            key = "drives/city/ego" if slot == 0 else f"drives/{region}/{car}"
+            tracks.append((recording, key, sizes[car], drive(draw, hz)))
+    columns: dict[str, list] = {name: [] for name in (*table.TEXT_COLUMNS, *table.NUMBER_COLUMNS, "city")}
+    for recording, key, (length, width), motion in tracks:
+        rows = len(motion["t"])
+        constant = {
+            "region": region,
+            "source": "drives",
+            "recording": f"drive-{recording}",
+            "vehicle": key,
+            "type": "car",
+            "length": length,
+            "width": width,
+            "hz": hz,
+            "city": "city",
+        }
+        for name in columns:
+            columns[name].append(
+                np.asarray(motion[name]) if name in motion else np.full(rows, constant[name])
+            )
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
+
+
+def drive(draw: np.random.Generator, hz: float) -> dict[str, np.ndarray]:
+    """Position, velocity and heading of one smooth drive of SAMPLES points."""
+    t = np.arange(SAMPLES) / hz
+    phase, speed, sway = draw.uniform(0, 2 * np.pi), draw.uniform(6, 14), draw.uniform(0.2, 1.5)
+    pace = 2 * np.pi / draw.uniform(6, 9)
+    fine = np.arange(SAMPLES * 20) / (hz * 20)
+    v = speed + sway * np.sin(pace * fine + phase)
+    heading = phase + 0.1 * np.sin(0.5 * fine + phase) + draw.uniform(-0.1, 0.1) * fine
+    step = 1 / (hz * 20)
+    x = np.cumsum(v * np.cos(heading)) * step + draw.uniform(-200, 200)
+    y = np.cumsum(v * np.sin(heading)) * step + draw.uniform(-200, 200)
+    every = slice(None, None, 20)
+    noise = draw.normal(0, 0.001, (2, SAMPLES))
+    return {
+        "t": t + draw.integers(0, 50) / hz,
+        "x": x[every] + noise[0],
+        "y": y[every] + noise[1],
+        "vx": (v * np.cos(heading))[every],
+        "vy": (v * np.sin(heading))[every],
+        "heading": (heading[every] + np.pi) % (2 * np.pi) - np.pi,
+    }
+
+
+def made(columns: dict, identity: str = "physical", origin: str = "recorded") -> table.Table:
+    return table.of_rows(dict(columns), licence="CC0", identity=identity, origin=origin)
+
+
+def track(columns: dict, recording: int, slot: int) -> np.ndarray:
+    """Row numbers of the slot-th track of a recording, in time order."""
+    rows = np.flatnonzero(columns["recording"] == f"drive-{recording}")
+    return rows[slot * SAMPLES : (slot + 1) * SAMPLES]
+
+
+def joined(*parts: dict) -> dict:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def subset(columns: dict, rows: np.ndarray, **changes) -> dict:
+    return {
+        name: np.full(len(rows), changes[name]) if name in changes else v[rows] for name, v in columns.items()
+    }
+
+
+@pytest.mark.parametrize("hz", [2.0, 5.0, 10.0, 25.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_clean_recordings_yield_nothing(hz, seed):
+    assert check([made(clean(hz=hz, seed=seed))]) == []
+
+
+def test_an_empty_table_and_none_yield_nothing():
+    assert check([]) == []
+    assert check([made({name: values[:0] for name, values in clean().items()})]) == []
+
+
+# Each plants one defect and returns (recording, how many, of how many), or None for the recording
+# where the finding is about keys.
+def reversed_velocity(c):
+    for slot in (1, 2, 3):
+        rows = track(c, 2, slot)
+        c["vx"][rows] *= -1
+        c["vy"][rows] *= -1
+    return "drive-2", 3, 10
+
+
+def scaled_velocity(c):
+    rows = c["recording"] == "drive-1"
+    c["vx"][rows] /= 1.75
+    c["vy"][rows] /= 1.75
+    return "drive-1", 10, 10
+
+
+def missing_heading(c):
+    c["heading"][track(c, 3, 5)[:40]] = np.nan
+    return "drive-3", 40, 1200
+
+
+def degrees(c):
+    rows = c["recording"] == "drive-0"
+    c["heading"][rows] = np.degrees(c["heading"][rows])
+    return "drive-0", 10, 10
+
+
+def backwards(c):
+    rows = np.concatenate([track(c, 1, slot) for slot in (4, 6)])
+    c["heading"][rows] = (c["heading"][rows] + 2 * np.pi) % (2 * np.pi) - np.pi
+    return "drive-1", 2, 10
+
+
+def astray(c):
+    rows = track(c, 1, 4)
+    c["heading"][rows] += 1.4
+    return "drive-1", 1, 10
+
+
+def gap(c):
+    keep = np.ones(len(c["t"]), bool)
+    keep[track(c, 0, 3)[50:60]] = False
+    keep[track(c, 0, 7)[20:22]] = False
+    for name in c:
+        c[name] = c[name][keep]
+    return "drive-0", 2, 1190 - 12
+
+
+def jump(c):
+    rows = track(c, 2, 6)[60:]
+    c["x"][rows] += 15.0
+    return "drive-2", 1, 1190
+
+
+def spike(c):
+    c["y"][track(c, 2, 6)[60]] += 12.0
+    return "drive-2", 2, 1190
+
+
+def jitter(c):
+    draw = np.random.default_rng(5)
+    for slot in (2, 8):
+        for axis in ("x", "y"):
+            c[axis][track(c, 3, slot)] += draw.normal(0, 0.1, SAMPLES)
+    return "drive-3", 2, 10
+
+
+def duplicate(c):
+    copies = joined(c, subset(c, track(c, 1, 5), vehicle="drives/EU/twin"))
+    c.update(copies)
+    return "drive-1", 1, 11
+
+
+def partial_duplicate(c):
+    """The middle half of a track again, in another recording, with times of its own."""
+    rows = track(c, 0, 5)[30:90]
+    copy = subset(c, rows, vehicle="drives/EU/twin", recording="drive-3")
+    copy["t"] = copy["t"] + 7.0
+    # A key that lives here alone would not be worth a finding; the copy is.
+    c.update(joined(c, copy))
+    return "drive-3", 1, 11
+
+
+def overlap(c):
+    """The same car at the same points, under its own key, in a second recording."""
+    rows = track(c, 0, 5)
+    copy = subset(c, rows, recording="drive-1")
+    copy["t"] = copy["t"] + 7.0
+    c.update(joined(c, copy))
+    return "drive-1", 1, 11
+
+
+def repeated_rows(c):
+    c.update(joined(c, subset(c, track(c, 1, 5)[10:15])))
+    return "drive-1", 5, 1205
+
+
+def constant_size(c):
+    rows = c["recording"] == "drive-2"
+    c["length"][rows], c["width"][rows] = 4.5, 1.8
+    return "drive-2", 10, 10
+
+
+def swapped_size(c):
+    rows = track(c, 2, 0)
+    c["length"][rows], c["width"][rows] = 1.73, 4.08
+    return "drive-2", 1, 10
+
+
+def interpolated(c):
+    for slot in range(PER_RECORDING):
+        rows = track(c, 1, slot)
+        key = np.arange(0, SAMPLES, 5)
+        for axis in ("x", "y"):
+            c[axis][rows] = np.interp(np.arange(SAMPLES), key, c[axis][rows][key])
+    # np.interp holds the last value after the last key frame.
+    return "drive-1", 10, 10
+
+
+def nan_points(c):
+    c["x"][track(c, 0, 2)[:3]] = np.nan
+    c["t"][track(c, 0, 4)[0]] = np.inf
+    return "drive-0", 4, 1200
+
+
+def one_point(c):
+    keep = np.ones(len(c["t"]), bool)
+    keep[track(c, 3, 9)[1:]] = False
+    for name in c:
+        c[name] = c[name][keep]
+    return "drive-3", 1, 10
+
+
+def wrong_rate(c):
+    c["hz"][c["recording"] == "drive-2"] = 2.0
+    return "drive-2", 10, 10
+
+
+def ego_keys(c):
+    egos = np.char.endswith(c["vehicle"].astype(str), "/ego")
+    c["vehicle"] = np.where(egos, np.char.add(np.char.add("drives/", c["recording"]), "/ego"), c["vehicle"])
+    return None, 4, len(np.unique(c["vehicle"]))
+
+
+def one_recording(c):
+    own = ~np.char.endswith(c["vehicle"].astype(str), "/ego")
+    c["vehicle"] = np.where(own, np.char.add(np.char.add(c["recording"], "/"), c["vehicle"]), c["vehicle"])
+    keys = len(np.unique(c["vehicle"])) - 1
+    return None, keys, keys
+
+
+DEFECTS = {
+    reversed_velocity: ("velocity-reversed", "multiply vx and vy by -1"),
+    scaled_velocity: ("velocity-scaled", "0.571 times"),
+    missing_heading: ("heading-missing", "course"),
+    degrees: ("heading-degrees", "radians"),
+    backwards: ("heading-against-motion", "add pi"),
+    astray: ("heading-against-motion", "course over ground"),
+    gap: ("gap", "split"),
+    jump: ("jump", "split"),
+    spike: ("jump", "split"),
+    jitter: ("jitter", "about 0.09 m"),
+    duplicate: ("duplicate-track", "one key"),
+    partial_duplicate: ("duplicate-track", "one key"),
+    overlap: ("repeated-track", "overlap"),
+    repeated_rows: ("repeated-time", "one row"),
+    constant_size: ("constant-size", "assumes"),
+    swapped_size: ("size-swapped", "exchange"),
+    interpolated: ("interpolated", "2 Hz"),
+    nan_points: ("not-finite", "drop"),
+    one_point: ("one-point", "roster"),
+    wrong_rate: ("stated-rate", "10"),
+    ego_keys: ("repeated-ego-key", "drives/city/ego"),
+    one_recording: ("key-in-one-recording", "identity = recording"),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("plant", DEFECTS, ids=lambda plant: plant.__name__)
+def test_a_planted_defect_is_found_and_nothing_else(plant, seed):
+    columns = clean(seed=seed)
+    recording, count, total = plant(columns)
+    name, fix = DEFECTS[plant]
+    (found,) = check([made(columns)])
+    assert (found.name, found.recording, found.count, found.total) == (name, recording, count, total)
+    assert (found.region, found.source) == ("EU", "drives")
+    assert fix in found.fix
+
+
+def test_defects_in_several_recordings_are_told_apart():
+    columns = clean()
+    for recording in (0, 2):
+        columns["heading"][track(columns, recording, 1)[: 10 + recording]] = np.nan
+    found = check([made(columns)])
+    assert [(f.recording, f.count) for f in found] == [("drive-0", 10), ("drive-2", 12)]
+
+
+def test_a_key_in_two_regions():
+    here, there = clean("EU"), clean("US", seed=2)
+    there["vehicle"] = np.where(there["vehicle"] == "drives/city/ego", "drives/boston/ego", there["vehicle"])
+    assert check([made(here), made(there)]) == []
+    there["vehicle"][there["vehicle"] == "drives/boston/ego"] = "drives/city/ego"
+    (found,) = check([made(here), made(there)])
+    keys = len(np.unique(here["vehicle"])) + len(np.unique(there["vehicle"]))
+    assert (found.name, found.severity, found.region) == ("key-in-two-regions", "error", "EU, US")
+    assert (found.recording, found.count, found.total) == (None, 1, keys)
+
+
+def test_the_same_table_under_two_source_names_is_full_of_duplicates():
+    here, again = clean(), clean()
+    again["source"] = np.full(len(again["t"]), "other")
+    again["vehicle"] = np.char.add("other/", again["vehicle"])
+    found = check([made(here), made(again)])
+    assert {f.name for f in found} == {"duplicate-track"}
+    assert sum(f.count for f in found) == RECORDINGS * PER_RECORDING
+
+
+def test_identity_decides_how_grave_keys_of_one_recording_are():
+    columns = clean()
+    one_recording(columns)
+    grave = {
+        identity: [f.severity for f in check([made(columns, identity=identity)])]
+        for identity in ("physical", "recording")
+    }
+    assert grave == {"physical": ["warning"], "recording": ["note"]}
+    assert check([made(columns, origin="synthetic")]) == [], "a simulated vehicle is met once"
+
+
+def test_radians_that_leave_the_circle_are_no_degrees():
+    columns = clean()
+    rows = columns["recording"] == "drive-1"
+    columns["heading"][rows] += 4 * np.pi
+    assert check([made(columns)]) == []
+
+
+def test_rates_are_those_of_each_track():
+    fast, slow = clean(hz=10.0), clean(hz=2.0, seed=7)
+    slow["vehicle"] = np.char.add("slow/", slow["vehicle"])
+    slow["vehicle"] = np.where(np.char.endswith(slow["vehicle"], "ego"), "drives/city/ego", slow["vehicle"])
+    slow["recording"] = np.char.add("slow-", slow["recording"])
+    assert check([made(joined(fast, slow))]) == []
+
+
+def test_standing_vehicles_are_no_defect():
+    columns = clean()
+    rows = track(columns, 1, 2)
+    for name in ("x", "y", "vx", "vy", "heading"):
+        columns[name][rows] = columns[name][rows[0]] if name in ("x", "y", "heading") else 0.0
+    columns["x"][rows] += np.random.default_rng(0).normal(0, 0.02, SAMPLES)
+    assert check([made(columns)]) == []
+
+
+def test_rows_may_come_in_any_order():
+    columns = clean()
+    scaled_velocity(columns)
+    order = np.random.default_rng(0).permutation(len(columns["t"]))
+    assert check([made(columns)]) == check([made({name: values[order] for name, values in columns.items()})])
+
+
+def test_findings_are_plain_values_the_gravest_first():
+    columns = clean()
+    for plant in (missing_heading, jitter, duplicate):
+        plant(columns)
+    found = check([made(columns)])
+    assert [f.severity for f in found] == ["error", "warning", "note"]
+    assert all(isinstance(f, Finding) and isinstance(f.count, int) for f in found)
+
+
+@pytest.mark.slow
+def test_a_million_rows_take_seconds():
+    columns = clean(recordings=840)
+    whole = made(columns)
+    assert whole.rows.num_rows > 1_000_000
+    begin = time.perf_counter()
+    assert check([whole]) == []
+    assert time.perf_counter() - begin < 30
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings are not on this machine")
+def test_the_real_recordings():
+    found = check(table.read(SHARED))
+    by_source = {(f.region, f.source, f.name) for f in found}
+    for name in ("gap", "jitter", "jump", "heading-missing"):
+        assert ("CN", "apolloscape", name) in by_source
+    assert sum(f.count for f in found if f.name == "heading-missing") == 9028
+    assert ("EU", "taf-bw", "constant-size") in by_source
+    noisy = [f.recording for f in found if f.region == "EU" and f.name == "jitter"]
+    assert noisy == ["k733_2018-05-02_000", "k733_2020-09-15_000"]
+    for region in ("SG", "US"):
+        mine = [f for f in found if (f.region, f.source) == (region, "nuscenes-mini")]
+        linear = [f for f in mine if f.name == "interpolated"]
+        assert len(linear) == {"SG": 6, "US": 4}[region]
+        assert all("2 Hz" in f.fix for f in linear)
+        assert any(f.name == "repeated-ego-key" for f in mine)
+        assert sum(f.count for f in mine if f.name == "size-swapped") >= len(linear), "the recording car's"
+    # What would be a false alarm: good recordings that are called bad.
+    ngsim = [f for f in found if f.source == "ngsim-commonroad"]
+    assert {f.name for f in ngsim} == {"heading-against-motion", "jitter", "one-point", "velocity-scaled"}
+    assert sum(f.count for f in ngsim) <= 10, "of 2,651 tracks"
+    silent = {"velocity-reversed", "heading-degrees", "duplicate-track", "stated-rate", "key-in-two-regions"}
+    assert not silent & {f.name for f in found}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real recordings are not on this machine")
+def test_velocities_of_the_real_recordings_turned_and_scaled():
+    (original,) = table.read(SHARED / "EU_taf-bw.parquet")
+    columns = {
+        name: original.rows[name].to_numpy(zero_copy_only=False).copy() for name in original.rows.column_names
+    }
+    for recording, factor in (("k733_2018-05-02_000", -1), ("k733_2020-09-15_000", 1 / 1.75)):
+        rows = columns["recording"] == recording
+        for name in ("vx", "vy"):
+            columns[name][rows] *= factor
+    found = {f.name: f for f in check([made(columns, identity="recording")]) if f.name.startswith("velocity")}
+    assert {name: f.recording for name, f in found.items()} == {
+        "velocity-reversed": "k733_2018-05-02_000",
+        "velocity-scaled": "k733_2020-09-15_000",
+    }
+    assert all(f.count == f.total for f in found.values())
+    assert "0.57" in found["velocity-scaled"].fix

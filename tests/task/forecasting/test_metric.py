@@ -1,0 +1,145 @@
+"""Metrics against hand-computed cases, and the bootstrap by vehicle."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedfsd.task.forecasting import metric
+
+# Two windows, two paths, two future points; offsets of each path from the future, in metres.
+OFFSETS = np.array(
+    [
+        [[[3.0, 0.0], [0.0, 3.0]], [[0.0, 0.0], [0.0, -4.0]]],  # distances 3, 3 and 0, 4
+        [[[0.0, 0.0], [2.0, 0.0]], [[3.0, 4.0], [6.0, 8.0]]],  # distances 0, 2 and 5, 10
+    ]
+)
+FUTURE = np.array([[[1.0, 0.0], [2.0, 1.0]], [[5.0, -1.0], [9.0, -3.0]]])
+PATHS = FUTURE[:, None] + OFFSETS
+
+
+def errors_of(values, owner) -> metric.Errors:
+    values = np.asarray(values, dtype=float)
+    return metric.Errors(values, values, values, values, values > metric.MISS_M, np.asarray(owner))
+
+
+def test_two_windows_by_hand():
+    errors = metric.measure(PATHS, np.array([[0.1, 0.9], [-2.0, -1.0]]), FUTURE, np.array([0, 1]))
+    np.testing.assert_allclose(errors.ade, [2.0, 7.5])  # the likeliest path is the second in both
+    np.testing.assert_allclose(errors.fde, [4.0, 10.0])
+    np.testing.assert_allclose(errors.min_ade_k, [2.0, 1.0])
+    np.testing.assert_allclose(errors.min_fde_k, [3.0, 2.0])  # of another path than min_ade_k's
+    assert errors.miss.tolist() == [True, False]
+    summary = metric.summarise(errors)
+    assert (summary.windows, summary.vehicles) == (2, 2)
+    assert (summary.ade_m, summary.fde_m) == pytest.approx((4.75, 7.0))
+    assert (summary.min_ade_k_m, summary.min_fde_k_m) == pytest.approx((1.5, 2.5))
+    assert summary.miss_rate == 0.5
+
+
+def test_scores_choose_the_path_that_ade_and_fde_judge():
+    errors = metric.measure(PATHS, np.array([[2.0, 1.0], [0.0, 0.0]]), FUTURE, np.array([0, 1]))
+    np.testing.assert_allclose(errors.ade, [3.0, 1.0])  # of equal scores the first path counts
+    np.testing.assert_allclose(errors.fde, [3.0, 2.0])
+
+
+def test_one_path_is_its_own_best():
+    errors = metric.single(PATHS[:, 0], FUTURE, np.array([0, 0]))
+    np.testing.assert_array_equal(errors.ade, errors.min_ade_k)
+    np.testing.assert_array_equal(errors.fde, errors.min_fde_k)
+    np.testing.assert_allclose(errors.fde, [3.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("off", "miss"), [(0.0, False), (2.0, False), (math.nextafter(2.0, 3.0), True), (math.nan, True)]
+)
+def test_a_miss_is_an_end_point_further_off_than_two_metres(off, miss):
+    paths = np.zeros((1, 2, 3, 2))
+    paths[0, :, :2] = 50.0  # the way there does not count
+    paths[0, :, 2, 0] = (off, 9.0) if not math.isnan(off) else math.nan
+    assert metric.measure(paths, np.zeros((1, 2)), np.zeros((1, 3, 2)), np.zeros(1)).miss[0] == miss
+
+
+@settings(deadline=None)
+@given(st.permutations(range(5)), st.integers(0, 2**32 - 1))
+def test_the_order_of_paths_does_not_matter_and_more_never_harm(order, seed):
+    random = np.random.default_rng(seed)
+    paths, future = random.normal(size=(7, 5, 4, 2)), random.normal(size=(7, 4, 2))
+    scores, owner = random.normal(size=(7, 5)), np.arange(7)
+    errors = metric.measure(paths, scores, future, owner)
+    moved = metric.measure(paths[:, list(order)], scores[:, list(order)], future, owner)
+    fewer = metric.measure(paths[:, :3], scores[:, :3], future, owner)
+    for name in ("ade", "fde", "min_ade_k", "min_fde_k", "miss"):
+        np.testing.assert_array_equal(getattr(errors, name), getattr(moved, name))
+    assert (errors.min_ade_k <= errors.ade).all()
+    assert (errors.min_fde_k <= errors.fde).all()
+    assert (errors.min_ade_k <= fewer.min_ade_k).all()
+    assert (errors.min_fde_k <= fewer.min_fde_k).all()
+
+
+def test_without_windows_every_figure_is_nan():
+    errors = metric.measure(np.empty((0, 3, 6, 2)), np.empty((0, 3)), np.empty((0, 6, 2)), np.empty(0, int))
+    summary = metric.summarise(errors)
+    assert (summary.windows, summary.vehicles) == (0, 0)
+    figures = (summary.ade_m, summary.fde_m, summary.min_ade_k_m, summary.min_fde_k_m, summary.miss_rate)
+    assert all(math.isnan(figure) for figure in (*figures, *summary.fde_m_95))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 50), st.integers(1, 12)),  # a vehicle's error and its number of windows
+        min_size=1,
+        max_size=25,
+    )
+)
+def test_the_interval_contains_the_mean_and_repeats(vehicles):
+    values = np.concatenate([[value] * count for value, count in vehicles])
+    owner = np.concatenate([[index] * count for index, (_, count) in enumerate(vehicles)])
+    summary = metric.summarise(errors_of(values, owner))
+    low, high = summary.fde_m_95
+    assert low - 1e-9 <= summary.fde_m <= high + 1e-9
+    assert min(values) - 1e-9 <= low
+    assert high <= max(values) + 1e-9
+    assert metric.summarise(errors_of(values, owner)) == summary
+
+
+def test_a_vehicle_with_many_windows_moves_as_one():
+    # By windows the interval would be about [0, 0.3]; by vehicles either may be drawn twice.
+    summary = metric.summarise(errors_of([*[0.0] * 1000, 100.0], [0] * 1000 + [1]))
+    assert summary.fde_m == pytest.approx(100 / 1001)
+    assert summary.fde_m_95 == pytest.approx((0.0, 100.0))
+    assert metric.summarise(errors_of([3.0, 5.0], [4, 4])).fde_m_95 == (4.0, 4.0)
+
+
+def test_seeing_every_window_twice_makes_nobody_surer():
+    random = np.random.default_rng(0)
+    values, owner = random.gamma(2, 2, 300), random.integers(0, 40, 300)
+    once = metric.summarise(errors_of(values, owner)).fde_m_95
+    twice = metric.summarise(errors_of(np.tile(values, 2), np.tile(owner, 2))).fde_m_95
+    assert twice == pytest.approx(once)
+    # Were the windows independent, the interval would be that of 300 draws.
+    alone = metric.summarise(errors_of(values, np.arange(300))).fde_m_95
+    assert alone[1] - alone[0] == pytest.approx(2 * 1.96 * values.std() / np.sqrt(300), rel=0.15)
+
+
+def test_pooling_keeps_the_vehicles_of_regions_apart():
+    first = errors_of([0.0, 0.0, 1.0], [0, 0, 2])
+    empty = errors_of([], np.empty(0, int))
+    second = errors_of([9.0, 11.0], [0, 1])
+    pooled = metric.pool([first, empty, second])
+    assert pooled.fde.tolist() == [0.0, 0.0, 1.0, 9.0, 11.0]
+    assert pooled.miss.tolist() == [False, False, False, True, True]
+    summary = metric.summarise(pooled)
+    assert (summary.windows, summary.vehicles) == (5, 4)
+    apart = errors_of(pooled.fde, [0, 0, 1, 2, 3])
+    assert summary == metric.summarise(apart)
+
+
+def test_the_pooled_mean_is_over_windows():
+    pooled = metric.pool([errors_of([1.0] * 9, [0] * 9), errors_of([11.0], [0])])
+    assert metric.summarise(pooled).fde_m == pytest.approx(2.0)
