@@ -69,6 +69,12 @@ class ConfigError(FedfsdError):
     code, exit_code = "config", 3
 
 
+class FormatError(FedfsdError):
+    """A document in a format that this release does not read: a newer release wrote it."""
+
+    code, exit_code = "format", 4
+
+
 class PlanError(FedfsdError):
     """The constants of a run contradict each other or the privacy they promise."""
 

@@ -1,0 +1,51 @@
+"""Which formats this release reads: one table of numbers, asked by every reader before it looks further.
+
+A document says its number under ``format``; one that says none has number 1, which is what the first
+release wrote. A field that came later has a default that means what its absence meant, and is not written
+at that default: a document is written in the oldest format that can hold it, hashed and compared as it was
+written. A number that is not in the table is a newer release's: it is refused by name, never guessed at,
+and an auditor cannot decide.
+
+>>> demand("plan", 1)
+1
+>>> demand("plan", 9)
+Traceback (most recent call last):
+    ...
+fedfsd.errors.FormatError: format: plan: got format 9, expected one of 1, 2; fix: upgrade fedfsd on this side
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedfsd.errors import FormatError
+
+READ: Mapping[str, tuple[int, ...]] = {
+    "experiment": (1, 2),
+    "plan": (1, 2),
+    "policy": (1,),
+    "ledger entry": (1, 2),
+    "bundle": (1,),
+    "receipts": (1,),
+    "table": (1,),
+    "run folder": (1,),
+    "border": (1,),
+}
+NEWEST: Mapping[str, int] = {name: max(numbers) for name, numbers in READ.items()}
+
+
+def demand(name: str, number: object, *, place: str | None = None) -> int:
+    """``number`` if this release reads that format of ``name`` (None is 1).
+
+    Raises:
+        FormatError: a newer release's format, or no number at all.
+    """
+    number = 1 if number is None else number
+    if type(number) is int and number in READ[name]:
+        return number
+    raise FormatError(
+        place or name,
+        got=f"format {number}" if type(number) is int else "a format that is no number",
+        expected=f"one of {', '.join(map(str, READ[name]))}" if len(READ[name]) > 1 else "format 1",
+        hint="upgrade fedfsd on this side",
+    )
