@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -58,6 +59,17 @@ def load(model: type[M], source: str | Path | Document, *, overrides: Iterable[s
         return model.model_validate(document)
     except ValidationError as error:
         raise _explain(model, place, error) from None
+
+
+@contextmanager
+def within(place: str) -> Iterator[None]:
+    """What is refused inside is refused at its place in the table ``place``."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(
+            f"{place}.{error.place}", got=error.got, expected=error.expected, hint=error.hint
+        ) from None
 
 
 def toml_value(text: str) -> Any:

@@ -139,7 +139,7 @@ def reopen(path: Path, experiment: Experiment, plan: Plan) -> Folder:
         NotReadyError: no such run, another experiment or plan, or a run that is complete.
     """
     folder = Folder(path)
-    same = Experiment.resolved(folder.read("experiment.json")) == experiment
+    same = Experiment.resolved(folder.read("experiment.json")).document() == experiment.document()
     if not same or (path / "plan.json").read_text(encoding="utf-8") != plan.document():
         raise NotReadyError(
             str(path),
