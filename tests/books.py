@@ -28,7 +28,7 @@ def keep_books(folder: Path, region: str, *plans: Plan) -> None:
         data_set="test",
         data_commitment="0" * 64,
         delta=1e-4,
-        events=[plan.event(region) for plan in plans],
+        events=[event for plan in plans for event in plan.events(region)],
     )
     ledger.add(entry.sign(made, {"officer": officer}))
     for plan in plans:

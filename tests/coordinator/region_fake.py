@@ -103,7 +103,7 @@ class RegionFake:
         signed = entry.sign(genesis, {"officer": self.officer, "node": self.node})
         (folder / LEDGER).mkdir(parents=True)
         ledger = Ledger.create(folder / LEDGER, mirror=folder / MIRROR, genesis=signed, node=self.node)
-        events = [plan.event(name) for plan in plans]
+        events = [event for plan in plans for event in plan.events(name)]
         made = draft.grant(
             ledger.state, data_set=f"data {name}", data_commitment="0" * 64, delta=1e-4, events=events
         )

@@ -80,7 +80,7 @@ def planned(shapes: Shapes = SMALL, **changes: Any) -> Plan:
         return plan
     from fedfsd.mechanism.accountant import epsilon_pld
 
-    epsilon = epsilon_pld([plan.event(REGION)], plan.region(REGION).target_delta)
+    epsilon = epsilon_pld(plan.events(REGION), plan.region(REGION).target_delta)
     return plans.read(canonical.encode(document(shapes, **changes, epsilon=epsilon)).decode())
 
 
