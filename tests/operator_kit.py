@@ -74,7 +74,7 @@ def plan(
         late_updates="drop",
         average_last=0.0,
     )
-    epsilon = epsilon_pld([made.event(region)], delta)
+    epsilon = epsilon_pld(made.events(region), delta)
     mine = made.regions[region].model_copy(update={"epsilon": epsilon})
     return made.model_copy(update={"regions": {region: mine}})
 

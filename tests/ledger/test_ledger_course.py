@@ -35,7 +35,7 @@ class Course(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=kit.MEMORY))
         self.ledger = kit.create(self.folder)
-        events = [kit.plan_of(rounds=ROOM).event("EU")]
+        events = kit.plan_of(rounds=ROOM).events("EU")
         kit.grant(self.ledger, epsilon=None, events=events, alpha=4, max_plans=3)
         self.sent: dict[tuple[str, int], bytes] = {}
         self.booked: set[tuple[str, int]] = set()

@@ -215,7 +215,7 @@ def test_each_region_is_calibrated_to_its_own_steps():
     assert {name: mine.local_steps for name, mine in slow.regions.items()} == {"SG": 2, "US": 8}
     for name, mine in slow.regions.items():
         assert 0.98 * 4.0 <= mine.epsilon <= 4.0
-        assert slow.event(name).steps == mine.local_steps * 20
+        assert slow.events(name)[0].steps == mine.local_steps * 20
     assert slow.region("SG").noise_multiplier < slow.region("US").noise_multiplier
     # Less noise a step and fewer of them: after normalising, the slow region is not weighed up.
     equal = build(experiment(**tables), ROSTERS, TASK, MODEL)
