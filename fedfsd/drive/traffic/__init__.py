@@ -1,7 +1,8 @@
 """Generated traffic: highway-env's IDM and MOBIL drivers, with a profile for each region.
 
 Nobody drove it, so it needs no protection and may ship with the package; it is the embedded default
-(`fedfsd.drive.embedded`) and what public pre-training uses. A recording is drawn from its own
+(`fedfsd.drive.embedded`) and what public pre-training uses. Only making tables needs highway-env, which the
+extra ``generate`` installs. A recording is drawn from its own
 random stream, named by seed, region and number: a smaller table is the beginning of a larger one.
 """
 
@@ -119,7 +120,7 @@ def _simulator():
         raise NotReadyError(
             "data generate",
             got=f"no module {error.name}",
-            expected="highway-env",
-            hint='pip install "fedfsd[simulation]"',
+            expected="the extra generate",
+            hint='pip install "fedfsd[generate]"',
         ) from None
     return record
