@@ -15,6 +15,7 @@ import numpy as np
 from fedfsd.drive.check.track import Tracks, tracks
 from fedfsd.drive.table import Table, in_region
 from fedfsd.errors import DataError, NotReadyError, UsageError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +116,7 @@ def _heading(region: str, tables: Sequence[Table]) -> str:
     ]
     for name in ("licence", "identity", "origin"):
         facts.append(f"{name} {' / '.join(sorted({getattr(table, name) for table in tables}))}")
-    return _printable("  ·  ".join(facts), 150)
+    return plain("  ·  ".join(facts), limit=150)
 
 
 def _densest(tables: Sequence[Table]) -> list[_Scene]:
@@ -167,7 +168,7 @@ def _panel(axes: Axes, scene: _Scene | None) -> None:
     if scene is None:
         axes.set_axis_off()
         return
-    axes.set_title(_printable(scene.name, 60), loc="left", size=8, color=INK)
+    axes.set_title(plain(scene.name, limit=60), loc="left", size=8, color=INK)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_color("#d5d9e0")
@@ -217,9 +218,3 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], color=STANDING, marker=".", linestyle="", label=f"moved less than {MOVED_M:g} m"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-
-
-def _printable(text: str, limit: int) -> str:
-    """Names come from files: no control characters, no endless lines."""
-    clean = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

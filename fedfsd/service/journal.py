@@ -19,6 +19,7 @@ import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from fedfsd.plain_text import plain
 from fedfsd.service.owner import give
 
 FIELDS = (
@@ -116,8 +117,7 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         rest = (f"{key}={value}" for key, value in fields(record).items())
         text = " ".join([record.getMessage()[:_MAX_TEXT], *rest])
-        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-        return f"{_time(record):%H:%M:%S} {record.levelname.lower():7} {shown}"
+        return f"{_time(record):%H:%M:%S} {record.levelname.lower():7} {plain(text)}"
 
 
 def fields(record: logging.LogRecord) -> dict[str, str | int | float | bool]:
