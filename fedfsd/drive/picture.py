@@ -28,7 +28,7 @@ WIDTH, HEIGHT = 4.2, 3.0  # a panel, inches
 TRAINING, TEST, STANDING, INK = "#0072b2", "#d55e00", "#9aa1ab", "#1b1f24"
 MOVED_M = 5.0
 POINTS_PER_SECOND = 4
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fedfsd",
     "text.parse_math": False,
@@ -74,7 +74,7 @@ def draw(tables: Sequence[Table], path: str | Path) -> None:
         rest = f", {len(regions) - len(shown)} more not shown" if len(regions) > len(shown) else ""
         figure.suptitle(f"Drives of {len(regions)} region{'s' * (len(regions) > 1)}{rest}", weight="bold")
         _legend(figure)
-        bands = np.atleast_1d(figure.subfigures(len(shown), 1))
+        bands = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
         for band, region in zip(bands, shown, strict=True):
             mine = in_region(tables, region)
             band.suptitle(_heading(region, mine), x=0.01, ha="left", size=9)
