@@ -8,8 +8,8 @@ An event is a word; what belongs to it comes in a fixed set of fields, passed as
 An exception is logged by its kind alone: its text may hold a path or a value of the data. Fields that are not
 in ``FIELDS`` are left out, for the same reason.
 
-Not structlog: the private file, the list of fields, their bounds, the kind of an exception and the escapes would
-stay ours, so that it replaces two formatters of ten lines by as many lines of processors.
+Not structlog: the private file, the list of fields, their bounds, an exception's kind and the escapes would
+stay ours; it would replace two short formatters by as many lines of processors, and takes 45 ms to import.
 """
 
 from __future__ import annotations
