@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedfsd import canvas
+from fedfsd.canvas import INK
 from fedfsd.drive.check.track import Tracks, tracks
 from fedfsd.drive.table import Table, in_region
-from fedfsd.errors import DataError, NotReadyError, UsageError
+from fedfsd.errors import DataError, UsageError
 from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
@@ -24,18 +26,10 @@ if TYPE_CHECKING:
 COLUMNS = 3  # recordings of a region
 ROWS = 8  # regions; more are a wall, and the heading says how many are left out
 WIDTH, HEIGHT = 4.2, 3.0  # a panel, inches
-# Okabe and Ito's blue and vermilion: told apart with any colour vision, and by lightness in print.
-TRAINING, TEST, STANDING, INK = "#0072b2", "#d55e00", "#9aa1ab", "#1b1f24"
+# Blue and vermilion also differ by lightness in print.
+TRAINING, TEST, STANDING = *canvas.COLOURS[:2], "#9aa1ab"
 MOVED_M = 5.0
 POINTS_PER_SECOND = 4
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fedfsd",
-    "text.parse_math": False,
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "text.color": INK,
-}
 
 
 @dataclass(frozen=True)
@@ -89,21 +83,11 @@ def draw(tables: Sequence[Table], path: str | Path) -> None:
 
 @contextmanager
 def _figure(rows: int) -> Iterator[Figure]:
-    """A figure in our style; no state of pyplot is touched."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NotReadyError(
-            "pictures",
-            got="matplotlib is not installed",
-            expected="the extra that draws",
-            hint='pip install "fedfsd[pictures]"',
-        ) from None
-    with rc_context(STYLE), warnings.catch_warnings():
+    """A figure in the house's style, in small type; no state of pyplot is touched."""
+    with canvas.style() as figure_of, warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no reason to stop.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield Figure(figsize=(COLUMNS * WIDTH, rows * (HEIGHT + 0.45) + 0.7), layout="constrained")
+        yield figure_of(COLUMNS * WIDTH, rows * (HEIGHT + 0.45) + 0.7, "")
 
 
 def _heading(region: str, tables: Sequence[Table]) -> str:
@@ -171,7 +155,7 @@ def _panel(axes: Axes, scene: _Scene | None) -> None:
     axes.set_title(plain(scene.name, limit=60), loc="left", size=8, color=INK)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set_color("#d5d9e0")
+        spine.set(visible=True, color=canvas.RULE)
     axes.plot(*scene.standing.T, ".", color=STANDING, markersize=2.5, zorder=1)
     for testing, colour, width in ((False, TRAINING, 1.0), (True, TEST, 1.0)):
         lines = [line for line, test in zip(scene.lines, scene.test, strict=True) if test == testing]
