@@ -129,10 +129,7 @@ def _line(study: Study, rung: Rung, setting: Setting, seed: int, simple: Mapping
         num_rounds=int(setting["num_rounds"]) if "num_rounds" in setting else None,
         sample_rate=setting.get("sample_rate"),
         seed=seed,
-        score=round(
-            float(np.mean([one.values["fde_m"].mean() / simple[name] for name, one in found.errors.items()])),
-            4,
-        ),
+        score=round(float(np.mean([value / simple[name] for name, value in fde.items()])), 4),
         pooled_fde_m=round(float(score.pool(found.errors.values()).values["fde_m"].mean()), 4),
         epsilon=privacy.epsilon,
         delta=privacy.delta,
