@@ -8,7 +8,7 @@
 | checkpoint.safetensors | state after the last finished round, for --resume |
 | model.safetensors | the trained model, without the noise witness block |
 | metrics.json | figures per region and pooled; its presence marks the run complete |
-| examples.npz | a few test windows with forecasts |
+| examples.npz | a few test examples with the model's output, as the task shows them |
 | figures/, report.html | pictures and the page |
 | regions/R/ | what region R keeps: ledger, mirror, outbox, keys |
 | bundles/R.zip | what an auditor gets from region R |
