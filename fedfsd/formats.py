@@ -73,6 +73,20 @@ def demand_known(name: str, document: object, *, place: str | None = None) -> No
         demand(name, number, place=place)
 
 
+def disagreement(name: str, theirs: int, *, peer: str, here: str) -> FormatError:
+    """What to say of a peer with which no version of a protocol is shared.
+
+    >>> print(disagreement("border", 9, peer="the hub", here="this region"))
+    format: border: got version 9 at the hub, expected version 1 or 2; fix: upgrade fedfsd at this region
+    """
+    return FormatError(
+        name,
+        got=f"version {theirs} at {peer}",
+        expected=f"version {' or '.join(map(str, READ[name]))}",
+        hint=f"upgrade fedfsd at {here if theirs > NEWEST[name] else peer}",
+    )
+
+
 def peek(content: bytes) -> Any:
     """The JSON in ``content``, to read its number before anything else; None where it is no JSON."""
     try:

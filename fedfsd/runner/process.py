@@ -23,7 +23,7 @@ from typing import NoReturn
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
-from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.errors import FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import address
 
 SETTINGS = "train.toml"
@@ -54,7 +54,7 @@ def run(folder: Path, settings: Settings) -> NoReturn:
 
     os.umask(0o077)
     worker = Worker(folder, settings.name, settings.data(folder), settings.device, settings.test_only)
-    wait = _FIRST_WAIT
+    wait, told = _FIRST_WAIT, ""
     while True:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -64,7 +64,10 @@ def run(folder: Path, settings: Settings) -> NoReturn:
                 wait = _FIRST_WAIT
                 while True:
                     worker.work(seconds=_IDLE_SECONDS)
-        except (FedfsdError, OSError):  # the gate ended, or has a runner already
+        except (FedfsdError, OSError) as error:  # the gate ended, or has a runner already
+            if isinstance(error, FormatError) and str(error) != told:
+                told = str(error)
+                print(told, file=sys.stderr, flush=True)
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 
