@@ -25,6 +25,7 @@ origin recorded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fedfsd import formats
 from fedfsd.errors import DataError
 
-VERSION = 1
 Identity = Literal["physical", "recording"]
 Origin = Literal["recorded", "published", "synthetic"]
 
@@ -91,8 +92,9 @@ def read(path: str | Path) -> tuple[Table, ...]:
     """Read one table, or every ``*.parquet`` of a folder in name order.
 
     Raises:
-        DataError: nothing there, not Parquet, a column missing or of another type, a newer
-            version, a vehicle on both sides of the split.
+        DataError: nothing there, not Parquet, a column missing or of another type, a vehicle on
+            both sides of the split.
+        FormatError: a newer release's table.
     """
     path = Path(path)
     if path.is_dir():
@@ -121,7 +123,7 @@ def write(table: Table, path: str | Path) -> None:
     """Write ``table`` with its metadata, replacing ``path`` only once the bytes are complete."""
     path = Path(path)
     metadata = {
-        b"fedfsd.version": str(VERSION).encode(),
+        b"fedfsd.version": b"1",
         b"fedfsd.licence": table.licence.encode(),
         b"fedfsd.identity": table.identity.encode(),
         b"fedfsd.origin": table.origin.encode(),
@@ -198,14 +200,9 @@ def _read_file(path: Path) -> Table:
         ) from None
     raw = rows.schema.metadata or {}
     metadata = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}
-    version = metadata.get("fedfsd.version", str(VERSION))
-    if not version.isdigit() or int(version) > VERSION:
-        raise DataError(
-            f"{path}: fedfsd.version",
-            got=version[:20],
-            expected=f"at most {VERSION}",
-            hint="install a newer fedfsd, or write the table again with this one",
-        )
+    version = metadata.get("fedfsd.version", "1")
+    number = int(version) if re.fullmatch("[0-9]{1,9}", version) else version
+    formats.demand("table", number, place=f"{path}: fedfsd.version")
     identity = metadata.get("fedfsd.identity", "recording")
     origin = metadata.get("fedfsd.origin", "recorded")
     for key, value, known in (("identity", identity, Identity), ("origin", origin, Origin)):

@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, Literal, NoReturn
 
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen, load
@@ -34,6 +34,9 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # s, between attempts to reach the gate
 class Settings(Frozen):
     """``train.toml``; paths are relative to the folder it lies in."""
 
+    FORMAT: ClassVar[str] = "train.toml"
+
+    format: Literal[1] = 1
     name: RegionName
     data_path: str
     """A table, a folder of tables, or ``embedded``."""
