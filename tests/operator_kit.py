@@ -12,7 +12,7 @@ from fedfsd.ledger.key import SigningKey
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.node import adding, grant, new_region, paper
 from fedfsd.node.node import open_node
-from fedfsd.plan.plan import WITNESS, ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
+from fedfsd.plan.plan import WITNESS, ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
 
 REGION = "EU"
 ROSTER = 1000
@@ -62,7 +62,10 @@ def plan(
             witness_size=WITNESS_SIZE,
             initial_sha256="0" * 64,
         ),
-        window=WindowPlan(history_seconds=2.0, future_seconds=3.0, period_seconds=0.5),
+        task=TaskPlan(
+            name="forecasting",
+            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
+        ),
         optimizer=OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
         seed=seed,
         strategy="FedAvg",

@@ -349,8 +349,13 @@ def is_signed(entry: Signed, role: str, by: VerificationKey) -> bool:
 def _demand_known(found: object, place: str) -> None:
     if isinstance(found, dict):
         formats.demand_known("ledger entry", found, place=place)
-        if found.get("type") == "plan":
-            formats.demand_known("plan", found.get("document"), place=f"{place}, its plan")
+        plan = found.get("document") if found.get("type") == "plan" else None
+        formats.demand_known("plan", plan, place=f"{place}, its plan")
+        # No field of the document's own class refuses this: it is kept untyped.
+        if isinstance(plan, dict) and not (type(number := plan.get("format", 1)) is int and number >= 1):
+            raise EvidenceError(
+                f"{place}, its plan", got="a format that is no version", expected="1 or above"
+            )
 
 
 def _signed(entry: Signed) -> bytes:

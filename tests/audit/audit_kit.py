@@ -18,7 +18,7 @@ from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Ledger, Released
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.event import Event
-from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
+from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
 
 DATA, PURPOSE, DELTA, FLOATS = "fleet-2026", "research", 1e-4, 5
 HUB = SigningKey.from_seed("fedfsd/coordinator/hub", b"c" * 32)
@@ -46,7 +46,10 @@ def plan_of(*names: str, rounds: int = 3, noise: float = 2.0, mode: str = "priva
         "num_rounds": rounds,
         "regions": dict.fromkeys(names or ("EU",), region),
         "model": model(),
-        "window": WindowPlan(history_seconds=2.0, future_seconds=3.0, period_seconds=0.5),
+        "task": TaskPlan(
+            name="forecasting",
+            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
+        ),
         "optimizer": OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
         "seed": 0,
         "strategy": "FedAvg",

@@ -16,7 +16,7 @@ from fedfsd.ledger.entry import Approval, Release, Reserve, Settle
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.merkle import Tree, leaf_hash
 from fedfsd.ledger.state import State
-from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
+from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
 
 DATA, PURPOSE, DAY = "fleet-2026", "research", "2026-11-22"
 COORDINATOR = SigningKey.from_seed("fedfsd/coordinator/hub", b"c" * 32)
@@ -53,7 +53,10 @@ def plan_of(
             witness_size=0,
             initial_sha256="0" * 64,
         ),
-        window=WindowPlan(history_seconds=2.0, future_seconds=3.0, period_seconds=0.5),
+        task=TaskPlan(
+            name="forecasting",
+            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
+        ),
         optimizer=OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
         seed=seed,
         strategy="FedAvg",

@@ -12,7 +12,7 @@ from fedfsd.ledger.digest import key_commitment
 from fedfsd.ledger.entry import Approval
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Booked, Ledger
-from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
+from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
 
 REGION = "EU"
 DATA = "fleet-2026"
@@ -55,7 +55,10 @@ def plan_of(*, rounds: int = 3, noise: float = 1.0, seed: int = 0, mode: str = "
             witness_size=0,
             initial_sha256="0" * 64,
         ),
-        window=WindowPlan(history_seconds=2.0, future_seconds=3.0, period_seconds=0.5),
+        task=TaskPlan(
+            name="forecasting",
+            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
+        ),
         optimizer=OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
         seed=seed,
         strategy="FedAvg",

@@ -83,11 +83,12 @@ def newer(entries: list[str]) -> list[dict[str, object]]:
     """Lines in the place of an entry of the ledger, and what a verifier says of each."""
     incident = next(seq for seq, text in enumerate(entries) if '"type":"incident"' in text)
     plan = next(seq for seq, text in enumerate(entries) if '"type":"plan"' in text)
-    document = json.loads(entries[plan])["document"] | {"format": 9}
+    document, without = (json.loads(entries[plan])["document"] | {"format": number} for number in (9, None))
     cases: list[tuple[int, dict[str, object], str]] = [
         (incident, {"format": 9}, "cannot decide"),
         (incident, {"format": 9, "type": "something else", "more": [1]}, "cannot decide"),
         (plan, {"document": document, "plan": canonical.digest(document)}, "cannot decide"),
+        (plan, {"document": without, "plan": canonical.digest(without)}, "contradicted"),
         (incident, {"format": "9"}, "contradicted"),
         (incident, {"format": 0}, "contradicted"),
         (incident, {"more": 1}, "contradicted"),

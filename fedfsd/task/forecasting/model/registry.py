@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from typing import Any
 
 import torch
 from pydantic import BaseModel
 from torch import nn
 
-from fedfsd.config.load import load
-from fedfsd.errors import ConfigError
+from fedfsd.config.load import load, within
 from fedfsd.gate.policy import ModelPin
-from fedfsd.task import pin
 from fedfsd.task.forecasting.model import gru, mlp, transformer
 from fedfsd.task.forecasting.window import WindowSpec
+from fedfsd.task.registry import registered
 
 # name -> (options class, builder of the module from options and window spec)
 Entry = tuple[type[BaseModel], Callable[[Any, WindowSpec], nn.Module]]
@@ -39,27 +37,12 @@ def build(
         ConfigError: no such model, or options it does not know.
         RefusedError: not the reviewed model.
     """
-    kind, builder = _entry(name, reviewed)
-    try:
+    if name in MODELS:
+        kind, builder = MODELS[name]
+    else:
+        kind, builder = registered("fedfsd.models", name, MODELS, "model.name", reviewed)
+    with within("model.options"):
         chosen = load(kind, options)
-    except ConfigError as error:
-        raise ConfigError(
-            f"model.options.{error.place}", got=error.got, expected=error.expected, hint=error.hint
-        ) from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return builder(chosen, spec)
-
-
-def _entry(name: str, reviewed: ModelPin | None) -> Entry:
-    if name in MODELS:
-        return MODELS[name]
-    found = {entry.name: entry for entry in metadata.entry_points(group="fedfsd.models")}
-    if name not in found:
-        raise ConfigError(
-            "model.name",
-            got=repr(name),
-            expected=" | ".join(sorted({*MODELS, *found})),
-            hint="choose one of them, or install the package that registers it",
-        )
-    return found[name].load() if reviewed is None else pin.load(found[name], reviewed)
