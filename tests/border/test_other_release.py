@@ -25,6 +25,7 @@ from runner.runner_kit import gate_of, listening, train_folder
 
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
+from fedfsd.cli import region_live
 from fedfsd.coordinator import standing
 from fedfsd.coordinator.offer import TOO_OLD
 from fedfsd.errors import FormatError
@@ -287,3 +288,11 @@ def test_a_runner_waits_for_an_upgrade_and_says_why_once(tmp_path, capfd, monkey
 
 def refuse(connection: socket.socket) -> None:
     raise FormatError("runner socket", got="version 2 at the gate", hint="upgrade fedfsd at the runner")
+
+
+def test_an_operator_reads_who_must_upgrade():
+    why = "format: border: got version 9 at the coordinator; fix: upgrade fedfsd at this region"
+    found = {"up": None, "own": None, "gate": {"connection": "waiting", "runner": True, "objection": why}}
+    assert f"gate: NOT connected: {why}, runner there" in region_live.text(found)
+    found["gate"]["objection"] = None
+    assert "fedfsd region doctor says why" in region_live.text(found)
