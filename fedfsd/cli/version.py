@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from fedfsd.cli.answer import Answer, plain
+from fedfsd.cli.answer import Answer
+from fedfsd.plain_text import plain
 
 LIBRARIES = ("torch", "opacus", "flwr", "dp-accounting")
 """What training and accounting depend on; asked for by their metadata, since importing them takes seconds."""

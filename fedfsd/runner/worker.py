@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
@@ -69,7 +70,8 @@ class Worker:
         found = (path.stem for path in sorted(self._region.keys.glob("*.key")))
         keys = tuple(name for name in found if re.fullmatch("[0-9a-f]{64}", name))[:MAX_KEYS]
         message.send(self._frames, Hello(version=message.VERSION, region=self._config.name, keys=keys))
-        told, _ = message.receive(self._frames, Welcome, Unwelcome, seconds=_GREETING_SECONDS)
+        answer, _ = message.receive(self._frames, Welcome, Unwelcome, seconds=_GREETING_SECONDS)
+        told = cast(Welcome | Unwelcome, answer)
         if isinstance(told, Unwelcome):
             raise formats.disagreement("runner socket", told.version, peer="the gate", here="the runner")
         for plan in told.over:
