@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedfsd.canvas import COLOURS, INK, RULE, style
 from fedfsd.drive.check.track import Tracks, tracks
 from fedfsd.drive.table import Table, in_region
-from fedfsd.errors import DataError, NotReadyError, UsageError
+from fedfsd.errors import DataError, UsageError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,18 +23,10 @@ if TYPE_CHECKING:
 COLUMNS = 3  # recordings of a region
 ROWS = 8  # regions; more are a wall, and the heading says how many are left out
 WIDTH, HEIGHT = 4.2, 3.0  # a panel, inches
-# Okabe and Ito's blue and vermilion: told apart with any colour vision, and by lightness in print.
-TRAINING, TEST, STANDING, INK = "#0072b2", "#d55e00", "#9aa1ab", "#1b1f24"
+TRAINING, TEST, STANDING = *COLOURS[:2], "#9aa1ab"
 MOVED_M = 5.0
 POINTS_PER_SECOND = 4
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fedfsd",
-    "text.parse_math": False,
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "text.color": INK,
-}
+STYLE = {"font.size": 9, "axes.spines.top": True, "axes.spines.right": True, "axes.titleweight": "normal"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +61,8 @@ def draw(tables: Sequence[Table], path: str | Path) -> None:
         raise DataError("tables", got="no rows", expected="at least one track", hint="check data.path")
     shown = regions[:ROWS]
     part = path.with_name(path.name + ".part")
-    with _figure(len(shown)) as figure:
+    with style(STYLE) as figure_of:
+        figure = figure_of(COLUMNS * WIDTH, len(shown) * (HEIGHT + 0.45) + 0.7, "")
         rest = f", {len(regions) - len(shown)} more not shown" if len(regions) > len(shown) else ""
         figure.suptitle(f"Drives of {len(regions)} region{'s' * (len(regions) > 1)}{rest}", weight="bold")
         _legend(figure)
@@ -86,25 +79,6 @@ def draw(tables: Sequence[Table], path: str | Path) -> None:
     part.replace(path)
 
 
-@contextmanager
-def _figure(rows: int) -> Iterator[Figure]:
-    """A figure in our style; no state of pyplot is touched."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NotReadyError(
-            "pictures",
-            got="matplotlib is not installed",
-            expected="the extra that draws",
-            hint='pip install "fedfsd[pictures]"',
-        ) from None
-    with rc_context(STYLE), warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; that is no reason to stop.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield Figure(figsize=(COLUMNS * WIDTH, rows * (HEIGHT + 0.45) + 0.7), layout="constrained")
-
-
 def _heading(region: str, tables: Sequence[Table]) -> str:
     """Region, counts, and what the tables declare."""
     vehicles = {key: bool(test) for t in tables for key, test in zip(t.text("vehicle"), t.test, strict=True)}
@@ -115,7 +89,7 @@ def _heading(region: str, tables: Sequence[Table]) -> str:
     ]
     for name in ("licence", "identity", "origin"):
         facts.append(f"{name} {' / '.join(sorted({getattr(table, name) for table in tables}))}")
-    return _printable("  ·  ".join(facts), 150)
+    return plain("  ·  ".join(facts), limit=150)
 
 
 def _densest(tables: Sequence[Table]) -> list[_Scene]:
@@ -167,10 +141,9 @@ def _panel(axes: Axes, scene: _Scene | None) -> None:
     if scene is None:
         axes.set_axis_off()
         return
-    axes.set_title(_printable(scene.name, 60), loc="left", size=8, color=INK)
+    axes.set_title(plain(scene.name, limit=60), loc="left", size=8, color=INK)
     axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_color("#d5d9e0")
+    axes.spines[:].set_color(RULE)
     axes.plot(*scene.standing.T, ".", color=STANDING, markersize=2.5, zorder=1)
     for testing, colour, width in ((False, TRAINING, 1.0), (True, TEST, 1.0)):
         lines = [line for line, test in zip(scene.lines, scene.test, strict=True) if test == testing]
@@ -217,9 +190,3 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], color=STANDING, marker=".", linestyle="", label=f"moved less than {MOVED_M:g} m"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-
-
-def _printable(text: str, limit: int) -> str:
-    """Names come from files: no control characters, no endless lines."""
-    clean = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
