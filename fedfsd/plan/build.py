@@ -237,7 +237,7 @@ def _noise(
             sigmas = noise_multipliers(shape, local_steps=local_steps, **wanted)
             by_round = kind.GaussianByRoundPlan(noise_multipliers=sigmas)
             varied = _Noise(None, by_round, influence.effective(sigmas, moved), target)
-            # With little noise and sampling, a step's loss grows faster than 1 / sigma^2: then flat is better.
+            # With little noise and sampling a step's loss grows faster than 1 / sigma^2: flat may be better.
             made = min(made, varied, key=lambda one: one.effective)
     if experiment.mode == "rehearsal":  # the noise is known, so there is no epsilon to state
         return made

@@ -12,6 +12,7 @@ from fedfsd.ledger.digest import key_commitment
 from fedfsd.ledger.entry import Approval
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Booked, Ledger
+from fedfsd.mechanism.kind import GaussianByRoundPlan
 from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
 
 REGION = "EU"
@@ -27,8 +28,11 @@ MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Where syncing costs nothing: what a crash leaves behind is the same."""
 
 
-def plan_of(*, rounds: int = 3, noise: float = 1.0, seed: int = 0, mode: str = "private") -> Plan:
-    """A plan of ``rounds`` rounds of 4 steps; ``seed`` makes it another one."""
+def plan_of(
+    *, rounds: int = 3, noise: float | tuple[float, ...] = 1.0, seed: int = 0, mode: str = "private"
+) -> Plan:
+    """A plan of ``rounds`` rounds of 4 steps; ``seed`` makes it another one, several noises one by round."""
+    by_round = GaussianByRoundPlan(noise_multipliers=noise) if isinstance(noise, tuple) else None
     return Plan(
         name="test",
         mode=mode,
@@ -38,7 +42,8 @@ def plan_of(*, rounds: int = 3, noise: float = 1.0, seed: int = 0, mode: str = "
                 roster=1000,
                 identity="physical",
                 sample_rate=0.1,
-                noise_multiplier=noise,
+                noise_multiplier=None if by_round else noise,
+                mechanism=by_round,
                 max_grad_norm=1.0,
                 local_steps=4,
                 windows_per_vehicle=2,
