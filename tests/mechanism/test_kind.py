@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_the_shape_is_bounded_and_costs_what_flat_noise_costs(weights):
     assert len(set(shape)) <= influence.LEVELS <= MOST_LEVELS
     assert max(shape) / min(shape) <= influence.WIDEST**2 * (1 + 1e-9)
     louder = sorted(zip(weights, shape, strict=True))
-    assert all(b[1] <= a[1] * (1 + 1e-9) for a, b in zip(louder, louder[1:], strict=False))
+    assert all(b[1] <= a[1] * (1 + 1e-9) for a, b in itertools.pairwise(louder))
     assert influence.effective(shape, weights) <= 1 + 0.02  # quantised: at worst a little more than flat
 
 

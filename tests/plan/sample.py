@@ -84,6 +84,25 @@ def planned(shapes: Shapes = SMALL, **changes: Any) -> Plan:
     return plans.read(canonical.encode(document(shapes, **changes, epsilon=epsilon)).decode())
 
 
+def by_round(noise: tuple[float, ...], shapes: Shapes = SMALL, **changes: Any) -> Plan:
+    """The plan of ``document`` with a noise multiplier of its own in every round."""
+    found = document(shapes, **changes, num_rounds=len(noise))
+    mine = found["regions"][REGION]
+    del mine["noise_multiplier"]
+    mine["mechanism"] = {"kind": "gaussian-by-round", "noise_multipliers": list(noise)}
+    found["task"] = {"name": "forecasting", "options": found.pop("window")}
+    found["format"] = 2
+
+    def read() -> Plan:
+        return plans.read(canonical.encode(found).decode())
+
+    if "epsilon" not in changes:
+        from fedfsd.mechanism.accountant import epsilon_pld
+
+        mine["epsilon"] = epsilon_pld(read().events(REGION), mine["target_delta"])
+    return read()
+
+
 def zeros(shapes: Shapes = SMALL) -> dict[str, np.ndarray]:
     """Inbound arrays of that schema."""
     return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
