@@ -140,7 +140,6 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
             found.append("it does not clip")
         else:
             found += mine.noise.objections(
-                plan.num_rounds,
                 min_noise_multiplier=policy.min_noise_multiplier,
                 max_grad_norm=policy.max_grad_norm,
             )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -98,6 +98,13 @@ class GaussianText(Text):
         return self.model_copy(update={"noise_multiplier": least})
 
 
+def by_round_words(noise: Sequence[float]) -> str:
+    """Noise multipliers from the first round to the last, with extremes that lie between."""
+    ends = f"{noise[0]:g} in round 1 to {noise[-1]:g} in round {len(noise)}"
+    inner = {min(noise), max(noise)} - {noise[0], noise[-1]}
+    return f"{ends}, by round" + "".join(f", {one:g} between" for one in sorted(inner))
+
+
 class _ByRound(Written):
     kind: Literal["gaussian-by-round"] = "gaussian-by-round"
     noise_multipliers: Annotated[
@@ -138,11 +145,8 @@ class GaussianByRoundText(_ByRound, Text):
 
     @property
     def words(self) -> str:
-        """From the first round to the last, with extremes that lie between."""
-        first, last = self.noise_multipliers[0], self.noise_multipliers[-1]
-        ends = f"{first:g} in round 1 to {last:g} in round {len(self.noise_multipliers)}"
-        inner = {min(self.noise_multipliers), max(self.noise_multipliers)} - {first, last}
-        return f"{ends}, by round" + "".join(f", {one:g} between" for one in sorted(inner))
+        """From the first round to the last."""
+        return by_round_words(self.noise_multipliers)
 
     def with_noise(self, least: float) -> GaussianByRoundText:
         """The same with another smallest noise multiplier and all others in proportion."""
@@ -180,6 +184,15 @@ class Mechanism(ABC):
     @abstractmethod
     def noise_multiplier(self, round: int, /) -> float:
         """Sigma of a round's steps."""
+
+    @abstractmethod
+    def least_noise(self) -> tuple[float, str]:
+        """The smallest noise multiplier of all rounds, and in which it is, for people."""
+
+    @property
+    @abstractmethod
+    def words(self) -> str:
+        """The noise multiplier for people, with how it differs between rounds."""
 
     @abstractmethod
     def text(self, rounds: int) -> GaussianText | GaussianByRoundText:
@@ -239,13 +252,12 @@ class Mechanism(ABC):
         # Correct rounding in float32 stays far inside the last factor.
         return (signal + self.witness_std(round, gains, divisor=divisor) * (sqrt(size) + z)) * (1 + 1e-4)
 
-    def objections(self, rounds: int, *, min_noise_multiplier: float, max_grad_norm: float) -> list[str]:
+    def objections(self, *, min_noise_multiplier: float, max_grad_norm: float) -> list[str]:
         """What a policy with these bounds would not accept."""
         found = []
-        sigma, at = min((self.noise_multiplier(round), round) for round in range(1, rounds + 1))
-        if sigma < min_noise_multiplier:
-            where = "" if self.kind == Gaussian.kind else f" of round {at}"
-            found.append(f"noise_multiplier {sigma:g}{where} is below the floor {min_noise_multiplier:g}")
+        least, where = self.least_noise()
+        if least < min_noise_multiplier:
+            found.append(f"noise_multiplier {least:g}{where} is below the floor {min_noise_multiplier:g}")
         if self.max_grad_norm > max_grad_norm:
             found.append(f"max_grad_norm {self.max_grad_norm:g} is above the cap {max_grad_norm:g}")
         return found
@@ -261,6 +273,15 @@ class Gaussian(Mechanism):
     def noise_multiplier(self, _: int, /) -> float:
         """Sigma, in every round."""
         return self.sigma
+
+    def least_noise(self) -> tuple[float, str]:
+        """Sigma, in every round."""
+        return self.sigma, ""
+
+    @property
+    def words(self) -> str:
+        """Sigma."""
+        return f"{self.sigma:g}"
 
     def text(self, rounds: int) -> GaussianText:
         """The whole plan as one event."""
@@ -293,6 +314,16 @@ class GaussianByRound(Mechanism):
         if not 1 <= round <= len(self.sigmas):
             raise PlanError("round", got=round, expected=f"1 to {len(self.sigmas)}, as planned")
         return self.sigmas[round - 1]
+
+    def least_noise(self) -> tuple[float, str]:
+        """Of the first round with the least."""
+        least = min(self.sigmas)
+        return least, f" of round {self.sigmas.index(least) + 1}"
+
+    @property
+    def words(self) -> str:
+        """From the first round to the last."""
+        return by_round_words(self.sigmas)
 
     def text(self, rounds: int) -> GaussianByRoundText:
         """The whole plan with the noise of every round."""

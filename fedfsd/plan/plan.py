@@ -252,7 +252,7 @@ class Plan(Frozen):
     def noise_multiplier(self, name: str) -> float:
         """Of the region's round with the least noise; 0 in mode none."""
         mine = self.region(name)
-        return 0.0 if mine.noise is None else mine.noise.text(self.num_rounds).least_noise
+        return 0.0 if mine.noise is None else mine.noise.least_noise()[0]
 
     def effective_noise(self, name: str) -> float:
         """The flat noise multiplier that would leave as much noise of the region in the released model."""
@@ -272,7 +272,7 @@ class Plan(Frozen):
     def noise_words(self, name: str) -> str:
         """The region's noise multiplier for people."""
         mine = self.region(name)
-        return "none" if mine.noise is None else mine.noise.text(self.num_rounds).words
+        return "none" if mine.noise is None else mine.noise.words
 
     def events(self, name: str, rounds: int | None = None) -> tuple[Event, ...]:
         """What one region's vehicles go through in the first ``rounds`` rounds, by default in all."""
