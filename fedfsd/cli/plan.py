@@ -60,8 +60,8 @@ def _text(found: dict[str, Any]) -> str:
     saved = [region["noise_saved"] for region in regions.values() if region["noise_saved"] is not None]
     if saved:
         text.append(
-            f"noise by round: at this epsilon {100 * min(saved):.0f} % less noise in the released model than "
-            "the same noise in every round would leave"
+            f"noise by round: at this epsilon and C {100 * min(saved):.0f} % less noise in the released "
+            "model than the same noise in every round would leave"
         )
     alike: dict[str, list[str]] = {}
     for name, region in regions.items():
