@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.config import Experiment, Overrides
 from fedfsd.cli.coordinator_folder import HERE, Folder
 from fedfsd.cli.extra import extra
 from fedfsd.cli.simulate import told
 from fedfsd.cli.watch import Watch
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.report.run_folder import Folder as RunFolder
@@ -82,8 +83,8 @@ def run(
         )
         runs.follow(engine, conductor, coordinator=hub, say=_say)
     made = Run(where.path)
-    where = "errors on the coordinator's own table; what the regions measure stays with them"
-    return Answer(made.metrics, f"{where}\n{told(made.path)}")
+    whose = "figures on the coordinator's own table; what the regions measure stays with them"
+    return Answer(made.metrics, f"{whose}\n{told(made.path)}")
 
 
 @contextmanager

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain, table
+from fedfsd.cli.answer import Answer, Json, table
 from fedfsd.cli.config import Experiment, Overrides
 from fedfsd.cli.extra import extra
+from fedfsd.plain_text import plain
 
 
 class Engine(StrEnum):
@@ -73,7 +75,7 @@ def told(folder: Path) -> str:
     from fedfsd.report.words import HEADINGS, amount, gain, gained, titled
 
     run = read_run(folder)
-    metrics, headline, baseline = run.metrics, run.headline, run.baseline_key
+    headline, baseline = run.headline, run.baseline_key
     rows = [
         {
             "region": name,
@@ -92,12 +94,12 @@ def told(folder: Path) -> str:
     mode = HEADINGS[run.plan.mode]
     return (
         f"{table(rows)}\n"
-        f"{run.plan.num_rounds} rounds in {metrics['seconds']:.0f} s{f' ({mode})' if mode else ''}\n"
+        f"{run.plan.num_rounds} rounds in {run.metrics['seconds']:.0f} s{f' ({mode})' if mode else ''}\n"
         f"report: {plain(folder / 'report.html')}"
     )
 
 
-def _charged(region: dict[str, Any]) -> str | None:
+def _charged(region: Mapping[str, Any]) -> str | None:
     """What the grant was charged in epsilon, of how much."""
     if region.get("epsilon_lifetime") is None:
         return None

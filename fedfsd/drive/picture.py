@@ -14,6 +14,7 @@ from fedfsd.canvas import COLOURS, INK, RULE, style
 from fedfsd.drive.check.track import Tracks, tracks
 from fedfsd.drive.table import Table, in_region
 from fedfsd.errors import DataError, UsageError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 COLUMNS = 3  # recordings of a region
 ROWS = 8  # regions; more are a wall, and the heading says how many are left out
 WIDTH, HEIGHT = 4.2, 3.0  # a panel, inches
+# Blue and vermilion also differ by lightness in print.
 TRAINING, TEST, STANDING = *COLOURS[:2], "#9aa1ab"
 MOVED_M = 5.0
 POINTS_PER_SECOND = 4
@@ -65,7 +67,7 @@ def draw(tables: Sequence[Table], path: str | Path) -> None:
         rest = f", {len(regions) - len(shown)} more not shown" if len(regions) > len(shown) else ""
         figure.suptitle(f"Drives of {len(regions)} region{'s' * (len(regions) > 1)}{rest}", weight="bold")
         _legend(figure)
-        bands = np.atleast_1d(figure.subfigures(len(shown), 1))
+        bands = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
         for band, region in zip(bands, shown, strict=True):
             mine = in_region(tables, region)
             band.suptitle(_heading(region, mine), x=0.01, ha="left", size=9)
@@ -88,7 +90,7 @@ def _heading(region: str, tables: Sequence[Table]) -> str:
     ]
     for name in ("licence", "identity", "origin"):
         facts.append(f"{name} {' / '.join(sorted({getattr(table, name) for table in tables}))}")
-    return _printable("  ·  ".join(facts), 150)
+    return plain("  ·  ".join(facts), limit=150)
 
 
 def _densest(tables: Sequence[Table]) -> list[_Scene]:
@@ -140,7 +142,7 @@ def _panel(axes: Axes, scene: _Scene | None) -> None:
     if scene is None:
         axes.set_axis_off()
         return
-    axes.set_title(_printable(scene.name, 60), loc="left", size=8, color=INK)
+    axes.set_title(plain(scene.name, limit=60), loc="left", size=8, color=INK)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color(RULE)
     axes.plot(*scene.standing.T, ".", color=STANDING, markersize=2.5, zorder=1)
@@ -189,9 +191,3 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], color=STANDING, marker=".", linestyle="", label=f"moved less than {MOVED_M:g} m"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-
-
-def _printable(text: str, limit: int) -> str:
-    """Names come from files: no control characters, no endless lines."""
-    clean = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
