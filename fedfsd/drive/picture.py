@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 COLUMNS = 3  # recordings of a region
 ROWS = 8  # regions; more are a wall, and the heading says how many are left out
 WIDTH, HEIGHT = 4.2, 3.0  # a panel, inches
-# Blue and vermilion also differ by lightness in print.
 TRAINING, TEST, STANDING = *COLOURS[:2], "#9aa1ab"
 MOVED_M = 5.0
 POINTS_PER_SECOND = 4
@@ -67,7 +66,7 @@ def draw(tables: Sequence[Table], path: str | Path) -> None:
         rest = f", {len(regions) - len(shown)} more not shown" if len(regions) > len(shown) else ""
         figure.suptitle(f"Drives of {len(regions)} region{'s' * (len(regions) > 1)}{rest}", weight="bold")
         _legend(figure)
-        bands = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
+        bands = np.atleast_1d(figure.subfigures(len(shown), 1))
         for band, region in zip(bands, shown, strict=True):
             mine = in_region(tables, region)
             band.suptitle(_heading(region, mine), x=0.01, ha="left", size=9)
