@@ -11,7 +11,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from fedfsd.coordinator.shelf import Filed, size_of
 from fedfsd.errors import FedfsdError, NotReadyError, PlanError, RefusedError
 from fedfsd.flower.fleet import QUERY, TRAIN, GoneError, Instruction
 from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate.outcome import REFUSALS, Word
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
 
@@ -28,9 +29,6 @@ POLL_SECONDS = 0.03
 BEAT_SECONDS = 25.0
 IDLE_SECONDS = 0.5
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0
-
-# As in federation.client, which needs torch.
-CODES = {"region_unavailable": 1000, "refused": 1001, "budget": 1002, "plan": 1003}
 
 
 class Fleet(Protocol):
@@ -148,7 +146,8 @@ class Bridge:
 
     def _take(self, fleet: Fleet) -> bool:
         """One instruction from Flower to the desk, or answered at once; False where there is none."""
-        earlier, word = self._station.desk.task, None
+        earlier = self._station.desk.task
+        word: Word | None = None
         with self._hall.turn():
             instruction = fleet.pull()
             if instruction is None:
@@ -167,11 +166,11 @@ class Bridge:
         if kind == QUERY:
             self._surely(lambda: fleet.identify(envelope, self._station.name))
         elif word is not None:
-            self._surely(lambda: fleet.fail(envelope, CODES[word], word))
+            self._surely(lambda: _fail(fleet, envelope, word))
         elif earlier is not None:
             self._hall.outcome(self._station, earlier.plan, earlier.round, "superseded")
-            late, word = bytes.fromhex(earlier.envelope), "region_unavailable"
-            self._surely(lambda: fleet.fail(late, CODES[word], word))
+            late = bytes.fromhex(earlier.envelope)
+            self._surely(lambda: _fail(fleet, late, "region_unavailable"))
         return True
 
     def _lay(self, instruction: Instruction) -> None:
@@ -199,8 +198,7 @@ class Bridge:
     def _forward(self, fleet: Fleet, task: Task, plan: Plan) -> None:
         envelope = bytes.fromhex(task.envelope)
         if task.stage == "failed":
-            word = str(task.code)
-            self._answer(lambda: fleet.fail(envelope, CODES[word], word))
+            self._answer(lambda: _fail(fleet, envelope, cast(Word, task.code)))
         else:
             with self._hall.turn():
                 arrays = Filed(self._station.desk.update(task), plan.model.arrays)
@@ -247,3 +245,7 @@ class Bridge:
             self._offline()
         self._wait = min(max(2 * self._wait, _FIRST_WAIT), _LONGEST_WAIT)
         self._hall.stopping.wait(self._wait)
+
+
+def _fail(fleet: Fleet, envelope: bytes, word: Word) -> None:
+    fleet.fail(envelope, REFUSALS[word].flower, word)

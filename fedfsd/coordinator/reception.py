@@ -24,7 +24,6 @@ from fedfsd.plan.plan import Plan
 
 # A proof can be stale and a disk can fail; a region that is refused this often will not do better.
 MAX_STRIKES = 3
-REFUSED = "refused"
 
 
 class Delivery:
@@ -127,7 +126,7 @@ class Delivery:
                 _judge(path, plan, station.name, task.round)
             except RefusedError:
                 desk.discard(mine.sha256)
-                self._fail(station, task, REFUSED)
+                self._fail(station, task, "refused")
                 raise
         line = self._hall.book.sign(
             Receipt(
@@ -152,7 +151,7 @@ class Delivery:
     def _strike(self, station: Station, task: Task, count: int = 1) -> None:
         station.strikes += count
         if station.strikes >= MAX_STRIKES:
-            self._fail(station, task, REFUSED)
+            self._fail(station, task, "refused")
 
     def _fail(self, station: Station, task: Task, word: str) -> None:
         station.desk.fail(task, word)

@@ -21,6 +21,7 @@ from fedfsd.errors import NotReadyError
 from fedfsd.federation import reply
 from fedfsd.federation.exchange import Post, Roll
 from fedfsd.federation.reply import Outcome
+from fedfsd.gate.outcome import BUSY, LATE_DROPPED, LATE_USED, LOST, RELEASED, TIMEOUT
 from fedfsd.plan.plan import Arrays, Plan
 
 # A region that is away when a run starts is waited for this long, if enough others are there.
@@ -114,7 +115,7 @@ class PlannedStrategy:
                 outcomes[task.region] = outcome
             else:
                 late[task] = self._late(outcome)
-            if update is not None and (task.round == number or late[task].code == reply.LATE_USED):
+            if update is not None and (task.round == number or late[task].code == LATE_USED):
                 good[task.region] = self._as_model(message, current, update, task, number)
         self._demand_quorum(outcomes, number)
         # Sums of floats depend on their order, so replies are taken in the order of the plan.
@@ -141,9 +142,7 @@ class PlannedStrategy:
         # A region whose late update will count is left to finish it.
         owing = {task.region for task in post.expected} if self.plan.late_updates == "use" else set()
         outcomes = {
-            region: Outcome(
-                reply.BUSY if region in owing else reply.TIMEOUT if region in nodes else reply.LOST
-            )
+            region: Outcome(BUSY if region in owing else TIMEOUT if region in nodes else LOST)
             for region in self.plan.regions
         }
         messages = {
@@ -156,14 +155,14 @@ class PlannedStrategy:
 
     def _late(self, outcome: Outcome) -> Outcome:
         """A good update that comes late, under the code of the plan's rule; anything else as it is."""
-        if outcome.code != reply.RELEASED:
+        if outcome.code != RELEASED:
             return outcome
         used = self.plan.late_updates == "use"
-        return replace(outcome, code=reply.LATE_USED if used else reply.LATE_DROPPED)
+        return replace(outcome, code=LATE_USED if used else LATE_DROPPED)
 
     def _demand_quorum(self, outcomes: dict[str, Outcome], number: int) -> None:
         """Late updates do not make a quorum."""
-        failed = {name: out.code for name, out in sorted(outcomes.items()) if out.code != reply.RELEASED}
+        failed = {name: out.code for name, out in sorted(outcomes.items()) if out.code != RELEASED}
         if len(outcomes) - len(failed) < self.quorum:
             listed = ", ".join(f"{name}: {code}" for name, code in failed.items())
             raise NotReadyError(

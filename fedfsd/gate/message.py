@@ -11,14 +11,14 @@ carry one word; there is no field that could hold a text or a value of the data.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen
-from fedfsd.errors import BudgetError, FedfsdError, NotReadyError, PlanError, RefusedError
 from fedfsd.gate.frame import Buffer, FrameError, Frames
+from fedfsd.gate.outcome import Word
 from fedfsd.gate.policy import ModelPin
 from fedfsd.plan.plan import Sha256
 
@@ -26,13 +26,6 @@ VERSION = 1
 MAX_DOCUMENT = 2**20  # bytes of a plan
 MAX_KEYS = 512
 
-Word: TypeAlias = Literal["region_unavailable", "refused", "budget", "plan"]
-ERRORS: dict[Word, type[FedfsdError]] = {
-    "refused": RefusedError,
-    "budget": BudgetError,
-    "plan": PlanError,
-    "region_unavailable": NotReadyError,
-}
 RoundNumber = Annotated[int, Field(ge=1, lt=2**53)]
 
 
@@ -197,11 +190,3 @@ def receive(
         raise FrameError(
             "frame", got="a message with other fields", expected=header["op"] + " as agreed"
         ) from None
-
-
-def word(error: Exception) -> Word:
-    """The one word that says of ``error`` what may be said."""
-    for found, kind in ERRORS.items():
-        if isinstance(error, kind):
-            return found
-    return "region_unavailable"

@@ -12,7 +12,7 @@ from typing import TypeVar
 from fedfsd.config.load import Frozen
 from fedfsd.errors import NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate import message
+from fedfsd.gate import message, outcome
 from fedfsd.gate.frame import FRAME_SECONDS, Frames, GoneError
 from fedfsd.gate.gate import content_of
 from fedfsd.gate.message import Task
@@ -112,7 +112,7 @@ class RemoteGate:
     def _answer(self, work: _Work, kind: type[M]) -> M:
         told, _ = message.receive(work.frames, kind, message.Refused, seconds=ANSWER_SECONDS)
         if isinstance(told, message.Refused):
-            error = message.ERRORS[told.code]
+            error = outcome.REFUSALS[told.code].error
             raise error("gate", got="a refusal", expected="the gate's consent", hint="its log says why")
         if not isinstance(told, kind):
             raise NotReadyError("gate", got="another answer", expected="one to what was asked")

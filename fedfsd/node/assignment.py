@@ -11,7 +11,7 @@ from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
 from fedfsd.errors import BudgetError, FedfsdError, NotReadyError, PlanError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate.message import word
+from fedfsd.gate import outcome
 from fedfsd.ledger import booking
 from fedfsd.ledger.entry import RefuseCode
 from fedfsd.ledger.ledger import Booked, Released
@@ -43,11 +43,11 @@ def carry_out(station: Station, line: Line, delivery: Delivery, task: pb.Round) 
     except Exception as error:
         late = isinstance(error, _DataPathError)
         cause = error.__cause__ if late and isinstance(error.__cause__, Exception) else error
-        _log(station, task, cause, word(cause))
-        station.tally.round(plan, task.round, word(cause))
+        _log(station, task, cause, outcome.of(cause))
+        station.tally.round(plan, task.round, outcome.of(cause))
         if late:
             station.rest(max(0.0, due - time.monotonic()))
-        line.refuse(task.plan, task.round, word(error))
+        line.refuse(task.plan, task.round, outcome.of(error))
         return
     station.rest(max(0.0, due - time.monotonic()))
     delivery.deliver(booked, released)

@@ -7,7 +7,6 @@ dials out and listens on two Unix sockets of its own folder: for the runner and 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import datetime
 import os
 import signal
@@ -38,11 +37,11 @@ from fedfsd.node.tally import Tally
 from fedfsd.service import lock
 from fedfsd.service.gauge import Metrics
 from fedfsd.service.journal import journal
+from fedfsd.service.memory import give_back
 
 LOCK = "gate.pid"
 LOOK_SECONDS = 5.0
 END_SECONDS = 1.0
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test-only", action="store_true", help="take rehearsals, whose noise is known")
     options = parser.parse_args(arguments)
     os.umask(0o077)
-    _give_back()
+    give_back(2**16)  # updates pass through here in pieces of up to a MiB
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -175,14 +174,6 @@ def _work(station: Station, courier: Courier) -> None:
         station.log.error("stopped", extra={"line": str(ended[0])})
         raise ended[0]
     station.log.info("stopped")
-
-
-def _give_back() -> None:
-    """Have glibc hand freed memory back at once: updates pass through here in pieces of up to a MiB."""
-    with suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((_MMAP_THRESHOLD, 2**16), (_TRIM_THRESHOLD, 2**17), (_ARENA_MAX, 2)):
-            mallopt(option, value)
 
 
 def _warm() -> None:

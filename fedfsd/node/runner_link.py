@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from fedfsd.config.load import Frozen
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate import message
+from fedfsd.gate import message, outcome
 from fedfsd.gate.frame import Buffer, FrameError, Frames, GoneError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.message import (
@@ -241,9 +241,9 @@ def _allowed(frames: Frames, work: _Work, call: Callable[[], T]) -> T:
         return call()
     except Exception as error:  # whatever it is: the runner must not wait for an answer
         place = error.place if isinstance(error, FedfsdError) else type(error).__name__
-        LOG.warning("gate_refuses", extra=_about(work, code=message.word(error), line=place))
+        LOG.warning("gate_refuses", extra=_about(work, code=outcome.of(error), line=place))
         with suppress(FrameError, GoneError):
-            message.send(frames, Refused(code=message.word(error)))
+            message.send(frames, Refused(code=outcome.of(error)))
             message.receive(frames, Failed, seconds=SHORT_SECONDS)
             raise
         frames.close()
@@ -256,7 +256,7 @@ def _demand_quiet(frames: Frames) -> None:
 
 
 def _failure(told: Failed) -> FedfsdError:
-    return message.ERRORS[told.code](
+    return outcome.REFUSALS[told.code].error(
         "runner", got=told.code, expected="a round", hint="region.log in the runner's folder says why"
     )
 

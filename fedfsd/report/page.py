@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fedfsd.errors import NotReadyError
+from fedfsd.gate.outcome import MEANINGS, RELEASED
 from fedfsd.mechanism.statement import best_guess, sentence
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan, RegionPlan
@@ -24,18 +25,6 @@ from fedfsd.report import figure
 from fedfsd.report.run_folder import Folder, releases
 
 HEADINGS = {"private": "", "rehearsal": "rehearsal, no guarantee", "none": "not private"}
-OUTCOMES = {
-    "timeout": "took too long",
-    "region_unavailable": "could not be reached",
-    "refused": "refused the request or its own release",
-    "budget": "had no budget left for it",
-    "plan": "did not accept the plan",
-    "bad_reply": "sent something that is no update",
-    "lost": "got lost on the way",
-    "busy": "was still at an earlier round",
-    "late_used": "came late and counted less",
-    "late_dropped": "came late and was dropped",
-}
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _WEAK = 0.99  # from here on an attacker may guess almost always right
 Figures = Mapping[str, Any]
@@ -253,4 +242,4 @@ def _failures(rounds: Sequence[Figures], name: str) -> list[tuple[str, int]]:
     codes += Counter(
         one["outcome"] for line in rounds for one in line.get("late", ()) if one["region"] == name
     )
-    return [(OUTCOMES.get(code, code), times) for code, times in codes.most_common() if code != "released"]
+    return [(MEANINGS.get(code, code), times) for code, times in codes.most_common() if code != RELEASED]

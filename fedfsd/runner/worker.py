@@ -13,7 +13,7 @@ from fedfsd.engine import randomness
 from fedfsd.errors import PlanError
 from fedfsd.flower import private
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate import message
+from fedfsd.gate import message, outcome
 from fedfsd.gate.frame import Frames
 from fedfsd.gate.message import (
     MAX_KEYS,
@@ -84,7 +84,7 @@ class Worker:
             answer = self._task(asked, body) if isinstance(asked, Task) else self._answer(asked)
         except Exception as error:  # what failed is for this region's people; the gate learns one word
             client.note(self._folder, error)
-            answer = Failed(plan=plan, code=message.word(error))
+            answer = Failed(plan=plan, code=outcome.of(error))
         try:
             message.send(self._frames, answer)
             if isinstance(answer, Done):
@@ -124,7 +124,7 @@ class Worker:
         context = Context(run_id=RUN_ID, node_id=NODE_ID, node_config={}, state=RecordDict(), run_config={})
         reply = self._app(sent, context)
         if reply.has_error():
-            return Failed(plan=task.plan, code=client.CODES[reply.error.code])
+            return Failed(plan=task.plan, code=outcome.from_flower(reply.error.code) or "region_unavailable")
         release = reply.content.config_records["release"]
         entry, sha256 = str(release["entry"]), str(release["sha256"])
         return Done(plan=task.plan, round=task.round, entry_hash=entry, sha256=sha256)

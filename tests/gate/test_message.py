@@ -19,8 +19,9 @@ from plan.sample import REGION, planned
 from fedfsd.drive import table
 from fedfsd.federation import reply
 from fedfsd.flower import private
+from fedfsd.gate import outcome
 from fedfsd.plan.plan import WITNESS, Plan
-from fedfsd.runner.client import CODES, client_app
+from fedfsd.runner.client import client_app
 from fedfsd.runner.region import RegionConfig
 from fedfsd.task.forecasting.model import registry
 from fedfsd.task.forecasting.window import WindowSpec
@@ -84,7 +85,7 @@ def refused(node: Node, content: RecordDict, *, booked: bool = False) -> str:
     """The code of a reply, which says nothing else; nothing was booked."""
     answer = node.ask(content)
     assert answer.has_error()
-    assert answer.error.reason == CODES[answer.error.code]
+    assert answer.error.reason == outcome.from_flower(answer.error.code)
     assert booked or node.booked == []
     assert SECRET.encode() not in pickle.dumps(answer)
     return answer.error.reason

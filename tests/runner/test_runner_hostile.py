@@ -21,7 +21,7 @@ from runner.runner_kit import faking, gate_of, listening
 from fedfsd import canonical
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate import frame, message
+from fedfsd.gate import frame, message, outcome
 from fedfsd.gate.frame import FrameError, Frames
 from fedfsd.gate.gate import open_ledger, witness_std
 from fedfsd.gate.message import (
@@ -266,13 +266,13 @@ def test_a_frame_that_never_ends_is_given_up(gate, tmp_path, monkeypatch):
         runner.round(PLAN, 1, ARRAYS)
 
 
-@pytest.mark.parametrize(("code", "error"), message.ERRORS.items())
-def test_a_failure_comes_back_as_its_kind(gate, tmp_path, code, error):
-    fake = Failed(plan=PLAN.hash, code=code)
+@pytest.mark.parametrize("code", outcome.REFUSALS)
+def test_a_failure_comes_back_as_its_kind(gate, tmp_path, code):
+    error, fake = outcome.REFUSALS[code].error, Failed(plan=PLAN.hash, code=code)
     with listening(gate, tmp_path) as runner, faking(tmp_path, saying(fake)), pytest.raises(error) as caught:
         runner.round(PLAN, 1, ARRAYS)
     assert type(caught.value) is error
-    assert message.word(caught.value) == code
+    assert outcome.of(caught.value) == code
 
 
 def test_one_runner_at_a_time_and_a_new_one_after_it(gate, tmp_path):

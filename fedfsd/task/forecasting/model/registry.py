@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Any
 
 import torch
@@ -12,19 +12,12 @@ from torch import nn
 
 from fedfsd.config.load import load
 from fedfsd.errors import ConfigError
-from fedfsd.gate.policy import ModelPin
+from fedfsd.gate.policy import OWN_MODELS, ModelPin
 from fedfsd.task import pin
-from fedfsd.task.forecasting.model import gru, mlp, transformer
 from fedfsd.task.forecasting.window import WindowSpec
 
 # name -> (options class, builder of the module from options and window spec)
 Entry = tuple[type[BaseModel], Callable[[Any, WindowSpec], nn.Module]]
-
-MODELS: dict[str, Entry] = {
-    "mlp": (mlp.Options, mlp.Mlp),
-    "gru": (gru.Options, gru.Gru),
-    "transformer": (transformer.Options, transformer.Transformer),
-}
 
 
 def build(
@@ -52,14 +45,16 @@ def build(
 
 
 def _entry(name: str, reviewed: ModelPin | None) -> Entry:
-    if name in MODELS:
-        return MODELS[name]
+    if name in OWN_MODELS:
+        # A module of that name beside this one, with the same ENTRY that another package registers.
+        entry: Entry = import_module(f"{__package__}.{name}").ENTRY
+        return entry
     found = {entry.name: entry for entry in metadata.entry_points(group="fedfsd.models")}
     if name not in found:
         raise ConfigError(
             "model.name",
             got=repr(name),
-            expected=" | ".join(sorted({*MODELS, *found})),
+            expected=" | ".join(sorted({*OWN_MODELS, *found})),
             hint="choose one of them, or install the package that registers it",
         )
     return found[name].load() if reviewed is None else pin.load(found[name], reviewed)
