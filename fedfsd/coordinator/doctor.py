@@ -11,7 +11,7 @@ from pathlib import Path
 from fedfsd.border import fitness, identity
 from fedfsd.border.doorkeeper import serials
 from fedfsd.border.identity import WARN_DAYS
-from fedfsd.coordinator import new_coordinator, port
+from fedfsd.coordinator import new_coordinator, up
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.service import diagnosis, lock
 from fedfsd.service.diagnosis import Finding, fail, ok, warn
@@ -37,10 +37,7 @@ def keys(coordinator: Coordinator) -> Finding:
     expected = f"fedfsd/coordinator/{coordinator.name}"
     if coordinator.key.name != expected:
         return fail("keys", f"the key {coordinator.key.name}", fix=f"put back the key {expected}")
-    if coordinator.folder.stat().st_mode & 0o077:
-        return fail("keys", "the folder is open to others", fix=f"chmod go= {coordinator.folder}")
-    inner = [coordinator.ca, coordinator.tls_key.parent, coordinator.flower, coordinator.folder / "regions"]
-    return diagnosis.private("keys", inner)
+    return diagnosis.private("keys", coordinator.folder, ("ca", "tls", "flower", "regions"))
 
 
 def root(coordinator: Coordinator) -> Finding:
@@ -118,7 +115,7 @@ def ports(coordinator: Coordinator) -> Finding:
     settings = coordinator.settings
     border = {"port": settings.port, "join_port": settings.join_port}
     if lock.held(coordinator.folder / LOCK):
-        silent = [f"{key} {at}" for key, at in border.items() if not port.answers(settings.listen, at)]
+        silent = [f"{key} {at}" for key, at in border.items() if not up.answers(settings.listen, at)]
         if silent:
             return fail(
                 "ports",
@@ -126,7 +123,7 @@ def ports(coordinator: Coordinator) -> Finding:
                 fix="fedfsd coordinator status, and log/gate.jsonl",
             )
         return ok("ports", f"served at {settings.listen}")
-    if taken := port.taken(settings):
+    if taken := up.taken_ports(settings):
         return fail(
             "ports", f"{', '.join(taken)} cannot be listened on", fix="other ones in coordinator.toml"
         )

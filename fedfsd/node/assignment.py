@@ -13,10 +13,10 @@ from fedfsd.errors import BudgetError, FedfsdError, NotReadyError, PlanError, Re
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import outcome
 from fedfsd.ledger import booking
+from fedfsd.ledger.disk import is_full
 from fedfsd.ledger.entry import RefuseCode
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.node import inbox
-from fedfsd.node.disk import is_full
 from fedfsd.node.line import ClosedError, Line
 from fedfsd.node.station import Station, StoppedError
 from fedfsd.node.upload import Delivery

@@ -15,9 +15,9 @@ import grpc
 
 from fedfsd.border import border_pb2 as pb
 from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.ledger.disk import is_full
 from fedfsd.ledger.ledger import Booked
 from fedfsd.node.assignment import carry_out
-from fedfsd.node.disk import is_full
 from fedfsd.node.line import ClosedError, Line
 from fedfsd.node.proposal import Proposals
 from fedfsd.node.station import Station, StoppedError

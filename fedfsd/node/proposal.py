@@ -12,9 +12,8 @@ from fedfsd.border import wire
 from fedfsd.errors import ConfigError, FedfsdError, NotReadyError, PlanError, RefusedError
 from fedfsd.gate import outcome
 from fedfsd.gate.frame import GoneError
-from fedfsd.ledger.disk import write_whole
+from fedfsd.ledger.disk import is_full, write_whole
 from fedfsd.node.approve import approve_within_policy
-from fedfsd.node.disk import is_full
 from fedfsd.node.line import Line
 from fedfsd.node.station import Station
 from fedfsd.plan import plan as plans

@@ -61,8 +61,14 @@ def disk(check: str, folder: Path) -> Finding:
     return warn(check, found, fix=fix) if free < LITTLE_BYTES else ok(check, found)
 
 
-def private(check: str, folders: Iterable[Path]) -> Finding:
-    """Whether the files in ``folders`` are their owner's alone, who owns the folders too."""
+def private(check: str, folder: Path, names: Iterable[str], *, shut: int = 0o077) -> Finding:
+    """Whether the files in the folders ``names`` are their owner's alone, who owns those folders too.
+
+    ``folder`` itself must have none of the permissions ``shut``.
+    """
+    if folder.stat().st_mode & shut:
+        return fail(check, f"{folder} is open to others", fix=f"chmod go= {folder}")
+    folders = [folder / name for name in names]
     files = [path for folder in folders if folder.exists() for path in folder.rglob("*") if path.is_file()]
     open_to_others = [path for path in files if path.stat().st_mode & 0o077]
     if open_to_others:

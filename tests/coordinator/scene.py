@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from coordinator.region_fake import Direct, RegionFake, arrays_of
-from plan.sample import planned
+from plan.sample import PLANNED, planned
 
 from fedfsd.coordinator.bridge import Bridge
 from fedfsd.coordinator.folder import Coordinator, Settings
@@ -21,25 +21,12 @@ from fedfsd.flower.fleet import QUERY, TRAIN, GoneError, Instruction
 from fedfsd.ledger.key import SigningKey
 from fedfsd.plan.plan import Plan
 
-_REGION = {
-    "roster": 30,
-    "identity": "physical",
-    "sample_rate": 0.5,
-    "noise_multiplier": 2.0,
-    "max_grad_norm": 0.3,
-    "local_steps": 2,
-    "windows_per_vehicle": 4,
-    "weight": 0.5,
-    "target_delta": 1e-3,
-    "target_epsilon": None,
-    "epsilon": None,
-}
 NAMES = ("CN", "EU")
 
 
 def plan_of(name: str = "sample", **changes: Any) -> Plan:
     """A plan of both regions."""
-    return planned(name=name, regions={region: dict(_REGION) for region in NAMES}, **changes)
+    return planned(name=name, regions={region: {**PLANNED, "weight": 0.5} for region in NAMES}, **changes)
 
 
 class FleetFake:

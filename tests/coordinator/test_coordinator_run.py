@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from conftest import experiment_of
 from federation import Federation
 
 from fedfsd.config.experiment import Experiment
@@ -96,16 +97,7 @@ def hub(tmp_path):
 
 @pytest.fixture
 def written(drives_path):
-    return {
-        "name": "small",
-        "mode": "rehearsal",
-        "data": {"path": drives_path},
-        "regions": {name: {"roster": size, "identity": "physical"} for name, size in REGIONS.items()},
-        "pretraining": {"path": "none"},
-        "model": {"witness_size": 512},
-        "privacy": {"noise_multiplier": 4.0, "target_delta": 1e-3, "sample_rate": 0.5},
-        "training": {"num_rounds": 3, "learning_rate": 0.1, "device": "cpu"},
-    }
+    return experiment_of(drives_path, rounds=3, rosters=REGIONS)
 
 
 @pytest.fixture

@@ -16,12 +16,10 @@ from types import SimpleNamespace
 import pytest
 from operator_kit import plan, send
 from operator_kit import region as ready
-from pki_kit import Callers
+from pki_kit import Callers, hub_border
 
-from fedfsd.border import authority, channel, identity
-from fedfsd.border import border_pb2_grpc as rpc
-from fedfsd.coordinator import invite
-from fedfsd.coordinator import new_coordinator as coordinator_start
+from fedfsd.border import authority, identity
+from fedfsd.coordinator import invite, new_coordinator
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.errors import NotReadyError
 from fedfsd.node import doctor, join, operation, region_gate, separation
@@ -40,26 +38,16 @@ FIT = separation.Facts(
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory) -> Coordinator:
-    return coordinator_start.start(
-        coordinator_start.settings("hub", port=0), tmp_path_factory.mktemp("hub") / "hub"
+    return new_coordinator.make(
+        new_coordinator.settings("hub", port=0), tmp_path_factory.mktemp("hub") / "hub"
     )
 
 
 @pytest.fixture(scope="module")
 def address(hub) -> Iterator[str]:
     """Where its border answers."""
-    server, port = channel.serve(
-        lambda server: rpc.add_BorderServicer_to_server(CALLERS, server),
-        host="127.0.0.1",
-        port=0,
-        root=hub.root,
-        key=hub.tls_key,
-        certificate=hub.tls_certificate,
-        revoked=hub.revoked,
-        max_workers=2,
-    )
-    yield f"127.0.0.1:{port}"
-    server.stop(0).wait()
+    with hub_border(hub, CALLERS) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -21,17 +21,10 @@ from fedfsd.node.proposal import Proposals
 PLAN = operator_kit.plan()
 
 
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory) -> Path:
-    """A region with a grant, made once."""
-    path = tmp_path_factory.mktemp("blank")
-    kit.folder(path)
-    return path / "eu"
-
-
 @pytest.fixture
-def eu(blank, tmp_path) -> Path:
-    return Path(shutil.copytree(blank, tmp_path / "eu"))
+def eu(granted, tmp_path) -> Path:
+    """A region that has approved nothing."""
+    return Path(shutil.copytree(granted, tmp_path / "eu"))
 
 
 @pytest.fixture

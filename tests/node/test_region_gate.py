@@ -18,9 +18,9 @@ import operator_kit
 import pytest
 from node import station_kit as kit
 from node.coordinator_fake import Coordinator
+from pki_kit import hub_border
 
-from fedfsd.border import authority, channel
-from fedfsd.border import border_pb2_grpc as rpc
+from fedfsd.border import authority
 from fedfsd.coordinator import invite, new_coordinator
 from fedfsd.coordinator.enrolment_service import serve_enrolment
 from fedfsd.coordinator.folder import open_coordinator
@@ -48,23 +48,13 @@ def joined(tmp_path_factory) -> Iterator[tuple[Node, Coordinator]]:
     enrolment.stop(0).wait()
     (path / "memory").mkdir()
     coordinator = Coordinator(path / "memory", key=hub.key)
-    server, bound = channel.serve(
-        lambda server: rpc.add_BorderServicer_to_server(coordinator, server),
-        host="127.0.0.1",
-        port=0,
-        root=hub.root,
-        key=hub.tls_key,
-        certificate=hub.tls_certificate,
-        revoked=hub.revoked,
-        max_workers=8,
-    )
-    settings = node.folder / "region.toml"
-    lines = [one for one in settings.read_text(encoding="utf-8").splitlines() if "coordinator =" not in one]
-    lines.insert(lines.index("[border]") + 1, f'coordinator = "127.0.0.1:{bound}"')
-    settings.write_text("\n".join(lines), encoding="utf-8")
-    node = open_node(node.folder)
-    yield node, coordinator
-    server.stop(0).wait()
+    with hub_border(hub, coordinator) as address:
+        settings = node.folder / "region.toml"
+        text = settings.read_text(encoding="utf-8")
+        lines = [one for one in text.splitlines() if "coordinator =" not in one]
+        lines.insert(lines.index("[border]") + 1, f'coordinator = "{address}"')
+        settings.write_text("\n".join(lines), encoding="utf-8")
+        yield open_node(node.folder), coordinator
 
 
 @contextmanager
