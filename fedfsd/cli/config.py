@@ -17,7 +17,7 @@ Overrides = Annotated[
 ]
 
 
-class Kind(StrEnum):
+class KindOption(StrEnum):
     """The files that have a schema."""
 
     experiment = "experiment"
@@ -26,7 +26,7 @@ class Kind(StrEnum):
 
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
-    kind: Annotated[Kind, typer.Option(help="What the file is.")] = Kind.experiment,
+    kind: Annotated[KindOption, typer.Option(help="What the file is.")] = KindOption.experiment,
     overrides: Overrides = None,
     _json: Json = False,
 ) -> Answer:
@@ -42,7 +42,7 @@ def check(
 
 
 def schema(
-    kind: Annotated[Kind, typer.Argument()] = Kind.experiment,
+    kind: Annotated[KindOption, typer.Argument()] = KindOption.experiment,
     _json: Json = False,
 ) -> Answer:
     """Print the JSON Schema for editors."""
@@ -54,12 +54,12 @@ def schema_of(kind: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of an experiment or policy file."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **_model(Kind(kind)).model_json_schema(),
+        **_model(KindOption(kind)).model_json_schema(),
     }
 
 
-def _model(kind: Kind) -> Any:
-    if kind == Kind.policy:
+def _model(kind: KindOption) -> Any:
+    if kind == KindOption.policy:
         from fedfsd.gate.policy import Policy
 
         return Policy

@@ -15,14 +15,14 @@ from fedfsd.errors import UsageError
 FORMATS = "apolloscape, argoverse2, commonroad, interaction, scenarionet"
 
 
-class Identity(StrEnum):
+class IdentityOption(StrEnum):
     """What a vehicle key stands for."""
 
     physical = "physical"
     recording = "recording"
 
 
-class Origin(StrEnum):
+class OriginOption(StrEnum):
     """Where the drives come from."""
 
     recorded = "recorded"
@@ -37,9 +37,9 @@ def import_(
     region: Annotated[str, typer.Option(metavar="REGION", help="The region that owns the drives.")],
     licence: Annotated[str, typer.Option(metavar="TEXT", help="The licence of the source.")],
     identity: Annotated[
-        Identity, typer.Option(help="Whether a key is one vehicle, or one vehicle in one recording.")
+        IdentityOption, typer.Option(help="Whether a key is one vehicle, or one vehicle in one recording.")
     ],
-    origin: Annotated[Origin, typer.Option(help="Recorded drives can never be used in a rehearsal.")],
+    origin: Annotated[OriginOption, typer.Option(help="Recorded drives can never be used in a rehearsal.")],
     source: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the data set; the format if left out.")
     ] = None,

@@ -10,12 +10,12 @@ from fedfsd.cli.answer import Answer, plain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fedfsd.service.diagnosis import Finding
+    from fedfsd.service.diagnosis import CheckResult
 
 NOT_FIT = 4
 
 
-def answer(name: str, findings: Sequence[Finding]) -> Answer:
+def answer(name: str, findings: Sequence[CheckResult]) -> Answer:
     """A line a check, and below it the fix where one is needed; exit code 4 where one failed."""
     width = max(len(one.check) for one in findings)
     text = []

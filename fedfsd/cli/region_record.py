@@ -13,7 +13,7 @@ from fedfsd.cli.destination import Output, checked
 from fedfsd.cli.region_folder import HERE, Region
 
 
-class Incident(StrEnum):
+class IncidentOption(StrEnum):
     """What something happened to."""
 
     key = "key"
@@ -56,7 +56,7 @@ def bundle(output: Output, region: Region = HERE, _json: Json = False) -> Answer
 
 
 def incident(
-    what: Annotated[Incident, typer.Argument()],
+    what: Annotated[IncidentOption, typer.Argument()],
     text: Annotated[str, typer.Argument(metavar="TEXT")],
     region: Region = HERE,
     plan: Annotated[

@@ -14,7 +14,7 @@ from fedfsd.cli.config import Experiment, Overrides
 from fedfsd.cli.extra import extra
 
 
-class Engine(StrEnum):
+class EngineOption(StrEnum):
     """What carries the messages."""
 
     local = "local"
@@ -25,8 +25,8 @@ def simulate(
     experiment: Experiment,
     overrides: Overrides = None,
     engine: Annotated[
-        Engine, typer.Option(help="Worker processes of this machine, or Flower's engine on Ray.")
-    ] = Engine.local,
+        EngineOption, typer.Option(help="Worker processes of this machine, or Flower's engine on Ray.")
+    ] = EngineOption.local,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run.")] = False,
     output: Annotated[
         Path | None,
@@ -49,7 +49,7 @@ def simulate(
 
     loaded = load(Model, experiment, overrides=overrides or [])
     print(f"{loaded.name}: preparing data, model and noise", file=sys.stderr, flush=True)
-    with extra(engine if engine == Engine.ray else "simulation"):
+    with extra(engine if engine == EngineOption.ray else "simulation"):
         from fedfsd.cli.watch import Watch
         from fedfsd.simulation import run, sweep
 

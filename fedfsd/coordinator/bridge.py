@@ -15,11 +15,11 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from fedfsd.coordinator.desk import Task
-from fedfsd.coordinator.hall import Hall, Station
+from fedfsd.coordinator.desk import DeskTask
+from fedfsd.coordinator.hall import Hall, RegionStation
 from fedfsd.coordinator.shelf import Filed, size_of
 from fedfsd.errors import FedfsdError, NotReadyError, PlanError, RefusedError
-from fedfsd.flower.fleet import QUERY, TRAIN, GoneError, Instruction
+from fedfsd.flower.fleet import QUERY, TRAIN, Instruction, StaleReplyError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.outcome import REFUSALS, Word
 from fedfsd.plan import plan as plans
@@ -62,7 +62,7 @@ class Bridge:
     def __init__(
         self,
         hall: Hall,
-        station: Station,
+        station: RegionStation,
         connect: Callable[[str], Fleet],
         *,
         poll: float = POLL_SECONDS,
@@ -190,12 +190,14 @@ class Bridge:
         gate_arrays.check(instruction.arrays, plan.model.arrays)
         schema, envelope = plan.model.arrays, instruction.envelope.hex()
 
-        def task(sha256: str) -> Task:
-            return Task(plan=plan.hash, round=round, arrays=sha256, size=size_of(schema), envelope=envelope)
+        def task(sha256: str) -> DeskTask:
+            return DeskTask(
+                plan=plan.hash, round=round, arrays=sha256, size=size_of(schema), envelope=envelope
+            )
 
         self._hall.lay(self._station, instruction.arrays, schema, task)
 
-    def _forward(self, fleet: Fleet, task: Task, plan: Plan) -> None:
+    def _forward(self, fleet: Fleet, task: DeskTask, plan: Plan) -> None:
         envelope = bytes.fromhex(task.envelope)
         if task.stage == "failed":
             self._answer(lambda: _fail(fleet, envelope, cast(Word, task.code)))
@@ -222,7 +224,7 @@ class Bridge:
         """Send an answer, unless nobody waits for it any more."""
         try:
             send()
-        except GoneError:
+        except StaleReplyError:
             self._hall.note("late", self._station)
 
     def _pause(self, seconds: float) -> None:

@@ -27,7 +27,7 @@ MAX_TASK = 2**24
 T = TypeVar("T")
 
 
-class Task(Document):
+class DeskTask(Document):
     """A round of a plan for one region; ``envelope`` is what its reply needs (hex)."""
 
     plan: Hex32
@@ -43,7 +43,7 @@ class Task(Document):
     """Why there is none."""
 
 
-_ADAPTER = TypeAdapter(Task)
+_ADAPTER = TypeAdapter(DeskTask)
 
 
 class Desk:
@@ -65,17 +65,17 @@ class Desk:
                 ) from None
 
     @property
-    def task(self) -> Task | None:
+    def task(self) -> DeskTask | None:
         """What lies here, whatever its stage."""
         return self._task
 
     @property
-    def open(self) -> Task | None:
+    def open(self) -> DeskTask | None:
         """The task that the region has to do."""
         task = self._task
         return task if task is not None and task.stage == "open" and not self._hidden else None
 
-    def put(self, task: Task, *, hidden: bool = False) -> None:
+    def put(self, task: DeskTask, *, hidden: bool = False) -> None:
         """Lay a task down, in place of the one there; ``hidden`` until ``reveal``.
 
         Raises:
@@ -91,20 +91,20 @@ class Desk:
             self._hidden = False
             self._bell.notify_all()
 
-    def receive(self, task: Task, *, entry: str, sha256: str) -> None:
+    def receive(self, task: DeskTask, *, entry: str, sha256: str) -> None:
         """The task's update is whole and judged. RefusedError where the task is no longer open."""
         with self._bell:
             self._demand(task)
             os.replace(self._part(sha256), self._folder / sha256)
             self._write(task.model_copy(update={"stage": "received", "entry": entry, "sha256": sha256}))
 
-    def fail(self, task: Task, code: str) -> None:
+    def fail(self, task: DeskTask, code: str) -> None:
         """There will be no update. RefusedError where the task is no longer open."""
         with self._bell:
             self._demand(task)
             self._write(task.model_copy(update={"stage": "failed", "code": code}))
 
-    def clear(self, task: Task) -> None:
+    def clear(self, task: DeskTask) -> None:
         """The task is over: SuperLink has its reply, or nobody waits for one."""
         with self._bell:
             if self._task == task:
@@ -114,7 +114,7 @@ class Desk:
                 self._sweep("")
                 self._bell.notify_all()
 
-    def update(self, task: Task) -> Path:
+    def update(self, task: DeskTask) -> Path:
         """The file of a received task's update."""
         return self._folder / str(task.sha256)
 
@@ -174,11 +174,11 @@ class Desk:
         with self._bell:
             return self._bell.wait_for(look, seconds)
 
-    def _demand(self, task: Task) -> None:
+    def _demand(self, task: DeskTask) -> None:
         if self._task != task or task.stage != "open":
             raise RefusedError("task", got="a round that is over", expected="the outstanding round")
 
-    def _write(self, task: Task) -> None:
+    def _write(self, task: DeskTask) -> None:
         write_whole(self._folder / TASK, strict.encode(task))
         self._task = task
         self._bell.notify_all()

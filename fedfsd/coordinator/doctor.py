@@ -14,7 +14,7 @@ from fedfsd.border.identity import WARN_DAYS
 from fedfsd.coordinator import new_coordinator, up
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.service import diagnosis, lock
-from fedfsd.service.diagnosis import Finding, fail, ok, warn
+from fedfsd.service.diagnosis import CheckResult, fail, ok, warn
 from fedfsd.service.supervise import LOCK
 
 FLOWER = "1.41."
@@ -22,17 +22,17 @@ SCRIPTS = ("flower-superlink", "flower-superexec", "flwr-serverapp")
 ROOT_DAYS = 180
 
 
-def examine(coordinator: Coordinator) -> tuple[Finding, ...]:
+def examine(coordinator: Coordinator) -> tuple[CheckResult, ...]:
     """Every check, in the order in which a person would mend things."""
     return diagnosis.diagnose(coordinator, CHECKS)
 
 
-def disk(coordinator: Coordinator) -> Finding:
+def disk(coordinator: Coordinator) -> CheckResult:
     """Is there room for updates and receipts?"""
     return diagnosis.disk("disk", coordinator.folder)
 
 
-def keys(coordinator: Coordinator) -> Finding:
+def keys(coordinator: Coordinator) -> CheckResult:
     """Are private keys there, and their owner's alone?"""
     expected = f"fedfsd/coordinator/{coordinator.name}"
     if coordinator.key.name != expected:
@@ -40,7 +40,7 @@ def keys(coordinator: Coordinator) -> Finding:
     return diagnosis.private("keys", coordinator.folder, ("ca", "tls", "flower", "regions"))
 
 
-def root(coordinator: Coordinator) -> Finding:
+def root(coordinator: Coordinator) -> CheckResult:
     """How long does the federation's root last?"""
     certificate = identity.read(coordinator.root.read_bytes())
     days = identity.days_left(certificate)
@@ -51,7 +51,7 @@ def root(coordinator: Coordinator) -> Finding:
     return warn("root", found, fix=fix) if days <= ROOT_DAYS else ok("root", found)
 
 
-def certificate(coordinator: Coordinator) -> Finding:
+def certificate(coordinator: Coordinator) -> CheckResult:
     """Does it hold its own certificate, and for how long?"""
     return fitness.certificate(
         "certificate",
@@ -64,7 +64,7 @@ def certificate(coordinator: Coordinator) -> Finding:
     )
 
 
-def revoked(coordinator: Coordinator) -> Finding:
+def revoked(coordinator: Coordinator) -> CheckResult:
     """Can the list of revoked certificates be read? Without it everybody is refused."""
     try:
         found = serials(coordinator.revoked.read_text(encoding="utf-8"))
@@ -77,7 +77,7 @@ def revoked(coordinator: Coordinator) -> Finding:
     return ok("revoked", f"{len(found)} certificates")
 
 
-def regions(coordinator: Coordinator) -> Finding:
+def regions(coordinator: Coordinator) -> CheckResult:
     """Whose certificates end soon, and who waits to be confirmed?"""
     joined = coordinator.regions()
     left = {name: _days(coordinator.region(name) / "region.crt") for name in joined}
@@ -96,7 +96,7 @@ def regions(coordinator: Coordinator) -> Finding:
     return ok("regions", ", ".join(joined))
 
 
-def engine(_: Coordinator) -> Finding:
+def engine(_: Coordinator) -> CheckResult:
     """Is the Flower that this version was tested with installed?"""
     try:
         version = metadata.version("flwr")
@@ -110,7 +110,7 @@ def engine(_: Coordinator) -> Finding:
     return ok("engine", f"flwr {version}")
 
 
-def ports(coordinator: Coordinator) -> Finding:
+def ports(coordinator: Coordinator) -> CheckResult:
     """Do the ports answer where it runs, and are they free where it does not?"""
     settings = coordinator.settings
     border = {"port": settings.port, "join_port": settings.join_port}
@@ -130,7 +130,7 @@ def ports(coordinator: Coordinator) -> Finding:
     return warn("ports", "free; nothing runs", fix="fedfsd coordinator up")
 
 
-CHECKS: tuple[Callable[[Coordinator], Finding], ...] = (
+CHECKS: tuple[Callable[[Coordinator], CheckResult], ...] = (
     disk,
     keys,
     root,

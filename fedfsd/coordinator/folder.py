@@ -35,7 +35,7 @@ PORT, JOIN_PORT, FLOWER_PORT = 9443, 9444, 9091
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class Settings(Frozen):
+class CoordinatorSettings(Frozen):
     """``coordinator.toml``."""
 
     name: RegionName
@@ -59,7 +59,7 @@ class Coordinator:
     """One coordinator's folder and what its settings say."""
 
     folder: Path
-    settings: Settings
+    settings: CoordinatorSettings
 
     @property
     def name(self) -> str:
@@ -173,4 +173,4 @@ def open_coordinator(folder: Path, *, overrides: Iterable[str] = ()) -> Coordina
             expected="a coordinator's folder",
             hint="fedfsd coordinator init makes one; --coordinator names it",
         )
-    return Coordinator(folder, load(Settings, path, overrides=overrides))
+    return Coordinator(folder, load(CoordinatorSettings, path, overrides=overrides))

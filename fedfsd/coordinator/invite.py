@@ -30,7 +30,7 @@ VALID_DAYS = 7
 RESERVED = "coordinator"
 
 
-class Kept(Frozen):
+class KeptInvitation(Frozen):
     """What the coordinator keeps of an invitation: enough to know its token, not to use it."""
 
     format: Literal[1] = 1
@@ -69,7 +69,7 @@ def invite(coordinator: Coordinator, region: str, *, today: datetime.date) -> In
         token=token.hex(),
         expires=(today + datetime.timedelta(days=VALID_DAYS)).isoformat(),
     )
-    kept = Kept(token_sha256=hashlib.sha256(token).hexdigest(), expires=made.expires)
+    kept = KeptInvitation(token_sha256=hashlib.sha256(token).hexdigest(), expires=made.expires)
     folder = coordinator.region(region)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_whole(folder / "invitation.json", canonical.encode(kept.model_dump()))
@@ -78,10 +78,12 @@ def invite(coordinator: Coordinator, region: str, *, today: datetime.date) -> In
     return invitation.sign(made, root)
 
 
-def kept(coordinator: Coordinator, region: str) -> Kept | None:
+def kept(coordinator: Coordinator, region: str) -> KeptInvitation | None:
     """What is kept of the region's last invitation."""
     try:
-        return Kept.model_validate_json((coordinator.region(region) / "invitation.json").read_bytes())
+        return KeptInvitation.model_validate_json(
+            (coordinator.region(region) / "invitation.json").read_bytes()
+        )
     except (OSError, ValidationError):
         return None
 

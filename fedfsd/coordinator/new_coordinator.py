@@ -11,7 +11,7 @@ from fedfsd.border import authority, identity
 from fedfsd.border.authority import Authority
 from fedfsd.config.experiment import REGION_PATTERN
 from fedfsd.config.load import load
-from fedfsd.coordinator.folder import SETTINGS, Coordinator, Settings, open_coordinator
+from fedfsd.coordinator.folder import SETTINGS, Coordinator, CoordinatorSettings, open_coordinator
 from fedfsd.errors import NotReadyError, UsageError
 from fedfsd.ledger.key import SigningKey
 from fedfsd.service.owner import private
@@ -36,7 +36,7 @@ flower_port = {flower_port}              # the first of the engine's ports
 """
 
 
-def make(settings: Settings, folder: Path) -> Coordinator:
+def make(settings: CoordinatorSettings, folder: Path) -> Coordinator:
     """Make ``folder``, whole or not at all.
 
     Raises:
@@ -62,7 +62,7 @@ def make(settings: Settings, folder: Path) -> Coordinator:
     return open_coordinator(folder)
 
 
-def settings(name: str, **chosen: str | int | None) -> Settings:
+def settings(name: str, **chosen: str | int | None) -> CoordinatorSettings:
     """Settings with what was chosen; None leaves the default. UsageError for another name or value."""
     if not re.fullmatch(REGION_PATTERN, name):
         raise UsageError(
@@ -71,10 +71,12 @@ def settings(name: str, **chosen: str | int | None) -> Settings:
             expected="up to 32 letters, digits, - and _, a letter first",
             hint="such as roads",
         )
-    return load(Settings, {"name": name, **{key: one for key, one in chosen.items() if one is not None}})
+    return load(
+        CoordinatorSettings, {"name": name, **{key: one for key, one in chosen.items() if one is not None}}
+    )
 
 
-def text(settings: Settings) -> str:
+def text(settings: CoordinatorSettings) -> str:
     """The text of coordinator.toml."""
     quoted = {key: json.dumps(getattr(settings, key)) for key in ("host", "listen")}
     numbers = settings.model_dump(include={"port", "join_port", "metrics_port", "flower_port"})

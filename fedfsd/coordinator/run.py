@@ -34,8 +34,8 @@ _DEAD_SECONDS = 5.0
 _ATTEMPTS = 3
 
 
-class Engine(Protocol):
-    """What is needed of the engine; see ``fedfsd.flower.engine``."""
+class AppEngine(Protocol):
+    """What is needed of the engine; see ``fedfsd.flower.engine.Engine``."""
 
     def ready(self) -> bool: ...
 
@@ -61,7 +61,7 @@ class Conductor:
     """Whether a process conducts it now; one that did and is gone was killed."""
 
 
-def demand_up(coordinator: Coordinator, engine: Engine) -> None:
+def demand_up(coordinator: Coordinator, engine: AppEngine) -> None:
     """NotReadyError unless the coordinator's gate and engine run."""
     listen = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     host = listen.get(coordinator.settings.listen, coordinator.settings.listen)
@@ -145,7 +145,7 @@ def await_answers(
 
 
 def follow(
-    engine: Engine, conductor: Conductor, *, coordinator: Coordinator, say: Callable[[str], None]
+    engine: AppEngine, conductor: Conductor, *, coordinator: Coordinator, say: Callable[[str], None]
 ) -> None:
     """Start the run in the engine, or find it running, and stay until it is complete.
 
@@ -185,7 +185,7 @@ def follow(
         raise
 
 
-def _submit(engine: Engine, config: Mapping[str, str]) -> int:
+def _submit(engine: AppEngine, config: Mapping[str, str]) -> int:
     """The number of a new run; an engine that is away, as after a crash of all, is waited for."""
     since = time.monotonic()
     while True:
@@ -197,7 +197,7 @@ def _submit(engine: Engine, config: Mapping[str, str]) -> int:
         time.sleep(_LOOK_SECONDS)
 
 
-def _wait(engine: Engine, conductor: Conductor, number: int) -> str:
+def _wait(engine: AppEngine, conductor: Conductor, number: int) -> str:
     """The state in which a run of the engine ended."""
     seen = asked = alive = time.monotonic()
     begun = False
@@ -227,7 +227,7 @@ def _wait(engine: Engine, conductor: Conductor, number: int) -> str:
         time.sleep(_LOOK_SECONDS)
 
 
-def _running(engine: Engine, folder: Path) -> int | None:
+def _running(engine: AppEngine, folder: Path) -> int | None:
     """The engine's run that already conducts this folder: whoever followed it may have been killed."""
     path = folder / RUN_ID
     if not path.exists():

@@ -15,11 +15,11 @@ import grpc
 
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import border_pb2_grpc, channel, wire
-from fedfsd.coordinator.desk import Task
-from fedfsd.coordinator.hall import Hall, Station
+from fedfsd.coordinator.desk import DeskTask
+from fedfsd.coordinator.hall import Hall, RegionStation
 from fedfsd.coordinator.intake import is_fork
 from fedfsd.coordinator.presence import BusyError
-from fedfsd.coordinator.reception import Delivery
+from fedfsd.coordinator.reception import Reception
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 
 HOLD_SECONDS = 10.0
@@ -44,7 +44,7 @@ class Servicer(border_pb2_grpc.BorderServicer):
         self, hall: Hall, *, caller: Callable[[Any], str] = channel.caller, hold: float = HOLD_SECONDS
     ) -> None:
         self._hall, self._caller, self._hold = hall, caller, hold
-        self._delivery = Delivery(hall)
+        self._delivery = Reception(hall)
 
     def Hello(self, request: pb.Greeting, context: grpc.ServicerContext) -> pb.Welcome:
         """The version to speak, and which head of the region's ledger is remembered."""
@@ -145,7 +145,7 @@ class Servicer(border_pb2_grpc.BorderServicer):
             return pb.Cosignature(cosigned=self._delivery.show(station, request).encode())
 
     @contextmanager
-    def _call(self, context: grpc.ServicerContext, request: Any = None) -> Iterator[Station]:
+    def _call(self, context: grpc.ServicerContext, request: Any = None) -> Iterator[RegionStation]:
         """The caller's station, within its bounds; a refusal inside becomes a status without text."""
         station = self._hall.station(self._caller(context))
         try:
@@ -165,9 +165,9 @@ class Servicer(border_pb2_grpc.BorderServicer):
             self._hall.refused(station, word, str(error))
             context.abort(status, "")
 
-    def _task(self, station: Station) -> pb.Task | None:
+    def _task(self, station: RegionStation) -> pb.Task | None:
         """What there is to do for a region now."""
-        task: Task | None = station.desk.open
+        task: DeskTask | None = station.desk.open
         if task is not None:
             return pb.Task(
                 round=pb.Round(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from fedfsd.coordinator.folder import SETTINGS, Coordinator, Settings
+from fedfsd.coordinator.folder import SETTINGS, Coordinator, CoordinatorSettings
 from fedfsd.coordinator.standing import STATUS
 from fedfsd.errors import NotReadyError
 from fedfsd.flower.engine import Engine
@@ -81,7 +81,7 @@ def gate_runs(folder: Path) -> bool:
     return False
 
 
-def taken_ports(settings: Settings) -> list[str]:
+def taken_ports(settings: CoordinatorSettings) -> list[str]:
     """The ports that cannot be listened on here, each as its key in coordinator.toml and its number."""
     hosts = {"port": settings.listen, "join_port": settings.listen, "flower_port": LOOPBACK}
     wanted = [(key, getattr(settings, key)) for key in hosts]

@@ -20,7 +20,7 @@ from flwr.serverapp.strategy import Strategy
 from fedfsd.errors import NotReadyError
 from fedfsd.federation import reply
 from fedfsd.federation.exchange import Post, Roll
-from fedfsd.federation.reply import Outcome
+from fedfsd.federation.reply import RegionOutcome
 from fedfsd.gate.outcome import BUSY, LATE_DROPPED, LATE_USED, LOST, RELEASED, TIMEOUT
 from fedfsd.plan.plan import Arrays, Plan
 
@@ -45,9 +45,9 @@ class Round:
     """What the next round starts from."""
     model: dict[str, np.ndarray]
     """What would be released now: the mean over the plan's last rounds once they have begun."""
-    outcomes: dict[str, Outcome]
+    outcomes: dict[str, RegionOutcome]
     seconds: float
-    late: dict[Task, Outcome] = field(default_factory=dict)
+    late: dict[Task, RegionOutcome] = field(default_factory=dict)
     """What came in this round of earlier ones."""
 
 
@@ -99,7 +99,7 @@ class PlannedStrategy:
 
     def _round(
         self, post: Post[Task], roll: Roll, current: Arrays, number: int
-    ) -> tuple[dict[str, np.ndarray], dict[str, Outcome], dict[Task, Outcome]]:
+    ) -> tuple[dict[str, np.ndarray], dict[str, RegionOutcome], dict[Task, RegionOutcome]]:
         record = ArrayRecord({name: Array(array) for name, array in current.items()})
         # The inner strategy's own messages are not sent: it only learns where the round starts from.
         self.inner.configure_train(number, record, ConfigRecord({}), post.grid)
@@ -107,7 +107,7 @@ class PlannedStrategy:
         replies = post.collect(self.round_timeout_seconds, tasks.issubset)
         if self.plan.late_updates == "drop":
             post.abandon()
-        late: dict[Task, Outcome] = {}
+        late: dict[Task, RegionOutcome] = {}
         good: dict[str, Message] = {}
         for task, message in replies.items():
             outcome, update = reply.read(message, self.plan, task.region, task.round)
@@ -133,7 +133,7 @@ class PlannedStrategy:
 
     def _send(
         self, post: Post[Task], roll: Roll, record: ArrayRecord, number: int
-    ) -> tuple[dict[str, Outcome], set[Task]]:
+    ) -> tuple[dict[str, RegionOutcome], set[Task]]:
         """Send the round; what becomes of each region if no reply comes, and the tasks sent."""
         content = RecordDict(
             {"arrays": record, "config": ConfigRecord({"plan": self.plan.document(), "round": number})}
@@ -142,7 +142,7 @@ class PlannedStrategy:
         # A region whose late update will count is left to finish it.
         owing = {task.region for task in post.expected} if self.plan.late_updates == "use" else set()
         outcomes = {
-            region: Outcome(BUSY if region in owing else TIMEOUT if region in nodes else LOST)
+            region: RegionOutcome(BUSY if region in owing else TIMEOUT if region in nodes else LOST)
             for region in self.plan.regions
         }
         messages = {
@@ -153,14 +153,14 @@ class PlannedStrategy:
         post.send(messages)
         return outcomes, set(messages)
 
-    def _late(self, outcome: Outcome) -> Outcome:
+    def _late(self, outcome: RegionOutcome) -> RegionOutcome:
         """A good update that comes late, under the code of the plan's rule; anything else as it is."""
         if outcome.code != RELEASED:
             return outcome
         used = self.plan.late_updates == "use"
         return replace(outcome, code=LATE_USED if used else LATE_DROPPED)
 
-    def _demand_quorum(self, outcomes: dict[str, Outcome], number: int) -> None:
+    def _demand_quorum(self, outcomes: dict[str, RegionOutcome], number: int) -> None:
         """Late updates do not make a quorum."""
         failed = {name: out.code for name, out in sorted(outcomes.items()) if out.code != RELEASED}
         if len(outcomes) - len(failed) < self.quorum:

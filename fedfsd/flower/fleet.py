@@ -31,7 +31,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.flower import flat, parcel
-from fedfsd.flower.answer import GoneError, gone, translated, unknown_key
+from fedfsd.flower.answer import StaleReplyError, gone, translated, unknown_key
 from fedfsd.flower.state import Mailbox
 
 # What a node announces between two heartbeats, in seconds: Flower calls it lost after twice that. The longest
@@ -136,7 +136,7 @@ class FleetNode:
                 self._arriving = metadata_from_proto(response.messages_list[0].metadata)
             try:
                 instruction = self._read(self._arriving)
-            except GoneError:
+            except StaleReplyError:
                 self._arriving = None
                 return None
             self._taken, self._arriving = self._arriving, None
@@ -145,7 +145,7 @@ class FleetNode:
     def reply(self, envelope: bytes, arrays: Mapping[str, np.ndarray], entry_hash: str, sha256: str) -> None:
         """Answer a training instruction with a release. Once is enough, twice is the same.
 
-        Holds one copy of ``arrays`` besides them. Raises GoneError when nobody waits for it.
+        Holds one copy of ``arrays`` besides them. Raises StaleReplyError when nobody waits for it.
         """
         self._answer(
             envelope,
@@ -157,11 +157,11 @@ class FleetNode:
         )
 
     def identify(self, envelope: bytes, region: str) -> None:
-        """Answer a query for the region's name. Raises GoneError as above."""
+        """Answer a query for the region's name. Raises StaleReplyError as above."""
         self._answer(envelope, {"region": ConfigRecord({"name": region})})
 
     def fail(self, envelope: bytes, code: int, word: str) -> None:
-        """Answer that there will be no release. Raises GoneError as above."""
+        """Answer that there will be no release. Raises StaleReplyError as above."""
         self._answer(envelope, Error(code, word))
 
     def close(self) -> None:
@@ -278,7 +278,7 @@ class FleetNode:
         request = message_pb2.ConfirmMessageReceivedRequest(
             node=self._node, run_id=metadata.run_id, message_object_id=metadata.message_id
         )
-        with suppress(GoneError), translated():
+        with suppress(StaleReplyError), translated():
             self._client.ConfirmMessageReceived(request)
         self._confirmed = metadata.message_id
 

@@ -35,7 +35,7 @@ class FrameError(RefusedError):
     """The peer sent what is no frame, or none that is expected now."""
 
 
-class GoneError(NotReadyError):
+class PeerGoneError(NotReadyError):
     """The peer is gone, or silent for too long."""
 
 
@@ -47,7 +47,7 @@ class Frames:
         self._reader = io.BufferedReader(self._raw)
 
     def send(self, header: dict[str, Any], *body: Buffer) -> None:
-        """Send one frame. GoneError where the peer does not take it."""
+        """Send one frame. PeerGoneError where the peer does not take it."""
         content = canonical.encode(header)
         if len(content) > MAX_HEADER:
             raise FrameError("frame", got="a header that is too long", expected=f"{MAX_HEADER} bytes")
@@ -69,7 +69,7 @@ class Frames:
 
         Raises:
             FrameError: not a frame, or one with too long a body.
-            GoneError: no more frames, or none in time.
+            PeerGoneError: no more frames, or none in time.
         """
         self._raw.deadline = time.monotonic() + seconds
         start = self._read(1)
@@ -161,5 +161,5 @@ def _header(content: bytes) -> dict[str, Any]:
     raise FrameError("frame", got="a header that cannot be read", expected="an object in canonical JSON")
 
 
-def _gone(got: str) -> GoneError:
-    return GoneError("socket", got=got, expected="the other side")
+def _gone(got: str) -> PeerGoneError:
+    return PeerGoneError("socket", got=got, expected="the other side")

@@ -60,7 +60,7 @@ class Committed(Frozen):
     commitment: Sha256
 
 
-class Settle(Frozen):
+class SettleCall(Frozen):
     """The plan is over. From the gate: destroy its key. From the runner, after the last round: book that."""
 
     op: Literal["settle"] = "settle"
@@ -83,7 +83,7 @@ class AskFacts(Frozen):
     folder: Annotated[str, Field(max_length=4096)]
 
 
-class Facts(Frozen):
+class RunnerFacts(Frozen):
     """The runner's answer: nothing of it is computed from the data but that they can be read."""
 
     op: Literal["facts_are"] = "facts_are"
@@ -93,7 +93,7 @@ class Facts(Frozen):
     gate_folder: bool
 
 
-class Task(Frozen):
+class RoundTask(Frozen):
     """One round; the body is the plan's document (so many bytes), then the arrays in canonical bytes."""
 
     op: Literal["round"] = "round"
@@ -103,7 +103,7 @@ class Task(Frozen):
     pin: ModelPin | None
 
 
-class Reserve(Frozen):
+class ReserveCall(Frozen):
     """Book the round on these arrays."""
 
     op: Literal["reserve"] = "reserve"
@@ -120,7 +120,7 @@ class Reserved(Frozen):
     round: RoundNumber
 
 
-class Release(Frozen):
+class ReleaseCall(Frozen):
     """The body is the update in canonical bytes."""
 
     op: Literal["release"] = "release"
@@ -137,7 +137,7 @@ class Let(Frozen):
     sha256: Sha256
 
 
-class Refused(Frozen):
+class NotAllowed(Frozen):
     """The gate does not allow it."""
 
     op: Literal["refused"] = "refused"
@@ -166,7 +166,7 @@ M = TypeVar("M", bound=Frozen)
 
 
 def send(frames: Frames, message: Frozen, *body: Buffer) -> None:
-    """Send one message. GoneError where nobody takes it."""
+    """Send one message. PeerGoneError where nobody takes it."""
     frames.send(message.model_dump(mode="json"), *body)
 
 
@@ -177,7 +177,7 @@ def receive(
 
     Raises:
         FrameError: another message, or one with other fields.
-        GoneError: none in time.
+        PeerGoneError: none in time.
     """
     header, body = frames.receive(max_body=max_body, seconds=seconds)
     named: dict[Any, type[M]] = {kind.model_fields["op"].default: kind for kind in kinds}

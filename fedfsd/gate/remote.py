@@ -13,9 +13,9 @@ from fedfsd.config.load import Frozen
 from fedfsd.errors import NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import message, outcome
-from fedfsd.gate.frame import FRAME_SECONDS, Frames, GoneError
+from fedfsd.gate.frame import FRAME_SECONDS, Frames, PeerGoneError
 from fedfsd.gate.gate import content_of
-from fedfsd.gate.message import Task
+from fedfsd.gate.message import RoundTask
 from fedfsd.gate.policy import OWN_MODELS, ModelPin
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.plan.plan import Arrays, Plan
@@ -31,7 +31,7 @@ class _Work:
     """What the gate handed out."""
 
     frames: Frames
-    task: Task
+    task: RoundTask
 
 
 class RemoteGate:
@@ -42,7 +42,7 @@ class RemoteGate:
         self._modes = ("private", "rehearsal") if test_only else ("private",)
         self._work: _Work | None = None
 
-    def begin(self, frames: Frames, task: Task) -> None:
+    def begin(self, frames: Frames, task: RoundTask) -> None:
         """From now on calls go over ``frames`` and are about ``task``."""
         self._work = _Work(frames, task)
 
@@ -68,7 +68,7 @@ class RemoteGate:
         """Have the round booked; what the gate refuses comes back as the same kind of error."""
         work = self._demand(plan.hash, round)
         sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
-        asked = message.Reserve(plan=plan.hash, round=round, arrays=sha256)
+        asked = message.ReserveCall(plan=plan.hash, round=round, arrays=sha256)
         message.send(work.frames, asked)
         told = self._answer(work, message.Reserved)
         self._demand(told.plan, told.round)
@@ -82,20 +82,20 @@ class RemoteGate:
         """Judge the update here, then hand its bytes to the gate."""
         work = self._demand(plan.hash, booked.round)
         content = content_of(arrays, plan, self.region, booked.round)
-        message.send(work.frames, message.Release(plan=plan.hash, round=booked.round), content)
+        message.send(work.frames, message.ReleaseCall(plan=plan.hash, round=booked.round), content)
         told = self._answer(work, message.Let)
         return Released(told.entry, told.entry_hash, told.sha256, content)
 
     def settle(self, plan_hash: str) -> None:
         """Have the plan's end booked, after its last round."""
         work = self._demand(plan_hash)
-        message.send(work.frames, message.Settle(plan=plan_hash))
+        message.send(work.frames, message.SettleCall(plan=plan_hash))
         self._answer(work, message.Settled)
 
     def demand_wanted(self) -> None:
-        """GoneError where the gate has ended: the next one hands the round out again."""
+        """PeerGoneError where the gate has ended: the next one hands the round out again."""
         if self._work is None or not self._work.frames.quiet:
-            raise GoneError("gate", got="a gate that ended", expected="the one that handed the round out")
+            raise PeerGoneError("gate", got="a gate that ended", expected="the one that handed the round out")
 
     def pin(self, model: str) -> ModelPin | None:
         """What the gate's policy says of the plan's model."""
@@ -110,8 +110,8 @@ class RemoteGate:
         return work
 
     def _answer(self, work: _Work, kind: type[M]) -> M:
-        told, _ = message.receive(work.frames, kind, message.Refused, seconds=ANSWER_SECONDS)
-        if isinstance(told, message.Refused):
+        told, _ = message.receive(work.frames, kind, message.NotAllowed, seconds=ANSWER_SECONDS)
+        if isinstance(told, message.NotAllowed):
             error = outcome.REFUSALS[told.code].error
             raise error("gate", got="a refusal", expected="the gate's consent", hint="its log says why")
         if not isinstance(told, kind):

@@ -17,9 +17,9 @@ from fedfsd.ledger.disk import is_full
 from fedfsd.ledger.entry import RefuseCode
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.node import inbox
-from fedfsd.node.line import ClosedError, Line
-from fedfsd.node.station import Station, StoppedError
-from fedfsd.node.upload import Delivery
+from fedfsd.node.line import ClosedError, CoordinatorLine
+from fedfsd.node.station import GateStation, StoppedError
+from fedfsd.node.upload import Upload
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
 
@@ -30,7 +30,7 @@ class _DataPathError(NotReadyError):
     """A round failed once it was booked, when data may have been read: neither code nor time says how."""
 
 
-def carry_out(station: Station, line: Line, delivery: Delivery, task: pb.Round) -> None:
+def carry_out(station: GateStation, line: CoordinatorLine, delivery: Upload, task: pb.Round) -> None:
     """Do one round to its end: receipted, or refused with a code. What it raises is about the connection."""
     plan, began = task.plan.hex(), _began(station, task)
     due = began + station.gate.policy.round_seconds
@@ -54,7 +54,7 @@ def carry_out(station: Station, line: Line, delivery: Delivery, task: pb.Round) 
     (station.folder("inbox") / booked.arrays_sha256).unlink(missing_ok=True)
 
 
-def _released_before(station: Station, task: pb.Round, booked: Booked) -> Released | None:
+def _released_before(station: GateStation, task: pb.Round, booked: Booked) -> Released | None:
     """The release of this very round, to be sent again; the arrays are not needed for that."""
     run = station.ledger.state.runs.get(booked.plan_hash)
     if run is None or run.newest != task.round:
@@ -62,7 +62,7 @@ def _released_before(station: Station, task: pb.Round, booked: Booked) -> Releas
     return station.ledger.released(booked)
 
 
-def _work(station: Station, line: Line, task: pb.Round) -> Released:
+def _work(station: GateStation, line: CoordinatorLine, task: pb.Round) -> Released:
     plan = _demand(station, task)
     path = inbox.fetch(line, station.folder("inbox"), sha256=task.arrays_sha256, size=task.size)
     arrays = gate_arrays.view(path.read_bytes(), plan.model.arrays)
@@ -83,14 +83,14 @@ def _work(station: Station, line: Line, task: pb.Round) -> Released:
         station.working = False
 
 
-def _is_booked(station: Station, task: pb.Round) -> bool:
+def _is_booked(station: GateStation, task: pb.Round) -> bool:
     """Whether this round is reserved on these arrays."""
     run = station.ledger.state.runs.get(task.plan.hex())
     booking = run and run.bookings.get(task.round)
     return bool(booking and booking.entry.arrays == task.arrays_sha256.hex())
 
 
-def _demand(station: Station, task: pb.Round) -> Plan:
+def _demand(station: GateStation, task: pb.Round) -> Plan:
     """The plan, where the ledger allows this round on these arrays; a refusal is told of in it."""
     state, plan = station.ledger.state, task.plan.hex()
     run, place = state.runs.get(plan), f"plan {plan[:8]}"
@@ -115,14 +115,14 @@ def _demand(station: Station, task: pb.Round) -> Plan:
     return plans.read(canonical.encode(document).decode())
 
 
-def _began(station: Station, task: pb.Round) -> float:
+def _began(station: GateStation, task: pb.Round) -> float:
     """When this round first came."""
     while len(station.began) > MAX_BEGAN:
         station.began.pop(next(iter(station.began)))
     return station.began.setdefault((task.plan.hex(), task.round), time.monotonic())
 
 
-def _log(station: Station, task: pb.Round, error: Exception, code: str) -> None:
+def _log(station: GateStation, task: pb.Round, error: Exception, code: str) -> None:
     """A refusal names its place; of anything else only the kind is told."""
     about = {"plan": task.plan.hex(), "round": task.round, "code": code}
     if is_full(error):

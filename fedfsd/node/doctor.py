@@ -19,9 +19,9 @@ from fedfsd.node import join, status
 from fedfsd.node.approve import DIGITS
 from fedfsd.node.approve import read as read_plan
 from fedfsd.node.node import Node
-from fedfsd.node.separation import Facts, ask
+from fedfsd.node.separation import Separation, ask
 from fedfsd.service import diagnosis
-from fedfsd.service.diagnosis import Finding, fail, ok, warn
+from fedfsd.service.diagnosis import CheckResult, fail, ok, warn
 
 CLOCK_SECONDS = 300.0
 LITTLE = 0.1  # of a grant
@@ -35,10 +35,10 @@ class Patient:
     train: Path
     today: datetime.date
     test_only: bool = False
-    ask: Callable[[Node, Path, str], Facts] = field(default=ask)
+    ask: Callable[[Node, Path, str], Separation] = field(default=ask)
 
     @cached_property
-    def facts(self) -> Facts:
+    def facts(self) -> Separation:
         """What runner and gate can do. NotReadyError where nobody could be asked."""
         try:
             address = join.peer(self.node).address
@@ -52,12 +52,12 @@ class Patient:
         return status.status(self.node, today=self.today)
 
 
-def examine(patient: Patient) -> tuple[Finding, ...]:
+def examine(patient: Patient) -> tuple[CheckResult, ...]:
     """Every check, in the order in which a person would mend things."""
     return diagnosis.diagnose(patient, CHECKS)
 
 
-def policy(patient: Patient) -> Finding:
+def policy(patient: Patient) -> CheckResult:
     """Is the policy complete, and are the recipient and purpose of transfers filled in?"""
     node = patient.node
     node.declared_policy()
@@ -72,12 +72,12 @@ def policy(patient: Patient) -> Finding:
     return ok("policy", f"for {purpose} by {recipient}")
 
 
-def disk(patient: Patient) -> Finding:
+def disk(patient: Patient) -> CheckResult:
     """Is there room for ledger, outbox and inbox?"""
     return diagnosis.disk("disk", patient.node.folder)
 
 
-def mirror(patient: Patient) -> Finding:
+def mirror(patient: Patient) -> CheckResult:
     """Would the ledger's second copy outlive the first?"""
     from fedfsd.node.new_region import on_one_disk
 
@@ -89,7 +89,7 @@ def mirror(patient: Patient) -> Finding:
     return found
 
 
-def keys(patient: Patient) -> Finding:
+def keys(patient: Patient) -> CheckResult:
     """Are private keys there, and their owner's alone?"""
     node = patient.node
     SigningKey.read(node.ledger / NODE_KEY)
@@ -97,7 +97,7 @@ def keys(patient: Patient) -> Finding:
     return diagnosis.private("keys", node.folder, ("ledger", "tls", "tls.next", "keys", "salts"), shut=0o067)
 
 
-def ledger(patient: Patient) -> Finding:
+def ledger(patient: Patient) -> CheckResult:
     """Is the ledger the newest copy, open, with the node's key in force?"""
     found = patient.status
     if found["closed"]:
@@ -108,7 +108,7 @@ def ledger(patient: Patient) -> Finding:
     return ok("ledger", f"{found['ledger'][:8]}, {found['entries']} entries, as its mirror says")
 
 
-def clock(patient: Patient) -> Finding:
+def clock(patient: Patient) -> CheckResult:
     """Is this machine's clock plausible? Nothing but certificates and dates of approvals depends on it."""
     fix = "set the clock (timedatectl set-ntp true, or the data centre's time server)"
     written = patient.node.ledger / "ledger.sqlite"
@@ -124,7 +124,7 @@ def clock(patient: Patient) -> Finding:
     return ok("clock", f"{today}, later than ledger and certificate")
 
 
-def certificate(patient: Patient) -> Finding:
+def certificate(patient: Patient) -> CheckResult:
     """Does this region hold the federation's certificate, and for how long?"""
     peer = join.peer(patient.node)
     name = patient.node.settings.name
@@ -138,7 +138,7 @@ def certificate(patient: Patient) -> Finding:
     )
 
 
-def coordinator(patient: Patient) -> Finding:
+def coordinator(patient: Patient) -> CheckResult:
     """Does the coordinator answer, and is it the right one?"""
     peer = join.peer(patient.node)
     return fitness.reach(
@@ -151,7 +151,7 @@ def coordinator(patient: Patient) -> Finding:
     )
 
 
-def data(patient: Patient) -> Finding:
+def data(patient: Patient) -> CheckResult:
     """Can the runner read the region's tables?"""
     facts = patient.facts
     if not facts.data:
@@ -163,7 +163,7 @@ def data(patient: Patient) -> Finding:
     return ok("data", f"the runner reads its tables ({facts.asked})")
 
 
-def accelerator(patient: Patient) -> Finding:
+def accelerator(patient: Patient) -> CheckResult:
     """What does the runner compute on?"""
     device = patient.facts.device
     if device is None:
@@ -175,7 +175,7 @@ def accelerator(patient: Patient) -> Finding:
     return ok("accelerator", device)
 
 
-def plans(patient: Patient) -> Finding:
+def plans(patient: Patient) -> CheckResult:
     """Do the plans that came fit the policy, and does one wait for a person?"""
     node = patient.node
     allowed = declared(node.policy(), node.settings.policy, test_only=patient.test_only)
@@ -197,7 +197,7 @@ def plans(patient: Patient) -> Finding:
     return ok("plans", f"{len(found)} came, all within the policy")
 
 
-def budget(patient: Patient) -> Finding:
+def budget(patient: Patient) -> CheckResult:
     """Is anything left of what the data officer granted?"""
     grants = patient.status["grants"]
     if not grants:
@@ -213,7 +213,7 @@ def budget(patient: Patient) -> Finding:
     )
 
 
-def separation(patient: Patient) -> Finding:
+def separation(patient: Patient) -> CheckResult:
     """Can the runner reach a network or the gate's keys, or the gate the data?"""
     facts = patient.facts
     broken = []
@@ -239,7 +239,7 @@ def separation(patient: Patient) -> Finding:
     return ok("separation", f"no network and no keys for the runner, no data for the gate ({facts.asked})")
 
 
-CHECKS: tuple[Callable[[Patient], Finding], ...] = (
+CHECKS: tuple[Callable[[Patient], CheckResult], ...] = (
     policy,
     disk,
     mirror,

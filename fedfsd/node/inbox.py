@@ -8,13 +8,13 @@ from pathlib import Path
 import grpc
 
 from fedfsd.border import wire
-from fedfsd.node.line import Line
+from fedfsd.node.line import CoordinatorLine
 
 LEAST_PROGRESS = 65_536
 """Bytes that one stream must bring at least, unless it comes to the end."""
 
 
-def fetch(line: Line, folder: Path, *, sha256: bytes, size: int) -> Path:
+def fetch(line: CoordinatorLine, folder: Path, *, sha256: bytes, size: int) -> Path:
     """The file in ``folder`` with those ``size`` bytes; any other file there is removed.
 
     Raises:
@@ -41,7 +41,7 @@ def fetch(line: Line, folder: Path, *, sha256: bytes, size: int) -> Path:
     return part.replace(path)
 
 
-def _stream(line: Line, part: Path, sha256: bytes, there: int, size: int) -> None:
+def _stream(line: CoordinatorLine, part: Path, sha256: bytes, there: int, size: int) -> None:
     """Append what one stream brings."""
     try:
         with part.open("ab") as file:

@@ -23,7 +23,7 @@ class ClosedError(Exception):
     """The connection was closed on this side."""
 
 
-class Line:
+class CoordinatorLine:
     """Calls to the coordinator over ``channel``.
 
     Every call raises grpc.RpcError where the connection or the coordinator fails, WireError where an answer

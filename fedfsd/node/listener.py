@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedfsd.errors import FedfsdError, NotReadyError
-from fedfsd.gate.frame import FrameError, Frames, GoneError, address
+from fedfsd.gate.frame import FrameError, Frames, PeerGoneError, address
 
 MODE = 0o660  # the runner is another user of the same group
 LOG = logging.getLogger("fedfsd.runner")
@@ -78,7 +78,7 @@ class Listener:
 
     @contextmanager
     def lent(self, seconds: float) -> Iterator[Frames]:
-        """The connection, for one caller alone; ended if what happens on it is a FrameError or GoneError.
+        """The connection, for one caller alone; ended if what happens on it is a FrameError or PeerGoneError.
 
         Raises:
             NotReadyError: nobody connects within ``seconds``, or it is closed.
@@ -86,7 +86,7 @@ class Listener:
         frames = self._wait(seconds)
         try:
             yield frames
-        except (FrameError, GoneError):
+        except (FrameError, PeerGoneError):
             self._drop(frames)
             raise
         finally:

@@ -25,7 +25,7 @@ from fedfsd.ledger.ledger import NODE_KEY, Ledger
 from fedfsd.ledger.mirror import RECOVER
 from fedfsd.ledger.note import Note
 from fedfsd.ledger.store import DATABASE
-from fedfsd.node.settings import Settings
+from fedfsd.node.settings import RegionSettings
 from fedfsd.service.owner import private
 
 __all__ = ["SETTINGS", "Node", "open_node", "private"]
@@ -38,7 +38,7 @@ class Node:
     """One region's folder and what its settings say."""
 
     folder: Path
-    settings: Settings
+    settings: RegionSettings
 
     @property
     def ledger(self) -> Path:
@@ -130,4 +130,4 @@ def open_node(folder: Path, *, overrides: Iterable[str] = ()) -> Node:
             expected="a region's folder",
             hint="fedfsd region init makes one; --region names it",
         )
-    return Node(folder, load(Settings, path, overrides=overrides))
+    return Node(folder, load(RegionSettings, path, overrides=overrides))

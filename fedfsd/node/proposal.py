@@ -11,11 +11,11 @@ from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
 from fedfsd.errors import ConfigError, FedfsdError, NotReadyError, PlanError, RefusedError
 from fedfsd.gate import outcome
-from fedfsd.gate.frame import GoneError
+from fedfsd.gate.frame import PeerGoneError
 from fedfsd.ledger.disk import is_full, write_whole
 from fedfsd.node.approve import approve_within_policy
-from fedfsd.node.line import Line
-from fedfsd.node.station import Station
+from fedfsd.node.line import CoordinatorLine
+from fedfsd.node.station import GateStation
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
 
@@ -29,7 +29,7 @@ WITHDRAWN_SECONDS = 60.0
 class Proposals:
     """Answers plans on offer. Each is judged once: what came of it is remembered. Threads share it."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: GateStation) -> None:
         self._station, self._lock = station, threading.Lock()
         self._refused: dict[str, str] = {}
         self._pending: dict[str, Plan] = {}
@@ -38,7 +38,7 @@ class Proposals:
         self._offered: dict[str, float] = {}
         """When each that waits was last offered (monotonic seconds)."""
 
-    def consider(self, line: Line, offer: pb.PlanOffer) -> None:
+    def consider(self, line: CoordinatorLine, offer: pb.PlanOffer) -> None:
         """Answer an offer; where it waits for the operator or for the runner, ``look`` answers it later.
 
         Raises:
@@ -55,7 +55,7 @@ class Proposals:
                 self._offered[plan] = time.monotonic()
             self._answer(line, plan)
 
-    def look(self, line: Line) -> None:
+    def look(self, line: CoordinatorLine) -> None:
         """Answer what was approved meanwhile. Raises as ``consider``."""
         with self._lock:
             for name, plan in list(self._pending.items()):
@@ -92,7 +92,7 @@ class Proposals:
         """Hashes of the plans that wait."""
         return tuple(self._pending)
 
-    def _judge(self, line: Line, offer: pb.PlanOffer) -> None:
+    def _judge(self, line: CoordinatorLine, offer: pb.PlanOffer) -> None:
         station, name = self._station, offer.plan.hex()
         try:
             plan = self._read(line, offer)
@@ -123,14 +123,14 @@ class Proposals:
             made = approve_within_policy(station.node, plan, station.runner.commitment, policy=policy)
             if made.seq is None:  # above a cap of the grant: the officer signs it
                 self._by_hand.add(plan.hash)
-        except GoneError:
+        except PeerGoneError:
             pass  # the runner is being started again
         except (NotReadyError, ConfigError) as error:
             self._by_hand.add(plan.hash)
             event = "disk_full" if is_full(error) else "plan_waits"
             station.log.error(event, extra={"plan": plan.hash, "line": str(error)})
 
-    def _answer(self, line: Line, plan: str) -> None:
+    def _answer(self, line: CoordinatorLine, plan: str) -> None:
         """Send what there is to say of a plan, if anything."""
         code = self._refused.get(plan)
         if code is None and plan not in self._station.ledger.state.runs:
@@ -147,7 +147,7 @@ class Proposals:
         self._offered.pop(plan, None)
         self._by_hand.discard(plan)
 
-    def _read(self, line: Line, offer: pb.PlanOffer) -> Plan:
+    def _read(self, line: CoordinatorLine, offer: pb.PlanOffer) -> Plan:
         """The plan, from its file where it came before. PlanError where it is none."""
         name = offer.plan.hex()
         path = self._path(name)

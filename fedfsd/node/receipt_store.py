@@ -23,7 +23,7 @@ MAX_LINE = 2**18
 HEAD = "coordinator.note"
 
 
-class Kept(Receipt):
+class KeptReceipt(Receipt):
     """One line of receipts/PLAN.jsonl."""
 
     signature: SignatureHex
@@ -35,7 +35,7 @@ class ReceiptError(RefusedError):
     """A receipt that is not for what was sent, or not by the coordinator."""
 
 
-class ReceiptBook:
+class ReceiptStore:
     """The receipts in a region's folder; ``hub`` is the coordinator's key, from the invitation."""
 
     def __init__(self, folder: Path, hub: VerificationKey) -> None:
@@ -65,7 +65,7 @@ class ReceiptBook:
             raise ReceiptError("receipt", got="no good signature", expected=f"one by {self._hub.name}")
         cosigned = self.keep_head(got.cosigned, ledger)
         if not self.has(sent.plan, sent.round):
-            line = Kept(**sent.model_dump(), signature=got.signature.hex(), cosigned=cosigned)
+            line = KeptReceipt(**sent.model_dump(), signature=got.signature.hex(), cosigned=cosigned)
             self._append(sent.plan, strict.encode(line))
             self._known.add((sent.plan, sent.round))
         return cosigned
@@ -117,4 +117,4 @@ def _covers(kept: bytes, head: Checkpoint) -> bool:
     return known.origin == head.origin and known.size >= head.size
 
 
-_ADAPTER = TypeAdapter(Kept)
+_ADAPTER = TypeAdapter(KeptReceipt)

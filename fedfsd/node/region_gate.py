@@ -30,9 +30,9 @@ from fedfsd.node.control import Control
 from fedfsd.node.courier import Courier
 from fedfsd.node.node import Node, open_node
 from fedfsd.node.operation import operations
-from fedfsd.node.receipt_store import ReceiptBook
+from fedfsd.node.receipt_store import ReceiptStore
 from fedfsd.node.runner_link import Runner
-from fedfsd.node.station import FOLDERS, Station, StoppedError
+from fedfsd.node.station import FOLDERS, GateStation, StoppedError
 from fedfsd.node.tally import Tally
 from fedfsd.service import lock
 from fedfsd.service.gauge import Metrics
@@ -84,7 +84,7 @@ def serve(node: Node, *, test_only: bool = False, stop: threading.Event) -> None
 
 
 @contextmanager
-def _station(node: Node, *, test_only: bool, stop: threading.Event) -> Iterator[Station]:
+def _station(node: Node, *, test_only: bool, stop: threading.Event) -> Iterator[GateStation]:
     """Everything opened, and closed again."""
     policy = declared(
         node.policy(),
@@ -100,8 +100,8 @@ def _station(node: Node, *, test_only: bool, stop: threading.Event) -> Iterator[
         metrics = stack.enter_context(Metrics(node.settings.border.metrics_port))
         runner = Runner(node.folder / node.settings.border.socket, gate)
         stack.callback(runner.close)
-        receipts = ReceiptBook(node.folder, peer.invitation.coordinator_key)
-        yield Station(node, ledger, gate, runner, receipts, Tally(metrics), log, stop)
+        receipts = ReceiptStore(node.folder, peer.invitation.coordinator_key)
+        yield GateStation(node, ledger, gate, runner, receipts, Tally(metrics), log, stop)
 
 
 def _joined(node: Node) -> join.Peer:
@@ -140,7 +140,7 @@ def _dial(node: Node) -> grpc.Channel:
     )
 
 
-def _work(station: Station, courier: Courier) -> None:
+def _work(station: GateStation, courier: Courier) -> None:
     """Start the threads, look after the gauges, and end everything in time."""
     ended: list[BaseException] = []
 
@@ -182,7 +182,7 @@ def _warm() -> None:
         epsilon_pld([Event(sample_rate=0.1, noise_multiplier=1.0, steps=1)], 1e-5)
 
 
-def _gauge(station: Station) -> None:
+def _gauge(station: GateStation) -> None:
     try:
         days = join.peer(station.node).days_left
         station.tally.stands(station.ledger.state, waiting=len(station.waiting()), days=days)

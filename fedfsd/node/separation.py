@@ -22,7 +22,7 @@ _READ += "sys.exit(0 if can_read(Path(sys.argv[1])) else 1)"
 
 
 @dataclass(frozen=True)
-class Facts:
+class Separation:
     """Answers of runner and gate."""
 
     data: bool
@@ -38,7 +38,7 @@ class Facts:
     """Whom."""
 
 
-def ask(node: Node, train: Path, address: str) -> Facts:
+def ask(node: Node, train: Path, address: str) -> Separation:
     """The facts; ``address`` (host:port) is what the runner should not be able to reach.
 
     The processes are asked where they run. Else ones are started as ``region up`` starts them.
@@ -57,7 +57,7 @@ def ask(node: Node, train: Path, address: str) -> Facts:
             raise
         return _started(node, train, address, keys, data)
     known = data is not None and "gate_reads_data" in told
-    return Facts(
+    return Separation(
         data=bool(told.get("data")),
         device=told.get("device"),
         tcp=bool(told.get("tcp")),
@@ -77,7 +77,7 @@ def data_path(train: Path) -> Path | None:
     return path.absolute() if os.sep in str(found) or path.exists() else None
 
 
-def _started(node: Node, train: Path, address: str, keys: str, data: Path | None) -> Facts:
+def _started(node: Node, train: Path, address: str, keys: str, data: Path | None) -> Separation:
     words = ["--train", str(train.absolute()), "--facts", "--gate-folder", keys]
     words += ["--address", address] if address else []
     cut = launch.obstacle(network=False) is None
@@ -94,7 +94,7 @@ def _started(node: Node, train: Path, address: str, keys: str, data: Path | None
             expected="its facts",
             hint=f"run by hand: python -m fedfsd.runner --train {train} --facts",
         ) from None
-    return Facts(
+    return Separation(
         data=bool(told.get("data")),
         device=told.get("device"),
         tcp=bool(told.get("tcp")),

@@ -32,7 +32,7 @@ class Border(Frozen):
     """Take rehearsals, whose noise is known, on data that are synthetic or published. For trials."""
 
 
-class Settings(Frozen):
+class RegionSettings(Frozen):
     """A region's own file; paths are relative to the folder it lies in."""
 
     name: RegionName

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from fedfsd.gate.gate import Gate
 from fedfsd.ledger.ledger import Ledger, Released
 from fedfsd.node.node import Node
-from fedfsd.node.receipt_store import ReceiptBook
+from fedfsd.node.receipt_store import ReceiptStore
 from fedfsd.node.tally import Tally
 from fedfsd.plan.plan import Arrays, Plan
 
@@ -48,14 +48,14 @@ class StoppedError(Exception):
 
 
 @dataclass
-class Station:
+class GateStation:
     """One region's gate process."""
 
     node: Node
     ledger: Ledger
     gate: Gate
     runner: Trainer
-    receipts: ReceiptBook
+    receipts: ReceiptStore
     tally: Tally
     log: logging.Logger
     stop: threading.Event = field(default_factory=threading.Event)

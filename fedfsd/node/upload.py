@@ -14,8 +14,8 @@ from fedfsd.ledger import witness
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.ledger.mirror import RECOVER
 from fedfsd.ledger.note import Checkpoint, Note
-from fedfsd.node.line import Line
-from fedfsd.node.station import Station
+from fedfsd.node.line import CoordinatorLine
+from fedfsd.node.station import GateStation
 
 # Small, so that little is under way when the operator holds the outbox; large enough not to cost time.
 PIECE = 2**18
@@ -27,10 +27,10 @@ class ForkError(NotReadyError):
     """The coordinator knows more of this ledger than there is here, or another history of it."""
 
 
-class Delivery:
+class Upload:
     """Sends releases over one connection, on which the coordinator said that it knows ``position``."""
 
-    def __init__(self, station: Station, line: Line, position: tuple[int, int]) -> None:
+    def __init__(self, station: GateStation, line: CoordinatorLine, position: tuple[int, int]) -> None:
         """Raises ForkError where the coordinator has seen more of this ledger than there is here."""
         self._station, self._line, self._position = station, line, position
         state = station.ledger.state

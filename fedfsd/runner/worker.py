@@ -23,9 +23,9 @@ from fedfsd.gate.message import (
     Done,
     Failed,
     Hello,
-    Settle,
+    RoundTask,
+    SettleCall,
     Settled,
-    Task,
     Welcome,
 )
 from fedfsd.gate.remote import RemoteGate
@@ -74,14 +74,14 @@ class Worker:
         """
         asked, body = message.receive(
             self._frames,
-            *(Commit, Settle, AskFacts, Task),
+            *(Commit, SettleCall, AskFacts, RoundTask),
             seconds=seconds,
             max_body=message.MAX_DOCUMENT + MAX_ARRAYS,
-            body_of=Task,
+            body_of=RoundTask,
         )
         plan = None if isinstance(asked, AskFacts) else asked.plan
         try:
-            answer = self._task(asked, body) if isinstance(asked, Task) else self._answer(asked)
+            answer = self._task(asked, body) if isinstance(asked, RoundTask) else self._answer(asked)
         except Exception as error:  # what failed is for this region's people; the gate learns one word
             client.note(self._folder, error)
             answer = Failed(plan=plan, code=outcome.of(error))
@@ -92,11 +92,11 @@ class Worker:
         finally:
             self._gate.end()
 
-    def _answer(self, asked: Commit | Settle | AskFacts) -> message.Frozen:
+    def _answer(self, asked: Commit | SettleCall | AskFacts) -> message.Frozen:
         if isinstance(asked, Commit):
             key = randomness.run_key(self._region.keys, asked.plan)
             return Committed(plan=asked.plan, commitment=key_commitment(key))
-        if isinstance(asked, Settle):
+        if isinstance(asked, SettleCall):
             randomness.destroy_run_key(self._region.keys, asked.plan)
             return Settled(plan=asked.plan)
         config = self._config
@@ -109,7 +109,7 @@ class Worker:
             folder=asked.folder,
         )
 
-    def _task(self, task: Task, body: bytes) -> Done | Failed:
+    def _task(self, task: RoundTask, body: bytes) -> Done | Failed:
         """Have the app train the round."""
         plan, arrays = _read(task, body)
         self._gate.begin(self._frames, task)
@@ -129,7 +129,7 @@ class Worker:
         entry, sha256 = str(release["entry"]), str(release["sha256"])
         return Done(plan=task.plan, round=task.round, entry_hash=entry, sha256=sha256)
 
-    def _measure(self, task: Task, body: bytes) -> None:
+    def _measure(self, task: RoundTask, body: bytes) -> None:
         """After the answer: the region's own figures of the model it was sent."""
         try:
             plan, arrays = _read(task, body)
@@ -140,7 +140,7 @@ class Worker:
             client.note(self._folder, error)
 
 
-def _read(task: Task, body: bytes) -> tuple[Plan, Arrays]:
+def _read(task: RoundTask, body: bytes) -> tuple[Plan, Arrays]:
     """The plan and the arrays in the body of a task. PlanError where it is not the plan that is named."""
     content = memoryview(body)
     try:

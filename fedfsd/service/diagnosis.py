@@ -22,7 +22,7 @@ LITTLE_BYTES, FEW_BYTES = 2_000_000_000, 200_000_000
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What came of one check."""
 
     check: str
@@ -31,27 +31,27 @@ class Finding:
     fix: str | None = None
 
 
-def ok(check: str, found: object) -> Finding:
+def ok(check: str, found: object) -> CheckResult:
     """As it should be."""
-    return Finding(check, "ok", str(found))
+    return CheckResult(check, "ok", str(found))
 
 
-def warn(check: str, found: object, *, fix: str) -> Finding:
+def warn(check: str, found: object, *, fix: str) -> CheckResult:
     """It works, and somebody should do something."""
-    return Finding(check, "warn", str(found), fix)
+    return CheckResult(check, "warn", str(found), fix)
 
 
-def fail(check: str, found: object, *, fix: str) -> Finding:
+def fail(check: str, found: object, *, fix: str) -> CheckResult:
     """It does not work, or does not keep what it promises."""
-    return Finding(check, "fail", str(found), fix)
+    return CheckResult(check, "fail", str(found), fix)
 
 
-def diagnose(subject: T, checks: Iterable[Callable[[T], Finding]]) -> tuple[Finding, ...]:
+def diagnose(subject: T, checks: Iterable[Callable[[T], CheckResult]]) -> tuple[CheckResult, ...]:
     """Every check on ``subject``; one that is refused fails with what the refusal says."""
     return tuple(_tried(subject, check) for check in checks)
 
 
-def disk(check: str, folder: Path) -> Finding:
+def disk(check: str, folder: Path) -> CheckResult:
     """Room on the disk of ``folder``."""
     free = shutil.disk_usage(folder).free
     found = f"{free / 1e9:.1f} GB free at {folder}"
@@ -61,7 +61,7 @@ def disk(check: str, folder: Path) -> Finding:
     return warn(check, found, fix=fix) if free < LITTLE_BYTES else ok(check, found)
 
 
-def private(check: str, folder: Path, names: Iterable[str], *, shut: int = 0o077) -> Finding:
+def private(check: str, folder: Path, names: Iterable[str], *, shut: int = 0o077) -> CheckResult:
     """Whether the files in the folders ``names`` are their owner's alone, who owns those folders too.
 
     ``folder`` itself must have none of the permissions ``shut``.
@@ -95,7 +95,7 @@ def can_read(path: Path) -> bool:
     return os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0))
 
 
-def _tried(subject: T, check: Callable[[T], Finding]) -> Finding:
+def _tried(subject: T, check: Callable[[T], CheckResult]) -> CheckResult:
     name = check.__name__.strip("_").replace("_", " ")
     try:
         return check(subject)

@@ -16,7 +16,7 @@ from fedfsd.coordinator.folder import Coordinator, open_coordinator
 from fedfsd.errors import NotReadyError
 from fedfsd.ledger.key import SigningKey
 from fedfsd.service import lock
-from fedfsd.service.diagnosis import Finding
+from fedfsd.service.diagnosis import CheckResult
 from fedfsd.service.owner import private
 from fedfsd.service.supervise import LOCK, STATE
 
@@ -55,7 +55,7 @@ def asked(hub: Coordinator, region: str) -> Request:
     return request
 
 
-def found(hub: Coordinator, check: str) -> Finding:
+def found(hub: Coordinator, check: str) -> CheckResult:
     findings = {one.check: one for one in doctor.examine(open_coordinator(hub.folder))}
     assert list(findings) == [one.__name__ for one in doctor.CHECKS]
     return findings[check]

@@ -27,11 +27,11 @@ from fedfsd.node.control import Control
 from fedfsd.node.doctor import Patient, examine
 from fedfsd.node.node import open_node
 from fedfsd.service import diagnosis, lock
-from fedfsd.service.diagnosis import Finding
+from fedfsd.service.diagnosis import CheckResult
 
 CALLERS = Callers()
 TODAY = datetime.datetime.now(datetime.UTC).date()
-FIT = separation.Facts(
+FIT = separation.Separation(
     data=True, device="cpu", tcp=False, gate_folder=False, gate_reads_data=False, asked="asked of a test"
 )
 
@@ -74,11 +74,11 @@ def folder(joined, tmp_path, address) -> Path:
     return made
 
 
-def patient(folder: Path, facts: separation.Facts = FIT) -> Patient:
+def patient(folder: Path, facts: separation.Separation = FIT) -> Patient:
     return Patient(open_node(folder), folder / "train", TODAY, ask=lambda *_: facts)
 
 
-def found(folder: Path, check: str, facts: separation.Facts = FIT) -> Finding:
+def found(folder: Path, check: str, facts: separation.Separation = FIT) -> CheckResult:
     """The finding of ``check``; every other check still gives one."""
     findings = {one.check: one for one in examine(patient(folder, facts))}
     assert list(findings) == [one.__name__ for one in doctor.CHECKS]
@@ -196,7 +196,7 @@ def test_a_gate_of_which_nothing_is_known_is_no_success(folder):
 
 
 def test_nobody_to_ask_fails_three_checks_and_no_other(folder):
-    def silent(*_: object) -> separation.Facts:
+    def silent(*_: object) -> separation.Separation:
         raise NotReadyError("runner", got="could not ask", hint="start it")
 
     findings = examine(replace(patient(folder), ask=silent))

@@ -15,7 +15,7 @@ from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
 from fedfsd.errors import NotReadyError
 from fedfsd.node import proposal
-from fedfsd.node.line import Line
+from fedfsd.node.line import CoordinatorLine
 from fedfsd.node.proposal import Proposals
 
 PLAN = operator_kit.plan()
@@ -38,7 +38,7 @@ class Told:
 
     def __init__(self, made, hub: Coordinator) -> None:
         self.station, self.hub = made, hub
-        self.line = Line(Direct(hub), count=made.tally.crossed)
+        self.line = CoordinatorLine(Direct(hub), count=made.tally.crossed)
         self.proposals = Proposals(made)
 
     def offer(self, document: str | bytes, *, name: str | None = None, size: int | None = None) -> str | None:
