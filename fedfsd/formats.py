@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedfsd.errors import FormatError
+from fedfsd.errors import ConfigError, FormatError
 
 READ: Mapping[str, tuple[int, ...]] = {
     "experiment": (1, 2),
@@ -38,14 +38,17 @@ def demand(name: str, number: object, *, place: str | None = None) -> int:
     """``number`` if this release reads that format of ``name`` (None is 1).
 
     Raises:
-        FormatError: a newer release's format, or no number at all.
+        FormatError: a newer release's format.
+        ConfigError: no number.
     """
     number = 1 if number is None else number
-    if type(number) is int and number in READ[name]:
+    if type(number) is not int:
+        raise ConfigError("format", got="no whole number", expected=f"the format of this {name}")
+    if number in READ[name]:
         return number
     raise FormatError(
         place or name,
-        got=f"format {number}" if type(number) is int else "a format that is no number",
+        got=f"format {number}",
         expected=f"one of {', '.join(map(str, READ[name]))}" if len(READ[name]) > 1 else "format 1",
         hint="upgrade fedfsd on this side",
     )

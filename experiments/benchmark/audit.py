@@ -19,7 +19,7 @@ from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.state import State
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.event import Event
-from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
+from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
 
 REGION, DAY, ROUNDS = "EU", "2026-11-22", 100
 SIZES = (1_000, 10_000, 100_000)
@@ -150,7 +150,10 @@ def plan_of(seed: int, *, rounds: int = ROUNDS) -> Plan:
             witness_size=0,
             initial_sha256="0" * 64,
         ),
-        window=WindowPlan(history_seconds=2.0, future_seconds=3.0, period_seconds=0.5),
+        task=TaskPlan(
+            name="forecasting",
+            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
+        ),
         optimizer=OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
         seed=seed,
         strategy="FedAvg",

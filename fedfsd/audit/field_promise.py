@@ -60,7 +60,7 @@ def roster(given: Sources) -> Facts:
         given.grouped(lambda row: row["windows_per_vehicle"] and f"{row['windows_per_vehicle']:,}"),
         "plan",
     )
-    yield given.declared("window", given.grouped(_window), "plan")
+    yield given.declared("task", given.grouped(_task), "plan")
     yield given.by_region("retention of windows", "retention_of_windows")
 
 
@@ -133,12 +133,12 @@ def mechanism(given: Sources) -> Facts:
     yield given.by_program("non-finite gradients", "count as zero, before clipping")
 
 
-def _window(row: dict[str, Any]) -> str | None:
-    window = row["window"]
-    return window and (
-        f"{window['history_seconds']:g} s before and {window['future_seconds']:g} s after, "
-        f"every {window['period_seconds']:g} s"
-    )
+def _task(row: dict[str, Any]) -> str | None:
+    task = row["task"]
+    if task is None:
+        return None
+    options = ", ".join(f"{name} {value}" for name, value in task["options"].items())
+    return f"{task['name']} ({options})" if options else str(task["name"])
 
 
 def _genesis(given: Sources, key: str) -> str | None:

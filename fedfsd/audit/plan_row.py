@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fedfsd.audit.case import Case
@@ -44,7 +45,7 @@ def _row(run: Run, *, claims: bool) -> dict[str, Any]:
         "roster": promise.roster if promise else None,
         "identity": promise.identity if promise else None,
         "windows_per_vehicle": promise.windows_per_vehicle if promise else None,
-        "window": _window(one.document.get("window")),
+        "task": _task(one.document),
         "divisor": event.sample_rate * promise.roster if promise else None,
         "release_bytes": one.release_bytes,
         "key_commitment": one.key_commitment,
@@ -87,13 +88,20 @@ def _text(value: object) -> str | None:
     return said(value, 200) if isinstance(value, str) else None
 
 
-def _window(value: object) -> dict[str, float] | None:
-    """Seconds of history and future, where the document says them in numbers."""
-    names = ("history_seconds", "future_seconds", "period_seconds")
-    if not isinstance(value, dict):
+def _task(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What is trained and its plain options; format 1 of a plan knows motion forecasting alone."""
+    task = document.get("task")
+    if task is None and "window" in document:
+        task = {"name": "forecasting", "options": document["window"]}
+    if not isinstance(task, dict) or not isinstance(task.get("name"), str):
         return None
-    found = {name: float(value[name]) for name in names if isinstance(value.get(name), int | float)}
-    return found if len(found) == len(names) else None
+    options = task.get("options")
+    plain = {
+        said(name): said(value) if isinstance(value, str) else value
+        for name, value in (options.items() if isinstance(options, dict) else ())
+        if isinstance(value, str | int | float)
+    }
+    return {"name": said(task["name"]), "options": plain}
 
 
 def _initial(value: object) -> str | None:

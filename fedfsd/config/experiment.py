@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from fedfsd.config.load import Frozen
+from fedfsd.config import format_1
+from fedfsd.config.load import Frozen, load
 from fedfsd.errors import ConfigError
+from fedfsd.formats import NEWEST, demand
 
 Mode = Literal["private", "rehearsal", "none"]
 Options = dict[str, Any]
@@ -19,15 +22,20 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Data(Frozen):
-    """Where the drives are and how windows are cut from them."""
+    """Where the drives are."""
 
     path: str = "embedded"
     """A table, a folder of tables, or "embedded" for the generated traffic inside the package."""
     regions: list[RegionName] = Field(default_factory=list)
     """The regions that take part; empty: every region of the data."""
-    history_seconds: Positive = 2.0
-    future_seconds: Positive = 3.0
-    period_seconds: Positive = 0.5
+
+
+class Task(Frozen):
+    """What is trained, with options that the task itself validates."""
+
+    name: str = "forecasting"
+    """A task of fedfsd, or one from the entry points fedfsd.tasks."""
+    options: Options = Field(default_factory=dict)
 
 
 class Region(Frozen):
@@ -64,10 +72,8 @@ class Pretraining(Frozen):
     steps: Annotated[int, Field(ge=0)] = 3000
     batch_size: Count = 512
     learning_rate: Positive = 1e-2
-    max_error_m: Annotated[float, Field(ge=0)] = 1.5
-    """The public tracks are seen through sensors whose position error goes up to this (one sigma)."""
-    max_delay_seconds: Annotated[float, Field(ge=0)] = 0.2
-    """And whose time stamps are off by up to this."""
+    augmentation: Options = Field(default_factory=dict)
+    """How the task varies the public examples, with options that the task itself validates."""
 
 
 class Privacy(Frozen):
@@ -120,11 +126,14 @@ class Server(Frozen):
 class Experiment(Frozen):
     """One experiment. Every key has a default but the name."""
 
+    format: Literal[1, 2] = 2
+    """Of this file. In a file that says 1, what is left out means what it meant then."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     mode: Mode = "private"
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 1
     """Reaches initialisation and public pre-training only, never noise or sampling."""
     data: Data = Data()
+    task: Task = Task()
     regions: dict[RegionName, Region] = Field(default_factory=dict)
     """What differs in single regions."""
     model: Model = Model()
@@ -134,6 +143,14 @@ class Experiment(Frozen):
     server: Server = Server()
     sweep: dict[str, list[Any]] = Field(default_factory=dict)
     """Dotted keys with lists of values: the run becomes their product."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_keys_of_today(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        demand("experiment", given.get("format"))
+        return format_1.read(given) | {"format": NEWEST["experiment"]}
 
     @model_validator(mode="after")
     def _noise_key_is_for_rehearsals(self) -> Experiment:
@@ -145,3 +162,18 @@ class Experiment(Frozen):
                 hint='delete noise_key, or set mode = "rehearsal"',
             )
         return self
+
+    @classmethod
+    def current(cls, key: str) -> str:
+        """The dotted key of today for ``key``, which may be one of format 1."""
+        return format_1.moved(key)
+
+    @classmethod
+    def resolved(cls, document: Mapping[str, Any]) -> Experiment:
+        """What ``document`` wrote, in this release or an earlier one. Raises as ``load``."""
+        return load(cls, {"format": 1, **document})
+
+    def document(self) -> dict[str, Any]:
+        """Every key with its value, as JSON values, in the oldest format that can hold them."""
+        found = self.model_dump(mode="json", exclude={"format"})
+        return format_1.write(found) or {"format": self.format, **found}

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -38,6 +39,11 @@ class Frozen(BaseModel):
         use_attribute_docstrings=True,
     )
 
+    @classmethod
+    def current(cls, key: str) -> str:
+        """The dotted key of today for ``key``, which may be one of an earlier format."""
+        return key
+
 
 def load(model: type[M], source: str | Path | Document, *, overrides: Iterable[str] = ()) -> M:
     """Read ``source`` (a TOML file or a mapping) and ``overrides`` (``a.b=value``) into ``model``.
@@ -47,11 +53,23 @@ def load(model: type[M], source: str | Path | Document, *, overrides: Iterable[s
     """
     place, document = _document(source)
     for override in overrides:
-        _override(document, override)
+        key, value = _parted(override)
+        set_key(document, model.current(key) if issubclass(model, Frozen) else key, value)
     try:
         return model.model_validate(document)
     except ValidationError as error:
         raise _explain(model, place, error) from None
+
+
+@contextmanager
+def within(place: str) -> Iterator[None]:
+    """What is refused inside is refused at its place in the table ``place``."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(
+            f"{place}.{error.place}", got=error.got, expected=error.expected, hint=error.hint
+        ) from None
 
 
 def toml_value(text: str) -> Any:
@@ -88,13 +106,13 @@ def _document(source: str | Path | Document) -> tuple[str, dict[str, Any]]:
         raise ConfigError(str(path), got=error, expected="valid TOML", hint="mend that line") from None
 
 
-def _override(document: dict[str, Any], text: str) -> None:
+def _parted(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(
             "--set", got=repr(text), expected="key=value", hint="for example --set privacy.target_epsilon=4"
         )
-    set_key(document, key.strip(), toml_value(value.strip()))
+    return key.strip(), toml_value(value.strip())
 
 
 def _explain(model: type[BaseModel], place: str, error: ValidationError) -> ConfigError:

@@ -46,8 +46,8 @@ def pretrain(
             points[random.integers(len(points), size=chosen.batch_size)],
             random,
             period_seconds=spec.period_seconds,
-            max_error_m=chosen.max_error_m,
-            max_delay_seconds=chosen.max_delay_seconds,
+            max_error_m=chosen.augmentation.get("max_error_m", 1.5),
+            max_delay_seconds=chosen.augmentation.get("max_delay_seconds", 0.2),
         )
         history, future = window.agent_frame(seen, spec.history)
         loss = window_loss(*model(torch.from_numpy(history)), torch.from_numpy(future)).mean()

@@ -142,7 +142,7 @@ def plan(
             expected="one data set with a grant: " + (", ".join(state.accounts) or "none yet"),
             hint="fedfsd region grant",
         )
-    document = plan.model_dump(mode="json")
+    document = plan.as_written()
     try:
         read = terms.read(document, state.genesis.region)
     except EvidenceError as error:  # not evidence yet, just a plan that cannot be booked

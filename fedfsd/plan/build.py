@@ -17,7 +17,7 @@ from fedfsd.errors import PlanError
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.calibration import noise_multiplier
 from fedfsd.mechanism.event import Event
-from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan, read
+from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan, read
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,13 @@ def _run_id(experiment: Experiment) -> str:
     """A new id for a private run; that of a rehearsal or a run without privacy can be repeated."""
     if experiment.mode == "private":
         return secrets.token_hex(16)
-    return canonical.digest(experiment.model_dump(mode="json"))[:32]
+    return canonical.digest(experiment.document())[:32]
 
 
 def build(
     experiment: Experiment,
     rosters: Mapping[str, Roster],
+    task: TaskPlan,
     model: ModelPlan,
     *,
     run: str | None = None,
@@ -55,6 +56,7 @@ def build(
     """The plan of ``experiment``.
 
     Args:
+        task: with every option, those that the experiment leaves out included. model: as it starts.
         run: the id of a run to be resumed; by default a new one.
         limits: by region, what a grant has left; where it is less than target_epsilon costs, sigma grows.
 
@@ -81,7 +83,7 @@ def build(
         {name: sigma * sqrt(most / steps[name]) for name, (sigma, _, _) in noise.items()},
         max_weight=experiment.server.max_weight,
     )
-    data, training, privacy = experiment.data, experiment.training, experiment.privacy
+    training, privacy = experiment.training, experiment.privacy
     try:
         plan = Plan(
             name=experiment.name,
@@ -105,11 +107,7 @@ def build(
                 for name, roster in sorted(rosters.items())
             },
             model=model,
-            window=WindowPlan(
-                history_seconds=data.history_seconds,
-                future_seconds=data.future_seconds,
-                period_seconds=data.period_seconds,
-            ),
+            task=task,
             optimizer=OptimizerPlan(
                 learning_rate=training.learning_rate, momentum=training.momentum, schedule=training.schedule
             ),

@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import from_json
 
 from fedfsd import canonical
 from fedfsd.config.experiment import Mode, Options, RegionName
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError, PlanError
 from fedfsd.mechanism.event import Event
+from fedfsd.plan import written
 
 WITNESS = "noise_witness"
 MAX_AXES = 16
@@ -63,12 +65,11 @@ class ModelPlan(Frozen):
         return sum(array.size for array in self.arrays)
 
 
-class WindowPlan(Frozen):
-    """How windows are cut (seconds)."""
+class TaskPlan(Frozen):
+    """What is trained: the name of a task, and options that the task itself validates."""
 
-    history_seconds: Annotated[float, Field(gt=0, le=60)]
-    future_seconds: Annotated[float, Field(gt=0, le=60)]
-    period_seconds: Annotated[float, Field(ge=0.01, le=60)]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+    options: Options
 
 
 class OptimizerPlan(Frozen):
@@ -117,7 +118,8 @@ class RegionPlan(Frozen):
 class Plan(Frozen):
     """A whole run. Two sides hold the same plan exactly when ``hash`` agrees."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
+    """How its document is written (see ``written``); by default the oldest that can hold it."""
     name: str
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = 32 * "0"
     """Tells two runs of the same constants apart: each has noise and a reservation of its own."""
@@ -126,8 +128,8 @@ class Plan(Frozen):
     adjacency: Literal["zero-out"] = "zero-out"
     num_rounds: Annotated[int, Field(ge=1)]
     regions: dict[RegionName, RegionPlan]
+    task: TaskPlan
     model: ModelPlan
-    window: WindowPlan
     optimizer: OptimizerPlan
     seed: Annotated[int, Field(ge=0, lt=2**53)]
     strategy: str
@@ -137,6 +139,19 @@ class Plan(Frozen):
     """Whether an update that comes after its round's end still counts, with less weight."""
     average_last: float
     """The share of the rounds, at the end, over which the released model is averaged."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_the_oldest_format(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "format" not in given:
+            return given | {"format": written.oldest(_plain(given))}
+        return given
+
+    @model_validator(mode="after")
+    def _fits_its_format(self) -> Plan:
+        if self.format < written.oldest(self.model_dump(mode="json")):
+            raise ValueError("a format that can hold this plan")
+        return self
 
     def learning_rate(self, round: int) -> float:
         """The learning rate of a round; by cosine it falls from the first round's to almost nothing."""
@@ -148,7 +163,7 @@ class Plan(Frozen):
     @property
     def hash(self) -> str:
         """Hex SHA-256 of the canonical document."""
-        return canonical.digest(self.model_dump(mode="json"))
+        return canonical.digest(self.as_written())
 
     def region(self, name: str) -> RegionPlan:
         """The constants of one region, or PlanError."""
@@ -187,21 +202,41 @@ class Plan(Frozen):
             steps=mine.local_steps * self.num_rounds,
         )
 
+    def as_written(self) -> dict[str, Any]:
+        """The document as plain values, with the fields that its format has."""
+        return written.document(self.model_dump(mode="json"))
+
     def document(self) -> str:
         """The canonical JSON text that travels."""
-        return canonical.encode(self.model_dump(mode="json")).decode()
+        return canonical.encode(self.as_written()).decode()
+
+
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    """Fields that may hold models, as plain values; what is missing or wrong is for the validators."""
+    task = given.get("task")
+    plain = task.model_dump() if isinstance(task, TaskPlan) else task
+    known = isinstance(plain, dict) and isinstance(plain.get("options"), dict)
+    return {"task": plain if known else {"name": "", "options": {}}}
 
 
 def read(document: str) -> Plan:
-    """A plan from the text a peer sent. PlanError names the first thing wrong, never its value."""
+    """A plan from the text a peer sent.
+
+    Raises:
+        FormatError: a newer release's plan.
+        PlanError: the first thing wrong, never its value.
+    """
     try:
-        plan = Plan.model_validate_json(document)
+        found = from_json(document)
+        if not isinstance(found, dict):
+            raise _unreadable("plan", "a JSON object")
+        plan = Plan.model_validate(written.fields(found))
         canonical_text = plan.document()
     except ValidationError as error:
         first: Any = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "plan"
         raise _unreadable(repr(place)[1:61], first["msg"]) from None
-    except ConfigError:
+    except (ConfigError, ValueError, TypeError):
         raise _unreadable("plan", "numbers that canonical JSON can hold") from None
     if canonical_text != document:
         # Duplicate keys, NaN, booleans for numbers: what another reader might take for another plan.

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
 from fedfsd.gate.outcome import MEANINGS, RELEASED
 from fedfsd.mechanism.statement import best_guess, sentence
@@ -80,7 +81,7 @@ def read_run(path: str | Path) -> WrittenRun:
     return WrittenRun(
         folder=folder,
         plan=plans.read((folder.path / "plan.json").read_text(encoding="utf-8")),
-        experiment=folder.read("experiment.json"),
+        experiment=Experiment.resolved(folder.read("experiment.json")).model_dump(mode="json"),
         metrics=folder.read("metrics.json") if folder.complete else {},
         rounds=folder.rounds(),
     )

@@ -127,7 +127,7 @@ def create(path: Path, experiment: Experiment, plan: Plan) -> Folder:
         )
     path.mkdir(parents=True, exist_ok=True)
     folder = Folder(path)
-    folder.write("experiment.json", experiment.model_dump(mode="json"))
+    folder.write("experiment.json", experiment.document())
     folder.write_text("plan.json", plan.document())
     return folder
 
@@ -139,7 +139,7 @@ def reopen(path: Path, experiment: Experiment, plan: Plan) -> Folder:
         NotReadyError: no such run, another experiment or plan, or a run that is complete.
     """
     folder = Folder(path)
-    same = folder.read("experiment.json") == experiment.model_dump(mode="json")
+    same = Experiment.resolved(folder.read("experiment.json")).document() == experiment.document()
     if not same or (path / "plan.json").read_text(encoding="utf-8") != plan.document():
         raise NotReadyError(
             str(path),

@@ -85,11 +85,7 @@ class Region:
 
 def spec_of(plan: Plan) -> window.WindowSpec:
     """How the plan cuts windows."""
-    return window.WindowSpec(
-        history_seconds=plan.window.history_seconds,
-        future_seconds=plan.window.future_seconds,
-        period_seconds=plan.window.period_seconds,
-    )
+    return window.WindowSpec(**plan.task.options)
 
 
 def policy_of(config: RegionConfig) -> Policy:

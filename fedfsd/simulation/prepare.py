@@ -20,7 +20,7 @@ from fedfsd.engine.probe import probe
 from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.plan.build import Limit, Roster, build
-from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan
+from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
 from fedfsd.task.forecasting import window
 from fedfsd.task.forecasting.model import registry
 from fedfsd.task.forecasting.window import Windows, WindowSpec
@@ -69,7 +69,7 @@ def prepare(
     initial, model = start_of(experiment, spec)
     return Prepared(
         experiment=experiment,
-        plan=build(experiment, rosters, model, run=run, limits=limits),
+        plan=build(experiment, rosters, task_of(spec), model, run=run, limits=limits),
         spec=spec,
         initial=initial,
         test={name: window.cut(mine[name], spec, test=True) for name in names},
@@ -82,8 +82,13 @@ def prepare(
 
 def spec_of(experiment: Experiment) -> WindowSpec:
     """How windows are cut."""
-    data = experiment.data
-    return WindowSpec(data.history_seconds, data.future_seconds, data.period_seconds)
+    return WindowSpec(**experiment.task.options)
+
+
+def task_of(spec: WindowSpec) -> TaskPlan:
+    """The task as the plan names it."""
+    names = ("history_seconds", "future_seconds", "period_seconds")
+    return TaskPlan(name="forecasting", options={name: getattr(spec, name) for name in names})
 
 
 def start_of(experiment: Experiment, spec: WindowSpec) -> tuple[dict[str, np.ndarray], ModelPlan]:

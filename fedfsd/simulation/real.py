@@ -21,7 +21,6 @@ from safetensors.numpy import load_file, save_file
 from fedfsd import errors
 from fedfsd.audit.receipt import Receipt
 from fedfsd.config.experiment import Experiment, Region
-from fedfsd.config.load import load
 from fedfsd.drive import source, table
 from fedfsd.drive.table import Table
 from fedfsd.errors import ConfigError, FedfsdError, NotReadyError
@@ -36,7 +35,7 @@ from fedfsd.report.run_folder import START, Folder
 from fedfsd.service import lock
 from fedfsd.simulation.books import write_receipts
 from fedfsd.simulation.conduct import checks_of, conduct
-from fedfsd.simulation.prepare import Prepared, spec_of, start_of
+from fedfsd.simulation.prepare import Prepared, spec_of, start_of, task_of
 from fedfsd.simulation.trail import Progress
 from fedfsd.task.forecasting import window
 
@@ -72,8 +71,9 @@ def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
     strategies.resolve(experiment.server.strategy, experiment.server.options)
     rosters = rosters_of(experiment)
     _public(experiment)
-    initial, model = start_of(experiment, spec_of(experiment))
-    plan = build(experiment, rosters, model)
+    spec = spec_of(experiment)
+    initial, model = start_of(experiment, spec)
+    plan = build(experiment, rosters, task_of(spec), model)
     checks_of(plan)
     where = run_folder.create(output, experiment, plan)
     save_file(initial, where.path / START)
@@ -181,7 +181,7 @@ def _alone(where: Folder) -> Iterator[None]:
 
 def _prepared(where: Folder) -> Prepared:
     """The run in a folder that ``begin`` made."""
-    experiment = load(Experiment, where.read("experiment.json"))
+    experiment = Experiment.resolved(where.read("experiment.json"))
     plan = plans.read((where.path / "plan.json").read_text(encoding="utf-8"))
     mine = _public(experiment)
     spec = spec_of(experiment)

@@ -24,7 +24,7 @@ def combinations(experiment: Experiment) -> dict[str, Experiment]:
     for values in itertools.product(*experiment.sweep.values()):
         document = experiment.model_dump(mode="json", exclude={"sweep"})
         for key, value in zip(experiment.sweep, values, strict=True):
-            set_key(document, key, value)
+            set_key(document, Experiment.current(key), value)
         parts = [
             f"{key.rpartition('.')[2]}={value}" for key, value in zip(experiment.sweep, values, strict=True)
         ]

@@ -200,8 +200,7 @@ def load_model(folder: Folder) -> nn.Module:
     """The trained model of a run folder."""
     plan = plans.read((folder.path / "plan.json").read_text(encoding="utf-8"))
     arrays = {name: tensor.numpy() for name, tensor in load_file(folder.model).items()}
-    window = plan.window
-    spec = WindowSpec(window.history_seconds, window.future_seconds, window.period_seconds)
+    spec = WindowSpec(**plan.task.options)
     return model_with(plan, spec, arrays)
 
 

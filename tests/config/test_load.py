@@ -38,7 +38,12 @@ def leaves(model: type[BaseModel] = Experiment, prefix: str = "") -> dict[str, A
 
 
 KEYS = sorted(leaves())
-FREE = {"model.options", "server.options"}  # tables that the model or the strategy checks
+FREE = {
+    "model.options",
+    "task.options",
+    "pretraining.augmentation",
+    "server.options",
+}  # tables that the model or the strategy checks
 TABLES = sorted({key.rpartition(".")[0] for key in KEYS} - FREE)
 
 

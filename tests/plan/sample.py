@@ -21,7 +21,7 @@ from fedfsd.plan.plan import (
     OptimizerPlan,
     Plan,
     RegionPlan,
-    WindowPlan,
+    TaskPlan,
 )
 
 REGION = "CN"
@@ -121,7 +121,10 @@ def spending(
         "num_rounds": 3,
         "regions": dict.fromkeys(names, RegionPlan(**{**mine, **region})),
         "model": model(5),
-        "window": WindowPlan(history_seconds=2.0, future_seconds=3.0, period_seconds=0.5),
+        "task": TaskPlan(
+            name="forecasting",
+            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
+        ),
         "optimizer": OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
         "seed": 0,
         "strategy": "FedAvg",

@@ -14,7 +14,7 @@ import pytest
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
-from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, WindowPlan
+from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
 from fedfsd.report import figure
 from fedfsd.report.page import read_run, title, upwards, write_report
 from fedfsd.report.run_folder import Folder, create
@@ -66,7 +66,10 @@ def plan_of(chosen: Experiment, *, sigma: float = 2.8, epsilon: float = 7.9912) 
             witness_size=4096,
             initial_sha256="0" * 64,
         ),
-        window=WindowPlan(history_seconds=2.0, future_seconds=3.0, period_seconds=0.5),
+        task=TaskPlan(
+            name="forecasting",
+            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
+        ),
         optimizer=OptimizerPlan(learning_rate=1.0, momentum=0.0, schedule="constant"),
         seed=chosen.seed,
         strategy=chosen.server.strategy,

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any
 
 import torch
 from pydantic import BaseModel
 from torch import nn
 
-from fedfsd.config.load import load
-from fedfsd.errors import ConfigError
+from fedfsd.config.load import load, within
 from fedfsd.gate.policy import OWN_MODELS, ModelPin
-from fedfsd.task import pin
 from fedfsd.task.forecasting.window import WindowSpec
+from fedfsd.task.registry import registered
 
 # name -> (options class, builder of the module from options and window spec)
 Entry = tuple[type[BaseModel], Callable[[Any, WindowSpec], nn.Module]]
@@ -33,12 +32,8 @@ def build(
         RefusedError: not the reviewed model.
     """
     kind, builder = _entry(name, reviewed)
-    try:
+    with within("model.options"):
         chosen = load(kind, options)
-    except ConfigError as error:
-        raise ConfigError(
-            f"model.options.{error.place}", got=error.got, expected=error.expected, hint=error.hint
-        ) from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return builder(chosen, spec)
@@ -47,14 +42,7 @@ def build(
 def _entry(name: str, reviewed: ModelPin | None) -> Entry:
     if name in OWN_MODELS:
         # A module of that name beside this one, with the same ENTRY that another package registers.
-        entry: Entry = import_module(f"{__package__}.{name}").ENTRY
-        return entry
-    found = {entry.name: entry for entry in metadata.entry_points(group="fedfsd.models")}
-    if name not in found:
-        raise ConfigError(
-            "model.name",
-            got=repr(name),
-            expected=" | ".join(sorted({*OWN_MODELS, *found})),
-            hint="choose one of them, or install the package that registers it",
-        )
-    return found[name].load() if reviewed is None else pin.load(found[name], reviewed)
+        own: Entry = import_module(f"{__package__}.{name}").ENTRY
+        return own
+    found: Entry = registered("fedfsd.models", name, OWN_MODELS, "model.name", reviewed)
+    return found

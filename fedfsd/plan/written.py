@@ -1,0 +1,55 @@
+"""How a plan is written: every format of its document beside the one shape that it has in memory.
+
+Format 1 knows one task, motion forecasting, whose options stand under ``window``. Format 2 names the task
+under ``task``. A new plan is written in the oldest format that can hold it, so that regions of earlier
+releases can take part; a plan that was read keeps the format in which it came, and with it its hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from fedfsd.config.load import Frozen
+from fedfsd.formats import demand
+
+FORECASTING = "forecasting"
+
+
+class Window(Frozen):
+    """The options of motion forecasting as format 1 writes them (seconds)."""
+
+    history_seconds: Annotated[float, Field(gt=0, le=60)]
+    future_seconds: Annotated[float, Field(gt=0, le=60)]
+    period_seconds: Annotated[float, Field(ge=0.01, le=60)]
+
+
+def oldest(fields: Mapping[str, Any]) -> int:
+    """The oldest format that can hold a plan of these fields."""
+    task = fields["task"]
+    options = task["options"] if task["name"] == FORECASTING else {}
+    return 1 if options.keys() == Window.model_fields.keys() else 2
+
+
+def document(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of a plan with these fields, in the format that it names."""
+    written = dict(fields)
+    if written["format"] == 1:
+        written["window"] = written.pop("task")["options"]
+    return written
+
+
+def fields(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the plan in ``document``.
+
+    Raises:
+        FormatError: a format that this release does not read.
+        ValidationError: a document of format 1 whose window is none.
+    """
+    found = dict(document)
+    if demand("plan", found.get("format")) == 1:
+        window = Window.model_validate(found.pop("window", None))
+        found["task"] = {"name": FORECASTING, "options": window.model_dump()}
+    return found

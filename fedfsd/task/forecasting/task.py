@@ -1,0 +1,171 @@
+"""Motion forecasting as a task: from the last seconds of a vehicle's own track to its path.
+
+Shapes: W windows, H history points (the present included), F future points, K paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedfsd.config.load import Frozen, load, within
+from fedfsd.drive import source
+from fedfsd.drive.table import Table
+from fedfsd.errors import DataError, ModelError
+from fedfsd.gate.policy import ModelPin
+from fedfsd.task.forecasting import metric, picture, predictor, sensor, window
+from fedfsd.task.forecasting.loss import window_loss
+from fedfsd.task.forecasting.model import registry
+from fedfsd.task.forecasting.window import WindowSpec
+from fedfsd.task.task import Examples, Metric, Scores, Tensors
+
+_BATCH = 8192
+_QUANTILES = (0.3, 0.5, 0.65, 0.8, 0.9, 0.95)  # of constant velocity's error: the windows that are shown
+_PLACES = 3  # windows of a synthetic vehicle
+
+Seconds = Annotated[float, Field(gt=0, le=60)]
+
+
+class Options(Frozen):
+    """How windows are cut."""
+
+    history_seconds: Seconds = 2.0
+    future_seconds: Seconds = 3.0
+    period_seconds: Annotated[float, Field(ge=0.01, le=60)] = 0.5
+
+
+class Augmentation(Frozen):
+    """The sensors through which public tracks are seen."""
+
+    max_error_m: Annotated[float, Field(ge=0)] = 1.5
+    """Their position error goes up to this (one sigma)."""
+    max_delay_seconds: Annotated[float, Field(ge=0)] = 0.2
+    """Their time stamps are off by up to this."""
+
+
+class Forecasting:
+    """history (B, H, 2) m in the agent frame -> paths (B, K, F, 2) m and scores (B, K)."""
+
+    name: ClassVar[str] = "forecasting"
+    metrics: ClassVar[Sequence[Metric]] = metric.METRICS
+    baseline: ClassVar[str] = "constant velocity"
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        with within("task.options"):
+            self._options = load(Options, options)
+        self.spec = WindowSpec(**self._options.model_dump())
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self._options.model_dump()
+
+    def tables(self, path: str) -> tuple[Table, ...]:
+        return source.tables(path)
+
+    def examples(self, tables: Sequence[Table], *, test: bool) -> Examples:
+        cut = window.cut(tables, self.spec, test=test)
+        history, future = window.agent_frame(cut.points, self.spec.history)
+        return Examples(cut.vehicles, cut.owner, {"history": history}, {"future": future})
+
+    def model(
+        self, name: str, options: Mapping[str, Any], *, seed: int, reviewed: ModelPin | None = None
+    ) -> nn.Module:
+        return registry.build(name, options, self.spec, seed=seed, reviewed=reviewed)
+
+    def demand_output(self, output: Any, targets: Tensors) -> None:
+        paths, scores = output
+        if paths.shape[2:] != targets["future"].shape[1:] or paths.shape[:2] != scores.shape:
+            raise ModelError(
+                "model",
+                got=f"paths {tuple(paths.shape)}, scores {tuple(scores.shape)}",
+                expected="paths (B, K, F, 2) and scores (B, K)",
+                hint="see fedfsd/task/forecasting/model",
+            )
+
+    def loss(self, output: Any, targets: Tensors) -> Tensor:
+        paths, scores = output
+        return window_loss(paths, scores, targets["future"])
+
+    def synthetic(self, random: torch.Generator) -> tuple[Tensors, Tensors]:
+        scale = torch.tensor([1.0, 2.0, 0.0, 10.0, 1e4, torch.nan])
+        present, points = self.spec.history - 1, self.spec.history + self.spec.future
+        walk = torch.randn(len(scale), _PLACES, points, 2, generator=random).cumsum(2)
+        track = walk + 4 * torch.arange(points)[:, None] * torch.tensor([1.0, 0.0])
+        track = (track - track[:, :, present : present + 1]) * scale[:, None, None, None]
+        return {"history": track[:, :, : present + 1]}, {"future": track[:, :, present + 1 :]}
+
+    def public_batches(
+        self,
+        tables: Sequence[Table],
+        augmentation: Mapping[str, Any],
+        *,
+        batch_size: int,
+        random: np.random.Generator,
+    ) -> Iterator[tuple[Tensors, Tensors]]:
+        with within("pretraining.augmentation"):
+            seen = load(Augmentation, augmentation).model_dump()
+        points = window.cut(tables, self.spec, test=False).points
+        if not len(points):
+            raise DataError("pretraining.path", got="no usable window", expected="drives of moving vehicles")
+        return self._seen(points, seen, batch_size, random)
+
+    def _seen(
+        self, points: np.ndarray, seen: dict[str, float], batch_size: int, random: np.random.Generator
+    ) -> Iterator[tuple[Tensors, Tensors]]:
+        while True:
+            drawn = points[random.integers(len(points), size=batch_size)]
+            observed = sensor.observe(drawn, random, period_seconds=self.spec.period_seconds, **seen)
+            history, future = window.agent_frame(observed, self.spec.history)
+            yield {"history": torch.from_numpy(history)}, {"future": torch.from_numpy(future)}
+
+    def scores(self, model: nn.Module, examples: Examples) -> Scores:
+        paths, scores = forecast(model, examples.inputs["history"])
+        return metric.measure(paths, scores, examples.targets["future"], examples.owner)
+
+    def baseline_scores(self, examples: Examples) -> Scores:
+        return metric.single(self._last_step(examples), examples.targets["future"], examples.owner)
+
+    def showcase(self, model: nn.Module, examples: Examples) -> dict[str, np.ndarray]:
+        if not len(examples):
+            return {}
+        simple, future = self._last_step(examples), examples.targets["future"]
+        off = np.linalg.norm(simple - future, axis=-1)[:, -1]
+        rows = np.argsort(off)[[int(quantile * (len(off) - 1)) for quantile in _QUANTILES]]
+        history = examples.inputs["history"][rows]
+        return {
+            "history": history,
+            "future": future[rows],
+            "paths": forecast(model, history)[0],
+            "constant_velocity": simple[rows],
+        }
+
+    def picture(
+        self, shown: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str], *, heading: str
+    ) -> str:
+        return picture.paths(shown, colours, heading=heading)
+
+    def caption(self, *, real: bool) -> str:
+        whose = " of the coordinator's table" if real else ""
+        return (
+            f"Test windows{whose}, from those that are easy for constant velocity (left) to hard ones "
+            "(right: 95 in 100 are easier); driving upwards. Above each: how far off the best forecast and "
+            f"constant velocity (c.v.) end after {self._options.future_seconds:g} s."
+        )
+
+    def _last_step(self, examples: Examples) -> np.ndarray:
+        return predictor.last_step(examples.inputs["history"], self.spec.future)
+
+
+def forecast(model: nn.Module, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Paths (W, K, F, 2) and scores (W, K) of ``model`` for ``history`` (W, H, 2)."""
+    with torch.inference_mode():
+        parts = [model(part) for part in torch.from_numpy(history).split(_BATCH)]
+    return (
+        torch.cat([paths for paths, _ in parts]).numpy(),
+        torch.cat([scores for _, scores in parts]).numpy(),
+    )
