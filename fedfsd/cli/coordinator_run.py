@@ -82,8 +82,8 @@ def run(
         )
         runs.follow(engine, conductor, coordinator=hub, say=_say)
     made = Run(where.path)
-    where = "errors on the coordinator's own table; what the regions measure stays with them"
-    return Answer(made.metrics, f"{where}\n{told(made.metrics, made.report)}")
+    note = "errors on the coordinator's own table; what the regions measure stays with them"
+    return Answer(made.metrics, f"{note}\n{told(made.metrics, made.report)}")
 
 
 @contextmanager

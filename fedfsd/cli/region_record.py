@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,7 +37,7 @@ def bundle(output: Output, region: Region = HERE, _json: Json = False) -> Answer
         ledger.bundle(output)
         keys = [f"officer {ledger.state.officer}", f"node {ledger.state.node}"]
     made = bundle.read(output)
-    document = {
+    document: dict[str, Any] = {
         "file": str(output),
         "sha256": canonical.sha256(output.read_bytes()),
         "bytes": output.stat().st_size,

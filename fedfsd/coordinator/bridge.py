@@ -19,7 +19,8 @@ from fedfsd.coordinator.desk import DeskTask
 from fedfsd.coordinator.hall import Hall, RegionStation
 from fedfsd.coordinator.shelf import Filed, size_of
 from fedfsd.errors import FedfsdError, NotReadyError, PlanError, RefusedError
-from fedfsd.flower.fleet import QUERY, TRAIN, Instruction, StaleReplyError
+from fedfsd.flower.answer import StaleReplyError
+from fedfsd.flower.fleet import QUERY, TRAIN, Instruction
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.outcome import REFUSALS, Word
 from fedfsd.plan import plan as plans

@@ -80,7 +80,7 @@ def arrays_in(path: Path, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:
             raise RefusedError("release", got="an empty file", expected="arrays") from None
-    return gate_arrays.view(content, schema)  # type: ignore[arg-type]
+    return gate_arrays.view(content, schema)
 
 
 class Filed(Mapping[str, np.ndarray]):

@@ -19,7 +19,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, Error, Metadata, MetricRecord
 from flwr.common.constant import HEARTBEAT_MAX_INTERVAL
-from flwr.common.serde import metadata_from_proto, metadata_to_proto
+from flwr.common.serde_utils import metadata_from_proto, metadata_to_proto
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, node_pb2
 from flwr.supercore.primitives.asymmetric import (
     bytes_to_private_key,
@@ -176,7 +176,7 @@ class FleetNode:
         is_flat = False
         expires = metadata.created_at + metadata.ttl
         try:
-            records = parcel.unpack(metadata.message_id, self._getter(metadata.run_id))
+            records: flat.Records = parcel.unpack(metadata.message_id, self._getter(metadata.run_id))
             if (inner := flat.unwrap(records)) is not None:
                 is_flat, records = True, inner
         except FedfsdError:
@@ -237,9 +237,8 @@ class FleetNode:
             src_task_id=asked.dst_task_id,
             dst_task_id=asked.src_task_id,
         )
-        if not isinstance(content, Error):
-            content = (flat.wrap if envelope.startswith(_FLAT) else flat.plain)(content)
-        packed = parcel.pack(answer, content)
+        wrap = flat.wrap if envelope.startswith(_FLAT) else flat.plain
+        packed = parcel.pack(answer, content if isinstance(content, Error) else wrap(content))
         with translated():
             response = self._client.PushMessages(
                 fleet_pb2.PushMessagesRequest(

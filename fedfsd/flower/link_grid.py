@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -49,7 +51,7 @@ class LinkGrid(PolledGrid):
         """As the grid's own."""
         return self._grid.get_node_ids()
 
-    def get_nodes(self):  # type: ignore[no-untyped-def]
+    def get_nodes(self) -> Iterable[NodeInfo]:
         """As the grid's own; each has a node_id and a public_key."""
         return self._grid.get_nodes()
 
@@ -103,8 +105,8 @@ class LinkGrid(PolledGrid):
 def _unwrapped(content: RecordDict) -> RecordDict:
     """The reply as it was meant; one that is damaged is left for the judge of replies to refuse."""
     try:
-        inner = content[flat.FLAT][flat.FLAT]
-        blob = inner if isinstance(inner, bytes) else inner.data
+        inner: Any = content[flat.FLAT][flat.FLAT]
+        blob: Any = inner if isinstance(inner, bytes) else inner.data
         records = flat.unwrap({flat.FLAT: {flat.FLAT: blob}})
         return flat.plain(records) if records is not None else content
     except (ValueError, KeyError, TypeError, AttributeError):

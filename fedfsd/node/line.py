@@ -33,7 +33,7 @@ class CoordinatorLine:
     def __init__(self, channel: grpc.Channel, *, count: Callable[[str, int], None]) -> None:
         """``count`` is told ("in" or "out", bytes) of every message."""
         self._channel, self._count = channel, count
-        self._stub: Any = BorderStub(_Unregistered(channel))  # type: ignore[no-untyped-call]
+        self._stub: Any = BorderStub(_Unregistered(channel))
 
     def hello(self) -> tuple[int, int]:
         """(epoch, size) of the newest head of this region's ledger that the coordinator remembers."""
