@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
-from fedfsd.cli.region_folder import lines
+from fedfsd.cli.answer import Answer, Json, lines, plain
 
 
 def init(

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
-from fedfsd.cli.coordinator_folder import HERE, Folder
+from fedfsd.cli.answer import Answer, Json, lines, plain, warned
 from fedfsd.cli.extra import extra
-from fedfsd.cli.region_folder import lines, warned
+from fedfsd.cli.folder import HERE, CoordinatorFolder
 from fedfsd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 def invite(
     region: Annotated[str, typer.Argument(metavar="REGION")],
-    coordinator: Folder = HERE,
+    coordinator: CoordinatorFolder = HERE,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where the invitation goes.")
     ] = None,

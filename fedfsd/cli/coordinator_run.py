@@ -13,8 +13,8 @@ import typer
 
 from fedfsd.cli.answer import Answer, Json, plain
 from fedfsd.cli.config import Experiment, Overrides
-from fedfsd.cli.coordinator_folder import HERE, Folder
 from fedfsd.cli.extra import extra
+from fedfsd.cli.folder import HERE, CoordinatorFolder
 from fedfsd.cli.simulate import told
 from fedfsd.cli.watch import Watch
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def run(
     experiment: Experiment,
-    coordinator: Folder = HERE,
+    coordinator: CoordinatorFolder = HERE,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run.")] = False,
     output: Annotated[

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedfsd.cli.answer import Answer, Json, plain, table
-from fedfsd.cli.coordinator_folder import HERE, Folder
+from fedfsd.cli.answer import Answer, Json, plain, table, warned
 from fedfsd.cli.extra import extra
-from fedfsd.cli.region_folder import warned
+from fedfsd.cli.folder import HERE, CoordinatorFolder
 from fedfsd.cli.region_live import listed, processes
 
 
-def status(coordinator: Folder = HERE, _json: Json = False) -> Answer:
+def status(coordinator: CoordinatorFolder = HERE, _json: Json = False) -> Answer:
     """Say what runs and how every region stands.
 
     With certificates, outstanding rounds, refusals, the plans on offer with each region's answer, and what

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json, plain, rounded_up, warned
 from fedfsd.cli.config import Overrides
-from fedfsd.cli.region_folder import HERE, Draft, OfficerKey, Region, finish, up, warned
+from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.cli.region_sign import Draft, OfficerKey, finish
 from fedfsd.errors import BudgetError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ DataSet = Annotated[
 
 def approve(
     plan: Annotated[str, typer.Argument(metavar="PLAN")],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     data_set: DataSet = None,
     overrides: Overrides = None,
     officer_key: OfficerKey = None,
@@ -87,7 +88,7 @@ def approve_transfer(
     model: Annotated[
         list[str], typer.Option(metavar="NAME", help="A model that may be trained, or * for any; repeatable.")
     ],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     data_set: DataSet = None,
     overrides: Overrides = None,
     officer_key: OfficerKey = None,
@@ -98,11 +99,11 @@ def approve_transfer(
 
     Recipient and purpose are those of region.toml. Dates are days in UTC; they can only refuse.
     """
-    from fedfsd.node import transfer
+    from fedfsd.node import grant
     from fedfsd.node.node import open_node
 
     node = open_node(region, overrides=overrides or [])
-    made = transfer.permission(
+    made = grant.permission(
         node,
         data_set=data_set,
         authority=authority,
@@ -117,7 +118,7 @@ def approve_transfer(
 
 def settle(
     plan: Annotated[str, typer.Argument(metavar="PLAN")],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     _json: Json = False,
 ) -> Answer:
     """End a plan and free what it did not use.
@@ -156,14 +157,14 @@ def _tell(node: Node) -> None:
 
 def _text(name: str, epsilon: float, delta: float, made: Approved) -> str:
     balance = made.balance
-    alone, granted = up(epsilon), f"{balance.epsilon:.2f}"
+    alone, granted = rounded_up(epsilon), f"{balance.epsilon:.2f}"
     if delta != balance.delta:  # two figures at two deltas cannot be compared unsaid
         alone, granted = f"{alone} (delta {delta:g})", f"{granted} (delta {balance.delta:g})"
     stands = "fits" if made.seq is None else f"approved as entry {made.seq}"
     return (
         f"plan {plain(name)} ({made.entry.plan[:8]}) on {plain(balance.data_set)}: {stands}\n"
         f"this plan alone {alone}; "
-        f"charged to the lifetime grant {up(balance.epsilon_lifetime)} of {granted}\n"
+        f"charged to the lifetime grant {rounded_up(balance.epsilon_lifetime)} of {granted}\n"
         f"more such plans that fit then: {made.fitting}\n"
         f"to {plain(made.entry.recipient)}, for {plain(made.entry.purpose)}"
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedfsd.cli.answer import Answer, Json, plain
 from fedfsd.cli.extra import extra
-from fedfsd.cli.region_folder import HERE, Region
+from fedfsd.cli.folder import HERE, RegionFolder
 
 
-def pause(region: Region = HERE, _json: Json = False) -> Answer:
+def pause(region: RegionFolder = HERE, _json: Json = False) -> Answer:
     """Hold the outbox before the next byte.
 
     Rounds go on, their updates wait. Holds across restarts, and also where nothing runs now.
@@ -19,19 +20,19 @@ def pause(region: Region = HERE, _json: Json = False) -> Answer:
     return _flag(region, paused=True)
 
 
-def resume(region: Region = HERE, _json: Json = False) -> Answer:
+def resume(region: RegionFolder = HERE, _json: Json = False) -> Answer:
     """Let go what pause held."""
     return _flag(region, paused=False)
 
 
-def stop(region: Region = HERE, _json: Json = False) -> Answer:
+def stop(region: RegionFolder = HERE, _json: Json = False) -> Answer:
     """End what runs of the region, cleanly.
 
     A round in hand is done again, at no cost, when it runs again.
     """
     with extra("node"):
-        from fedfsd.node.halt import halt
         from fedfsd.node.node import open_node
+        from fedfsd.node.running import halt
 
     node = open_node(region)
     halt(node)
@@ -39,7 +40,7 @@ def stop(region: Region = HERE, _json: Json = False) -> Answer:
 
 
 def refuse(
-    plan: Annotated[str, typer.Argument(metavar="PLAN")], region: Region = HERE, _json: Json = False
+    plan: Annotated[str, typer.Argument(metavar="PLAN")], region: RegionFolder = HERE, _json: Json = False
 ) -> Answer:
     """Say no to a plan on offer.
 
@@ -57,10 +58,10 @@ def refuse(
     return Answer({"region": node.settings.name, "plan": named.hash, "refused": True}, text)
 
 
-def _flag(region: Region, *, paused: bool) -> Answer:
+def _flag(region: Path, *, paused: bool) -> Answer:
     with extra("node"):
-        from fedfsd.node.halt import hold
         from fedfsd.node.node import open_node
+        from fedfsd.node.running import hold
 
     node = open_node(region)
     running = hold(node, paused=paused)

@@ -8,15 +8,16 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, table
-from fedfsd.cli.region_folder import HERE, Draft, OfficerKey, Region, finish, up
+from fedfsd.cli.answer import Answer, Json, rounded_up, table
+from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.cli.region_sign import Draft, OfficerKey, finish
 
 
 def grant(
     epsilon: Annotated[float, typer.Option(help="What all plans on the data set may ever cost.")],
     delta: Annotated[float, typer.Option(help="Below 1 / number of vehicles.")],
     data_set: Annotated[str, typer.Option(metavar="LABEL", help="What the data set is called.")],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     data: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Its tables, to commit to their content as well.")
     ] = None,
@@ -83,7 +84,7 @@ def grant(
     rows = [
         {
             "order": f"{one.alpha}{' (the grant)' if one.alpha == made.alpha else ''}",
-            "such a plan alone is charged": up(one.epsilon_charged),
+            "such a plan alone is charged": rounded_up(one.epsilon_charged),
             "such plans that fit": one.fitting,
         }
         for one in orders

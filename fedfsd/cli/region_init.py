@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json, lines, plain, warned
 from fedfsd.cli.extra import extra
-from fedfsd.cli.region_folder import OfficerKey, finish, lines, warned
+from fedfsd.cli.region_sign import OfficerKey, finish
 from fedfsd.errors import NotReadyError, UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import typer
 
 from fedfsd.cli.answer import Answer, Json, plain, size
 from fedfsd.cli.destination import Output, checked
-from fedfsd.cli.region_folder import HERE, Region
+from fedfsd.cli.folder import HERE, RegionFolder
 
 
 class IncidentOption(StrEnum):
@@ -23,7 +23,7 @@ class IncidentOption(StrEnum):
     other = "other"
 
 
-def bundle(output: Output, region: Region = HERE, _json: Json = False) -> Answer:
+def bundle(output: Output, region: RegionFolder = HERE, _json: Json = False) -> Answer:
     """Write what an auditor gets.
 
     All entries and checkpoints, the last one signed now over everything. Nothing in it is secret.
@@ -58,7 +58,7 @@ def bundle(output: Output, region: Region = HERE, _json: Json = False) -> Answer
 def incident(
     what: Annotated[IncidentOption, typer.Argument()],
     text: Annotated[str, typer.Argument(metavar="TEXT")],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     plan: Annotated[
         str | None, typer.Option(metavar="PLAN", help="The plan it concerns: the beginning of its hash.")
     ] = None,

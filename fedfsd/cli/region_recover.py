@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from fedfsd.cli.answer import Answer, Json, plain
-from fedfsd.cli.region_folder import HERE, Draft, OfficerKey, Region, finish
+from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.cli.region_sign import Draft, OfficerKey, finish
 from fedfsd.errors import UsageError
 
 
@@ -22,7 +23,7 @@ class Reach(StrEnum):
 
 
 def recover(
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     mirror: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Only this mirror is left: make the folder anew from it."),
@@ -77,7 +78,7 @@ def recover(
 
 
 def rotate(
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     officer_vkey: Annotated[
         str | None, typer.Option(metavar="VKEY|FILE", help="Replace the officer's key by this one instead.")
     ] = None,
@@ -103,7 +104,7 @@ def rotate(
 
 def close(
     reason: Annotated[str, typer.Argument(metavar="REASON")],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     officer_key: OfficerKey = None,
     output: Draft = None,
     _json: Json = False,

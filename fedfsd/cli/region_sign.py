@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
-from fedfsd.cli.region_folder import HERE, Region, document, lines
+from fedfsd.cli.answer import Answer, Json, lines, plain
+from fedfsd.cli.folder import HERE, RegionFolder
+
+if TYPE_CHECKING:
+    from fedfsd.ledger.entry import Signed
+    from fedfsd.node.node import Node
+
+OfficerKey = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Sign and add at once, where the officer's key is at hand."),
+]
+Draft = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Where the draft goes; else drafts/ of the region."),
+]
 
 
 def sign(
@@ -47,7 +60,7 @@ def sign(
 
 def add(
     signed: Annotated[Path, typer.Argument(metavar="SIGNED")],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     _json: Json = False,
 ) -> Answer:
     """Add a signed paper to the ledger.
@@ -62,3 +75,48 @@ def add(
     facts = explain.facts(paper)
     seq = adding.add(open_node(region), paper)
     return Answer(document(paper, facts, entry=seq), f"{lines(facts)}\nadded as entry {seq}")
+
+
+def finish(
+    node: Node,
+    paper: Signed,
+    *,
+    officer_key: Path | None,
+    output: Path | None,
+    new_key: Path | None = None,
+    exit_code: int = 0,
+) -> Answer:
+    """Sign and add a paper where the key is at hand; else leave a draft, and end with ``exit_code``."""
+    from fedfsd.ledger.key import SigningKey
+    from fedfsd.node import adding, explain
+    from fedfsd.node import paper as papers
+
+    facts = explain.facts(paper)
+    if officer_key is not None:
+        new = SigningKey.read(new_key) if new_key else None
+        seq = adding.add(node, papers.sign(paper, SigningKey.read(officer_key), new=new))
+        return Answer(document(paper, facts, entry=seq), f"{lines(facts)}\nadded as entry {seq}")
+    path = output or node.drafts / papers.name(paper)
+    papers.write(paper, path)
+    signed = papers.signed_path(path)
+    where = "" if node.folder == HERE else f" --region {plain(node.folder)}"
+    text = (
+        f"{lines(facts)}\n"
+        f"drafted: {plain(path)}\n"
+        f"next, where the officer's key is: fedfsd region sign {plain(path.name)} --officer-key FILE\n"
+        f"then here: fedfsd region add {plain(signed.name)}{where}"
+    )
+    return Answer(document(paper, facts, file=path), text, exit_code)
+
+
+def document(
+    paper: Signed, facts: dict[str, str], *, file: Path | None = None, entry: int | None = None
+) -> dict[str, Any]:
+    """A paper as ``--json`` prints it: drafted or signed in ``file``, or added as ``entry``."""
+    return {
+        "type": paper.type,
+        "entry": entry,
+        "file": None if file is None else str(file),
+        "facts": facts,
+        "content": paper.model_dump(mode="json", by_alias=True),
+    }

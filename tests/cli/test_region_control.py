@@ -66,14 +66,14 @@ def test_stop_waits_until_the_gate_has_ended(fedfsd, eu):
 
 
 def test_stop_ends_the_supervisor(fedfsd, eu, monkeypatch):
-    from fedfsd.node import halt
+    from fedfsd.node import running
 
-    (eu / halt.STATE).parent.mkdir(exist_ok=True)
-    (eu / halt.STATE).write_text('{"pid": 4711, "processes": []}', encoding="utf-8")
-    with lock.hold(eu / halt.LOCK, what="fedfsd region up"):
+    (eu / running.STATE).parent.mkdir(exist_ok=True)
+    (eu / running.STATE).write_text('{"pid": 4711, "processes": []}', encoding="utf-8")
+    with lock.hold(eu / running.LOCK, what="fedfsd region up"):
         sent = []
-        monkeypatch.setattr(halt.os, "kill", lambda pid, number: sent.append((pid, number)))
-        monkeypatch.setattr(halt, "STOP_SECONDS", 0.1)
+        monkeypatch.setattr(running.os, "kill", lambda pid, number: sent.append((pid, number)))
+        monkeypatch.setattr(running, "STOP_SECONDS", 0.1)
         said = fedfsd("region", "stop", "--region", eu)
         assert said.code == 4  # it never ended
     assert sent == [(4711, signal.SIGTERM)]

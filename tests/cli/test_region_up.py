@@ -16,8 +16,8 @@ from operator_kit import region as ready
 
 from fedfsd.errors import NotReadyError
 from fedfsd.node import control, up
-from fedfsd.node.live import live
 from fedfsd.node.node import Node, open_node
+from fedfsd.node.running import live
 from fedfsd.service import lock
 from fedfsd.service.supervise import LOCK, STATE, standing
 

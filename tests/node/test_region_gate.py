@@ -25,7 +25,7 @@ from fedfsd.coordinator import invite, new_coordinator
 from fedfsd.coordinator.enrolment_service import serve_enrolment
 from fedfsd.coordinator.folder import open_coordinator
 from fedfsd.errors import BudgetError, FedfsdError, NotReadyError
-from fedfsd.node import control, halt, join, region_gate
+from fedfsd.node import control, join, region_gate, running
 from fedfsd.node.control import Control, ask
 from fedfsd.node.node import Node, open_node
 
@@ -86,12 +86,12 @@ def test_a_round_over_tls_paused_and_resumed(joined, monkeypatch):
     kit.approve(node.folder, PLAN)
     with serving(node, monkeypatch):
         assert ask(node, {"op": "commit", "plan": PLAN.hash}) == {"commitment": kit.commitment(PLAN.hash)}
-        assert halt.hold(node, paused=True)
+        assert running.hold(node, paused=True)
         hub.ask(PLAN, 1, np.zeros(operator_kit.WITNESS_SIZE, "<f4").tobytes())
         wait(lambda: ask(node, {"op": "status"})["outbox"] == 1)
         assert ask(node, {"op": "status"})["paused"]
         assert "Offer" not in hub.calls
-        assert halt.hold(node, paused=False)
+        assert running.hold(node, paused=False)
         hub.wait(lambda: hub.received)
         wait(lambda: ask(node, {"op": "status"})["outbox"] == 0)
         found = ask(node, {"op": "status"})
@@ -99,8 +99,8 @@ def test_a_round_over_tls_paused_and_resumed(joined, monkeypatch):
         assert found["runner"]
         assert 80 < found["certificate_days"] <= 90
         ask(node, {"op": "approve-notify"})
-        halt.halt(node)
-    assert not halt.hold(node, paused=False)
+        running.halt(node)
+    assert not running.hold(node, paused=False)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "another", "missing"])

@@ -1,25 +1,19 @@
-"""``fedfsd region up``: run a region's gate and runner until Ctrl-C."""
+"""``fedfsd region up`` and ``fedfsd coordinator up``: run one side's processes until Ctrl-C."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedfsd.cli.answer import Answer, Json, plain
 from fedfsd.cli.extra import extra
-from fedfsd.cli.region_folder import HERE, Region
-
-Train = Annotated[
-    Path | None,
-    typer.Option(metavar="FOLDER", help="The runner's folder; else train/ of the region."),
-]
+from fedfsd.cli.folder import HERE, CoordinatorFolder, RegionFolder, Train
 
 
-def up(
-    region: Region = HERE,
+def region(
+    region: RegionFolder = HERE,
     train: Train = None,
     test_only: Annotated[
         bool, typer.Option("--test-only", help="Take rehearsals too, whose noise is known. For trials.")
@@ -48,6 +42,24 @@ def up(
         test_only=test_only,
         gate_user=gate_user,
         train_user=train_user,
-        say=lambda sentence: print(plain(sentence), file=sys.stderr, flush=True),
+        say=_say,
     )
     return Answer({"region": node.settings.name, "stopped": True}, f"region {node.settings.name} has stopped")
+
+
+def coordinator(coordinator: CoordinatorFolder = HERE, _json: Json = False) -> Answer:
+    """Run the engine and the gate until Ctrl-C.
+
+    Keeps both going and says when they are ready. Stops cleanly on SIGTERM.
+    """
+    with extra("node"):
+        from fedfsd.coordinator.folder import open_coordinator
+        from fedfsd.coordinator.up import up
+
+    opened = open_coordinator(coordinator)
+    up(opened, say=_say)
+    return Answer({"federation": opened.name, "stopped": True}, f"coordinator {opened.name} has stopped")
+
+
+def _say(sentence: str) -> None:
+    print(plain(sentence), file=sys.stderr, flush=True)
