@@ -20,9 +20,10 @@ def compare(
     ] = None,
     _json: Json = False,
 ) -> Answer:
-    """Put run folders beside each other.
+    """Compare run folders.
 
-    Table and figure of utility against epsilon, per region, and what all the runs cost together.
+    A table and a figure of utility against epsilon for each region, and the total
+    privacy cost of all the runs.
     """
     with extra("simulation"):
         from fedfsd.report.compare import compare as work

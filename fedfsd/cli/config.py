@@ -30,7 +30,7 @@ def check(
     overrides: Overrides = None,
     _json: Json = False,
 ) -> Answer:
-    """Check a file, show every value.
+    """Check a file and show every value.
 
     FILE is TOML; defaults and overrides are filled in.
     """

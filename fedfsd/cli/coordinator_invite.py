@@ -20,23 +20,24 @@ def invite(
     region: Annotated[str, typer.Argument(metavar="REGION")],
     coordinator: CoordinatorFolder = HERE,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where the invitation goes.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The invitation.")
     ] = None,
     confirm: Annotated[
-        str | None, typer.Option(metavar="HEX", help="The request's fingerprint, as the region told it.")
+        str | None,
+        typer.Option(metavar="HEX", help="The request's fingerprint, as the region told you out of band."),
     ] = None,
     confirm_ledger: Annotated[
-        str | None, typer.Option(metavar="HEX", help="The ledger's fingerprint, likewise.")
+        str | None, typer.Option(metavar="HEX", help="The fingerprint of the region's ledger keys, likewise.")
     ] = None,
     revoke: Annotated[
         bool, typer.Option("--revoke", help="Refuse the region's certificates from now on.")
     ] = False,
     _json: Json = False,
 ) -> Answer:
-    """Invite a region, confirm what it asks, or revoke it.
+    """Invite a region, confirm its request, or revoke its certificates.
 
-    First an invitation, for the region's people. Its request is answered with a certificate once both
-    fingerprints, told in another way, are confirmed here. A new invitation renews a certificate.
+    First make an invitation for the region's operators. The region's request is answered with a certificate
+    once both fingerprints, received out of band, are confirmed here. A new invitation renews a certificate.
     """
     from fedfsd.coordinator.folder import open_coordinator
     from fedfsd.service.owner import private

@@ -40,8 +40,8 @@ def run(
 ) -> Answer:
     """Train over real regions, write a report.
 
-    EXPERIMENT is a TOML file that simulate takes too; each region's roster and identity stand in it. The
-    plan is offered to the regions, and the run begins when all have answered. Needs coordinator up.
+    EXPERIMENT is a TOML file as for simulate, with roster and identity of each region. The plan is offered to
+    the regions, and the run begins when all have answered. Needs coordinator up.
     """
     from fedfsd.config.experiment import Experiment as Model
     from fedfsd.config.load import load

@@ -11,10 +11,10 @@ from fedfsd.cli.region_live import listed, processes
 
 
 def status(coordinator: CoordinatorFolder = HERE, _json: Json = False) -> Answer:
-    """Say what runs and how every region stands.
+    """Show what is running and the state of every region.
 
-    With certificates, outstanding rounds, refusals, the plans on offer with each region's answer, and what
-    arrived of each plan.
+    Certificates, outstanding rounds, refusals, plans on offer with each region's answer, and updates received
+    for each plan.
     """
     with extra("node"):
         from fedfsd.coordinator.folder import open_coordinator

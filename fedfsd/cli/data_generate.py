@@ -24,7 +24,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Equal seeds give equal tables.")] = 1,
     _json: Json = False,
 ) -> Answer:
-    """Simulate traffic that nobody drove.
+    """Generate simulated traffic.
 
     Of CN, EU, US and SG, or of the regions named.
     """

@@ -22,13 +22,13 @@ NOT_FIT = 4
 def region(
     region: RegionFolder = HERE,
     train: Train = None,
-    test_only: Annotated[bool, typer.Option("--test-only", help="Plans may also be rehearsals.")] = False,
+    test_only: Annotated[bool, typer.Option("--test-only", help="Also accept rehearsal plans.")] = False,
     _json: Json = False,
 ) -> Answer:
     """Check everything a round needs, with a fix for each failure.
 
     Data, disk, accelerator, clock, keys, certificate, coordinator, plans, budget, and that neither
-    process can do what only the other may. Exit code 4 where a check failed.
+    process can do what is reserved for the other. Exit code 4: a check failed.
     """
     with extra("node"):
         from fedfsd.node import doctor
@@ -45,7 +45,7 @@ def region(
 def coordinator(coordinator: CoordinatorFolder = HERE, _json: Json = False) -> Answer:
     """Check everything a run needs, with a fix for each failure.
 
-    Disk, keys, root, certificates, revoked list, regions, engine and ports. Exit code 4 where one failed.
+    Disk, keys, root, certificates, revoked list, regions, engine and ports. Exit code 4: a check failed.
     """
     with extra("node"):
         from fedfsd.coordinator import doctor

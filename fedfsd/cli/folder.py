@@ -10,7 +10,7 @@ import typer
 RegionFolder = Annotated[Path, typer.Option("--region", "-r", metavar="FOLDER", help="The region's folder.")]
 Train = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="The runner's folder; else train/ of the region."),
+    typer.Option(metavar="FOLDER", help="The runner's folder; by default train/ of the region."),
 ]
 CoordinatorFolder = Annotated[
     Path, typer.Option("--coordinator", "-C", metavar="FOLDER", help="The coordinator's folder.")

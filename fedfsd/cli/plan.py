@@ -10,9 +10,9 @@ from fedfsd.cli.extra import extra
 
 
 def plan(experiment: Experiment, overrides: Overrides = None, _json: Json = False) -> Answer:
-    """Say what a run promises, costs and needs.
+    """Show what a run guarantees, costs and needs.
 
-    Per region and before any training; EXPERIMENT is a TOML file.
+    For each region, before any training. EXPERIMENT is a TOML file.
     """
     from fedfsd.config.experiment import Experiment as Model
     from fedfsd.config.load import load

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedfsd.node.node import Node
 
 DataSet = Annotated[
-    str | None, typer.Option(metavar="LABEL", help="The data set; may be left out where there is one grant.")
+    str | None, typer.Option(metavar="LABEL", help="The data set; optional if there is only one grant.")
 ]
 
 
@@ -31,11 +31,12 @@ def approve(
     output: Draft = None,
     _json: Json = False,
 ) -> Answer:
-    """Hold the whole cost of a plan, or say why not.
+    """Reserve the whole cost of a plan, or say why not.
 
     PLAN is the plan.json that the coordinator sent, or the beginning of the hash of one that came over the
-    border. Its run key is made by the runner, through the running gate. Exit code 12: it does not fit, or is
-    above a cap and drafted for the officer; 13: the policy refuses it. Approving it again changes nothing.
+    border. The running gate has the runner make its run key. Exit code 12: the budget does not allow it, or
+    it is above a cap and was drafted for the officer; 13: the policy refuses it. Approving it again changes
+    nothing.
     """
     import datetime
 
@@ -79,8 +80,8 @@ def approve(
 
 
 def approve_transfer(
-    authority: Annotated[str, typer.Option(metavar="TEXT", help="Who permits it.")],
-    number: Annotated[str, typer.Option(metavar="TEXT", help="Under which number; never used twice.")],
+    authority: Annotated[str, typer.Option(metavar="TEXT", help="The authority that permits it.")],
+    number: Annotated[str, typer.Option(metavar="TEXT", help="Its reference number; never reused.")],
     valid_from: Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="The first day.")],
     valid_until: Annotated[str, typer.Option("--until", metavar="YYYY-MM-DD", help="The last day.")],
     max_releases: Annotated[int, typer.Option(min=0, help="Updates in a calendar year.")],
@@ -97,7 +98,7 @@ def approve_transfer(
 ) -> Answer:
     """Draft a permission to transfer updates.
 
-    Recipient and purpose are those of region.toml. Dates are days in UTC; they can only refuse.
+    Recipient and purpose are those of region.toml. Dates are days in UTC; they can only restrict.
     """
     from fedfsd.node import grant
     from fedfsd.node.node import open_node
@@ -121,7 +122,7 @@ def settle(
     region: RegionFolder = HERE,
     _json: Json = False,
 ) -> Answer:
-    """End a plan and free what it did not use.
+    """End a plan and free its unused budget.
 
     PLAN is the beginning of its hash, as status shows it, or its file. Its run key is destroyed: no round
     of it can follow.

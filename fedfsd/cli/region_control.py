@@ -13,22 +13,22 @@ from fedfsd.cli.folder import HERE, RegionFolder
 
 
 def pause(region: RegionFolder = HERE, _json: Json = False) -> Answer:
-    """Hold the outbox before the next byte.
+    """Hold back all updates from the next byte on.
 
-    Rounds go on, their updates wait. Holds across restarts, and also where nothing runs now.
+    Rounds go on, their updates wait. Survives restarts, and also takes effect when nothing is running now.
     """
     return _flag(region, paused=True)
 
 
 def resume(region: RegionFolder = HERE, _json: Json = False) -> Answer:
-    """Let go what pause held."""
+    """Release what pause held back."""
     return _flag(region, paused=False)
 
 
 def stop(region: RegionFolder = HERE, _json: Json = False) -> Answer:
-    """End what runs of the region, cleanly.
+    """Stop the region's processes cleanly.
 
-    A round in hand is done again, at no cost, when it runs again.
+    A round in progress is repeated after the next start, at no cost.
     """
     with extra("node"):
         from fedfsd.node.node import open_node
@@ -42,7 +42,7 @@ def stop(region: RegionFolder = HERE, _json: Json = False) -> Answer:
 def refuse(
     plan: Annotated[str, typer.Argument(metavar="PLAN")], region: RegionFolder = HERE, _json: Json = False
 ) -> Answer:
-    """Say no to a plan on offer.
+    """Refuse a plan on offer.
 
     PLAN is the beginning of its hash, as status shows it. The coordinator is told that this region refuses,
     and no reason. A plan that is approved already is ended with settle.

@@ -37,13 +37,15 @@ def init(
         Path | None, typer.Option(metavar="INVITATION", help="Join the federation that invited this region.")
     ] = None,
     root_fingerprint: Annotated[
-        str | None, typer.Option(metavar="HEX", help="Of its root, as its people told you.")
+        str | None,
+        typer.Option(metavar="HEX", help="Of its root certificate, as its operators told you out of band."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The tables that the runner trains on.")
     ] = None,
     train: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The runner's folder; else train/ inside.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The runner's folder; by default train/ of the region."),
     ] = None,
     _json: Json = False,
 ) -> Answer:

@@ -24,9 +24,9 @@ class IncidentOption(StrEnum):
 
 
 def bundle(output: Output, region: RegionFolder = HERE, _json: Json = False) -> Answer:
-    """Write what an auditor gets.
+    """Write the bundle for auditors.
 
-    All entries and checkpoints, the last one signed now over everything. Nothing in it is secret.
+    All entries and checkpoints, the last checkpoint signed now over everything. Nothing in it is secret.
     """
     from fedfsd import canonical
     from fedfsd.ledger import bundle
@@ -64,9 +64,9 @@ def incident(
     ] = None,
     _json: Json = False,
 ) -> Answer:
-    """Write down what an auditor should know.
+    """Record an incident for auditors.
 
-    For good: entries cannot be taken back. Up to 2000 characters, nothing about a person or a vehicle.
+    Entries are permanent. Up to 2000 characters, nothing about a person or a vehicle.
     """
     from fedfsd.node import approve
     from fedfsd.node.node import open_node

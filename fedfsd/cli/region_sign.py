@@ -16,28 +16,31 @@ if TYPE_CHECKING:
 
 OfficerKey = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Sign and add at once, where the officer's key is at hand."),
+    typer.Option(
+        metavar="FILE", help="Sign and add at once with the officer's key, if it is on this machine."
+    ),
 ]
 Draft = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Where the draft goes; else drafts/ of the region."),
+    typer.Option("-o", "--output", metavar="FILE", help="The draft; by default in drafts/ of the region."),
 ]
 
 
 def sign(
     draft: Annotated[Path, typer.Argument(metavar="DRAFT")],
     officer_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The data officer's key; without it: only look.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The data officer's key; without it the draft is only shown."),
     ] = None,
     new_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The officer's new key, where the draft names one.")
+        Path | None, typer.Option(metavar="FILE", help="The officer's new key, if the draft names one.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where the signed paper goes.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The signed document.")
     ] = None,
     _json: Json = False,
 ) -> Answer:
-    """Read a draft and, with the key, sign it.
+    """Show a draft and, given the key, sign it.
 
     For the officer's machine: needs the draft, the key and the base install, no network and no region.
     """
@@ -63,7 +66,7 @@ def add(
     region: RegionFolder = HERE,
     _json: Json = False,
 ) -> Answer:
-    """Add a signed paper to the ledger.
+    """Add a signed document to the ledger.
 
     SIGNED is a genesis, grant, approval, plan, recovery, rotation or close that the officer signed.
     """

@@ -10,9 +10,9 @@ from fedfsd.cli.folder import HERE, RegionFolder, Train
 
 
 def status(region: RegionFolder = HERE, train: Train = None, _json: Json = False) -> Answer:
-    """Say what runs, and what is spent, held and left.
+    """Show what is running and the budget left.
 
-    With plans, last releases, refused requests, approvals and warnings. Refuses (exit code 4) where the
+    Also plans, last releases, refused requests, approvals and warnings. Refuses (exit code 4) where the
     ledger is an older copy than its mirror or a witness knows.
     """
     import datetime

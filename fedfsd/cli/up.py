@@ -16,7 +16,10 @@ def region(
     region: RegionFolder = HERE,
     train: Train = None,
     test_only: Annotated[
-        bool, typer.Option("--test-only", help="Take rehearsals too, whose noise is known. For trials.")
+        bool,
+        typer.Option(
+            "--test-only", help="Also accept rehearsal plans (their noise key is public). For testing only."
+        ),
     ] = False,
     gate_user: Annotated[
         str | None, typer.Option(metavar="USER", help="As root: run the gate as this user.")
@@ -28,8 +31,8 @@ def region(
 ) -> Answer:
     """Run the gate and the runner until Ctrl-C.
 
-    Keeps both going, says when they are ready, and what separation this machine does not enforce. Stops
-    cleanly on SIGTERM.
+    Restarts them if they fail, and reports when they are ready and which separation this machine does not
+    enforce. Stops cleanly on SIGTERM.
     """
     with extra("node"):
         from fedfsd.node.node import open_node
@@ -50,7 +53,7 @@ def region(
 def coordinator(coordinator: CoordinatorFolder = HERE, _json: Json = False) -> Answer:
     """Run the engine and the gate until Ctrl-C.
 
-    Keeps both going and says when they are ready. Stops cleanly on SIGTERM.
+    Restarts them if they fail, and reports when they are ready. Stops cleanly on SIGTERM.
     """
     with extra("node"):
         from fedfsd.coordinator.folder import open_coordinator
