@@ -56,11 +56,15 @@ def reach(
 
 def _unwelcome(check: str, address: str, code: grpc.StatusCode) -> CheckResult:
     if code == grpc.StatusCode.PERMISSION_DENIED:
-        return fail(check, f"{address} refuses this certificate", fix="ask its people: it may be revoked")
+        return fail(
+            check,
+            f"{address} refuses this certificate",
+            fix="ask the coordinator's operators: it may be revoked",
+        )
     if code == grpc.StatusCode.UNAVAILABLE:
         return fail(
             check,
-            f"{address}: a connection, but no agreement on certificates",
+            f"{address}: connected, but the TLS handshake failed",
             fix="check certificate and clock on both sides; is something else listening there?",
         )
     return fail(check, f"{address}: {code.name.lower()}", fix="see the coordinator's log")

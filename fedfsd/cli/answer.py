@@ -15,7 +15,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 @dataclass(frozen=True)
 class Answer:
-    """``document`` holds plain values; every cell of foreign text in ``text`` went through ``plain``."""
+    """``document`` has plain values; all foreign text in ``text`` went through ``plain``."""
 
     document: Any
     text: str

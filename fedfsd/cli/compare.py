@@ -62,7 +62,7 @@ def _text(found: dict[str, Any]) -> str:
             "FDE in metres, mean over seeds:",
             table(settings),
             "",
-            "What all of it would have cost real regions (epsilon of all runs together; adaptive: also where"
+            "Total privacy cost for real regions (epsilon of all runs together; adaptive: also where"
             " later runs were chosen from earlier results):",
             table(totals),
         ]

@@ -1,4 +1,4 @@
-"""``fedfsd config``: is this file right, and what may stand in it?"""
+"""``fedfsd config``: is this file valid, and which keys may it have?"""
 
 from __future__ import annotations
 

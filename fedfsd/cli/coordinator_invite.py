@@ -70,11 +70,11 @@ def _invited(hub: Coordinator, region: str, output: Path) -> Answer:
     facts = {
         "region": region,
         "invitation": str(output),
-        "good until": made.expires,
+        "valid until": made.expires,
         "root fingerprint": made.fingerprint,
     }
     text = (
-        f"{lines(facts)}\nsend the file to the region's people, and tell them the fingerprint in another way;"
+        f"{lines(facts)}\nsend the file to the region's operators, and tell them the fingerprint out of band;"
         f" there: fedfsd region init {plain(region)} --join {plain(output.name)} --root-fingerprint ..."
     )
     document = {
@@ -101,7 +101,7 @@ def _confirmed(hub: Coordinator, region: str, request: str, ledger: str) -> Answ
         "officer key": str(hub.officer_key(region)),
     }
     warnings = [f"the region's {role} key is not that of its last certificate" for role in made.changed]
-    text = f"{lines(facts)}\nthe region collects it with the same fedfsd region init --join as before"
+    text = f"{lines(facts)}\nthe region fetches it by running the same fedfsd region init --join again"
     document = {
         "region": region,
         "serial": facts["certificate"],

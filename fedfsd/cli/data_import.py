@@ -16,7 +16,7 @@ FORMATS = "apolloscape, argoverse2, commonroad, interaction, scenarionet"
 
 
 class IdentityOption(StrEnum):
-    """What a vehicle key stands for."""
+    """What a vehicle key identifies."""
 
     physical = "physical"
     recording = "recording"

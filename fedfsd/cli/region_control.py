@@ -1,4 +1,4 @@
-"""``fedfsd region pause``, ``resume``, ``stop``, ``refuse``: what an operator says to a running region."""
+"""``fedfsd region pause``, ``resume``, ``stop``, ``refuse``: control a running region."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def refuse(
 ) -> Answer:
     """Refuse a plan on offer.
 
-    PLAN is the beginning of its hash, as status shows it. The coordinator is told that this region refuses,
-    and no reason. A plan that is approved already is ended with settle.
+    PLAN is the beginning of its hash, as status shows it. The coordinator learns that this region refuses,
+    but not why. End a plan that is already approved with settle.
     """
     with extra("node"):
         from fedfsd.node import approve, control
@@ -67,9 +67,9 @@ def _flag(region: Path, *, paused: bool) -> Answer:
     running = hold(node, paused=paused)
     name = plain(node.settings.name)
     if paused:
-        text = f"region {name} is paused: nothing leaves until fedfsd region resume"
+        text = f"region {name} is paused: no update leaves until fedfsd region resume"
     else:
-        text = f"region {name} may send again"
+        text = f"region {name} may send updates again"
     if not running:
-        text += "\nno gate runs now; it holds for the next one"
+        text += "\nno gate is running now; this applies from the next start"
     return Answer({"region": node.settings.name, "paused": paused, "running": running}, text)

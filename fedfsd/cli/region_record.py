@@ -1,4 +1,4 @@
-"""``fedfsd region bundle`` and ``incident``: what others get to see, and what they should know."""
+"""``fedfsd region bundle`` and ``incident``: evidence and notes for auditors."""
 
 from __future__ import annotations
 

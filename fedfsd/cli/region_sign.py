@@ -1,4 +1,4 @@
-"""``fedfsd region sign`` and ``add``: what the data officer signs, there and back."""
+"""``fedfsd region sign`` and ``add``: documents that the data officer signs."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def finish(
     new_key: Path | None = None,
     exit_code: int = 0,
 ) -> Answer:
-    """Sign and add a paper where the key is at hand; else leave a draft, and end with ``exit_code``."""
+    """Sign and add a document if the key is given; else write a draft, and end with ``exit_code``."""
     from fedfsd.ledger.key import SigningKey
     from fedfsd.node import adding, explain
     from fedfsd.node import paper as papers
@@ -106,8 +106,8 @@ def finish(
     text = (
         f"{lines(facts)}\n"
         f"drafted: {plain(path)}\n"
-        f"next, where the officer's key is: fedfsd region sign {plain(path.name)} --officer-key FILE\n"
-        f"then here: fedfsd region add {plain(signed.name)}{where}"
+        f"next, on the officer's machine: fedfsd region sign {plain(path.name)} --officer-key FILE\n"
+        f"then on this machine: fedfsd region add {plain(signed.name)}{where}"
     )
     return Answer(document(paper, facts, file=path), text, exit_code)
 

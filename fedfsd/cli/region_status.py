@@ -1,4 +1,4 @@
-"""``fedfsd region status``: spent, held, left, and what to do about it."""
+"""``fedfsd region status``: budget spent, reserved and left, and what to do about it."""
 
 from __future__ import annotations
 

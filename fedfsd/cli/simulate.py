@@ -1,4 +1,4 @@
-"""``fedfsd simulate``: run a federation here, watch it, and say where the report lies."""
+"""``fedfsd simulate``: run a federation on this machine and print the path of the report."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def simulate(
 
 
 def told(metrics: dict[str, Any], report: Path) -> str:
-    """A finished run for people: a line a region, and where the report lies."""
+    """A finished run as text: one line per region, and the path of the report."""
     rows = [
         {
             "region": name,

@@ -1,8 +1,8 @@
-"""Between Flower and the desks: one thread a region holds that region's node in Flower's fleet.
+"""Between Flower and the desks: one thread per region runs that region's node in Flower's fleet.
 
-What the ServerApp asks is laid on the region's desk; what the region answered goes back, again and again
-until SuperLink has it. The next instruction is asked for only once the desk is clear: a region works on one
-round at a time, and one that comes back late finds the newest round, not a heap of old ones.
+An instruction of the ServerApp is put on the region's desk; the region's answer is sent back, repeatedly,
+until SuperLink has it. The next instruction is requested only when the desk is clear: a region works on one
+round at a time, and one that returns late finds the newest round, not a queue of old ones.
 """
 
 from __future__ import annotations
@@ -222,14 +222,14 @@ class Bridge:
                 wait = min(2 * wait, _LONGEST_WAIT)
 
     def _answer(self, send: Callable[[], None]) -> None:
-        """Send an answer, unless nobody waits for it any more."""
+        """Send an answer, unless it is no longer wanted."""
         try:
             send()
         except StaleReplyError:
             self._hall.note("late", self._station)
 
     def _pause(self, seconds: float) -> None:
-        """Wait, or go on at once when a reply is ready to be forwarded or all ends."""
+        """Wait, but return at once when a reply is ready to be forwarded or the process ends."""
         desk, stopping = self._station.desk, self._hall.stopping
         before = desk.task is None
 

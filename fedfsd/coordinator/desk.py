@@ -1,7 +1,7 @@
 """One region's desk: the round that is outstanding, durable from the moment it is put here.
 
 A task is *open* until the region answers it; then *received* or *failed* until SuperLink has the reply;
-then it is gone. Each step is on the disk before anybody is told, so that after a crash the same task is
+then it is gone. Each step is on the disk before it is reported, so that after a crash the same task is
 handed out, or the same reply forwarded, again. What a region uploads grows in one file, bounded by the offer.
 """
 
@@ -61,12 +61,12 @@ class Desk:
                 self._task = strict.read(_ADAPTER, path.read_bytes(), place=TASK, limit=MAX_TASK)
             except FedfsdError as error:
                 raise NotReadyError(
-                    str(path), got=error.got, expected="a task as it was written", hint=f"remove {path}"
+                    str(path), got=error.got, expected="an unmodified task file", hint=f"remove {path}"
                 ) from None
 
     @property
     def task(self) -> DeskTask | None:
-        """What lies here, whatever its stage."""
+        """The current task, whatever its stage."""
         return self._task
 
     @property
@@ -105,7 +105,7 @@ class Desk:
             self._write(task.model_copy(update={"stage": "failed", "code": code}))
 
     def clear(self, task: DeskTask) -> None:
-        """The task is over: SuperLink has its reply, or nobody waits for one."""
+        """The task has ended: SuperLink has its reply, or no longer wants one."""
         with self._bell:
             if self._task == task:
                 (self._folder / TASK).unlink(missing_ok=True)
@@ -139,7 +139,7 @@ class Desk:
             with path.open("ab") as file:
                 if file.tell() != offset or offset + len(content) > size:
                     raise RefusedError(
-                        "chunk", got="other bytes than the next ones", expected="the offset that was told"
+                        "chunk", got="other bytes than the next ones", expected="the offset last reported"
                     )
                 file.write(content)
         except OSError as error:
@@ -165,7 +165,7 @@ class Desk:
     # Waiting for a change.
 
     def ring(self) -> None:
-        """Let everybody who waits look again."""
+        """Wake all waiting threads."""
         with self._bell:
             self._bell.notify_all()
 

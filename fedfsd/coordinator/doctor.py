@@ -1,4 +1,4 @@
-"""Is this coordinator fit to serve? Each check says what was found and how to mend it."""
+"""Is this coordinator ready to serve? Each check reports what it found and how to fix it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT_DAYS = 180
 
 
 def examine(coordinator: Coordinator) -> tuple[CheckResult, ...]:
-    """Every check, in the order in which a person would mend things."""
+    """Every check, in the order in which an operator would fix things."""
     return diagnosis.diagnose(coordinator, CHECKS)
 
 
@@ -36,7 +36,7 @@ def keys(coordinator: Coordinator) -> CheckResult:
     """Are private keys there, and their owner's alone?"""
     expected = f"fedfsd/coordinator/{coordinator.name}"
     if coordinator.key.name != expected:
-        return fail("keys", f"the key {coordinator.key.name}", fix=f"put back the key {expected}")
+        return fail("keys", f"the key {coordinator.key.name}", fix=f"restore the key {expected}")
     return diagnosis.private("keys", coordinator.folder, ("ca", "tls", "flower", "regions"))
 
 
@@ -52,7 +52,7 @@ def root(coordinator: Coordinator) -> CheckResult:
 
 
 def certificate(coordinator: Coordinator) -> CheckResult:
-    """Does it hold its own certificate, and for how long?"""
+    """Does it have its own certificate, and for how long is it valid?"""
     return fitness.certificate(
         "certificate",
         coordinator.tls_certificate,
@@ -71,7 +71,7 @@ def revoked(coordinator: Coordinator) -> CheckResult:
     except ValueError:
         return fail(
             "revoked",
-            f"{coordinator.revoked} is no list",
+            f"{coordinator.revoked} is not a list of serial numbers",
             fix="a serial number in hex at the start of each line",
         )
     return ok("revoked", f"{len(found)} certificates")
@@ -86,11 +86,13 @@ def regions(coordinator: Coordinator) -> CheckResult:
     if waiting:
         return warn(
             "regions",
-            f"{', '.join(waiting)}: a request waits",
+            f"{', '.join(waiting)}: a request is waiting",
             fix=f"fedfsd coordinator invite {waiting[0]} --confirm ... --confirm-ledger ...",
         )
     if soon:
-        return warn("regions", f"certificates end: {', '.join(soon)}", fix="fedfsd coordinator invite REGION")
+        return warn(
+            "regions", f"certificates expire soon: {', '.join(soon)}", fix="fedfsd coordinator invite REGION"
+        )
     if not joined:
         return warn("regions", "none has joined", fix="fedfsd coordinator invite REGION")
     return ok("regions", ", ".join(joined))
@@ -125,9 +127,9 @@ def ports(coordinator: Coordinator) -> CheckResult:
         return ok("ports", f"served at {settings.listen}")
     if taken := up.taken_ports(settings):
         return fail(
-            "ports", f"{', '.join(taken)} cannot be listened on", fix="other ones in coordinator.toml"
+            "ports", f"{', '.join(taken)} not available", fix="choose other ports in coordinator.toml"
         )
-    return warn("ports", "free; nothing runs", fix="fedfsd coordinator up")
+    return warn("ports", "free; the coordinator is not running", fix="fedfsd coordinator up")
 
 
 CHECKS: tuple[Callable[[Coordinator], CheckResult], ...] = (

@@ -1,4 +1,4 @@
-"""A coordinator's folder, read: its settings, its keys, and where everything of it lies.
+"""A coordinator's folder: its settings, its keys, and the paths of its files.
 
 | in the folder | what |
 |---|---|
@@ -68,7 +68,7 @@ class Coordinator:
 
     @property
     def identity(self) -> Identity:
-        """Who its certificate says it is."""
+        """The party named in its certificate."""
         return Identity(self.settings.name)
 
     @cached_property

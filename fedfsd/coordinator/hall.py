@@ -1,4 +1,4 @@
-"""What the coordinator's gate holds: plans on offer, receipts, the witness, and a desk for every region."""
+"""The state of the coordinator's gate: plans on offer, receipts, the witness, and a desk for every region."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Hall:
         log: logging.Logger | None = None,
         limit: CallLimit | None = None,
     ) -> None:
-        """Take up what lies in the coordinator's folder. NotReadyError where it is damaged."""
+        """Load the state in the coordinator's folder. NotReadyError if it is damaged."""
         self.coordinator = coordinator
         self.board = Board(coordinator.offers)
         self.board.look()
@@ -93,7 +93,7 @@ class Hall:
             self.ring()
 
     def ring(self) -> None:
-        """Let everybody who waits look again."""
+        """Wake all waiting threads."""
         for station in self.stations:
             station.desk.ring()
 

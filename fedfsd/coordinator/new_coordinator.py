@@ -22,7 +22,7 @@ TEXT = """\
 
 name = {name_text}
 
-# The name or address by which regions reach this machine; it stands in their invitations.
+# The name or address under which regions reach this machine; it is written into their invitations.
 host = {host}
 
 # Listen on this address: "0.0.0.0" where regions are elsewhere. Two ports are open to them:
@@ -30,7 +30,7 @@ listen = {listen}
 port = {port}                     # regions with a certificate
 join_port = {join_port}                # a new region asks for its certificate
 
-# On loopback alone.
+# On loopback only.
 metrics_port = {metrics_port}                # Prometheus; 0: none
 flower_port = {flower_port}              # the first of the engine's ports
 """
@@ -46,7 +46,7 @@ def make(settings: CoordinatorSettings, folder: Path) -> Coordinator:
     named = folder.name not in ("", "..")
     if not named or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise NotReadyError(
-            str(folder), got="something there already", expected="a new folder", hint="choose another -o"
+            str(folder), got="an existing file or folder", expected="a new folder", hint="choose another -o"
         )
     part = folder.with_name(folder.name + ".part")
     with private():

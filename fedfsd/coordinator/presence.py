@@ -100,8 +100,8 @@ class Presence:
     def arrive(self, peer: str) -> bool:
         """Note where a call comes from; True when an earlier place is back after another took over.
 
-        A dropped connection never returns under its old port, so two nodes use one key then. While they go
-        on, that is told once a minute.
+        A dropped connection never returns under its old port, so two nodes use one key then. While this
+        lasts, it is reported once a minute.
         """
         with self._lock:
             if self._peers and self._peers[-1] == peer:

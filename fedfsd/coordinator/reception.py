@@ -1,4 +1,4 @@
-"""An update on its way in: offered with its proofs, taken byte by byte, judged whole, receipted.
+"""Receiving an update: offered with its proofs, received in chunks, judged as a whole, receipted.
 
 A receipt is on the disk before the round counts as received, and that before the region is told; so
 whatever crashes, the region offers the same release again and gets the same receipt, and SuperLink gets the
@@ -89,11 +89,11 @@ class Reception:
     def _outstanding(self, station: RegionStation) -> tuple[DeskTask, Offered]:
         task, mine = station.desk.open, station.offered
         if task is None or mine is None or (task.plan, task.round) != (mine.plan, mine.round):
-            raise RefusedError("stream", got="nothing that was offered", expected="an offer before it")
+            raise RefusedError("stream", got="no offered release", expected="an offer first")
         return task, mine
 
     def _check(self, station: RegionStation, task: DeskTask, asked: Offered, release: pb.Release) -> Offered:
-        """The offer, once it holds in all respects."""
+        """The offer, once every check passed."""
         plan = self._hall.board.plan_of(station.name, task.plan)
         try:
             if asked.size != size_of(plan.model.arrays):

@@ -71,8 +71,8 @@ def demand_up(coordinator: Coordinator, engine: AppEngine) -> None:
     if not (gate and engine.ready()):
         raise NotReadyError(
             str(coordinator.folder),
-            got="an engine that does not answer" if gate else "no gate that listens",
-            expected="a coordinator that runs",
+            got="no answer from the engine" if gate else "no gate listening",
+            expected="a running coordinator",
             hint=f"start it: fedfsd coordinator up --coordinator {coordinator.folder}",
         )
 
@@ -125,7 +125,7 @@ def await_answers(
                 f"plan {plan.hash[:8]}",
                 got=", ".join(f"{name}: {code}" for name, code in refused.items()),
                 expected=f"{enough} of {len(answers)} regions that approve",
-                hint="ask the regions named; there fedfsd region status and log/gate.jsonl say why",
+                hint="ask the regions named; fedfsd region status and log/gate.jsonl there show why",
             )
         now = time.monotonic()
         if pending and (pending != told or now - last > _REMIND_SECONDS):
@@ -149,7 +149,7 @@ def follow(
 ) -> None:
     """Start the run in the engine, or find it running, and stay until it is complete.
 
-    A ServerApp that was killed is started again and goes on from its checkpoint. Ctrl-C stops the run.
+    A ServerApp that was killed is restarted and resumes from its checkpoint. Ctrl-C stops the run.
 
     Raises:
         FedfsdError: what ended the run; it can be continued.
@@ -176,7 +176,7 @@ def follow(
                     expected="a complete run",
                     hint="read server.log there, then continue with --resume",
                 )
-            say(f"the run was cut off after {rounds} rounds and goes on")
+            say(f"the run was interrupted after {rounds} rounds and continues")
             number = None
     except BaseException:
         if number is not None:
@@ -228,7 +228,7 @@ def _wait(engine: AppEngine, conductor: Conductor, number: int) -> str:
 
 
 def _running(engine: AppEngine, folder: Path) -> int | None:
-    """The engine's run that already conducts this folder: whoever followed it may have been killed."""
+    """The engine's run that already conducts this folder, if the process that followed it was killed."""
     path = folder / RUN_ID
     if not path.exists():
         return None

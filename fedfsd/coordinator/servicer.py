@@ -136,7 +136,9 @@ class Servicer(border_pb2_grpc.BorderServicer):
                     if progress.HasField("receipt"):
                         break
             except grpc.RpcError:  # cut off, or past its deadline: what came is kept
-                raise RefusedError("stream", got="one that was cut", expected="one to its end") from None
+                raise RefusedError(
+                    "stream", got="an interrupted stream", expected="a complete stream"
+                ) from None
             return progress or self._delivery.progress(station)
 
     def Show(self, request: pb.Head, context: grpc.ServicerContext) -> pb.Cosignature:

@@ -1,4 +1,4 @@
-"""``status.json``: how the gate stands, for ``fedfsd coordinator status``; rewritten when it changed."""
+"""``status.json``: the gate's state, for ``fedfsd coordinator status``; rewritten when it changed."""
 
 from __future__ import annotations
 

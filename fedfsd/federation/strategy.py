@@ -169,7 +169,7 @@ class PlannedStrategy:
                 f"round {number}",
                 got=f"{len(outcomes) - len(failed)} of {len(outcomes)} regions ({listed})",
                 expected=f"at least {self.plan.quorum:.0%}",
-                hint="read region.log of the regions named, mend them, then continue with --resume",
+                hint="read region.log of the regions named, fix the cause, then continue with --resume",
             )
 
     def _as_model(

@@ -12,7 +12,7 @@ from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 
 
 class StaleReplyError(FedfsdError):
-    """The run is over or the message too old: nobody waits for this answer any more."""
+    """The run has ended or the message is too old: this answer is no longer wanted."""
 
     code, exit_code = "gone", 4
 

@@ -209,7 +209,7 @@ class Engine:
 
 
 def bundle(app: str, config: Mapping[str, str | int | float | bool], *, client: str = CLIENT_APP) -> bytes:
-    """A Flower app bundle that holds names and configuration, and no code."""
+    """A Flower app bundle with names and configuration, and no code."""
     project = {
         "project": {
             "name": "fedfsd",

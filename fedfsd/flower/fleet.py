@@ -1,7 +1,7 @@
-"""One node of Flower's fleet, as the coordinator's gate holds it for a region.
+"""One node of Flower's fleet, which the coordinator's gate runs for a region.
 
 Flower hands an instruction out once and forgets a node after a minute of silence. This node may be killed
-at any moment: it takes up its old id by a heartbeat, an instruction counts as taken only when the next
+at any moment: it resumes its old id by a heartbeat, an instruction counts as taken only when the next
 one is asked for or it is answered (``reopen`` brings others back), and an answer sent twice is one answer.
 """
 
@@ -118,7 +118,7 @@ class FleetNode:
             raise unknown_key()
 
     def pull(self) -> Instruction | None:
-        """The next instruction, or none. Asking for it says that the one before is in safe hands.
+        """The next instruction, or none. Asking for it confirms the one before.
 
         Holds the arrays and one chunk of 5 MB besides.
         """
@@ -143,9 +143,9 @@ class FleetNode:
             return instruction
 
     def reply(self, envelope: bytes, arrays: Mapping[str, np.ndarray], entry_hash: str, sha256: str) -> None:
-        """Answer a training instruction with a release. Once is enough, twice is the same.
+        """Answer a training instruction with a release. Idempotent.
 
-        Holds one copy of ``arrays`` besides them. Raises StaleReplyError when nobody waits for it.
+        Holds one copy of ``arrays`` besides them. Raises StaleReplyError when it is no longer wanted.
         """
         self._answer(
             envelope,

@@ -103,7 +103,7 @@ class LinkGrid(PolledGrid):
 
 
 def _unwrapped(content: RecordDict) -> RecordDict:
-    """The reply as it was meant; one that is damaged is left for the judge of replies to refuse."""
+    """The unwrapped reply; a damaged one is returned as it is, and refused later."""
     try:
         inner: Any = content[flat.FLAT][flat.FLAT]
         blob: Any = inner if isinstance(inner, bytes) else inner.data

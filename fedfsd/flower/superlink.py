@@ -1,7 +1,7 @@
 """Start ``flower-superlink`` for an engine: python -m fedfsd.flower.superlink FOLDER PORT.
 
-Stock but for two things: its Control API asks for the engine's secret, and what it handed out before
-it died, with nobody known to have it, it hands out again.
+Stock except for two things: its Control API requires the engine's secret, and it hands out again what it
+had handed out without confirmation before it died.
 """
 
 from __future__ import annotations

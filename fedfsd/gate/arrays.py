@@ -51,7 +51,7 @@ def to_bytes(arrays: Arrays, schema: Sequence[ArraySchema]) -> bytes:
 
 
 def parts(arrays: Arrays, schema: Sequence[ArraySchema]) -> list[memoryview]:
-    """``to_bytes`` in pieces that are not copied where the arrays already lie in memory like that."""
+    """``to_bytes`` in pieces, without a copy if the arrays already have this layout."""
     found = (np.ascontiguousarray(arrays[entry.name], dtype="<f4") for entry in schema)
     return [array.reshape(-1).view(np.uint8).data for array in found]
 
@@ -62,7 +62,7 @@ def from_bytes(content: bytes, schema: Sequence[ArraySchema]) -> dict[str, np.nd
 
 
 def view(content: bytes | mmap, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
-    """``from_bytes`` without a copy: the arrays lie in ``content`` and cannot be written to."""
+    """``from_bytes`` without a copy: the arrays are read-only views of ``content``."""
     return _split(_flat(content, schema).astype(np.float32, copy=False), schema)
 
 

@@ -2,9 +2,9 @@
 
     header length (4 bytes) | body length (8 bytes) | header (canonical JSON, an object) | body
 
-Lengths are big-endian and looked at before anything is read. Who reads says how long a body may be; it is
-read into one buffer. A peer that breaks off, or falls silent inside a frame, is gone; one that sends anything
-else is not believed again.
+Lengths are big-endian and checked before anything is read. The reader limits the length of a body, which is
+read into one buffer. A peer that disconnects, or stalls inside a frame, is gone; one that sends anything else
+is not trusted again.
 """
 
 from __future__ import annotations

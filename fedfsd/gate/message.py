@@ -1,4 +1,4 @@
-"""What a region's gate and its runner say to each other: a closed list, each with fields of its own.
+"""The messages between a region's gate and its runner: a closed list, each with its own fields.
 
 The gate asks; the runner answers, in a round after calls of its own that the gate answers in turn:
 
@@ -183,10 +183,10 @@ def receive(
     named: dict[Any, type[M]] = {kind.model_fields["op"].default: kind for kind in kinds}
     kind = named.get(header["op"]) if isinstance(header.get("op"), str) else None
     if kind is None or (body and kind is not body_of):
-        raise FrameError("frame", got="another message", expected=" or ".join(sorted(named)))
+        raise FrameError("frame", got="an unexpected message type", expected=" or ".join(sorted(named)))
     try:
         return kind.model_validate(header), body
     except ValidationError:
         raise FrameError(
-            "frame", got="a message with other fields", expected=header["op"] + " as agreed"
+            "frame", got="a message with unexpected fields", expected=header["op"] + " as agreed"
         ) from None

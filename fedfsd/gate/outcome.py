@@ -1,7 +1,7 @@
-"""What one region's part in one round came to: every code once, with the words for people beside it.
+"""The outcome of one region's part in one round: every code once, with its wording for reports.
 
-A region that sends no update says one of four words and nothing else. The border has an enum of the same
-names, Flower carries the number, and whoever reads the word raises the error again.
+A region that sends no update sends one of four words and nothing else. The border has an enum of the same
+names, Flower carries the number, and the receiver raises the error again.
 
 >>> of(BudgetError("grant")), REFUSALS["budget"].flower
 ('budget', 1002)
@@ -53,7 +53,7 @@ MEANINGS: dict[str, str] = {
 
 
 def of(error: Exception) -> Word:
-    """The word for ``error``: all that may be said about it outside the region."""
+    """The word for ``error``: all that may leave the region about it."""
     return next(
         (word for word, refusal in REFUSALS.items() if isinstance(error, refusal.error)), "region_unavailable"
     )

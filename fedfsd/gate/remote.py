@@ -1,7 +1,7 @@
-"""The gate as the runner sees it: the same walk, each step a call over the Unix socket.
+"""The gate as the runner sees it: the same steps, each a call over the Unix socket.
 
-The gate's process holds ledger, policy and keys and judges again whatever is said here; the checks on this
-side are the runner's own, so that a gate which errs cannot make it train what was never meant for it.
+The gate's process has ledger, policy and keys and checks everything again; the checks on this side are the
+runner's own, so that a faulty gate cannot make it train on a task that is not its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Work:
 
 
 class RemoteGate:
-    """Stands in for ``gate.Gate`` while a task of the gate's is in hand."""
+    """Replaces ``gate.Gate`` while a task of the gate is in progress."""
 
     def __init__(self, region: str, *, test_only: bool = False) -> None:
         self.region = region
@@ -58,10 +58,14 @@ class RemoteGate:
                 "mode",
                 got=plan.mode,
                 expected=" or ".join(self._modes),
-                hint="a runner with test_only = true also rehearses",
+                hint="set test_only = true in train.toml to accept rehearsal plans",
             )
         if plan.model.name not in OWN_MODELS and self.pin(plan.model.name) is None:
-            raise RefusedError("model", got="a model that nobody reviewed", expected="one of the policy's")
+            raise RefusedError(
+                "model",
+                got="a model without a review entry in the policy",
+                expected="a model listed in the policy",
+            )
         gate_arrays.check(arrays, plan.model.arrays)
 
     def reserve(self, plan: Plan, round: int, arrays: Arrays) -> Booked:
@@ -95,18 +99,22 @@ class RemoteGate:
     def demand_wanted(self) -> None:
         """PeerGoneError where the gate has ended: the next one hands the round out again."""
         if self._work is None or not self._work.frames.quiet:
-            raise PeerGoneError("gate", got="a gate that ended", expected="the one that handed the round out")
+            raise PeerGoneError(
+                "gate", got="a gate that has ended", expected="the one that handed the round out"
+            )
 
     def pin(self, model: str) -> ModelPin | None:
-        """What the gate's policy says of the plan's model."""
+        """The gate's review entry for the plan's model."""
         pin = None if self._work is None else self._work.task.pin
         return pin if pin is not None and pin.name == model else None
 
     def _demand(self, plan_hash: str, round: int | None = None) -> _Work:
-        """The task in hand, if that is what is spoken of."""
+        """The task in progress, if the arguments match it."""
         work = self._work
         if work is None or plan_hash != work.task.plan or round not in (None, work.task.round):
-            raise RefusedError("round", got="another round than was handed out", expected="the task in hand")
+            raise RefusedError(
+                "round", got="a different round than the one handed out", expected="the task in progress"
+            )
         return work
 
     def _answer(self, work: _Work, kind: type[M]) -> M:

@@ -27,7 +27,7 @@ MAX_BEGAN = 1000
 
 
 class _DataPathError(NotReadyError):
-    """A round failed once it was booked, when data may have been read: neither code nor time says how."""
+    """A round failed after it was booked, when data may have been read: code and timing hide the cause."""
 
 
 def carry_out(station: GateStation, line: CoordinatorLine, delivery: Upload, task: pb.Round) -> None:
@@ -78,7 +78,9 @@ def _work(station: GateStation, line: CoordinatorLine, task: pb.Round) -> Releas
     except Exception as error:
         if not _is_booked(station, task):
             raise
-        raise _DataPathError("round", got="a failure after it was booked", expected="a release") from error
+        raise _DataPathError(
+            "round", got="a failure after the round was booked", expected="a release"
+        ) from error
     finally:
         station.working = False
 
@@ -91,14 +93,14 @@ def _is_booked(station: GateStation, task: pb.Round) -> bool:
 
 
 def _demand(station: GateStation, task: pb.Round) -> Plan:
-    """The plan, where the ledger allows this round on these arrays; a refusal is told of in it."""
+    """The plan, if the ledger allows this round on these arrays; a refusal is recorded in the ledger."""
     state, plan = station.ledger.state, task.plan.hex()
     run, place = state.runs.get(plan), f"plan {plan[:8]}"
     refused: tuple[RefuseCode, FedfsdError] | None
     if run is None:
-        refused = "policy", PlanError(place, got="a plan that is not approved", expected="an approved one")
+        refused = "policy", PlanError(place, got="a plan without approval", expected="an approved one")
     elif run.settled:
-        refused = "settled", BudgetError(place, got="a plan that is over", expected="an open one")
+        refused = "settled", BudgetError(place, got="a plan that has ended", expected="an open one")
     elif not 1 <= task.round <= run.entry.rounds:
         rounds = run.entry.rounds
         refused = "arrays", RefusedError("round", got=task.round, expected=f"1 to {rounds}, as planned")
@@ -123,7 +125,7 @@ def _began(station: GateStation, task: pb.Round) -> float:
 
 
 def _log(station: GateStation, task: pb.Round, error: Exception, code: str) -> None:
-    """A refusal names its place; of anything else only the kind is told."""
+    """A refusal names its place; of any other error only the type is logged."""
     about = {"plan": task.plan.hex(), "round": task.round, "code": code}
     if is_full(error):
         station.log.error("disk_full", extra=about)

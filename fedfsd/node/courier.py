@@ -1,7 +1,7 @@
-"""The region's side of the border: it dials, asks for the next task, does it, and dials again after a cut.
+"""The region's side of the border: connect, ask for the next task, do it, and reconnect after a break.
 
-Nothing is kept in memory that is needed again: after a cut or a restart the coordinator hands out the same
-task, and the ledger says what of it was done.
+Memory keeps nothing that a restart needs: after a break or a restart the coordinator hands out the same
+task, and the ledger records how much of it was done.
 """
 
 from __future__ import annotations

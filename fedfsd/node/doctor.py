@@ -1,4 +1,4 @@
-"""Is this region fit to take part? Each check says what was found and how to mend it."""
+"""Is this region ready to take part? Each check reports what it found and how to fix it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Patient:
 
     @cached_property
     def facts(self) -> Separation:
-        """What runner and gate can do. NotReadyError where nobody could be asked."""
+        """What runner and gate can do. NotReadyError if neither could be asked."""
         try:
             address = join.peer(self.node).address
         except FedfsdError:
@@ -48,12 +48,12 @@ class Patient:
 
     @cached_property
     def status(self) -> dict[str, Any]:
-        """Where the ledger stands."""
+        """The state of the ledger."""
         return status.status(self.node, today=self.today)
 
 
 def examine(patient: Patient) -> tuple[CheckResult, ...]:
-    """Every check, in the order in which a person would mend things."""
+    """Every check, in the order in which an operator would fix things."""
     return diagnosis.diagnose(patient, CHECKS)
 
 
@@ -84,7 +84,7 @@ def mirror(patient: Patient) -> CheckResult:
     found = diagnosis.disk("mirror", patient.node.mirror.parent)
     if on_one_disk(patient.node):
         return warn(
-            "mirror", "on the ledger's own disk", fix="move it to another disk; say so in region.toml: mirror"
+            "mirror", "on the ledger's own disk", fix="move it to another disk and set mirror in region.toml"
         )
     return found
 
@@ -101,10 +101,12 @@ def ledger(patient: Patient) -> CheckResult:
     """Is the ledger the newest copy, open, with the node's key in force?"""
     found = patient.status
     if found["closed"]:
-        return fail("ledger", "closed: nothing follows", fix="fedfsd region init --previous begins the next")
+        return fail(
+            "ledger", "closed: no entry can follow", fix="fedfsd region init --previous begins the next"
+        )
     in_force = str(SigningKey.read(patient.node.ledger / NODE_KEY).verification) == found["node_key"]
     if not in_force:
-        return fail("ledger", "the node's key is not the one in force", fix="fedfsd region rotate")
+        return fail("ledger", "the node's key is not the current one", fix="fedfsd region rotate")
     return ok("ledger", f"{found['ledger'][:8]}, {found['entries']} entries, as its mirror says")
 
 
@@ -116,7 +118,7 @@ def clock(patient: Patient) -> CheckResult:
     booked = max((one["date"] for one in patient.status["releases"]), default="")
     today = patient.today.isoformat()
     if ahead > CLOCK_SECONDS or booked > today:
-        return fail("clock", f"{today} is earlier than what was written before", fix=fix)
+        return fail("clock", f"{today} is earlier than the last entry", fix=fix)
     mine = identity.read(join.peer(patient.node).certificate.read_bytes())
     now = datetime.datetime.now(datetime.UTC)
     if now < mine.not_valid_before_utc:
@@ -125,7 +127,7 @@ def clock(patient: Patient) -> CheckResult:
 
 
 def certificate(patient: Patient) -> CheckResult:
-    """Does this region hold the federation's certificate, and for how long?"""
+    """Does this region have the federation's certificate, and for how long is it valid?"""
     peer = join.peer(patient.node)
     name = patient.node.settings.name
     return fitness.certificate(
@@ -158,7 +160,7 @@ def data(patient: Patient) -> CheckResult:
         return fail(
             "data",
             f"the runner cannot read its tables ({facts.asked})",
-            fix=f"data_path in {patient.train / 'train.toml'}; fedfsd data check says more",
+            fix=f"data_path in {patient.train / 'train.toml'}; fedfsd data check shows details",
         )
     return ok("data", f"the runner reads its tables ({facts.asked})")
 
@@ -187,14 +189,14 @@ def plans(patient: Patient) -> CheckResult:
             return warn(
                 "plans",
                 f"{plan.hash[:8]} is refused: {'; '.join(reasons)}",
-                fix="as the policy says, or widen it",
+                fix="change the plan to fit the policy, or widen the policy",
             )
     waiting = [plan.hash[:DIGITS] for plan in found if plan.hash not in known]
     if waiting:
         return warn(
-            "plans", f"{', '.join(waiting)} to be approved", fix=f"fedfsd region approve {waiting[0]}"
+            "plans", f"{', '.join(waiting)} waiting for approval", fix=f"fedfsd region approve {waiting[0]}"
         )
-    return ok("plans", f"{len(found)} came, all within the policy")
+    return ok("plans", f"{len(found)} received, all within the policy")
 
 
 def budget(patient: Patient) -> CheckResult:
@@ -205,9 +207,7 @@ def budget(patient: Patient) -> CheckResult:
     found = ", ".join(f"{one['data_set']}: {1 - one['left'] / one['rho_max']:.0%} booked" for one in grants)
     least = min(one["left"] / one["rho_max"] for one in grants)
     if all(one["left"] <= 0 for one in grants):
-        return fail(
-            "budget", found, fix="nothing can be approved any more; a new grant is the officer's to sign"
-        )
+        return fail("budget", found, fix="no further plan can be approved; the officer may sign a new grant")
     return (
         warn("budget", found, fix="plan for the end of the grant") if least < LITTLE else ok("budget", found)
     )
@@ -233,7 +233,7 @@ def separation(patient: Patient) -> CheckResult:
     if facts.gate_reads_data is None:
         return warn(
             "separation",
-            f"the runner has no network and no keys; of the gate nothing is known ({facts.asked})",
+            f"no network or keys for the runner; unknown whether the gate can read the data ({facts.asked})",
             fix="ask again as root while fedfsd region up runs",
         )
     return ok("separation", f"no network and no keys for the runner, no data for the gate ({facts.asked})")

@@ -1,4 +1,4 @@
-"""The arrays that a round starts from, fetched into a file, so that a cut goes on where it was."""
+"""The arrays that a round starts from, fetched into a file, so that an interrupted transfer resumes."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def fetch(line: CoordinatorLine, folder: Path, *, sha256: bytes, size: int) -> P
     while (there := _offset(part, size)) < size:
         _stream(line, part, sha256, there, size)
         if _offset(part, size) < min(there + LEAST_PROGRESS, size):
-            raise _wrong("a stream that brings next to nothing", f"at least {LEAST_PROGRESS} bytes")
+            raise _wrong("a stream without progress", f"at least {LEAST_PROGRESS} bytes")
     if _sha256(part) != sha256:
         part.unlink()
-        raise _wrong("bytes of another SHA-256", "the announced one")
+        raise _wrong("bytes with a different SHA-256", "the announced one")
     return part.replace(path)
 
 
@@ -47,7 +47,7 @@ def _stream(line: CoordinatorLine, part: Path, sha256: bytes, there: int, size: 
         with part.open("ab") as file:
             for chunk in line.fetch(sha256, there):
                 if chunk.sha256 != sha256 or chunk.offset != there:
-                    raise _wrong("a chunk of something else", "the next one")
+                    raise _wrong("an unexpected chunk", "the next one")
                 if there + len(chunk.content) > size:
                     raise _wrong("more bytes than announced", f"{size} bytes")
                 file.write(chunk.content)

@@ -1,4 +1,4 @@
-"""The one connection out, call by call: each with a deadline, each answer held against border.proto."""
+"""The only outgoing connection: each call has a deadline, each answer is checked against border.proto."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CoordinatorLine:
     """
 
     def __init__(self, channel: grpc.Channel, *, count: Callable[[str, int], None]) -> None:
-        """``count`` is told ("in" or "out", bytes) of every message."""
+        """``count`` is called with ("in" or "out", bytes) for every message."""
         self._channel, self._count = channel, count
         self._stub: Any = BorderStub(_Unregistered(channel))
 
@@ -82,7 +82,7 @@ class CoordinatorLine:
         self._call(self._stub.Refuse, pb.Refusal(plan=plan, round=round, code=reason))
 
     def offer(self, release: pb.Release) -> pb.Progress:
-        """Announce an update; the answer says what is there."""
+        """Announce an update; the answer states how much has arrived."""
         progress: pb.Progress = self._call(self._stub.Offer, release)
         return progress
 
@@ -132,7 +132,7 @@ class _Unregistered:
 
 @contextmanager
 def _open() -> Iterator[None]:
-    """gRPC says with a ValueError that a channel was closed."""
+    """gRPC reports a closed channel with a ValueError."""
     try:
         yield
     except ValueError:

@@ -78,7 +78,7 @@ def _idle(station: GateStation) -> Trainer:
     if station.working:
         raise NotReadyError(
             "runner",
-            got="a round in hand",
+            got="a round in progress",
             expected="an idle runner",
             hint="ask again when the round is over",
         )

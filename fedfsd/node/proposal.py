@@ -76,16 +76,18 @@ class Proposals:
                 self._station.log.info("plan_withdrawn", extra={"plan": plan})
 
     def decline(self, plan: str) -> None:
-        """The operator says no; ``look`` tells the coordinator. NotReadyError where no such plan waits."""
+        """The operator refuses; ``look`` tells the coordinator. NotReadyError if no such plan is pending."""
         with self._lock:
             if plan not in self._pending:
                 raise NotReadyError(
                     f"plan {plan[:8]}",
-                    got="no plan that waits here",
-                    expected="one on offer, not approved",
+                    got="no such plan on offer",
+                    expected="a plan on offer that is not approved",
                     hint="fedfsd region status lists them",
                 )
-            self._refuse(plan, RefusedError(f"plan {plan[:8]}", got="the operator's no", expected="a yes"))
+            self._refuse(
+                plan, RefusedError(f"plan {plan[:8]}", got="the operator's refusal", expected="a yes")
+            )
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -112,7 +114,7 @@ class Proposals:
             station.log.info("plan_offered", extra={"plan": name, "kind": station.gate.policy.approve})
 
     def _approve(self, plan: Plan) -> None:
-        """Approve a plan where the policy says that nobody needs to look at it. Raises a refusal."""
+        """Approve a plan if the policy requires no operator. Raises a refusal."""
         station, policy = self._station, self._station.gate.policy
         ready = station.runner.connected and not station.working
         if policy.approve != "within policy" or not ready or plan.hash in self._by_hand:
@@ -155,7 +157,7 @@ class Proposals:
             content = path.read_bytes()
         elif self._kept() >= MAX_PENDING:
             raise PlanError(
-                f"plan {name[:8]}", got="too many plans that wait", expected=f"at most {MAX_PENDING}"
+                f"plan {name[:8]}", got="too many pending plans", expected=f"at most {MAX_PENDING}"
             )
         else:
             content = line.document(offer.plan)
@@ -167,9 +169,9 @@ class Proposals:
         return plan
 
     def _kept(self) -> int:
-        """Documents in the folder that wait for the operator, those from before a restart among them.
+        """Pending documents in the folder, including those from before a restart.
 
-        Where they are too many, those that nobody offered since then make room.
+        If there are too many, those not offered again since the restart are dropped.
         """
         runs = self._station.ledger.state.runs
         waiting = [path for path in self._station.folder("plans").glob("*.json") if path.stem not in runs]

@@ -60,9 +60,11 @@ class ReceiptStore:
             NotReadyError: a full disk.
         """
         if wire.received(got, sent.region) != sent:
-            raise ReceiptError("receipt", got="one of something else", expected="one of what was sent")
+            raise ReceiptError(
+                "receipt", got="a receipt for something else", expected="a receipt for what was sent"
+            )
         if not is_countersigned(sent, got.signature, self._hub):
-            raise ReceiptError("receipt", got="no good signature", expected=f"one by {self._hub.name}")
+            raise ReceiptError("receipt", got="no valid signature", expected=f"one by {self._hub.name}")
         cosigned = self.keep_head(got.cosigned, ledger)
         if not self.has(sent.plan, sent.round):
             line = KeptReceipt(**sent.model_dump(), signature=got.signature.hex(), cosigned=cosigned)

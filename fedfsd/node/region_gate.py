@@ -1,7 +1,7 @@
 """The region's gate process: ``python -m fedfsd.node.region_gate --region FOLDER``.
 
-It holds the keys, the ledger, the outbox and the region's only connection; the data are the runner's. It
-dials out and listens on two Unix sockets of its own folder: for the runner and for the operator.
+It has the keys, the ledger, the outbox and the region's only connection; only the runner has the data. It
+connects out and listens on two Unix sockets in its own folder: for the runner and for the operator.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fedfsd.node.region_gate", description="A region's gate.")
     parser.add_argument("--region", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--test-only", action="store_true", help="take rehearsals, whose noise is known")
+    parser.add_argument(
+        "--test-only", action="store_true", help="also accept rehearsal plans (their noise key is public)"
+    )
     options = parser.parse_args(arguments)
     os.umask(0o077)
     give_back(2**16)  # updates pass through here in pieces of up to a MiB
@@ -105,13 +107,13 @@ def _station(node: Node, *, test_only: bool, stop: threading.Event) -> Iterator[
 
 
 def _joined(node: Node) -> join.Peer:
-    """The coordinator; its people may have confirmed the request since it was sent."""
+    """The coordinator; its operators may have confirmed the request since it was sent."""
     if not (node.folder / "tls" / "region.crt").exists() and not join.fetch_certificate(node):
         raise NotReadyError(
             "certificate",
-            got="a request that the coordinator's people have not confirmed yet",
+            got="a request that the coordinator's operators have not confirmed yet",
             expected="their confirmation of both fingerprints",
-            hint="tell them the fingerprints; this gate asks again by itself under fedfsd region up",
+            hint="tell them the fingerprints out of band; under fedfsd region up this gate retries by itself",
         )
     found = join.peer(node)
     found.demand_pair()
@@ -127,9 +129,9 @@ def _dial(node: Node) -> grpc.Channel:
     if not begins <= now <= ends:
         raise NotReadyError(
             "certificate",
-            got=f"one from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d}, by a clock at {now:%Y-%m-%d %H:%M}",
-            expected="a valid one, and the right time (UTC)",
-            hint=f"set the clock; where it is right: {again}",
+            got=f"valid from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d}, clock: {now:%Y-%m-%d %H:%M}",
+            expected="a valid certificate and the right time (UTC)",
+            hint=f"set the clock; if it is right: {again}",
         )
     return open_channel(
         peer.address,

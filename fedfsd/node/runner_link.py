@@ -1,8 +1,8 @@
-"""The gate's side of the runner's socket: tasks out, and the runner's calls held against its task.
+"""The gate's side of the runner's socket: hand out tasks, and check the runner's calls against its task.
 
-The runner reads the data and is not believed: it can book and release the one round it was handed, on the
-arrays it was handed, with an update that the gate itself judges. Whatever else it says ends its connection.
-Of its failures the gate learns one word.
+The runner reads the data and is not trusted: it can only book and release the round it was given, on the
+arrays it was given, with an update that the gate itself judges. Any other message closes its connection.
+A failure is reported to the gate as one word.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Runner:
         wait_seconds: float = WAIT_SECONDS,
         task_seconds: float = TASK_SECONDS,
     ) -> None:
-        """``uid``: the only user whose processes may connect; None: whoever can open the socket."""
+        """``uid``: the only user whose processes may connect; None: any that can open the socket."""
         self._gate, self._wait, self._patience = gate, wait_seconds, task_seconds
         self._listener = Listener(socket, self._greet, uid=uid)
         self._turn = threading.RLock()
@@ -93,7 +93,7 @@ class Runner:
         self._listener.open()
 
     def close(self) -> None:
-        """Stop at once; a task in hand ends as if the runner had died."""
+        """Stop at once; a task in progress ends as if the runner had died."""
         self._listener.close()
 
     @property
@@ -166,7 +166,9 @@ class Runner:
                 LOG.warning("runner_gone", extra={"plan": work.hash, "round": work.round})
             except FrameError as error:
                 raise _disbelieved(error, work.hash, work.round) from None
-        raise NotReadyError("runner", got=f"{ATTEMPTS} runners that ended", expected="one that lives")
+        raise NotReadyError(
+            "runner", got=f"{ATTEMPTS} runners that died", expected="a runner that stays alive"
+        )
 
     def _attend(self, frames: Frames, work: _HandedOut) -> Released:
         """Answer the runner's calls, in the only order they may have."""
@@ -215,7 +217,7 @@ class Runner:
         return cast(M, told)
 
     def _greet(self, frames: Frames) -> None:
-        """The first words: which keys the runner has, and which of them belong to plans that are over."""
+        """The greeting: which keys the runner has, and which of them belong to plans that have ended."""
         hello, _ = message.receive(frames, Hello, seconds=GREETING_SECONDS)
         if (hello.version, hello.region) != (message.VERSION, self._gate.region):
             raise FrameError("hello", got="another version or region", expected=f"{self._gate.region}")
@@ -233,12 +235,14 @@ def _hear(
         LOG.warning("runner_failed", extra=_about(work, code=told.code))
         raise _failure(told)
     if getattr(told, "plan", None) != work.hash or getattr(told, "round", work.round) != work.round:
-        raise FrameError("round", got="another round than was handed out", expected="the task in hand")
+        raise FrameError(
+            "round", got="a different round than the one handed out", expected="the task in progress"
+        )
     return cast(M, told), body
 
 
 def _allowed(frames: Frames, work: _HandedOut, call: Callable[[], T]) -> T:
-    """What ``call`` gives; where it refuses, the runner is told one word and is heard out."""
+    """The result of ``call``; if it refuses, the runner gets one word and may finish its message."""
     try:
         return call()
     except Exception as error:  # whatever it is: the runner must not wait for an answer
@@ -254,7 +258,7 @@ def _allowed(frames: Frames, work: _HandedOut, call: Callable[[], T]) -> T:
 
 def _demand_quiet(frames: Frames) -> None:
     if not frames.quiet:
-        raise FrameError("frame", got="words out of turn", expected="silence")
+        raise FrameError("frame", got="a message out of turn", expected="silence")
 
 
 def _failure(told: Failed) -> FedfsdError:
@@ -264,13 +268,16 @@ def _failure(told: Failed) -> FedfsdError:
 
 
 def _disbelieved(error: FrameError, plan_hash: str | None = None, round: int | None = None) -> RefusedError:
-    """For the caller and the log: a runner that does not do as agreed; ``error`` holds only our own words."""
+    """For the caller and the log: a runner that broke the protocol; ``error`` has only our own text."""
     LOG.error(
         "runner_not_believed",
         extra={"plan": plan_hash, "round": round, "line": f"{error.place}: {error.got}"},
     )
     return RefusedError(
-        "runner", got=error.got, expected=error.expected, hint="stop this runner and look at what runs there"
+        "runner",
+        got=error.got,
+        expected=error.expected,
+        hint="stop this runner and check which program runs there",
     )
 
 

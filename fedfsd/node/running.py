@@ -25,7 +25,7 @@ Document = dict[str, Any]
 
 
 def hold(node: Node, *, paused: bool) -> bool:
-    """Set or take away the flag that holds the outbox; whether a gate runs that has seen it."""
+    """Set or remove the pause flag; whether a running gate has seen it."""
     flag = node.folder / PAUSED
     if paused:
         flag.touch(mode=0o600)
@@ -56,7 +56,9 @@ def halt(node: Node) -> None:
     while lock.held(supervised):
         if time.monotonic() > deadline:
             raise NotReadyError(
-                f"region {node.settings.name}", got="processes that go on", expected="their end within 20 s"
+                f"region {node.settings.name}",
+                got="processes still running",
+                expected="their end within 20 s",
             )
         time.sleep(0.05)
 
@@ -66,7 +68,7 @@ def live(node: Node, train: Path) -> Document:
 
     Returns:
         ``ready``: connected and with a runner. ``up``: the supervised processes, None where no ``region up``
-        runs. ``gate``: what the running gate says, None where it does not answer. ``own``: the region's last
+        runs. ``gate``: the running gate's report, None if it does not answer. ``own``: the region's last
         figures on its own test vehicles, None where there are none or ``train`` cannot be read.
     """
     try:

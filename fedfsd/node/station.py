@@ -74,7 +74,7 @@ class GateStation:
 
     @property
     def paused(self) -> bool:
-        """Whether the operator holds the outbox."""
+        """Whether the operator paused the outbox."""
         return (self.node.folder / PAUSED).exists()
 
     def folder(self, name: str) -> Path:
@@ -82,7 +82,7 @@ class GateStation:
         return self.node.folder / name
 
     def hold(self) -> None:
-        """Return when the outbox is not held. StoppedError where the process ends meanwhile."""
+        """Return when the outbox is not paused. StoppedError if the process ends meanwhile."""
         if self.paused:
             self.log.warning("outbox_held")
             while self.paused:
@@ -91,7 +91,7 @@ class GateStation:
         self.rest(0)
 
     def rest(self, seconds: float) -> None:
-        """Wait. StoppedError where the process ends meanwhile."""
+        """Wait. StoppedError if the process ends meanwhile."""
         if self.stop.wait(seconds):
             raise StoppedError
 

@@ -75,7 +75,7 @@ def private(check: str, folder: Path, names: Iterable[str], *, shut: int = 0o077
         first = open_to_others[0]
         return fail(
             check,
-            f"{len(open_to_others)} files that others may read, such as {first}",
+            f"{len(open_to_others)} files readable by others, such as {first}",
             fix=f"chmod -R go= {first.parent}",
         )
     strange = [path for path in files if path.stat().st_uid != path.parent.stat().st_uid]
@@ -86,7 +86,7 @@ def private(check: str, folder: Path, names: Iterable[str], *, shut: int = 0o077
             f"{len(strange)} files of another user, such as {strange[0]}",
             fix=f"chown {owner} {strange[0]}",
         )
-    return ok(check, f"{len(files)} files, their owner's alone")
+    return ok(check, f"{len(files)} files, readable by their owner only")
 
 
 def can_read(path: Path) -> bool:
@@ -103,4 +103,4 @@ def _tried(subject: T, check: Callable[[T], CheckResult]) -> CheckResult:
         found = error.place if error.got is None else f"{error.place}: {error.got}"
         return fail(name, found, fix=error.hint or f"expected {error.expected}")
     except OSError as error:
-        return fail(name, f"{error.filename}: {error.strerror}", fix="check the path and its rights")
+        return fail(name, f"{error.filename}: {error.strerror}", fix="check the path and its permissions")

@@ -123,7 +123,7 @@ def test_up_refuses_ports_of_others_and_starts_nothing(hub, monkeypatch):
     monkeypatch.setattr(up.os, "umask", lambda _: 0)  # of this process
     with (
         socket.create_server(("127.0.0.1", hub.settings.join_port)),
-        pytest.raises(NotReadyError, match=f"join_port {hub.settings.join_port}, which cannot"),
+        pytest.raises(NotReadyError, match=f"join_port {hub.settings.join_port}, which are not available"),
     ):
         up.up(hub, say=lambda _: None)
     assert not (hub.folder / STATE).exists()

@@ -175,7 +175,7 @@ def test_a_server_app_that_is_killed_is_started_again(hub, begun, tmp_path, writ
     assert where.complete
     assert len(engine.configs) == 3
     assert engine.configs[0] == {"run": str(where.path.resolve()), "coordinator": str(hub.folder.resolve())}
-    assert said == ["the run was cut off after 0 rounds and goes on"] * 2
+    assert said == ["the run was interrupted after 0 rounds and continues"] * 2
 
 
 def test_a_killed_server_app_is_noticed_before_the_engine_notices(hub, begun, tmp_path, written, monkeypatch):

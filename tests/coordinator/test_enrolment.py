@@ -366,7 +366,7 @@ def test_names_of_federations_and_regions(hub, tmp_path: Path, name):
 
 
 def test_a_folder_is_made_whole_or_not_at_all(hub, tmp_path, monkeypatch):
-    with pytest.raises(NotReadyError, match="something there already"):
+    with pytest.raises(NotReadyError, match="an existing file or folder"):
         new_coordinator.make(new_coordinator.settings("roads"), hub.folder)
     monkeypatch.setattr(new_coordinator, "renew", lambda made: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -226,7 +226,7 @@ DATA = {
     "a broken archive": b"PK\x03\x04" + bytes(60),
     "a header without data": npy(np.zeros(3, np.float32))[:128],
     "a terabyte announced": header(250_000_000_000),
-    "more than there is": header(2**62),
+    "more than was sent": header(2**62),
     "another version": b"\x93NUMPY\x09\x00" + npy(np.zeros(3, np.float32))[8:],
     "float64": npy(np.zeros(4096)),
     "another shape": npy(np.zeros((1, 4096), np.float32)),

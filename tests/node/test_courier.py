@@ -254,7 +254,7 @@ def test_a_replayed_receipt_of_an_earlier_round_is_not_taken(approved, hub):
         old = hub.receipts[PLAN.hash, 1]
         hub.twists["Offer"] = lambda progress, request: pb.Progress(receipt=old)
         hub.ask(PLAN, 2, arrays(2))
-        until(lambda: "one of something else" in kit.log(approved))
+        until(lambda: "a receipt for something else" in kit.log(approved))
         assert made.waiting() == [(PLAN.hash, 2)]
     assert len(lines(approved)) == 1
 

@@ -217,7 +217,7 @@ def test_a_certificate_that_ends_soon_or_ended(hub, folder):
     issue(hub, folder, days=-0.5)
     told = found(folder, "certificate")
     assert (told.outcome, "new invitation" in str(told.fix)) == ("fail", True)
-    assert "certificates" in found(folder, "coordinator").found
+    assert "handshake" in found(folder, "coordinator").found
 
 
 def test_a_revoked_certificate(hub, folder):
@@ -273,7 +273,7 @@ def test_what_was_started_for_the_question_answers(folder, tmp_path, monkeypatch
     monkeypatch.setattr(
         separation, "_run", lambda command: separation.subprocess.CompletedProcess(command, 1, "", "no")
     )
-    with pytest.raises(NotReadyError, match="could not ask"):
+    with pytest.raises(NotReadyError, match="no runner is running"):
         separation.ask(open_node(folder), folder / "train", "")
 
 
@@ -306,7 +306,7 @@ def test_the_running_gate_answers_for_both(folder, tmp_path):
     with closing(Control(folder / "run", operations)) as control:
         control.start()
         told = separation.ask(open_node(folder), train, "hub.example:9443")
-        assert told == replace(FIT, gate_reads_data=True, asked="as the running processes say")
+        assert told == replace(FIT, gate_reads_data=True, asked="as reported by the running processes")
         ledger = str((folder / "ledger").absolute())
         assert trainer.asked == {"host": "hub.example", "port": 9443, "folder": ledger}
         (train / "train.toml").unlink()  # of another user: the gate is not even told where the data lie

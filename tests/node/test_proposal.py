@@ -115,7 +115,7 @@ def test_a_plan_is_left_to_the_operator_and_answered_once_approved(told):
 
 
 def test_the_operators_no_is_told(told):
-    with pytest.raises(NotReadyError, match="no plan that waits"):
+    with pytest.raises(NotReadyError, match="no such plan on offer"):
         told.proposals.decline(PLAN.hash)
     told.offer(PLAN.document())
     told.proposals.decline(PLAN.hash)

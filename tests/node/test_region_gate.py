@@ -123,7 +123,7 @@ def test_a_key_that_is_not_the_certificates_is_refused_at_once(joined, damage):
 
 def test_a_second_gate_on_one_folder_is_refused(joined, monkeypatch):
     node, _ = joined
-    with serving(node, monkeypatch), pytest.raises(NotReadyError, match="runs already"):
+    with serving(node, monkeypatch), pytest.raises(NotReadyError, match="is already running"):
         region_gate.serve(node, stop=threading.Event())
 
 
@@ -211,7 +211,7 @@ def test_nonsense_on_the_control_socket_does_no_harm(desk, text):
 
 
 def test_nobody_to_ask(tmp_path, joined):
-    with pytest.raises(NotReadyError, match="none that runs"):
+    with pytest.raises(NotReadyError, match="no running gate"):
         ask(Node(tmp_path, joined[0].settings), {"op": "status"})
 
 

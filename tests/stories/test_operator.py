@@ -143,7 +143,7 @@ def test_both_copies_lost_and_a_backup_that_is_charged_for_it(fedfsd, folder, re
     assert grant["spent"] == lost["grants"][0]["spent"] + lost["grants"][0]["held"]
     assert found["plans"][0]["settled"]
     assert not (folder / "eu" / "keys" / f"{one.hash}.key").exists()
-    assert "a plan that is over" in region("approve", "plan.json", code=12)
+    assert "a plan that has ended" in region("approve", "plan.json", code=12)
     region("approve", send(folder, plan(seed=2)))
     region("bundle", "-o", "eu.zip")
     (folder / "hub.note").write_text(witnessed, encoding="utf-8")
