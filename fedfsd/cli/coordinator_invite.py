@@ -47,7 +47,7 @@ def invite(
             "--confirm",
             got="one fingerprint" if not revoke else "--revoke as well",
             expected="--confirm and --confirm-ledger together, or --revoke alone",
-            hint="the region's people read both from fedfsd region init --join",
+            hint="the region's operators get both from fedfsd region init --join",
         )
     hub = open_coordinator(coordinator)
     with private():
