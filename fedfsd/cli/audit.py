@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from fedfsd.cli import audit_report
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.destination import checked
 from fedfsd.errors import NotReadyError
+from fedfsd.plain_text import plain
 
 
 class Format(StrEnum):
@@ -21,11 +22,9 @@ class Format(StrEnum):
     text = "text"
     json = "json"
     sarif = "sarif"
-    md = "md"
-    html = "html"
 
 
-_SUFFIXES = {".txt": "text", ".json": "json", ".sarif": "sarif", ".md": "md", ".html": "html"}
+_SUFFIXES = {".txt": "text", ".json": "json", ".sarif": "sarif"}
 
 
 def verify(
@@ -62,8 +61,7 @@ def verify(
             raise NotReadyError(str(output), got="a file to be checked", expected="another file")
     from fedfsd.audit.document import document, sarif
     from fedfsd.audit.evidence import load
-    from fedfsd.audit.page import page
-    from fedfsd.audit.text import markdown, text
+    from fedfsd.audit.text import text
     from fedfsd.audit.verify import verify
 
     report = verify(load(bundles, receipts=receipts, trust=trust))
@@ -72,8 +70,6 @@ def verify(
         "text": lambda: text(report),
         "json": lambda: json.dumps(found, indent=1, allow_nan=False),
         "sarif": lambda: json.dumps(sarif(report), indent=1, allow_nan=False),
-        "md": lambda: markdown(report),
-        "html": lambda: page(report),
     }
     written = writers[kind]()
     if output is not None:

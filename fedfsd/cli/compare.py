@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain, table
+from fedfsd.cli.answer import Answer, Json, table
 from fedfsd.cli.extra import extra
+from fedfsd.plain_text import plain
 
 _NOTES = {"private": "", "rehearsal": "no guarantee", "none": "not private"}
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
+from fedfsd.plain_text import plain
 
 Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT")]
 Overrides = Annotated[

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, lines, plain
+from fedfsd.cli.answer import Answer, Json, lines
+from fedfsd.plain_text import plain
 
 
 def init(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, lines, plain, warned
+from fedfsd.cli.answer import Answer, Json, lines, warned
 from fedfsd.cli.extra import extra
 from fedfsd.cli.folder import HERE, CoordinatorFolder
 from fedfsd.errors import UsageError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.coordinator.folder import Coordinator

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.config import Experiment, Overrides
 from fedfsd.cli.extra import extra
 from fedfsd.cli.folder import HERE, CoordinatorFolder
 from fedfsd.cli.simulate import told
 from fedfsd.cli.watch import Watch
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.report.run_folder import Folder as RunFolder

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedfsd.cli.answer import Answer, Json, plain, table, warned
+from fedfsd.cli.answer import Answer, Json, table, warned
 from fedfsd.cli.extra import extra
 from fedfsd.cli.folder import HERE, CoordinatorFolder
 from fedfsd.cli.region_live import listed, processes
+from fedfsd.plain_text import plain
 
 
 def status(coordinator: CoordinatorFolder = HERE, _json: Json = False) -> Answer:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.destination import Output, checked
-from fedfsd.cli.extra import extra
+from fedfsd.plain_text import plain
 
 _REGIONS = ("CN", "EU", "US", "SG")
 
@@ -26,18 +26,17 @@ def generate(
 ) -> Answer:
     """Generate simulated traffic.
 
-    Of CN, EU, US and SG, or of the regions named.
+    Of CN, EU, US and SG, or of the regions named. Needs the extra "generate".
     """
     checked(output, ".parquet")
-    with extra("simulation"):
-        from fedfsd.drive import table, traffic
+    from fedfsd.drive import table, traffic
 
-        made = traffic.generate(
-            tuple(regions or _REGIONS),
-            vehicles=vehicles,
-            seed=seed,
-            progress=_progress if sys.stderr.isatty() else None,
-        )
+    made = traffic.generate(
+        tuple(regions or _REGIONS),
+        vehicles=vehicles,
+        seed=seed,
+        progress=_progress if sys.stderr.isatty() else None,
+    )
     table.write(made, output)
     document = {"file": str(output), "rows": made.rows.num_rows, "regions": list(made.regions)}
     return Answer(document, f"{plain(output)}: {made.rows.num_rows} rows of {', '.join(made.regions)}")

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.destination import Output, checked
 from fedfsd.errors import UsageError
+from fedfsd.plain_text import plain
 
 FORMATS = "apolloscape, argoverse2, commonroad, interaction, scenarionet"
 

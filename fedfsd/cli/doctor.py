@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.extra import extra
 from fedfsd.cli.folder import HERE, CoordinatorFolder, RegionFolder, Train
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.service.diagnosis import CheckResult

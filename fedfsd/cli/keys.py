@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.errors import UsageError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.ledger.key import SigningKey

@@ -19,8 +19,9 @@ import typer
 from typer.core import TyperCommand
 
 from fedfsd.cli import audit, compare, config, coordinator, data, keys, plan, region, simulate
-from fedfsd.cli.answer import Answer, plain
+from fedfsd.cli.answer import Answer
 from fedfsd.errors import FedfsdError, NotReadyError, UsageError
+from fedfsd.plain_text import plain
 
 
 class _Command(TyperCommand):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedfsd.cli.answer import Answer, Json, plain, size, table
+from fedfsd.cli.answer import Answer, Json, size, table
 from fedfsd.cli.config import Experiment, Overrides
 from fedfsd.cli.extra import extra
+from fedfsd.plain_text import plain
 
 
 def plan(experiment: Experiment, overrides: Overrides = None, _json: Json = False) -> Answer:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain, rounded_up, warned
+from fedfsd.cli.answer import Answer, Json, rounded_up, warned
 from fedfsd.cli.config import Overrides
 from fedfsd.cli.folder import HERE, RegionFolder
 from fedfsd.cli.region_sign import Draft, OfficerKey, finish
 from fedfsd.errors import BudgetError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.node.approve import Approved

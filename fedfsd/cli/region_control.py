@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.extra import extra
 from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.plain_text import plain
 
 
 def pause(region: RegionFolder = HERE, _json: Json = False) -> Answer:

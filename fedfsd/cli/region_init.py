@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, lines, plain, warned
+from fedfsd.cli.answer import Answer, Json, lines, warned
 from fedfsd.cli.extra import extra
 from fedfsd.cli.region_sign import OfficerKey, finish
 from fedfsd.errors import NotReadyError, UsageError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.border.invitation import Invitation

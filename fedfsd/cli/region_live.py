@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedfsd.cli.answer import plain, size
+from fedfsd.cli.answer import size
+from fedfsd.plain_text import plain
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain, size
+from fedfsd.cli.answer import Answer, Json, size
 from fedfsd.cli.destination import Output, checked
 from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.plain_text import plain
 
 
 class IncidentOption(StrEnum):

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.folder import HERE, RegionFolder
 from fedfsd.cli.region_sign import Draft, OfficerKey, finish
 from fedfsd.errors import UsageError
+from fedfsd.plain_text import plain
 
 
 class Reach(StrEnum):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, lines, plain
+from fedfsd.cli.answer import Answer, Json, lines
 from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.ledger.entry import Signed

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fedfsd.cli import region_live
-from fedfsd.cli.answer import Answer, Json, plain, rounded_up, size, table, warned
+from fedfsd.cli.answer import Answer, Json, rounded_up, size, table, warned
 from fedfsd.cli.folder import HERE, RegionFolder, Train
+from fedfsd.plain_text import plain
 
 
 def status(region: RegionFolder = HERE, train: Train = None, _json: Json = False) -> Answer:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain, table
+from fedfsd.cli.answer import Answer, Json, table
 from fedfsd.cli.config import Experiment, Overrides
 from fedfsd.cli.extra import extra
+from fedfsd.plain_text import plain
 
 
 class EngineOption(StrEnum):

@@ -38,7 +38,7 @@ class Watch:
             self._live.stop()
 
     def __call__(self, progress: Progress) -> None:
-        self._fde = progress.fde_m or self._fde  # not every round is evaluated
+        self._fde = progress.headline or self._fde  # not every round is evaluated
         text = line(progress, self._fde)
         if self._live:
             from rich.text import Text

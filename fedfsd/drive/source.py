@@ -9,6 +9,11 @@ from fedfsd.drive.table import Table
 EMBEDDED = {"embedded": "traffic", "public": "public"}
 
 
+def keys(path: str) -> tuple[Table, ...]:
+    """What every task's tables have: region, vehicle and test of each row. DataError where there are none."""
+    return embedded.load(EMBEDDED[path]) if path in EMBEDDED else table.read(path, schema=table.KEYS)
+
+
 def tables(path: str) -> tuple[Table, ...]:
     """The tables behind ``path``. DataError where there are none."""
     if path in EMBEDDED:

@@ -25,6 +25,7 @@ origin recorded.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ Origin = Literal["recorded", "published", "synthetic"]
 TEXT_COLUMNS = ("region", "source", "recording", "vehicle", "type")
 NUMBER_COLUMNS = ("t", "x", "y", "vx", "vy", "heading", "length", "width", "hz")
 OPTIONAL_COLUMNS = ("country", "city")
+KEYS = pa.schema([("region", pa.string()), ("vehicle", pa.string()), ("test", pa.bool_())])
+"""The columns that the tables of every task have."""
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in TEXT_COLUMNS]
     + [(name, pa.float32()) for name in NUMBER_COLUMNS]
@@ -54,7 +57,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file with what its metadata declare. ``rows`` follows ``SCHEMA``."""
+    """The rows of one file with what its metadata declare; every task's tables have the columns ``KEYS``."""
 
     rows: pa.Table
     licence: str
@@ -63,16 +66,20 @@ class Table:
 
     def text(self, column: str) -> np.ndarray:
         """A text column as an object array, (rows,)."""
-        return self.rows[column].to_numpy(zero_copy_only=False)
+        return self._column(column)
 
     def number(self, column: str) -> np.ndarray:
         """A number column as float64, (rows,)."""
-        return self.rows[column].to_numpy(zero_copy_only=False).astype(np.float64)
+        return self._column(column).astype(np.float64)
 
     @property
     def test(self) -> np.ndarray:
         """Whether the row's vehicle is a test vehicle, (rows,) bool."""
-        return self.rows["test"].to_numpy(zero_copy_only=False)
+        return self._column("test")
+
+    def _column(self, name: str) -> np.ndarray:
+        values: np.ndarray = self.rows[name].to_numpy(zero_copy_only=False)
+        return values
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -87,8 +94,11 @@ def split_is_test(vehicle: str) -> bool:
     return crc32(vehicle.encode()) % 10 < 3
 
 
-def read(path: str | Path) -> tuple[Table, ...]:
+def read(path: str | Path, *, schema: pa.Schema = SCHEMA) -> tuple[Table, ...]:
     """Read one table, or every ``*.parquet`` of a folder in name order.
+
+    Args:
+        schema: the columns, ``KEYS`` among them; another task than forecasting has columns of its own.
 
     Raises:
         DataError: nothing there, not Parquet, a column missing or of another type, a newer
@@ -104,7 +114,7 @@ def read(path: str | Path) -> tuple[Table, ...]:
                 expected="at least one table",
                 hint="point data.path at a table or at a folder of tables",
             )
-        tables = tuple(_read_file(file) for file in files)
+        tables = tuple(_read_file(file, schema) for file in files)
         _check_split(pa.concat_tables([each.rows.select(["vehicle", "test"]) for each in tables]), str(path))
         return tables
     if not path.exists():
@@ -114,10 +124,10 @@ def read(path: str | Path) -> tuple[Table, ...]:
             expected="a table or a folder of tables",
             hint='check data.path, or set data.path = "embedded"',
         )
-    return (_read_file(path),)
+    return (_read_file(path, schema),)
 
 
-def write(table: Table, path: str | Path) -> None:
+def write(table: Table, path: str | Path, *, schema: pa.Schema = SCHEMA) -> None:
     """Write ``table`` with its metadata, replacing ``path`` only once the bytes are complete."""
     path = Path(path)
     metadata = {
@@ -127,24 +137,24 @@ def write(table: Table, path: str | Path) -> None:
         b"fedfsd.origin": table.origin.encode(),
     }
     part = path.with_name(path.name + ".part")
-    rows = conform(table.rows, path.name).replace_schema_metadata(metadata)
+    rows = conform(table.rows, path.name, schema).replace_schema_metadata(metadata)
     pq.write_table(rows, part, compression="zstd", compression_level=12)
     part.replace(path)
 
 
-def conform(rows: pa.Table, place: str) -> pa.Table:
-    """``rows`` with exactly the columns of ``SCHEMA`` (optional ones only where given)."""
+def conform(rows: pa.Table, place: str, schema: pa.Schema = SCHEMA) -> pa.Table:
+    """``rows`` with exactly the columns of ``schema`` (optional ones only where given)."""
     names = set(rows.column_names)
-    missing = [name for name in SCHEMA.names if name not in names and name not in OPTIONAL_COLUMNS]
+    missing = [name for name in schema.names if name not in names and name not in OPTIONAL_COLUMNS]
     if missing:
         raise DataError(
             f"{place}: column {', '.join(missing)}",
             got="missing",
-            expected=", ".join(SCHEMA.names),
+            expected=", ".join(schema.names),
             hint="see fedfsd data import --help",
         )
     columns = {}
-    for field in SCHEMA:
+    for field in schema:
         if field.name not in names:
             continue
         try:
@@ -176,6 +186,22 @@ def of_rows(columns: dict[str, object], *, licence: str, identity: Identity, ori
     return Table(conform(rows, "table"), licence, identity, origin)
 
 
+def digest(tables: Iterable[Table]) -> str:
+    """Hex SHA-256 of all rows, column by column; for a salted commitment, never written as it is."""
+    found = hashlib.sha256()
+    for table in tables:
+        for column in table.rows.columns:
+            if pa.types.is_string(column.type):
+                for value in column.to_pylist():
+                    found.update(f"{value}\n".encode())
+            elif pa.types.is_primitive(column.type):
+                found.update(column.to_numpy(zero_copy_only=False).tobytes())
+            else:
+                for value in column.to_pylist():
+                    found.update(hashlib.sha256(repr(value).encode()).digest())
+    return found.hexdigest()
+
+
 def in_region(tables: Iterable[Table], region: str) -> tuple[Table, ...]:
     """The tables' rows of one region; tables without any are left out."""
     parts = []
@@ -186,7 +212,7 @@ def in_region(tables: Iterable[Table], region: str) -> tuple[Table, ...]:
     return tuple(parts)
 
 
-def _read_file(path: Path) -> Table:
+def _read_file(path: Path, schema: pa.Schema) -> Table:
     try:
         rows = pq.read_table(path)
     except (pa.ArrowInvalid, OSError):
@@ -216,7 +242,9 @@ def _read_file(path: Path) -> Table:
                 expected=" | ".join(get_args(known)),
                 hint="write the table again with the right metadata",
             )
-    return Table(conform(rows, str(path)), metadata.get("fedfsd.licence", "unstated"), identity, origin)
+    return Table(
+        conform(rows, str(path), schema), metadata.get("fedfsd.licence", "unstated"), identity, origin
+    )
 
 
 def _check_split(rows: pa.Table, place: str) -> None:

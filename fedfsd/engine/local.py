@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from fedfsd.engine.gradient import VehicleGradient
+from fedfsd.engine.gradient import Loss, VehicleGradient
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.sampler import choose_windows, sample_vehicles
 from fedfsd.engine.vehicle import VehicleData
@@ -37,7 +37,7 @@ def train(
     for step in range(mine.local_steps):
         demand_wanted()
         weights = torch.from_numpy((start + update)[:size].astype(np.float32))
-        gradient.set_parameters(weights.to(data.history.device))
+        gradient.set_parameters(weights.to(data.device))
         noisy = private_step(gradient, data, mine, key, step=step, size=len(start))
         velocity = plan.optimizer.momentum * velocity + noisy
         update -= rate * velocity
@@ -68,9 +68,9 @@ def private_step(
     return total / mine.divisor
 
 
-def model_on(model: nn.Module, device: torch.device) -> VehicleGradient:
+def model_on(model: nn.Module, loss: Loss, device: torch.device) -> VehicleGradient:
     """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients."""
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
-    return VehicleGradient(model.to(device).train())
+    return VehicleGradient(model.to(device).train(), loss)

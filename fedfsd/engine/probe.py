@@ -11,17 +11,17 @@ import copy
 
 import torch
 from opacus.validators import ModuleValidator
-from torch import Tensor, nn
+from torch import nn
 
 from fedfsd.engine.local import model_on
 from fedfsd.errors import ModelError
-from fedfsd.task.forecasting.window import WindowSpec
+from fedfsd.task.task import Task, Tensors
 
 _TOLERANCE = 1e-4  # of the gradient's norm; float32 sums in another order stay far below
-_VEHICLES, _WINDOWS, _ORDINARY = 6, 3, 2
+_ORDINARY = 2  # synthetic vehicles, the first ones
 
 
-def probe(model: nn.Module, spec: WindowSpec) -> None:
+def probe(model: nn.Module, task: Task) -> None:
     """Refuse a model that cannot be trained with per-vehicle clipping. ``model`` itself is not touched.
 
     Raises:
@@ -53,7 +53,7 @@ def probe(model: nn.Module, spec: WindowSpec) -> None:
                     parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         buffers = {name: buffer.clone() for name, buffer in trial.named_buffers()}
         try:
-            _compare(trial, *_vehicles(spec, generator))
+            _compare(trial, task, *task.synthetic(generator))
         except ModelError:
             raise
         except Exception as error:  # whatever somebody's model may raise
@@ -61,7 +61,7 @@ def probe(model: nn.Module, spec: WindowSpec) -> None:
                 "model",
                 got=f"a forward or backward pass that fails ({type(error).__name__})",
                 expected="layers that opacus keeps per-sample gradients of",
-                hint="see fedfsd/task/forecasting/model for the contract",
+                hint="see fedfsd/task/task.py for the contract",
             ) from error
         for name, buffer in trial.named_buffers():
             if name not in buffers or not torch.equal(buffer, buffers[name]):
@@ -73,28 +73,22 @@ def probe(model: nn.Module, spec: WindowSpec) -> None:
                 )
 
 
-def _compare(model: nn.Module, history: Tensor, future: Tensor) -> None:
+def _compare(model: nn.Module, task: Task, inputs: Tensors, targets: Tensors) -> None:
     """Each vehicle's gradient in the batch against its gradient alone."""
-    gradient = model_on(model, torch.device("cpu"))
+    gradient = model_on(model, task.loss, torch.device("cpu"))
+    flat = {name: values.flatten(0, 1) for name, values in targets.items()}
     with torch.no_grad():
-        paths, scores = model(history.flatten(0, 1))
-    if paths.shape[2:] != future.shape[2:] or paths.shape[:2] != scores.shape:
-        raise ModelError(
-            "model",
-            got=f"paths {tuple(paths.shape)}, scores {tuple(scores.shape)}",
-            expected="paths (B, K, F, 2) and scores (B, K)",
-            hint="see fedfsd/task/forecasting/model",
-        )
-    taken = torch.ones(history.shape[:2], dtype=torch.bool)
-    together = gradient.mean_by_vehicle(history, future, taken)
+        task.demand_output(model(*(values.flatten(0, 1) for values in inputs.values())), flat)
+    places = next(iter(inputs.values())).shape[:2]
+    taken = torch.ones(places, dtype=torch.bool)
+    together = gradient.mean_by_vehicle(inputs, targets, taken)
     # In a batch of one shape, whatever the others hold must not change a bit.
-    quiet = (torch.arange(_VEHICLES) < _ORDINARY)[:, None, None, None]
-    beside_still = gradient.mean_by_vehicle(history.where(quiet, 0.0), future.where(quiet, 0.0), taken)
+    beside_still = gradient.mean_by_vehicle(_quieted(inputs), _quieted(targets), taken)
     if not torch.equal(together[:_ORDINARY], beside_still[:_ORDINARY]):
         raise _coupled()
-    for vehicle in range(_VEHICLES):
+    for vehicle in range(len(taken)):
         one = slice(vehicle, vehicle + 1)
-        alone = gradient.mean_by_vehicle(history[one], future[one], taken[one])[0]
+        alone = gradient.mean_by_vehicle(_rows(inputs, one), _rows(targets, one), taken[one])[0]
         if vehicle >= _ORDINARY and not torch.isfinite(alone).all():
             continue  # becomes zero in the step, whatever the batch made of it
         difference = torch.linalg.vector_norm(together[vehicle] - alone)
@@ -111,11 +105,13 @@ def _coupled() -> ModelError:
     )
 
 
-def _vehicles(spec: WindowSpec, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random drives (V, K, H, 2) and (V, K, F, 2): two ordinary, then still, fast, huge, not a number."""
-    points = spec.history + spec.future
-    walk = torch.randn(_VEHICLES, _WINDOWS, points, 2, generator=generator).cumsum(2)
-    track = walk + 4 * torch.arange(points)[:, None] * torch.tensor([1.0, 0.0])
-    scale = torch.tensor([1.0, 2.0, 0.0, 10.0, 1e4, torch.nan])
-    track = (track - track[:, :, spec.history - 1 : spec.history]) * scale[:, None, None, None]
-    return track[:, :, : spec.history], track[:, :, spec.history :]
+def _quieted(tensors: Tensors) -> Tensors:
+    """All vehicles zero but the ordinary ones."""
+    quiet = {name: values.clone() for name, values in tensors.items()}
+    for values in quiet.values():
+        values[_ORDINARY:] = 0
+    return quiet
+
+
+def _rows(tensors: Tensors, rows: slice) -> Tensors:
+    return {name: values[rows] for name, values in tensors.items()}

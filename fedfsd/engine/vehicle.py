@@ -1,6 +1,6 @@
-"""The training windows of one region on its device, addressed by roster slot.
+"""The training examples of one region on its device, addressed by roster slot.
 
-Shapes: N rostered vehicles, W windows, H history points, F future points.
+Shapes: N rostered vehicles, W examples.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedfsd.errors import PlanError
-from fedfsd.task.forecasting.window import Windows, WindowSpec, agent_frame
+from fedfsd.task.task import Examples, Tensors
 
 
 @dataclass(frozen=True)
 class VehicleData:
-    """Vehicle i of the roster owns windows first[i] : first[i] + counts[i]; many own none.
+    """Vehicle i of the roster owns examples first[i] : first[i] + counts[i]; many own none.
 
-    The last window stands still and belongs to nobody: it fills the places of vehicles without one.
+    The last example is the padding example: all zeros, it fills the places of vehicles without one.
     """
 
-    history: Tensor  # (W + 1, H, 2) float32, m, agent frame
-    future: Tensor  # (W + 1, F, 2) float32, m, agent frame
+    inputs: Tensors  # (W + 1, ...) each
+    targets: Tensors  # (W + 1, ...) each
     first: np.ndarray  # (N,) int64
     counts: np.ndarray  # (N,) int64
+    device: torch.device
 
     @property
     def roster(self) -> int:
@@ -33,27 +33,31 @@ class VehicleData:
         return len(self.counts)
 
     @property
-    def nobody(self) -> int:
-        """The index of the window that belongs to nobody."""
-        return len(self.history) - 1
+    def padding(self) -> int:
+        """The index of the padding example."""
+        return len(next(iter(self.inputs.values()))) - 1
 
 
-def place(windows: Windows, spec: WindowSpec, *, roster: int, device: torch.device) -> VehicleData:
-    """Move ``windows`` to ``device``; the roster may be longer than the keys present, never shorter."""
-    if roster < len(windows.vehicles):
+def place(examples: Examples, *, roster: int, device: torch.device) -> VehicleData:
+    """Move ``examples`` to ``device``; the roster may be longer than the keys present, never shorter."""
+    if roster < len(examples.vehicles):
         raise PlanError(
             "roster",
             got=f"{roster}, fewer than the keys in this region's data",
             expected="every training vehicle key counted",
             hint="write the real roster in the experiment",
         )
-    counts = np.bincount(windows.owner, minlength=roster)
-    still = np.zeros((1, *windows.points.shape[1:]))
-    history, future = agent_frame(np.concatenate([windows.points, still]), spec.history)
+    counts = np.bincount(examples.owner, minlength=roster)
     first = np.cumsum(counts) - counts
     return VehicleData(
-        torch.from_numpy(history).to(device),
-        torch.from_numpy(future).to(device),
-        np.where(counts > 0, first, len(windows)),
+        {name: _padded(array, device) for name, array in examples.inputs.items()},
+        {name: _padded(array, device) for name, array in examples.targets.items()},
+        np.where(counts > 0, first, len(examples)),
         counts,
+        device,
     )
+
+
+def _padded(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    padding = np.zeros((1, *array.shape[1:]), array.dtype)
+    return torch.from_numpy(np.concatenate([array, padding])).to(device)

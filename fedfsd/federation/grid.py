@@ -126,12 +126,13 @@ class ProcessGrid(PolledGrid):
                 worker.served.add(task.metadata.dst_node_id)
 
     def _collect(self, *, timeout: float) -> None:
-        busy = {worker.pipe: worker for worker in self._workers if worker.task is not None}
-        for pipe in wait(list(busy), timeout=timeout):
-            worker = busy[pipe]
-            task = worker.task
+        busy = [(worker, worker.task) for worker in self._workers if worker.task is not None]
+        ready = wait([worker.pipe for worker, _ in busy], timeout=timeout)
+        for worker, task in busy:
+            if worker.pipe not in ready:
+                continue
             try:
-                reply = pipe.recv()
+                reply: Message = worker.pipe.recv()
                 worker.task = None
             except (EOFError, OSError):
                 self._replace(worker)

@@ -61,7 +61,7 @@ def from_bytes(content: bytes, schema: Sequence[ArraySchema]) -> dict[str, np.nd
     return _split(_flat(content, schema).astype(np.float32), schema)
 
 
-def view(content: bytes | mmap, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
+def view(content: bytes | memoryview | mmap, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
     """``from_bytes`` without a copy: the arrays are read-only views of ``content``."""
     return _split(_flat(content, schema).astype(np.float32, copy=False), schema)
 
@@ -74,7 +74,7 @@ def sha256(arrays: Arrays, schema: Sequence[ArraySchema]) -> str:
     return digest.hexdigest()
 
 
-def _flat(content: bytes | mmap, schema: Sequence[ArraySchema]) -> np.ndarray:
+def _flat(content: bytes | memoryview | mmap, schema: Sequence[ArraySchema]) -> np.ndarray:
     expected = 4 * sum(entry.size for entry in schema)
     if len(content) != expected:
         raise RefusedError("release", got=f"{len(content)} bytes", expected=f"{expected} bytes")

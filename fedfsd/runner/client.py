@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -73,7 +74,7 @@ def _round(region: Region, content: RecordDict) -> RecordDict:
         or set(request) != {"plan", "round"}
     ):
         raise RefusedError("message", got="other keys", expected="arrays, plan and round, nothing else")
-    plan, round = plans.read(str(request["plan"])), request["round"]
+    plan, round = plans.read(str(request["plan"])), cast(int, request["round"])  # the gate asks its type
     arrays = {name: array.numpy() for name, array in record.items()}
     released = run_round(region, arrays, plan, round)
     update = gate_arrays.from_bytes(released.content, plan.model.arrays)
@@ -95,3 +96,16 @@ def note(folder: Path | None, error: Exception) -> None:
         return
     with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as file:
         file.write(text.rstrip() + "\n")
+
+
+def _simulated(node: Mapping[str, Any]) -> RegionConfig:
+    return RegionConfig(**node, simulated=True)
+
+
+simulated = client_app(lambda context: _simulated(context.node_config))
+"""The app that worker processes of a simulation load by name."""
+
+
+def numbered(nodes: Sequence[Mapping[str, str]]) -> ClientApp:
+    """The app for an engine that knows its nodes by number alone; ``nodes``: what RegionConfig takes."""
+    return client_app(lambda context: _simulated(nodes[int(context.node_config["partition-id"])]))

@@ -11,47 +11,47 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedfsd.drive import source, table
+from fedfsd.drive import table
 from fedfsd.plan.plan import Arrays, Plan
-from fedfsd.runner.region import Region, spec_of
-from fedfsd.task.forecasting import metric, window
-from fedfsd.task.forecasting.forecast import TestSet, errors
-from fedfsd.task.forecasting.model import registry
+from fedfsd.runner.region import Region
+from fedfsd.task import score
+from fedfsd.task.task import Examples, Task
 
 FILE = "figures.jsonl"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The model and the test windows of one plan."""
+    """The model and the test examples of one plan."""
 
     plan_hash: str
+    task: Task
     model: nn.Module
-    test: TestSet
+    test: Examples
 
     @classmethod
     def of(cls, region: Region, plan: Plan) -> Figures:
-        """Model and windows, read and cut once a plan."""
-        spec = spec_of(plan)
-        name, options = plan.model.name, plan.model.options
-        model = registry.build(name, options, spec, seed=plan.seed, reviewed=region.gate.pin(name))
-        tables = table.in_region(source.tables(region.config.data_path), region.config.name)
-        return cls(plan.hash, model.eval(), TestSet.of(window.cut(tables, spec, test=True), spec))
+        """Model and examples, read and cut once a plan."""
+        task = region.task(plan)
+        tables = table.in_region(task.tables(region.config.data_path), region.config.name)
+        return cls(plan.hash, task, region.model(task, plan).eval(), task.examples(tables, test=True))
 
     def append(self, folder: Path, arrays: Arrays, round: int) -> None:
-        """One line for the model that ``round`` began with; null where there is no test window."""
+        """One line for the model that ``round`` began with; null where there is no test example."""
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(torch.from_numpy(arrays[name].copy()))
-        found = metric.summarise(errors(self.model, {"": self.test})[""])
+        found = score.summary(self.task.metrics, self.task.scores(self.model, self.test))
         line = {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "plan": self.plan_hash,
             "round": round,
-            "windows": found.windows,
-            "vehicles": found.vehicles,
-            "fde_m": None if math.isnan(found.fde_m) else found.fde_m,
-            "ade_m": None if math.isnan(found.ade_m) else found.ade_m,
+            "windows": found["test_windows"],
+            "vehicles": found["test_vehicles"],
+            **{
+                metric.key: None if math.isnan(found[metric.key]) else found[metric.key]
+                for metric in self.task.metrics
+            },
         }
         with (folder / FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

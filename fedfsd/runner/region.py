@@ -10,7 +10,7 @@ from torch import nn
 
 from fedfsd import canonical
 from fedfsd.config.load import load
-from fedfsd.drive import source, table
+from fedfsd.drive import table
 from fedfsd.engine import local, randomness
 from fedfsd.engine.device import resolve
 from fedfsd.engine.gradient import VehicleGradient
@@ -23,8 +23,8 @@ from fedfsd.gate.policy import Policy, declared, simulated
 from fedfsd.gate.remote import RemoteGate
 from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
-from fedfsd.task.forecasting import window
-from fedfsd.task.forecasting.model import registry
+from fedfsd.task import registry
+from fedfsd.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Region:
         return Path(self.config.folder) / "keys"
 
     def prepared(self, plan: Plan) -> tuple[VehicleGradient, VehicleData]:
-        """The plan's model, probed, and this region's windows on its device; kept for one plan."""
+        """The plan's model, probed, and this region's examples on its device; kept for one plan."""
         if plan.hash not in self._runs:
             self._runs.clear()
-            spec = spec_of(plan)
-            tables = table.in_region(source.tables(self.config.data_path), self.config.name)
+            task = self.task(plan)
+            tables = table.in_region(task.tables(self.config.data_path), self.config.name)
             if plan.mode == "rehearsal" and any(part.origin == "recorded" for part in tables):
                 raise RefusedError(
                     "mode",
@@ -71,21 +71,23 @@ class Region:
                     expected="private",
                     hint='rehearse on a table whose origin is "synthetic" or "published"',
                 )
-            windows = window.cut(tables, spec, test=False)
+            examples = task.examples(tables, test=False)
             device = resolve(self.config.device)
-            name, options = plan.model.name, plan.model.options
-            reviewed = self.gate.pin(name)
-            model = registry.build(name, options, spec, seed=plan.seed, reviewed=reviewed)
+            model = self.model(task, plan)
             _demand_schema(model, plan)
-            probe(model, spec)
-            data = place(windows, spec, roster=plan.region(self.config.name).roster, device=device)
-            self._runs[plan.hash] = local.model_on(model, device), data
+            probe(model, task)
+            data = place(examples, roster=plan.region(self.config.name).roster, device=device)
+            self._runs[plan.hash] = local.model_on(model, task.loss, device), data
         return self._runs[plan.hash]
 
+    def task(self, plan: Plan) -> Task:
+        """The plan's task. RefusedError where it is not the one that the policy names."""
+        return registry.of(plan.task.name, plan.task.options)
 
-def spec_of(plan: Plan) -> window.WindowSpec:
-    """How the plan cuts windows."""
-    return window.WindowSpec(**plan.task.options)
+    def model(self, task: Task, plan: Plan) -> nn.Module:
+        """The plan's model as initialised. RefusedError where it is not the one that the policy names."""
+        name, options = plan.model.name, plan.model.options
+        return task.model(name, options, seed=plan.seed, reviewed=self.gate.pin(name))
 
 
 def policy_of(config: RegionConfig) -> Policy:

@@ -38,7 +38,7 @@ def vehicles(name: str, data_path: str) -> int | None:
     Computed from the data: for the region's own people, never for the gate.
     """
     try:
-        tables = table.in_region(source.tables(data_path), name)
+        tables = table.in_region(source.keys(data_path), name)
         return len({key for part in tables for key in np.unique(part.text("vehicle")[~part.test])})
     except (FedfsdError, OSError):
         return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import socket
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
+from fedfsd.config.load import Frozen
 from fedfsd.engine import randomness
 from fedfsd.errors import PlanError
 from fedfsd.flower import private
@@ -72,13 +74,18 @@ class Worker:
         Raises:
             FedfsdError: the gate is gone, or asked nothing for ``seconds``.
         """
-        asked, body = message.receive(
+        heard, body = message.receive(
             self._frames,
-            *(Commit, SettleCall, AskFacts, RoundTask),
+            Commit,
+            SettleCall,
+            AskFacts,
+            RoundTask,
             seconds=seconds,
             max_body=message.MAX_DOCUMENT + MAX_ARRAYS,
             body_of=RoundTask,
         )
+        asked = cast(Commit | SettleCall | AskFacts | RoundTask, heard)
+        answer: Frozen
         plan = None if isinstance(asked, AskFacts) else asked.plan
         try:
             answer = self._task(asked, body) if isinstance(asked, RoundTask) else self._answer(asked)
@@ -87,12 +94,12 @@ class Worker:
             answer = Failed(plan=plan, code=outcome.of(error))
         try:
             message.send(self._frames, answer)
-            if isinstance(answer, Done):
+            if isinstance(asked, RoundTask) and isinstance(answer, Done):
                 self._measure(asked, body)
         finally:
             self._gate.end()
 
-    def _answer(self, asked: Commit | SettleCall | AskFacts) -> message.Frozen:
+    def _answer(self, asked: Commit | SettleCall | AskFacts) -> Frozen:
         if isinstance(asked, Commit):
             key = randomness.run_key(self._region.keys, asked.plan)
             return Committed(plan=asked.plan, commitment=key_commitment(key))

@@ -1,19 +1,17 @@
-"""From an experiment to all that a run starts from: test windows, initial arrays and the plan."""
+"""From an experiment to all that a run starts from: test examples, initial arrays and the plan."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import nn
 
 from fedfsd.config.experiment import REGION_PATTERN, Experiment, Region
-from fedfsd.drive import source, table
+from fedfsd.drive import table
 from fedfsd.drive.table import Table
 from fedfsd.engine.pretraining import pretrain
 from fedfsd.engine.probe import probe
@@ -21,9 +19,8 @@ from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.plan.build import Limit, Roster, build
 from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
-from fedfsd.task.forecasting import window
-from fedfsd.task.forecasting.model import registry
-from fedfsd.task.forecasting.window import Windows, WindowSpec
+from fedfsd.task import registry
+from fedfsd.task.task import Examples, Task
 
 
 @dataclass(frozen=True)
@@ -32,12 +29,12 @@ class Prepared:
 
     experiment: Experiment
     plan: Plan
-    spec: WindowSpec
+    task: Task
     initial: dict[str, np.ndarray]
-    test: dict[str, Windows]
+    test: dict[str, Examples]
     rosters: dict[str, Roster]
     licences: dict[str, str]
-    origins: dict[str, list[str]]
+    origins: Mapping[str, Sequence[str]]
     data_sha256: dict[str, str]
     """Of each region's rows; for a salted commitment, never written as it is."""
 
@@ -53,8 +50,8 @@ def prepare(
     Raises:
         FedfsdError: whatever is wrong with experiment, data or model, before anything is written.
     """
-    spec = spec_of(experiment)
-    tables = source.tables(experiment.data.path)
+    task = task_of(experiment)
+    tables = task.tables(experiment.data.path)
     names = regions_of(experiment, tables)
     mine = {name: table.in_region(tables, name) for name in names}
     origins = {name: sorted({part.origin for part in mine[name]}) for name in names}
@@ -66,38 +63,37 @@ def prepare(
             hint='rehearse on tables whose origin is "synthetic" or "published"',
         )
     rosters = {name: _roster(experiment, name, mine[name]) for name in names}
-    initial, model = start_of(experiment, spec)
+    initial, model = start_of(experiment, task)
     return Prepared(
         experiment=experiment,
-        plan=build(experiment, rosters, task_of(spec), model, run=run, limits=limits),
-        spec=spec,
+        plan=build(experiment, rosters, task_plan(task), model, run=run, limits=limits),
+        task=task,
         initial=initial,
-        test={name: window.cut(mine[name], spec, test=True) for name in names},
+        test={name: task.examples(mine[name], test=True) for name in names},
         rosters=rosters,
         licences={name: "; ".join(sorted({part.licence for part in mine[name]})) for name in names},
         origins=origins,
-        data_sha256={name: _digest(mine[name]) for name in names},
+        data_sha256={name: table.digest(mine[name]) for name in names},
     )
 
 
-def spec_of(experiment: Experiment) -> WindowSpec:
-    """How windows are cut."""
-    return WindowSpec(**experiment.task.options)
+def task_of(experiment: Experiment) -> Task:
+    """The task of an experiment. ConfigError for an unknown one or an option that it does not know."""
+    return registry.of(experiment.task.name, experiment.task.options)
 
 
-def task_of(spec: WindowSpec) -> TaskPlan:
+def task_plan(task: Task) -> TaskPlan:
     """The task as the plan names it."""
-    names = ("history_seconds", "future_seconds", "period_seconds")
-    return TaskPlan(name="forecasting", options={name: getattr(spec, name) for name in names})
+    return TaskPlan(name=task.name, options=task.options)
 
 
-def start_of(experiment: Experiment, spec: WindowSpec) -> tuple[dict[str, np.ndarray], ModelPlan]:
+def start_of(experiment: Experiment, task: Task) -> tuple[dict[str, np.ndarray], ModelPlan]:
     """The arrays of the model before the first round, probed and pre-trained, and their part of the plan."""
-    model = registry.build(experiment.model.name, experiment.model.options, spec, seed=experiment.seed)
-    probe(model, spec)
+    model = task.model(experiment.model.name, experiment.model.options, seed=experiment.seed)
+    probe(model, task)
     chosen = experiment.pretraining
     if chosen.path != "none" and chosen.steps:
-        pretrain(model, source.tables(chosen.path), spec, chosen, seed=experiment.seed)
+        pretrain(model, task, task.tables(chosen.path), chosen, seed=experiment.seed)
     initial = arrays_of(model, witness_size=experiment.model.witness_size)
     schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
     return initial, ModelPlan(
@@ -119,9 +115,9 @@ def arrays_of(model: nn.Module, *, witness_size: int) -> dict[str, np.ndarray]:
     return arrays
 
 
-def model_with(plan: Plan, spec: WindowSpec, arrays: Arrays) -> nn.Module:
+def model_with(plan: Plan, task: Task, arrays: Arrays) -> nn.Module:
     """The plan's model with ``arrays``, for use; the witness block is dropped."""
-    model = registry.build(plan.model.name, plan.model.options, spec, seed=plan.seed)
+    model = task.model(plan.model.name, plan.model.options, seed=plan.seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(arrays[name]))
@@ -180,16 +176,3 @@ def _roster(experiment: Experiment, name: str, tables: tuple[Table, ...]) -> Ros
         )
     identity = written.identity or ("physical" if physical else "recording")
     return Roster(size or len(keys), identity, counted=size is None)
-
-
-def _digest(tables: tuple[Table, ...]) -> str:
-    digest = hashlib.sha256()
-    for part in tables:
-        for column in part.rows.columns:
-            for value in (
-                column.cast(pa.large_string()).to_pylist() if pa.types.is_string(column.type) else ()
-            ):
-                digest.update(f"{value}\n".encode())
-            if not pa.types.is_string(column.type):
-                digest.update(column.to_numpy(zero_copy_only=False).tobytes())
-    return digest.hexdigest()

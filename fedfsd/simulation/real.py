@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from fedfsd import errors
 from fedfsd.audit.receipt import Receipt
 from fedfsd.config.experiment import Experiment, Region
-from fedfsd.drive import source, table
+from fedfsd.drive import table
 from fedfsd.drive.table import Table
 from fedfsd.errors import ConfigError, FedfsdError, NotReadyError
 from fedfsd.flower import strategy as strategies
@@ -35,9 +35,10 @@ from fedfsd.report.run_folder import START, Folder
 from fedfsd.service import lock
 from fedfsd.simulation.books import write_receipts
 from fedfsd.simulation.conduct import checks_of, conduct
-from fedfsd.simulation.prepare import Prepared, spec_of, start_of, task_of
+from fedfsd.simulation.prepare import Prepared, start_of, task_of, task_plan
 from fedfsd.simulation.trail import Progress
-from fedfsd.task.forecasting import window
+from fedfsd.task import registry
+from fedfsd.task.task import Task
 
 NO_TABLE = "none"
 STOPPED, PROGRESS, CONDUCTED = "stopped.json", "progress.json", "conducted.lock"
@@ -70,10 +71,10 @@ def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
         )
     strategies.resolve(experiment.server.strategy, experiment.server.options)
     rosters = rosters_of(experiment)
-    _public(experiment)
-    spec = spec_of(experiment)
-    initial, model = start_of(experiment, spec)
-    plan = build(experiment, rosters, task_of(spec), model)
+    task = task_of(experiment)
+    _public(experiment, task)
+    initial, model = start_of(experiment, task)
+    plan = build(experiment, rosters, task_plan(task), model)
     checks_of(plan)
     where = run_folder.create(output, experiment, plan)
     save_file(initial, where.path / START)
@@ -130,7 +131,9 @@ def stopped(where: Folder) -> FedfsdError | None:
     if not (where.path / STOPPED).exists():
         return None
     found = where.read(STOPPED)
-    kinds = {kind.code: kind for kind in vars(errors).values() if _is_error(kind)}
+    kinds: dict[str, type[FedfsdError]] = {
+        kind.code: kind for kind in vars(errors).values() if _is_error(kind)
+    }
     kind = kinds.get(found["code"], NotReadyError)
     return kind(found["place"], got=found["got"], expected=found["expected"], hint=found["hint"])
 
@@ -183,15 +186,15 @@ def _prepared(where: Folder) -> Prepared:
     """The run in a folder that ``begin`` made."""
     experiment = Experiment.resolved(where.read("experiment.json"))
     plan = plans.read((where.path / "plan.json").read_text(encoding="utf-8"))
-    mine = _public(experiment)
-    spec = spec_of(experiment)
+    task = registry.of(plan.task.name, plan.task.options)
+    mine = _public(experiment, task)
     initial = load_file(where.path / START)
     return Prepared(
         experiment=experiment,
         plan=plan,
-        spec=spec,
+        task=task,
         initial={entry.name: initial[entry.name] for entry in plan.model.arrays},
-        test={name: window.cut(parts, spec, test=True) for name, parts in mine.items()},
+        test={name: task.examples(parts, test=True) for name, parts in mine.items()},
         rosters=rosters_of(experiment),
         licences={name: "; ".join(sorted({part.licence for part in parts})) for name, parts in mine.items()},
         origins={name: sorted({part.origin for part in parts}) for name, parts in mine.items()},
@@ -199,11 +202,11 @@ def _prepared(where: Folder) -> Prepared:
     )
 
 
-def _public(experiment: Experiment) -> dict[str, tuple[Table, ...]]:
+def _public(experiment: Experiment, task: Task) -> dict[str, tuple[Table, ...]]:
     """What the coordinator's own table has of each region; a region that it lacks is left out."""
     if experiment.data.path == NO_TABLE:
         return {}
-    tables = source.tables(experiment.data.path)
+    tables = task.tables(experiment.data.path)
     found = {name: table.in_region(tables, name) for name in rosters_of(experiment)}
     return {name: parts for name, parts in found.items() if parts}
 

@@ -23,15 +23,11 @@ from fedfsd.mechanism.event import Event
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.report.run_folder import Folder, releases
-from fedfsd.simulation import evaluate
-from fedfsd.simulation.evaluate import TestSet
 from fedfsd.simulation.prepare import Prepared, model_with
-from fedfsd.task.forecasting import metric
-from fedfsd.task.forecasting.window import WindowSpec
+from fedfsd.task import registry, score
+from fedfsd.task.task import Scores, headline
 
 _CURVE_POINTS = 10
-# Of a region with no test vehicle here.
-_NOTHING = metric.Errors(*(np.zeros(0) for _ in range(6)))
 _PACKAGES = ("fedfsd", "torch", "flwr", "opacus", "dp-accounting", "prv-accountant", "numpy")
 
 
@@ -41,7 +37,10 @@ class Progress:
 
     round: int
     num_rounds: int
-    fde_m: Mapping[str, float]
+    headline: Mapping[str, float]
+    """By region; empty where the round is not evaluated."""
+    headline_name: str
+    headline_unit: str
     epsilon: Mapping[str, float | None]
     outcomes: Mapping[str, str]
     seconds_left: float
@@ -61,8 +60,9 @@ class Trail:
         """``checks`` is what ``epsilon_check`` says of each region."""
         self.folder, self.prepared, self.strategy, self.progress = folder, prepared, strategy, progress
         self.plan = prepared.plan
-        self.tests = {name: TestSet.of(windows, prepared.spec) for name, windows in prepared.test.items()}
-        self.model = model_with(self.plan, prepared.spec, prepared.initial)
+        self.task = prepared.task
+        self.headline = headline(prepared.task)
+        self.model = model_with(self.plan, prepared.task, prepared.initial)
         self.spent = {name: epsilon_by_round(self.plan, name) for name in self.plan.regions}
         self.checks = checks
         self._seconds = 0.0
@@ -76,19 +76,24 @@ class Trail:
             self._first = done + 1
             return done + 1, arrays
         self.folder.keep_rounds(-1)
-        fde = self._fde(self.prepared.initial)
+        start = self._headlines(self.prepared.initial)
         self.folder.append_round(
-            {"round": 0, "seconds": 0.0, "regions": {name: {"fde_m": value} for name, value in fde.items()}}
+            {
+                "round": 0,
+                "seconds": 0.0,
+                "regions": {name: {self.headline.key: value} for name, value in start.items()},
+            }
         )
         return 1, self.prepared.initial
 
     def on_round(self, done: Round) -> None:
         """Evaluate where due, write the line and the checkpoint, tell the watcher."""
         every = self.prepared.experiment.server.evaluate_every
-        fde = self._fde(done.model) if done.number % every == 0 or done.number == self.plan.num_rounds else {}
+        due = done.number % every == 0 or done.number == self.plan.num_rounds
+        found = self._headlines(done.model) if due else {}
         regions = {name: _line(outcome) for name, outcome in done.outcomes.items()}
-        for name, value in fde.items():
-            regions[name]["fde_m"] = value
+        for name, value in found.items():
+            regions[name][self.headline.key] = value
         line = {"round": done.number, "seconds": round(done.seconds, 4), "regions": regions}
         if done.late:
             line["late"] = [
@@ -102,7 +107,9 @@ class Trail:
             Progress(
                 round=done.number,
                 num_rounds=self.plan.num_rounds,
-                fde_m=fde,
+                headline=found,
+                headline_name=self.headline.name,
+                headline_unit=self.headline.unit,
                 epsilon={name: self._spent(name, done.number) for name in self.plan.regions},
                 outcomes={name: outcome.code for name, outcome in done.outcomes.items()},
                 seconds_left=self._seconds
@@ -120,17 +127,23 @@ class Trail:
         trained = {name: torch.from_numpy(array) for name, array in model.items() if name != WITNESS}
         save_file(trained, self.folder.model)
         net = self._loaded(model)
-        np.savez_compressed(self.folder.path / "examples.npz", **evaluate.examples(net, self.tests))
+        shown = {
+            f"{name}_{part}": array
+            for name, examples in self.prepared.test.items()
+            for part, array in self.task.showcase(net, examples).items()
+        }
+        np.savez_compressed(self.folder.path / "examples.npz", allow_pickle=False, **shown)
         self.folder.write("metrics.json", self._metrics(net, spent, seconds))
 
     def _metrics(self, net: nn.Module, spent: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:
-        found = evaluate.errors(net, self.tests)
-        simple = evaluate.constant_velocity(self.tests)
-        start = evaluate.errors(self._loaded(self.prepared.initial), self.tests)
+        found = self._scores(net)
+        simple = {name: self.task.baseline_scores(test) for name, test in self.prepared.test.items()}
+        start = self._scores(self._loaded(self.prepared.initial))
+        nothing = score.nothing(self.task)
         rounds = self.folder.rounds()
         arrived = Counter(name for line in rounds for name, _, _ in releases(line))
         regions = {
-            name: _figures(*(one.get(name, _NOTHING) for one in (found, simple, start)))
+            name: score.figures(self.task, *(one.get(name, nothing) for one in (found, simple, start)))
             | self._privacy(name, arrived[name])
             | spent.get(name, {})
             for name in self.plan.regions
@@ -143,14 +156,22 @@ class Trail:
             "seconds": round(seconds, 2),
             "num_rounds": self.plan.num_rounds,
             "plan": self.plan.hash,
+            "task": {
+                "name": self.task.name,
+                "headline": {
+                    name: getattr(self.headline, name) for name in ("key", "name", "unit", "lower_is_better")
+                },
+                "baseline": self.task.baseline,
+            },
             "parameters": self.plan.model.size - self.plan.model.witness_size,
             "witness_size": self.plan.model.witness_size,
             "versions": {name: metadata.version(name) for name in _PACKAGES}
             | {"python": platform.python_version()},
             "data": {"path": self.prepared.experiment.data.path, "origin": self.prepared.origins},
             "regions": regions,
-            "pooled": _figures(
-                *(metric.pool(one.values()) if one else _NOTHING for one in (found, simple, start))
+            "pooled": score.figures(
+                self.task,
+                *(score.pool(one.values()) if one else nothing for one in (found, simple, start)),
             ),
         }
 
@@ -172,9 +193,12 @@ class Trail:
             "rounds_released": released,
         }
 
-    def _fde(self, arrays: Arrays) -> dict[str, float]:
-        found = evaluate.errors(self._loaded(arrays), self.tests)
-        return {name: float(errors.fde.mean()) for name, errors in found.items() if len(errors)}
+    def _headlines(self, arrays: Arrays) -> dict[str, float]:
+        found = self._scores(self._loaded(arrays))
+        return {name: score.mean(scores, self.headline) for name, scores in found.items() if len(scores)}
+
+    def _scores(self, net: nn.Module) -> dict[str, Scores]:
+        return {name: self.task.scores(net, examples) for name, examples in self.prepared.test.items()}
 
     def _loaded(self, arrays: Arrays) -> nn.Module:
         with torch.no_grad():
@@ -200,8 +224,7 @@ def load_model(folder: Folder) -> nn.Module:
     """The trained model of a run folder."""
     plan = plans.read((folder.path / "plan.json").read_text(encoding="utf-8"))
     arrays = {name: tensor.numpy() for name, tensor in load_file(folder.model).items()}
-    spec = WindowSpec(**plan.task.options)
-    return model_with(plan, spec, arrays)
+    return model_with(plan, registry.of(plan.task.name, plan.task.options), arrays)
 
 
 def epsilon_by_round(plan: Plan, name: str) -> list[tuple[int, float]]:
@@ -247,14 +270,3 @@ def epsilon_check(plan: Plan, name: str) -> dict[str, float | None] | None:
         except AccountingError:
             return {"pld": mine.epsilon, "prv": None, "rdp": accountant.epsilon_rdp(event, delta)}
         raise
-
-
-def _figures(found: metric.Errors, simple: metric.Errors, start: metric.Errors) -> dict[str, Any]:
-    summary = asdict(metric.summarise(found))
-    return {
-        **{key: value for key, value in summary.items() if key not in ("windows", "vehicles")},
-        "test_windows": summary["windows"],
-        "test_vehicles": summary["vehicles"],
-        "constant_velocity_fde_m": metric.summarise(simple).fde_m,
-        "start_fde_m": metric.summarise(start).fde_m,
-    }
