@@ -84,7 +84,7 @@ def run(
         runs.follow(engine, conductor, coordinator=hub, say=_say)
     made = Run(where.path)
     note = "errors on the coordinator's own table; the regions' own measurements never leave them"
-    return Answer(made.metrics, f"{note}\n{told(made.metrics, made.report)}")
+    return Answer(made.metrics, f"{note}\n{told(made.path)}")
 
 
 @contextmanager

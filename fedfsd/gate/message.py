@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from fedfsd import formats
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen
 from fedfsd.gate.frame import Buffer, FrameError, Frames
@@ -22,7 +23,7 @@ from fedfsd.gate.outcome import Word
 from fedfsd.gate.policy import ModelPin
 from fedfsd.plan.plan import Sha256
 
-VERSION = 1
+VERSION = formats.NEWEST["runner socket"]
 MAX_DOCUMENT = 2**20  # bytes of a plan
 MAX_KEYS = 512
 
@@ -43,6 +44,13 @@ class Welcome(Frozen):
 
     op: Literal["welcome"] = "welcome"
     over: Annotated[tuple[Sha256, ...], Field(strict=False, max_length=MAX_KEYS)]
+
+
+class Unwelcome(Frozen):
+    """The gate speaks this version and not the runner's. A runner of any release can read it."""
+
+    op: Literal["unwelcome"] = "unwelcome"
+    version: int
 
 
 class Commit(Frozen):
@@ -176,6 +184,7 @@ def receive(
     """The next message, which must be one of ``kinds``, and its body, which only ``body_of`` may have.
 
     Raises:
+        FormatError: a hello of another version, whatever else it holds.
         FrameError: another message, or one with other fields.
         PeerGoneError: none in time.
     """
@@ -184,6 +193,9 @@ def receive(
     kind = named.get(header["op"]) if isinstance(header.get("op"), str) else None
     if kind is None or (body and kind is not body_of):
         raise FrameError("frame", got="an unexpected message type", expected=" or ".join(sorted(named)))
+    theirs = header.get("version") if kind is Hello else VERSION
+    if type(theirs) is int and theirs not in formats.READ["runner socket"]:
+        raise formats.disagreement("runner socket", theirs, peer="the runner", here="the gate")
     try:
         return kind.model_validate(header), body
     except ValidationError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,10 @@ class ModelPin(Frozen):
 class Policy(Frozen):
     """Floors and caps. The defaults are wide enough for the shipped experiments and refuse nonsense."""
 
+    FORMAT: ClassVar[str] = "policy"
+
+    format: Literal[1] = 1
+    """Of this file; one without it has format 1."""
     modes: Annotated[tuple[Mode, ...], Field(strict=False)] = ("private",)
     min_noise_multiplier: Annotated[float, Field(gt=0)] = 0.5
     max_epsilon: Annotated[float, Field(gt=0)] = 10.0

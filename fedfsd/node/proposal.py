@@ -9,7 +9,7 @@ from pathlib import Path
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
-from fedfsd.errors import ConfigError, FedfsdError, NotReadyError, PlanError, RefusedError
+from fedfsd.errors import ConfigError, FedfsdError, FormatError, NotReadyError, PlanError, RefusedError
 from fedfsd.gate import outcome
 from fedfsd.gate.frame import PeerGoneError
 from fedfsd.ledger.disk import is_full, write_whole
@@ -185,7 +185,7 @@ class Proposals:
     def _refuse(self, plan: str, error: FedfsdError) -> None:
         while len(self._refused) >= MAX_REMEMBERED:
             self._refused.pop(next(iter(self._refused)))
-        self._refused[plan] = outcome.of(error)
+        self._refused[plan] = "plan" if isinstance(error, FormatError) else outcome.of(error)
         self._station.log.warning("plan_refused", extra={"plan": plan, "line": str(error)})
 
     def _path(self, plan: str) -> Path:

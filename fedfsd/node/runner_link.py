@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from fedfsd.config.load import Frozen
-from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
+from fedfsd.errors import FedfsdError, FormatError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import message, outcome
 from fedfsd.gate.frame import Buffer, FrameError, Frames, PeerGoneError
@@ -37,6 +37,7 @@ from fedfsd.gate.message import (
     RunnerFacts,
     SettleCall,
     Settled,
+    Unwelcome,
     Welcome,
 )
 from fedfsd.ledger.ledger import Released
@@ -218,9 +219,13 @@ class Runner:
 
     def _greet(self, frames: Frames) -> None:
         """The greeting: which keys the runner has, and which of them belong to plans that have ended."""
-        hello, _ = message.receive(frames, Hello, seconds=GREETING_SECONDS)
-        if (hello.version, hello.region) != (message.VERSION, self._gate.region):
-            raise FrameError("hello", got="another version or region", expected=f"{self._gate.region}")
+        try:
+            hello, _ = message.receive(frames, Hello, seconds=GREETING_SECONDS)
+        except FormatError:
+            message.send(frames, Unwelcome(version=message.VERSION))
+            raise
+        if hello.region != self._gate.region:
+            raise FrameError("hello", got="another region", expected=f"{self._gate.region}")
         runs = self._gate.ledger.state.runs
         over = tuple(plan for plan in hello.keys if plan in runs and runs[plan].settled)
         message.send(frames, Welcome(over=over))

@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
+from fedfsd import formats
 from fedfsd.config.load import Frozen
 from fedfsd.engine import randomness
 from fedfsd.errors import PlanError
@@ -28,6 +29,7 @@ from fedfsd.gate.message import (
     RoundTask,
     SettleCall,
     Settled,
+    Unwelcome,
     Welcome,
 )
 from fedfsd.gate.remote import RemoteGate
@@ -59,12 +61,20 @@ class Worker:
         self._frames: Frames
 
     def greet(self, connection: socket.socket) -> None:
-        """The first words on a new connection; keys of plans that are over are destroyed."""
+        """The first words on a new connection; keys of plans that are over are destroyed.
+
+        Raises:
+            FormatError: the gate is of a release that cannot work with this one.
+            FedfsdError: it ended, or said something else.
+        """
         self._frames = Frames(connection)
         found = (path.stem for path in sorted(self._region.keys.glob("*.key")))
         keys = tuple(name for name in found if re.fullmatch("[0-9a-f]{64}", name))[:MAX_KEYS]
         message.send(self._frames, Hello(version=message.VERSION, region=self._config.name, keys=keys))
-        told, _ = message.receive(self._frames, Welcome, seconds=_GREETING_SECONDS)
+        answer, _ = message.receive(self._frames, Welcome, Unwelcome, seconds=_GREETING_SECONDS)
+        told = cast(Welcome | Unwelcome, answer)
+        if isinstance(told, Unwelcome):
+            raise formats.disagreement("runner socket", told.version, peer="the gate", here="the runner")
         for plan in told.over:
             randomness.destroy_run_key(self._region.keys, plan)
 
