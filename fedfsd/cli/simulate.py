@@ -1,4 +1,4 @@
-"""``fedfsd simulate``: run a federation here, watch it, and say where the report lies."""
+"""``fedfsd simulate``: run a federation on this machine and print the path of the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedfsd.cli.extra import extra
 from fedfsd.plain_text import plain
 
 
-class Engine(StrEnum):
+class EngineOption(StrEnum):
     """What carries the messages."""
 
     local = "local"
@@ -27,8 +27,8 @@ def simulate(
     experiment: Experiment,
     overrides: Overrides = None,
     engine: Annotated[
-        Engine, typer.Option(help="Worker processes of this machine, or Flower's engine on Ray.")
-    ] = Engine.local,
+        EngineOption, typer.Option(help="Worker processes of this machine, or Flower's engine on Ray.")
+    ] = EngineOption.local,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run.")] = False,
     output: Annotated[
         Path | None,
@@ -51,7 +51,7 @@ def simulate(
 
     loaded = load(Model, experiment, overrides=overrides or [])
     print(f"{loaded.name}: preparing data, model and noise", file=sys.stderr, flush=True)
-    with extra(engine if engine == Engine.ray else "simulation"):
+    with extra(engine if engine == EngineOption.ray else "simulation"):
         from fedfsd.cli.watch import Watch
         from fedfsd.simulation import run, sweep
 
@@ -70,7 +70,7 @@ def simulate(
 
 
 def told(folder: Path) -> str:
-    """A finished run for people: a line a region with the headline, and where the report lies."""
+    """A finished run as text: one line per region with the headline, and the path of the report."""
     from fedfsd.report.page import read_run
     from fedfsd.report.words import HEADINGS, amount, gain, gained, titled
 

@@ -73,7 +73,7 @@ class Policy(Frozen):
                 f"plan for {region}",
                 got="; ".join(reasons),
                 expected="a plan within the region's policy",
-                hint="run fedfsd plan to see what the policy accepts",
+                hint="fedfsd plan shows what the policy accepts",
             )
 
 
@@ -129,7 +129,7 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
         and plan.model.name not in OWN_MODELS
         and policy.pin(plan.model.name) is None
     ):
-        found.append("its model is neither one of fedfsd nor among the policy's models")
+        found.append("its model is neither built in nor listed under models in the policy")
     if plan.model.witness_size < policy.min_witness_size:
         found.append(f"witness_size {plan.model.witness_size} is below the floor {policy.min_witness_size}")
     if plan.mode != "none":

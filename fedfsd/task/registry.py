@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module, metadata
 from typing import Any, cast
 
@@ -34,7 +34,7 @@ def of(name: str, options: Mapping[str, Any], *, reviewed: ModelPin | None = Non
     return make(options)
 
 
-def registered(group: str, name: str, own: Mapping[str, Any], place: str, reviewed: ModelPin | None) -> Any:
+def registered(group: str, name: str, own: Iterable[str], place: str, reviewed: ModelPin | None) -> Any:
     """What another package registers as ``name`` in the entry points ``group``.
 
     Raises:

@@ -262,7 +262,7 @@ def test_the_page_says_what_was_trained_and_what_it_cost(run: Path) -> None:
         "CC BY 4.0",
     ):
         assert fact in words
-    assert "took too long; sent something that is no update" in words
+    assert "took too long; sent a reply that is not a valid update" in words
     assert sentence(7.9912, 1e-4) in words
     assert "alone rules out little" in words
     assert read_run(run).plan.hash in words

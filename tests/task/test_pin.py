@@ -9,7 +9,7 @@ import pytest
 
 from fedfsd import canonical
 from fedfsd.errors import RefusedError
-from fedfsd.gate.policy import OWN_MODELS, ModelPin
+from fedfsd.gate.policy import ModelPin
 from fedfsd.task.forecasting.model import registry
 from fedfsd.task.forecasting.window import WindowSpec
 
@@ -97,7 +97,3 @@ def test_a_model_that_the_distribution_does_not_list_is_refused(place):
     with pytest.raises(RefusedError):
         build(reviewed(place))
     assert not (place / "ran").exists()
-
-
-def test_the_gate_knows_the_models_of_fedfsd():
-    assert set(OWN_MODELS) == set(registry.MODELS)
