@@ -22,7 +22,7 @@ from fedfsd.gate.frame import Buffer, FrameError, Frames
 from fedfsd.gate.policy import ModelPin
 from fedfsd.plan.plan import Sha256
 
-VERSION = 1
+VERSION = 2  # 2: a round comes with the pin of its task
 MAX_DOCUMENT = 2**20  # bytes of a plan
 MAX_KEYS = 512
 
@@ -108,6 +108,8 @@ class Task(Frozen):
     round: RoundNumber
     document: Annotated[int, Field(ge=1, le=MAX_DOCUMENT)]
     pin: ModelPin | None
+    """What the model must be."""
+    task_pin: ModelPin | None
 
 
 class Reserve(Frozen):

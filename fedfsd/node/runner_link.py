@@ -153,8 +153,14 @@ class Runner:
     def _handed_out(self, work: _Work) -> Released:
         """Hand the task to a runner, and to the next one where it dies."""
         document = work.plan.document().encode()
-        pin = self._gate.pin(work.plan.model.name)
-        task = Task(plan=work.hash, round=work.round, document=len(document), pin=pin)
+        name = work.plan.task.name
+        task = Task(
+            plan=work.hash,
+            round=work.round,
+            document=len(document),
+            pin=self._gate.pin(work.plan.model.name, name),
+            task_pin=self._gate.pin_task(name),
+        )
         body: list[Buffer] = [document, *gate_arrays.parts(work.arrays, work.plan.model.arrays)]
         for _ in range(ATTEMPTS):
             try:

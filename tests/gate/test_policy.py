@@ -216,10 +216,33 @@ def test_a_model_of_another_package_needs_its_name_in_the_policy():
     assert any("model" in one for one in objections(Policy(), plan, REGION))
     for one in (plan, mine):
         assert objections(policy, one, REGION) == []
-    assert policy.pin("theirs") == policy.models[0]
-    assert policy.pin("mlp") is None
-    assert simulated(Policy()).pin("theirs") is None
+    assert policy.pin("theirs", "forecasting") == policy.models[0]
+    assert policy.pin("mlp", "forecasting") is None
+    assert simulated(Policy()).pin("theirs", "forecasting") is None
     assert objections(simulated(Policy()), plan, REGION) == []
+
+
+def test_a_task_of_another_package_needs_its_name_in_the_policy():
+    pin = {"name": "theirs", "distribution": "their-tasks", "version": "1.0", "package_sha256": "0" * 64}
+    policy = Policy.model_validate({"tasks": [pin]})
+    plan = planned(task__name="theirs")
+    assert [one for one in objections(Policy(), plan, REGION) if "task" in one]
+    assert any("task" in one for one in objections(Policy.model_validate({"models": [pin]}), plan, REGION))
+    assert objections(policy, plan, REGION) == []
+    assert objections(simulated(Policy()), plan, REGION) == []
+    assert policy.pin_task("theirs") == policy.tasks[0]
+    assert policy.pin_task("forecasting") is None
+    assert simulated(Policy()).pin_task("theirs") is None
+
+
+def test_the_pin_of_a_task_covers_its_models_and_no_others():
+    pin = {"name": "theirs", "distribution": "their-tasks", "version": "1.0", "package_sha256": "0" * 64}
+    policy = Policy.model_validate({"tasks": [pin], "models": [pin | {"name": "big", "version": "2.0"}]})
+    # A name of fedfsd's own means something else in another task: it is not trusted there.
+    assert policy.pin("mlp", "theirs") == policy.pin("tiny", "theirs") == policy.tasks[0]
+    assert policy.pin("big", "theirs") == policy.models[0]
+    assert policy.pin("tiny", "forecasting") is None
+    assert any("model" in one for one in objections(policy, planned(model__name="tiny"), REGION))
 
 
 def test_a_node_that_only_tests_rehearses_too():
