@@ -16,7 +16,7 @@ from typing import Any
 from flwr.app import Context, Message
 
 from fedfsd.engine import local
-from fedfsd.simulation import apps
+from fedfsd.runner.client import simulated
 
 FILE = "seconds.jsonl"
 _spent: list[float] = []
@@ -38,7 +38,7 @@ def client(message: Message, context: Context) -> Message:
     """What the real client answers."""
     started = time.monotonic()
     _spent.clear()
-    reply = apps.client(message, context)
+    reply = simulated(message, context)
     if _spent:
         line = {
             "round": int(message.content.config_records["config"]["round"]),

@@ -26,7 +26,7 @@ from experiments.four_regions.rung import Rung
 from experiments.four_regions.spent import Spent
 from experiments.four_regions.study import Measured, Privacy, Study
 from fedfsd.errors import NotReadyError
-from fedfsd.task.forecasting import metric
+from fedfsd.task import score
 
 MEAN = "mean"
 _TEXT = ("rung", "region", "seed", "identity", "note")
@@ -99,19 +99,19 @@ def read(path: Path) -> list[Row]:
 
 def _row(study: Study, spent: Mapping[str, Spent], rung: Rung, seed: int, one: Measured, region: str) -> Row:
     names = list(study.tests) if region == POOLED else [region]
-    summary = metric.summarise(metric.pool(one.errors[name] for name in names))
+    summary = score.summary(study.task.metrics, score.pool(one.errors[name] for name in names))
     privacies = [one.privacy[name] for name in names]
     events = [privacy.event for privacy in privacies if privacy.event is not None]
     return Row(
         rung=rung.name,
         region=region,
         seed=str(seed),
-        fde_m=summary.fde_m,
-        fde_m_low=summary.fde_m_95[0],
-        fde_m_high=summary.fde_m_95[1],
+        fde_m=summary["fde_m"],
+        fde_m_low=summary["fde_m_95"][0],
+        fde_m_high=summary["fde_m_95"][1],
         fde_m_sd=None,
-        ade_m=summary.ade_m,
-        miss_rate=summary.miss_rate,
+        ade_m=summary["ade_m"],
+        miss_rate=summary["miss_rate"],
         epsilon=max(_epsilon(privacy) for privacy in privacies),
         epsilon_search=max(spent[name].epsilon for name in names),
         delta=max((p.delta for p in privacies if p.delta is not None), default=None),

@@ -26,7 +26,7 @@ from experiments.four_regions.study import QUICKSTART, SETTINGS, Study, measure,
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.drive import source
-from fedfsd.task.forecasting import metric
+from fedfsd.task import score
 
 GRID = {
     "learning_rate": (0.015, 0.03, 0.06),
@@ -77,7 +77,10 @@ def search(
     found: dict[Rung, list[tuple[Setting, list[Line]]]] = {}
     with as_file(for_validation(source.tables(path)), output / "validation.parquet") as table:
         study = open_study(table, overrides, output)
-        simple = {name: one.fde.mean() for name, one in measure(study, CONSTANT_VELOCITY, 1).errors.items()}
+        simple = {
+            name: one.values["fde_m"].mean()
+            for name, one in measure(study, CONSTANT_VELOCITY, 1).errors.items()
+        }
         for rung, setting in itertools.islice(settings(), most):
             line = _line(study, rung, setting, seeds[0], simple)
             found.setdefault(rung, []).append((setting, [line]))
@@ -118,6 +121,7 @@ def _line(study: Study, rung: Rung, setting: Setting, seed: int, simple: Mapping
     changes += ["server.evaluate_every=1000000", "privacy.max_noise_std=1e9"]
     found = measure(replace(study, output=place), rung, seed, overrides=changes)
     privacy = next(iter(found.privacy.values()))
+    fde = {name: one.values["fde_m"].mean() for name, one in found.errors.items()}
     line = Line(
         rung=rung.name,
         learning_rate=setting["learning_rate"],
@@ -125,8 +129,8 @@ def _line(study: Study, rung: Rung, setting: Setting, seed: int, simple: Mapping
         num_rounds=int(setting["num_rounds"]) if "num_rounds" in setting else None,
         sample_rate=setting.get("sample_rate"),
         seed=seed,
-        score=round(float(np.mean([one.fde.mean() / simple[name] for name, one in found.errors.items()])), 4),
-        pooled_fde_m=round(float(metric.pool(found.errors.values()).fde.mean()), 4),
+        score=round(float(np.mean([value / simple[name] for name, value in fde.items()])), 4),
+        pooled_fde_m=round(float(score.pool(found.errors.values()).values["fde_m"].mean()), 4),
         epsilon=privacy.epsilon,
         delta=privacy.delta,
         noise_multiplier=privacy.event and privacy.event.noise_multiplier,

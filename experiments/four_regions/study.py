@@ -22,14 +22,11 @@ from fedfsd.mechanism.event import Event
 from fedfsd.plan import plan as plans
 from fedfsd.plan.build import Roster
 from fedfsd.report.run_folder import Folder
-from fedfsd.simulation import evaluate
 from fedfsd.simulation import run as simulation
-from fedfsd.simulation.evaluate import TestSet
 from fedfsd.simulation.prepare import Prepared, model_with, prepare
 from fedfsd.simulation.run import Run
-from fedfsd.task.forecasting import metric, predictor, window
-from fedfsd.task.forecasting.metric import Errors
-from fedfsd.task.forecasting.window import WindowSpec
+from fedfsd.task.forecasting import metric, predictor
+from fedfsd.task.task import Examples, Scores, Task
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart.toml"
 SETTINGS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("study.toml").read_text(encoding="utf-8"))
@@ -43,9 +40,9 @@ class Study:
     overrides: tuple[str, ...]
     output: Path
     tables: tuple[Table, ...]
-    spec: WindowSpec
+    task: Task
     rosters: Mapping[str, Roster]
-    tests: Mapping[str, TestSet]
+    tests: Mapping[str, Examples]
     """Test windows by region; they are never trained on and nothing is chosen on them."""
 
 
@@ -62,7 +59,7 @@ class Privacy:
 class Measured:
     """One rung at one seed, by region."""
 
-    errors: dict[str, Errors]
+    errors: dict[str, Scores]
     privacy: dict[str, Privacy]
     note: dict[str, str]
 
@@ -79,9 +76,9 @@ def open_study(path: str, overrides: Sequence[str], output: Path) -> Study:
         overrides=tuple(overrides),
         output=output,
         tables=source.tables(path),
-        spec=prepared.spec,
+        task=prepared.task,
         rosters=prepared.rosters,
-        tests={name: TestSet.of(windows, prepared.spec) for name, windows in prepared.test.items()},
+        tests=prepared.test,
     )
 
 
@@ -92,8 +89,7 @@ def measure(study: Study, rung: Rung, seed: int, *, overrides: Sequence[str] = (
         runs = _train(study, rung, seed, overrides)
         models = {path: Run(path).model() for path in {run.path for run in runs.values()}}
         errors = {
-            name: evaluate.errors(models[runs[name].path], {name: test})[name]
-            for name, test in study.tests.items()
+            name: study.task.scores(models[runs[name].path], test) for name, test in study.tests.items()
         }
         return Measured(errors, {name: _privacy(run, name) for name, run in runs.items()}, silent)
     if rung.kind == "predictor":
@@ -102,10 +98,13 @@ def measure(study: Study, rung: Rung, seed: int, *, overrides: Sequence[str] = (
         return Measured(errors, dict.fromkeys(chosen, Privacy(None)), chosen)
     nothing = dict.fromkeys(study.tests, Privacy(0.0))
     if rung.kind == "constant velocity":
-        return Measured(evaluate.constant_velocity(study.tests), nothing, silent)
+        return Measured(
+            {name: study.task.baseline_scores(test) for name, test in study.tests.items()}, nothing, silent
+        )
     started = _prepare(study.path, [*study.overrides, f"seed={seed}", *overrides])
-    model = model_with(started.plan, started.spec, started.initial)
-    return Measured(evaluate.errors(model, study.tests), nothing, silent)
+    model = model_with(started.plan, started.task, started.initial)
+    errors = {name: study.task.scores(model, test) for name, test in study.tests.items()}
+    return Measured(errors, nothing, silent)
 
 
 def _train(study: Study, rung: Rung, seed: int, overrides: Sequence[str]) -> dict[str, Run]:
@@ -140,7 +139,7 @@ def _run(path: str, changes: Sequence[str], output: Path) -> Run:
         return simulation.run(
             experiment, engine="local", output=output, resume=begun, progress=lambda _: None
         )
-    if load(Experiment, folder.read("experiment.json")) != experiment:
+    if Experiment.resolved(folder.read("experiment.json")).document() != experiment.document():
         raise NotReadyError(
             str(output),
             got="a complete run of another experiment",
@@ -167,11 +166,11 @@ def _experiment(path: str, overrides: Sequence[str]) -> Experiment:
 
 def _best_predictor(study: Study, region: str) -> str:
     """The name of the predictor with the least FDE on the region's training windows."""
-    windows = window.cut(table.in_region(study.tables, region), study.spec, test=False)
-    training = TestSet.of(windows, study.spec)
-    fde = {name: _predict(one, training).fde for name, one in predictor.PREDICTORS.items()}
-    return min(fde, key=lambda name: float(fde[name].mean()) if len(windows) else 0.0)
+    training = study.task.examples(table.in_region(study.tables, region), test=False)
+    fde = {name: _predict(one, training).values["fde_m"] for name, one in predictor.PREDICTORS.items()}
+    return min(fde, key=lambda name: float(fde[name].mean()) if len(training) else 0.0)
 
 
-def _predict(one: Callable[[np.ndarray, int], np.ndarray], test: TestSet) -> Errors:
-    return metric.single(one(test.history.numpy(), test.future.shape[1]), test.future, test.owner)
+def _predict(one: Callable[[np.ndarray, int], np.ndarray], test: Examples) -> Scores:
+    future = test.targets["future"]
+    return metric.single(one(test.inputs["history"], future.shape[1]), future, test.owner)

@@ -29,7 +29,7 @@ from fedfsd.flower.state import reopen
 HOST = "127.0.0.1"
 SERVER_APP = "fedfsd.simulation.apps:server"
 # Flower wants a ClientApp named; of ours no process of Flower's ever loads one.
-CLIENT_APP = "fedfsd.simulation.apps:client"
+CLIENT_APP = "fedfsd.runner.client:simulated"
 _PROJECT = "pyproject.toml"
 _TASK_POLL_SECONDS = "0.25"
 _CALL_SECONDS = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -104,3 +104,14 @@ def _code(error: Exception) -> int:
     if isinstance(error, FedfsdError):
         return {RefusedError: REFUSED, BudgetError: BUDGET, PlanError: PLAN}.get(type(error), UNAVAILABLE)
     return UNAVAILABLE
+
+
+simulated = client_app(lambda context: RegionConfig(**context.node_config, simulated=True))
+"""The app that worker processes of a simulation load by name."""
+
+
+def numbered(nodes: Sequence[Mapping[str, str]]) -> ClientApp:
+    """The app for an engine that knows its nodes by number alone; ``nodes``: what RegionConfig takes."""
+    return client_app(
+        lambda context: RegionConfig(**nodes[int(context.node_config["partition-id"])], simulated=True)
+    )

@@ -1,7 +1,7 @@
 """The sides of a federation as Flower apps.
 
-Workers of the in-process grid and of Ray find ``client`` here by name; ``flwr run . local`` comes in
-through server/app.py and clients/app.py. ``server`` is what a coordinator's own SuperLink runs.
+``flwr run . local`` comes in through server/app.py and clients/app.py; ``server`` is what a coordinator's
+own SuperLink runs. A simulation's workers load ``runner.client.simulated``.
 """
 
 from __future__ import annotations
@@ -10,19 +10,16 @@ from functools import cache
 from pathlib import Path
 
 from flwr.app import Context
-from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.drive import source
 from fedfsd.flower import private
 from fedfsd.flower.link_grid import LinkGrid
-from fedfsd.runner.client import client_app
 from fedfsd.runner.region import RegionConfig
 from fedfsd.simulation import real
-from fedfsd.simulation.prepare import regions_of
-from fedfsd.simulation.run import NodeConfig, node_config, run_on
+from fedfsd.simulation.prepare import regions_of, task_of
+from fedfsd.simulation.run import node_config, run_on
 
 server = ServerApp()
 
@@ -47,20 +44,10 @@ def numbered_region(context: Context, root: Path) -> RegionConfig:
     return RegionConfig(**node_config(experiment, _folder(context), name), simulated=True)
 
 
-client = client_app(lambda context: RegionConfig(**context.node_config, simulated=True))
-
-
-def numbered(nodes: list[NodeConfig]) -> ClientApp:
-    """The ClientApp for an engine that knows its nodes by number alone."""
-    return client_app(
-        lambda context: RegionConfig(**nodes[int(context.node_config["partition-id"])], simulated=True)
-    )
-
-
 @cache
 def _names(experiment_json: str) -> list[str]:
     experiment = Experiment.model_validate_json(experiment_json)
-    return regions_of(experiment, source.tables(experiment.data.path))
+    return regions_of(experiment, task_of(experiment).tables(experiment.data.path))
 
 
 def _experiment(context: Context, root: Path) -> Experiment:

@@ -19,6 +19,7 @@ from fedfsd.flower import strategy as strategies
 from fedfsd.plan.plan import Arrays
 from fedfsd.report import run_folder
 from fedfsd.report.run_folder import Folder
+from fedfsd.runner.client import numbered
 from fedfsd.runner.region import RegionConfig, policy_of
 from fedfsd.simulation import books
 from fedfsd.simulation.books import Evidence
@@ -27,7 +28,7 @@ from fedfsd.simulation.prepare import prepare
 from fedfsd.simulation.trail import Progress, load_model
 
 # The app that worker processes load by name.
-CLIENT = "fedfsd.simulation.apps:client"
+CLIENT = "fedfsd.runner.client:simulated"
 NodeConfig = dict[str, str]
 Engine = Literal["local", "ray"]
 
@@ -98,7 +99,6 @@ def run(
     def on(nodes: list[NodeConfig], work: Callable[[Grid], Arrays]) -> Arrays:
         if engine == "ray":
             from fedfsd.flower import ray
-            from fedfsd.simulation.apps import numbered
 
             return ray.run(numbered(nodes), nodes=len(nodes), work=work)
         with ProcessGrid(CLIENT, dict(enumerate(nodes, start=2))) as grid:

@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from fedfsd.engine.vehicle import VehicleData
 from fedfsd.task.forecasting.loss import window_loss
+from fedfsd.task.forecasting.task import Forecasting
 from fedfsd.task.forecasting.window import WindowSpec
 
 SPEC = WindowSpec()
+TASK = Forecasting({})
+CPU = torch.device("cpu")
 
 
 class TwoPaths(nn.Module):
@@ -40,7 +43,7 @@ class Plain(nn.Module):
 
 
 def vehicles(counts: list[int], *, seed: int = 0) -> VehicleData:
-    """Drives of about 8 m/s along +x; vehicle i has counts[i] windows, and one stands still for nobody."""
+    """Drives of about 8 m/s along +x; vehicle i has counts[i] windows, and the padding one stands still."""
     random = np.random.default_rng(seed)
     step = random.normal([4.0, 0.0], [1.0, 0.4], size=(max(1, sum(counts)), SPEC.history + SPEC.future, 2))
     track = step.cumsum(1)
@@ -48,15 +51,20 @@ def vehicles(counts: list[int], *, seed: int = 0) -> VehicleData:
     track = torch.from_numpy(np.concatenate([track, np.zeros_like(track[:1])]).astype(np.float32))
     owned = np.array(counts, np.int64)
     first = np.where(owned > 0, np.cumsum(owned) - owned, len(track) - 1)
-    return VehicleData(track[:, : SPEC.history], track[:, SPEC.history :], first, owned)
+    return data_of(track[:, : SPEC.history], track[:, SPEC.history :], first, owned)
+
+
+def data_of(history: Tensor, future: Tensor, first: np.ndarray, counts: np.ndarray) -> VehicleData:
+    """Vehicles with these windows, the padding one last."""
+    return VehicleData({"history": history}, {"future": future}, first, counts, history.device)
 
 
 def spoil(data: VehicleData, vehicle: int, value: float) -> VehicleData:
     """The same with every point of one vehicle's windows set to ``value``."""
-    history, future = data.history.clone(), data.future.clone()
+    history, future = data.inputs["history"].clone(), data.targets["future"].clone()
     rows = slice(int(data.first[vehicle]), int(data.first[vehicle] + data.counts[vehicle]))
     history[rows], future[rows] = value, value
-    return VehicleData(history, future, data.first, data.counts)
+    return data_of(history, future, data.first, data.counts)
 
 
 def slow_clipped_sum(
@@ -70,7 +78,9 @@ def slow_clipped_sum(
         if not rows:
             continue
         losses = [
-            window_loss(*model(data.history[[row]].double()), data.future[[row]].double()).sum()
+            window_loss(
+                *model(data.inputs["history"][[row]].double()), data.targets["future"][[row]].double()
+            ).sum()
             for row in rows
         ]
         gradient = torch.autograd.grad(sum(losses) / len(losses), list(model.parameters()))

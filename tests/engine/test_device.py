@@ -5,22 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from engine.small import TwoPaths, vehicles
+from engine.small import TASK, TwoPaths, data_of, vehicles
 from plan.sample import REGION, planned
 
 from fedfsd.engine.device import resolve
 from fedfsd.engine.local import model_on, private_step
 from fedfsd.engine.randomness import RoundKey
-from fedfsd.engine.vehicle import VehicleData
 from fedfsd.errors import NotReadyError
 
 
 def step(device: torch.device) -> np.ndarray:
     data = vehicles([3, 0, 9, 1] * 8)
-    placed = VehicleData(data.history.to(device), data.future.to(device), data.first, data.counts)
+    placed = data_of(
+        data.inputs["history"].to(device), data.targets["future"].to(device), data.first, data.counts
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        ours = model_on(TwoPaths(), device)
+        ours = model_on(TwoPaths(), TASK.loss, device)
     plan = planned(roster=32, max_grad_norm=10.0, epsilon=1.0)
     key = RoundKey(bytes(32), REGION, "plan", 1, "arrays")
     return private_step(ours, placed, plan.region(REGION), key, step=0, size=ours.size + 100)

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from engine.small import SPEC, TwoPaths, slow_clipped_sum, spoil, vehicles
+from engine.small import SPEC, TASK, TwoPaths, slow_clipped_sum, spoil, vehicles
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from plan.sample import REGION, planned
@@ -90,7 +90,7 @@ def test_several_steps_equal_the_slow_reference(model, data, monkeypatch, clip):
         update -= 0.1 * velocity
 
     monkeypatch.setattr(gradient, "_MEMORY", 8 * size * 12)  # micro-batches of three vehicles
-    ours = train(model_on(copy.deepcopy(model), torch.device("cpu")), data, arrays, plan, KEY)
+    ours = train(model_on(copy.deepcopy(model), TASK.loss, torch.device("cpu")), data, arrays, plan, KEY)
     assert list(ours) == list(shapes)
     flat = np.concatenate([part.ravel() for part in ours.values()])
     assert flat.dtype == np.float32
@@ -100,7 +100,7 @@ def test_several_steps_equal_the_slow_reference(model, data, monkeypatch, clip):
 
 @pytest.mark.parametrize("clip", [0.3, 10.0, 1e6])
 def test_micro_batches_change_nothing_but_rounding(model, data, monkeypatch, clip):
-    ours, untouched = model_on(copy.deepcopy(model), torch.device("cpu")), model
+    ours, untouched = model_on(copy.deepcopy(model), TASK.loss, torch.device("cpu")), model
     slots = np.arange(len(COUNTS))
     window, taken = choose_windows(KEY.stream("windows", 0), slots, data.counts, 8)
     sums = []
@@ -114,7 +114,7 @@ def test_micro_batches_change_nothing_but_rounding(model, data, monkeypatch, cli
 
 def test_no_shape_depends_on_the_data_or_the_draw(model, data):
     """Kernels round by the shape of a batch: one shape for every draw, micro-batch and number of windows."""
-    ours, sizes = model_on(model, torch.device("cpu")), set()
+    ours, sizes = model_on(model, TASK.loss, torch.device("cpu")), set()
     model.register_forward_pre_hook(lambda _, inputs: sizes.add(tuple(inputs[0].shape)))
     for slots in ([0], [1, 5], [3, 10], range(12)):
         slots = np.array(slots)
@@ -144,25 +144,25 @@ def test_one_draw_equals_opacus(model):
         loss_reduction="mean",
     )
     before = torch.nn.utils.parameters_to_vector(theirs.parameters()).detach().clone()
-    window_loss(*theirs(data.history[slots]), data.future[slots]).sum().backward()
+    window_loss(*theirs(data.inputs["history"][slots]), data.targets["future"][slots]).sum().backward()
     optimizer.step()
     expected = before - torch.nn.utils.parameters_to_vector(theirs.parameters()).detach()
 
-    found = private_step(model_on(model, torch.device("cpu")), data, mine, KEY, step=0, size=size)
+    found = private_step(model_on(model, TASK.loss, torch.device("cpu")), data, mine, KEY, step=0, size=size)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
     assert np.linalg.norm(found) > 0.05
 
 
 def test_an_empty_draw_still_releases_noise(model, data):
     plan = planned(shapes_of(model), roster=len(COUNTS), sample_rate=1e-9, epsilon=1.0)
-    ours = model_on(model, torch.device("cpu"))
+    ours = model_on(model, TASK.loss, torch.device("cpu"))
     found = private_step(ours, data, plan.region(REGION), KEY, step=0, size=ours.size + 64)
     expected = 0.6 * KEY.stream("noise", 0).normal(ours.size + 64) / (1e-9 * 12)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_only_spoilt_vehicles_give_a_zero_sum(model, data):
-    ours = model_on(model, torch.device("cpu"))
+    ours = model_on(model, TASK.loss, torch.device("cpu"))
     slots = np.array([1, 3, 5, 9])  # none, NaN, none, infinite
     window, taken = choose_windows(KEY.stream("windows", 0), slots, data.counts[slots], 4)
     found = ours.clipped_sum(data, slots, window, taken, max_grad_norm=0.3)
@@ -174,7 +174,7 @@ def test_dropout_is_off(data, layer):
     """Dropout would draw from torch's generator, whose seed has 32 bits."""
     model = two_paths()
     model.body.append(layer(0.5))
-    ours = model_on(model, torch.device("cpu"))
+    ours = model_on(model, TASK.loss, torch.device("cpu"))
     slots = np.arange(3)
     window, taken = choose_windows(KEY.stream("windows", 0), slots, data.counts[slots], 4)
     sums = [ours.clipped_sum(data, slots, window, taken, max_grad_norm=0.3) for _ in range(4)]
@@ -183,7 +183,7 @@ def test_dropout_is_off(data, layer):
 
 
 def test_nothing_un_noised_stays_on_the_model(model, data):
-    ours = model_on(model, torch.device("cpu"))
+    ours = model_on(model, TASK.loss, torch.device("cpu"))
     plan = planned(shapes_of(model), roster=len(COUNTS), epsilon=1.0)
     private_step(ours, data, plan.region(REGION), KEY, step=0, size=ours.size)
     for parameter in ours.parameters:

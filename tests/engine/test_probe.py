@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from engine.small import SPEC, Plain, TwoPaths
+from engine.small import SPEC, TASK, Plain, TwoPaths
 from torch import nn
 
 from fedfsd.engine.probe import probe
@@ -46,7 +46,7 @@ COUPLINGS = {
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_rows_that_see_each_other_are_refused(coupling):
     with pytest.raises(ModelError):
-        probe(Plain(COUPLINGS[coupling]), SPEC)
+        probe(Plain(COUPLINGS[coupling]), TASK)
 
 
 def test_a_coupling_that_the_initial_weights_hide_is_refused():
@@ -65,7 +65,7 @@ def test_a_coupling_that_the_initial_weights_hide_is_refused():
             return paths + self.path(flat - flat.mean(0)).view_as(paths), scores
 
     with pytest.raises(ModelError):
-        probe(Hidden(), SPEC)
+        probe(Hidden(), TASK)
 
 
 def test_a_memory_of_the_last_batch_is_refused():
@@ -78,7 +78,7 @@ def test_a_memory_of_the_last_batch_is_refused():
             return paths, scores
 
     with pytest.raises(ModelError):
-        probe(Remembers(), SPEC)
+        probe(Remembers(), TASK)
 
 
 class Moving(Plain):
@@ -188,7 +188,7 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_trained_is_refused_with_one_error(what):
     with pytest.raises(ModelError):
-        probe(REFUSED[what](), SPEC)
+        probe(REFUSED[what](), TASK)
 
 
 ACCEPTED = {
@@ -205,7 +205,7 @@ ACCEPTED = {
 def test_sound_models_are_accepted_and_not_touched(what):
     model = ACCEPTED[what]()
     before = copy.deepcopy(model)
-    probe(model, SPEC)
+    probe(model, TASK)
     assert str(model) == str(before)
     assert model.training == before.training
     for name, value in model.state_dict().items():
@@ -217,7 +217,7 @@ def test_sound_models_are_accepted_and_not_touched(what):
 def test_the_probe_leaves_the_global_generator_alone():
     model = ACCEPTED["dropout"]()
     state = torch.get_rng_state()
-    probe(model, SPEC)
+    probe(model, TASK)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -245,4 +245,4 @@ UNSEEN = {
 @pytest.mark.parametrize("what", UNSEEN)
 def test_what_the_probe_cannot_see(what):
     with pytest.raises(ModelError):
-        probe(UNSEEN[what](), SPEC)
+        probe(UNSEEN[what](), TASK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from engine.small import SPEC, TwoPaths, vehicles
+from engine.small import SPEC, TASK, TwoPaths, data_of, vehicles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,13 +30,13 @@ CLIPS = st.sampled_from([1e-6, 1e-3, 0.3, 1.0, 10.0])
 def ours() -> VehicleGradient:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return model_on(TwoPaths(), torch.device("cpu"))
+        return model_on(TwoPaths(), TASK.loss, torch.device("cpu"))
 
 
 def region(kinds: list[tuple[int, Kind]]) -> VehicleData:
     """Vehicles of so many windows and such content."""
     data = vehicles([count for count, _ in kinds])
-    history, future = data.history.clone(), data.future.clone()
+    history, future = data.inputs["history"].clone(), data.targets["future"].clone()
     for first, (count, kind) in zip(data.first, kinds, strict=True):
         for part in (history[first : first + count], future[first : first + count]):
             if kind == "half NaN":
@@ -45,7 +45,7 @@ def region(kinds: list[tuple[int, Kind]]) -> VehicleData:
                 part[:] = part[:1].clone()
             else:
                 part *= kind
-    return VehicleData(history, future, data.first, data.counts)
+    return data_of(history, future, data.first, data.counts)
 
 
 def summed(ours: VehicleGradient, data: VehicleData, *, clip: float, k: int) -> np.ndarray:
@@ -58,8 +58,8 @@ def summed(ours: VehicleGradient, data: VehicleData, *, clip: float, k: int) -> 
 def zeroed(data: VehicleData, vehicle: int) -> VehicleData:
     """The same without a usable window of one vehicle, which stays on the roster."""
     counts = np.where(np.arange(data.roster) == vehicle, 0, data.counts)
-    first = np.where(counts > 0, data.first, len(data.history) - 1)
-    return VehicleData(data.history, data.future, first, counts)
+    first = np.where(counts > 0, data.first, len(data.inputs["history"]) - 1)
+    return data_of(data.inputs["history"], data.targets["future"], first, counts)
 
 
 @settings(deadline=None, max_examples=120)
@@ -123,7 +123,10 @@ def test_the_bound_is_reached():
 def test_many_windows_weigh_as_much_as_one(ours):
     """The unit is the vehicle: the mean over its windows is clipped, not each window."""
     data = region([(1, 1.0), (8, 1.0)])
-    data.history[1:9], data.future[1:9] = data.history[0].clone(), data.future[0].clone()
+    data.inputs["history"][1:9], data.targets["future"][1:9] = (
+        data.inputs["history"][0].clone(),
+        data.targets["future"][0].clone(),
+    )
     one, many = (summed(ours, zeroed(data, other), clip=0.3, k=8) for other in (1, 0))
     np.testing.assert_allclose(one, many, atol=1e-6)
     assert np.linalg.norm(one) > 0.29
@@ -147,7 +150,7 @@ def test_hostile_weights_do_not_couple_vehicles_through_rounding():
 
     A batch of three rows rounds unlike one of four; these weights make that a difference of metres.
     """
-    data, ours = vehicles([1] * 4), model_on(Cancelling(), torch.device("cpu"))
+    data, ours = vehicles([1] * 4), model_on(Cancelling(), TASK.loss, torch.device("cpu"))
     random = np.random.default_rng(0)
     body_weight, body_bias, head_weight, head_bias = ours.parameters
     worst = 0.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import drives
-from engine.small import SPEC
+from engine.small import SPEC, TASK
 from plan.sample import REGION, planned
 
 from fedfsd.config.experiment import Experiment
@@ -17,7 +17,6 @@ from fedfsd.engine.sampler import choose_windows, sample_vehicles
 from fedfsd.engine.vehicle import VehicleData, place
 from fedfsd.plan.plan import WITNESS
 from fedfsd.simulation.prepare import prepare
-from fedfsd.task.forecasting import window
 from fedfsd.task.forecasting.model import registry
 
 VEHICLES = 24
@@ -55,7 +54,7 @@ WAYS = {
 
 def region_data(rows: dict[str, np.ndarray]) -> VehicleData:
     found = table.of_rows(rows, licence="CC0-1.0", identity="physical", origin="synthetic")
-    return place(window.cut([found], SPEC, test=False), SPEC, roster=30, device=torch.device("cpu"))
+    return place(TASK.examples([found], test=False), roster=30, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,9 @@ def test_it_keeps_its_slot_and_the_others_theirs(whole, spoilt):
     assert data.counts[slot] == 0
     assert data.roster == whole.roster == 30
     for other in set(range(30)) - {slot}:
-        mine, theirs = (d.history[d.first[other] : d.first[other] + d.counts[other]] for d in (whole, data))
+        mine, theirs = (
+            d.inputs["history"][d.first[other] : d.first[other] + d.counts[other]] for d in (whole, data)
+        )
         assert torch.equal(mine, theirs)
 
 
@@ -103,7 +104,7 @@ def test_the_update_moves_by_at_most_one_clipped_gradient_a_step(whole, spoilt):
     arrays = {name: value.detach().numpy().copy() for name, value in model.named_parameters()}
     arrays[WITNESS] = np.zeros(256, np.float32)
     plan = planned(shapes, local_steps=1, sample_rate=1.0, optimizer__learning_rate=1.0, epsilon=1.0)
-    ours = local.model_on(model, torch.device("cpu"))
+    ours = local.model_on(model, TASK.loss, torch.device("cpu"))
     before, after = (local.train(ours, d, arrays, plan, KEY) for d in (whole, data))
     # The noise is the same to the bit: the witness block shows nothing else.
     np.testing.assert_array_equal(before[WITNESS], after[WITNESS])

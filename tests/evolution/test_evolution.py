@@ -37,13 +37,13 @@ import fedfsd
 from fedfsd.border import border_pb2, wire
 from fedfsd.cli.main import run as command
 from fedfsd.config.load import load
-from fedfsd.driving import table
-from fedfsd.federation.region import Region, RegionConfig, run_round
-from fedfsd.federation.runner import Settings as TrainSettings
+from fedfsd.drive import table
 from fedfsd.gate.gate import Gate
 from fedfsd.node.node import open_node
 from fedfsd.plan import plan as plans
-from fedfsd.simulation.report import write_report
+from fedfsd.report.page import write_report
+from fedfsd.runner.process import Settings as TrainSettings
+from fedfsd.runner.region import Region, RegionConfig, run_round
 
 RELEASES = sorted(path.name for path in Path(__file__).parent.glob("release_*"))
 HOLDS, CANNOT_DECIDE, BUDGET = 0, 11, 12

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from books import keep_books
-from engine.small import Plain, vehicles
+from engine.small import TASK, Plain, vehicles
 from plan.sample import REGION, planned
 
 from fedfsd.engine.local import model_on, train
@@ -79,11 +79,11 @@ def test_the_witness_scale_is_that_of_the_real_optimizer(momentum, schedule):
 def test_real_updates_pass_and_stay_below_the_longest_possible(rate):
     """Every vehicle pulls the same way with full force: the longest update that clipping allows."""
     data, model = vehicles([3] * 30), Plain()
-    data.future[:] = data.future[:1] + 1e3
+    data.targets["future"][:] = data.targets["future"][:1] + 1e3
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()} | {WITNESS: (4096,)}
     plan = planned(shapes, local_steps=5, sample_rate=rate, epsilon=1.0)
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    ours, longest = model_on(model, torch.device("cpu")), 0.0
+    ours, longest = model_on(model, TASK.loss, torch.device("cpu")), 0.0
     for round in (1, 2, 3):
         update = train(ours, data, arrays, plan, RoundKey(bytes(32), REGION, plan.hash, round, "x"))
         judge(update, plan, REGION, round)

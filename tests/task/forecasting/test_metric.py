@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedfsd.task import score
 from fedfsd.task.forecasting import metric
+from fedfsd.task.task import Scores
 
 # Two windows, two paths, two future points; offsets of each path from the future, in metres.
 OFFSETS = np.array(
@@ -22,36 +24,41 @@ FUTURE = np.array([[[1.0, 0.0], [2.0, 1.0]], [[5.0, -1.0], [9.0, -3.0]]])
 PATHS = FUTURE[:, None] + OFFSETS
 
 
-def errors_of(values, owner) -> metric.Errors:
+def errors_of(values, owner) -> Scores:
     values = np.asarray(values, dtype=float)
-    return metric.Errors(values, values, values, values, values > metric.MISS_M, np.asarray(owner))
+    keys = [one.key for one in metric.METRICS]
+    return Scores(dict.fromkeys(keys, values) | {"miss_rate": values > metric.MISS_M}, np.asarray(owner))
+
+
+def summarised(scores: Scores) -> dict:
+    return score.summary(metric.METRICS, scores)
 
 
 def test_two_windows_by_hand():
     errors = metric.measure(PATHS, np.array([[0.1, 0.9], [-2.0, -1.0]]), FUTURE, np.array([0, 1]))
-    np.testing.assert_allclose(errors.ade, [2.0, 7.5])  # the likeliest path is the second in both
-    np.testing.assert_allclose(errors.fde, [4.0, 10.0])
-    np.testing.assert_allclose(errors.min_ade_k, [2.0, 1.0])
-    np.testing.assert_allclose(errors.min_fde_k, [3.0, 2.0])  # of another path than min_ade_k's
-    assert errors.miss.tolist() == [True, False]
-    summary = metric.summarise(errors)
-    assert (summary.windows, summary.vehicles) == (2, 2)
-    assert (summary.ade_m, summary.fde_m) == pytest.approx((4.75, 7.0))
-    assert (summary.min_ade_k_m, summary.min_fde_k_m) == pytest.approx((1.5, 2.5))
-    assert summary.miss_rate == 0.5
+    np.testing.assert_allclose(errors.values["ade_m"], [2.0, 7.5])  # the likeliest path is the second in both
+    np.testing.assert_allclose(errors.values["fde_m"], [4.0, 10.0])
+    np.testing.assert_allclose(errors.values["min_ade_k_m"], [2.0, 1.0])
+    np.testing.assert_allclose(errors.values["min_fde_k_m"], [3.0, 2.0])  # of another path than min_ade_k's
+    assert errors.values["miss_rate"].tolist() == [True, False]
+    summary = summarised(errors)
+    assert (summary["test_windows"], summary["test_vehicles"]) == (2, 2)
+    assert (summary["ade_m"], summary["fde_m"]) == pytest.approx((4.75, 7.0))
+    assert (summary["min_ade_k_m"], summary["min_fde_k_m"]) == pytest.approx((1.5, 2.5))
+    assert summary["miss_rate"] == 0.5
 
 
 def test_scores_choose_the_path_that_ade_and_fde_judge():
     errors = metric.measure(PATHS, np.array([[2.0, 1.0], [0.0, 0.0]]), FUTURE, np.array([0, 1]))
-    np.testing.assert_allclose(errors.ade, [3.0, 1.0])  # of equal scores the first path counts
-    np.testing.assert_allclose(errors.fde, [3.0, 2.0])
+    np.testing.assert_allclose(errors.values["ade_m"], [3.0, 1.0])  # of equal scores the first path counts
+    np.testing.assert_allclose(errors.values["fde_m"], [3.0, 2.0])
 
 
 def test_one_path_is_its_own_best():
     errors = metric.single(PATHS[:, 0], FUTURE, np.array([0, 0]))
-    np.testing.assert_array_equal(errors.ade, errors.min_ade_k)
-    np.testing.assert_array_equal(errors.fde, errors.min_fde_k)
-    np.testing.assert_allclose(errors.fde, [3.0, 2.0])
+    np.testing.assert_array_equal(errors.values["ade_m"], errors.values["min_ade_k_m"])
+    np.testing.assert_array_equal(errors.values["fde_m"], errors.values["min_fde_k_m"])
+    np.testing.assert_allclose(errors.values["fde_m"], [3.0, 2.0])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,10 @@ def test_a_miss_is_an_end_point_further_off_than_two_metres(off, miss):
     paths = np.zeros((1, 2, 3, 2))
     paths[0, :, :2] = 50.0  # the way there does not count
     paths[0, :, 2, 0] = (off, 9.0) if not math.isnan(off) else math.nan
-    assert metric.measure(paths, np.zeros((1, 2)), np.zeros((1, 3, 2)), np.zeros(1)).miss[0] == miss
+    assert (
+        metric.measure(paths, np.zeros((1, 2)), np.zeros((1, 3, 2)), np.zeros(1)).values["miss_rate"][0]
+        == miss
+    )
 
 
 @settings(deadline=None)
@@ -73,20 +83,26 @@ def test_the_order_of_paths_does_not_matter_and_more_never_harm(order, seed):
     errors = metric.measure(paths, scores, future, owner)
     moved = metric.measure(paths[:, list(order)], scores[:, list(order)], future, owner)
     fewer = metric.measure(paths[:, :3], scores[:, :3], future, owner)
-    for name in ("ade", "fde", "min_ade_k", "min_fde_k", "miss"):
-        np.testing.assert_array_equal(getattr(errors, name), getattr(moved, name))
-    assert (errors.min_ade_k <= errors.ade).all()
-    assert (errors.min_fde_k <= errors.fde).all()
-    assert (errors.min_ade_k <= fewer.min_ade_k).all()
-    assert (errors.min_fde_k <= fewer.min_fde_k).all()
+    for one in metric.METRICS:
+        np.testing.assert_array_equal(errors.values[one.key], moved.values[one.key])
+    assert (errors.values["min_ade_k_m"] <= errors.values["ade_m"]).all()
+    assert (errors.values["min_fde_k_m"] <= errors.values["fde_m"]).all()
+    assert (errors.values["min_ade_k_m"] <= fewer.values["min_ade_k_m"]).all()
+    assert (errors.values["min_fde_k_m"] <= fewer.values["min_fde_k_m"]).all()
 
 
 def test_without_windows_every_figure_is_nan():
     errors = metric.measure(np.empty((0, 3, 6, 2)), np.empty((0, 3)), np.empty((0, 6, 2)), np.empty(0, int))
-    summary = metric.summarise(errors)
-    assert (summary.windows, summary.vehicles) == (0, 0)
-    figures = (summary.ade_m, summary.fde_m, summary.min_ade_k_m, summary.min_fde_k_m, summary.miss_rate)
-    assert all(math.isnan(figure) for figure in (*figures, *summary.fde_m_95))
+    summary = summarised(errors)
+    assert (summary["test_windows"], summary["test_vehicles"]) == (0, 0)
+    figures = (
+        summary["ade_m"],
+        summary["fde_m"],
+        summary["min_ade_k_m"],
+        summary["min_fde_k_m"],
+        summary["miss_rate"],
+    )
+    assert all(math.isnan(figure) for figure in (*figures, *summary["fde_m_95"]))
 
 
 @settings(deadline=None)
@@ -100,30 +116,30 @@ def test_without_windows_every_figure_is_nan():
 def test_the_interval_contains_the_mean_and_repeats(vehicles):
     values = np.concatenate([[value] * count for value, count in vehicles])
     owner = np.concatenate([[index] * count for index, (_, count) in enumerate(vehicles)])
-    summary = metric.summarise(errors_of(values, owner))
-    low, high = summary.fde_m_95
-    assert low - 1e-9 <= summary.fde_m <= high + 1e-9
+    summary = summarised(errors_of(values, owner))
+    low, high = summary["fde_m_95"]
+    assert low - 1e-9 <= summary["fde_m"] <= high + 1e-9
     assert min(values) - 1e-9 <= low
     assert high <= max(values) + 1e-9
-    assert metric.summarise(errors_of(values, owner)) == summary
+    assert summarised(errors_of(values, owner)) == summary
 
 
 def test_a_vehicle_with_many_windows_moves_as_one():
     # By windows the interval would be about [0, 0.3]; by vehicles either may be drawn twice.
-    summary = metric.summarise(errors_of([*[0.0] * 1000, 100.0], [0] * 1000 + [1]))
-    assert summary.fde_m == pytest.approx(100 / 1001)
-    assert summary.fde_m_95 == pytest.approx((0.0, 100.0))
-    assert metric.summarise(errors_of([3.0, 5.0], [4, 4])).fde_m_95 == (4.0, 4.0)
+    summary = summarised(errors_of([*[0.0] * 1000, 100.0], [0] * 1000 + [1]))
+    assert summary["fde_m"] == pytest.approx(100 / 1001)
+    assert summary["fde_m_95"] == pytest.approx((0.0, 100.0))
+    assert summarised(errors_of([3.0, 5.0], [4, 4]))["fde_m_95"] == (4.0, 4.0)
 
 
 def test_seeing_every_window_twice_makes_nobody_surer():
     random = np.random.default_rng(0)
     values, owner = random.gamma(2, 2, 300), random.integers(0, 40, 300)
-    once = metric.summarise(errors_of(values, owner)).fde_m_95
-    twice = metric.summarise(errors_of(np.tile(values, 2), np.tile(owner, 2))).fde_m_95
+    once = summarised(errors_of(values, owner))["fde_m_95"]
+    twice = summarised(errors_of(np.tile(values, 2), np.tile(owner, 2)))["fde_m_95"]
     assert twice == pytest.approx(once)
     # Were the windows independent, the interval would be that of 300 draws.
-    alone = metric.summarise(errors_of(values, np.arange(300))).fde_m_95
+    alone = summarised(errors_of(values, np.arange(300)))["fde_m_95"]
     assert alone[1] - alone[0] == pytest.approx(2 * 1.96 * values.std() / np.sqrt(300), rel=0.15)
 
 
@@ -131,15 +147,15 @@ def test_pooling_keeps_the_vehicles_of_regions_apart():
     first = errors_of([0.0, 0.0, 1.0], [0, 0, 2])
     empty = errors_of([], np.empty(0, int))
     second = errors_of([9.0, 11.0], [0, 1])
-    pooled = metric.pool([first, empty, second])
-    assert pooled.fde.tolist() == [0.0, 0.0, 1.0, 9.0, 11.0]
-    assert pooled.miss.tolist() == [False, False, False, True, True]
-    summary = metric.summarise(pooled)
-    assert (summary.windows, summary.vehicles) == (5, 4)
-    apart = errors_of(pooled.fde, [0, 0, 1, 2, 3])
-    assert summary == metric.summarise(apart)
+    pooled = score.pool([first, empty, second])
+    assert pooled.values["fde_m"].tolist() == [0.0, 0.0, 1.0, 9.0, 11.0]
+    assert pooled.values["miss_rate"].tolist() == [False, False, False, True, True]
+    summary = summarised(pooled)
+    assert (summary["test_windows"], summary["test_vehicles"]) == (5, 4)
+    apart = errors_of(pooled.values["fde_m"], [0, 0, 1, 2, 3])
+    assert summary == summarised(apart)
 
 
 def test_the_pooled_mean_is_over_windows():
-    pooled = metric.pool([errors_of([1.0] * 9, [0] * 9), errors_of([11.0], [0])])
-    assert metric.summarise(pooled).fde_m == pytest.approx(2.0)
+    pooled = score.pool([errors_of([1.0] * 9, [0] * 9), errors_of([11.0], [0])])
+    assert summarised(pooled)["fde_m"] == pytest.approx(2.0)

@@ -21,9 +21,11 @@ from fedfsd.plan.plan import RegionPlan
 from fedfsd.task.forecasting import metric, predictor, window
 from fedfsd.task.forecasting.loss import window_loss
 from fedfsd.task.forecasting.model import registry
+from fedfsd.task.forecasting.task import Forecasting
 from fedfsd.task.forecasting.window import WindowSpec
 
 SPEC = WindowSpec()
+TASK = Forecasting({})
 # Shapes that differ in every option: one mode and several, one layer and several.
 LEARNED = [
     ("gru", {}),
@@ -96,11 +98,9 @@ def region(**changes) -> RegionPlan:
 
 def one_step(model: torch.nn.Module, **changes) -> np.ndarray:
     """One private step of ``model`` on five drawn vehicles."""
-    data = place(
-        window.cut([drives({"CN": 9})], SPEC, test=False), SPEC, roster=9, device=torch.device("cpu")
-    )
+    data = place(TASK.examples([drives({"CN": 9})], test=False), roster=9, device=torch.device("cpu"))
     mine = region(roster=9, **changes)
-    gradient = model_on(model, torch.device("cpu"))
+    gradient = model_on(model, TASK.loss, torch.device("cpu"))
     key = RoundKey(b"k" * 32, "CN", "plan", 1, "0" * 64)
     return private_step(gradient, data, mine, key, step=0, size=gradient.size + 7)
 
@@ -109,7 +109,7 @@ def one_step(model: torch.nn.Module, **changes) -> np.ndarray:
 def test_every_model_keeps_the_contract(name):
     model = registry.build(name, {}, SPEC, seed=1)
     assert ModuleValidator.validate(model, strict=False) == []
-    probe(model, SPEC)
+    probe(model, TASK)
     history, _ = windows(3)
     paths, scores = model(torch.cat([history, torch.zeros(1, SPEC.history, 2)]))  # the last one stands
     assert paths.shape == (4, scores.shape[1], SPEC.future, 2)
@@ -164,14 +164,18 @@ def test_gradients_by_window_equal_a_plain_loop(name, options):
     for row in range(8):
         loss = window_loss(*model(history[row : row + 1]), future[row : row + 1]).sum()
         loop.append(torch.cat([part.flatten() for part in torch.autograd.grad(loss, [*model.parameters()])]))
-    engine = model_on(model, torch.device("cpu"))
-    together = engine.mean_by_vehicle(history[:, None], future[:, None], torch.ones(8, 1, dtype=torch.bool))
+    engine = model_on(model, TASK.loss, torch.device("cpu"))
+    together = engine.mean_by_vehicle(
+        {"history": history[:, None]}, {"future": future[:, None]}, torch.ones(8, 1, dtype=torch.bool)
+    )
     for row in range(8):
         assert loop[row].norm() > 0.1
         assert (together[row] - loop[row]).norm() <= 1e-5 * loop[row].norm()
     # Two vehicles of four windows each, one of which is not taken.
     taken = torch.tensor([[True] * 4, [True, True, True, False]])
-    mean = engine.mean_by_vehicle(history.view(2, 4, -1, 2), future.view(2, 4, -1, 2), taken)
+    mean = engine.mean_by_vehicle(
+        {"history": history.view(2, 4, -1, 2)}, {"future": future.view(2, 4, -1, 2)}, taken
+    )
     for vehicle, rows in enumerate((loop[:4], loop[4:7])):
         expected = torch.stack(rows).mean(dim=0)
         assert (mean[vehicle] - expected).norm() <= 1e-5 * expected.norm()
@@ -192,13 +196,11 @@ def test_training_halves_the_error_of_constant_velocity(name, options):
     history, future = windows(200, seed=9)
     paths, scores = (part.detach().numpy() for part in model(history))
     owner = np.arange(200)
-    learned = metric.summarise(metric.measure(paths, scores, future.numpy(), owner))
-    simple = metric.summarise(
-        metric.single(predictor.last_step(history.numpy(), SPEC.future), future.numpy(), owner)
-    )
-    assert simple.fde_m > 4
-    assert learned.min_fde_k_m < 0.5 * simple.fde_m
-    assert learned.fde_m < 0.8 * simple.fde_m
+    learned = metric.measure(paths, scores, future.numpy(), owner).values
+    simple = metric.single(predictor.last_step(history.numpy(), SPEC.future), future.numpy(), owner).values
+    assert simple["fde_m"].mean() > 4
+    assert learned["min_fde_k_m"].mean() < 0.5 * simple["fde_m"].mean()
+    assert learned["fde_m"].mean() < 0.8 * simple["fde_m"].mean()
 
 
 def test_modes_share_the_futures_that_one_path_cannot_meet():
@@ -214,7 +216,7 @@ def test_modes_share_the_futures_that_one_path_cannot_meet():
 def test_pretraining_is_deterministic(name, options):
     start, one, other = (registry.build(name, options, SPEC, seed=1) for _ in range(3))
     for model in (one, other):
-        pretrain(model, [drives({"PUBLIC": 30})], SPEC, Pretraining(steps=5), seed=3)
+        pretrain(model, TASK, [drives({"PUBLIC": 30})], Pretraining(steps=5), seed=3)
     for first, same, before in zip(one.parameters(), other.parameters(), start.parameters(), strict=True):
         assert torch.equal(first, same)
         assert not torch.equal(first, before)
@@ -308,7 +310,7 @@ def outside(tmp_path, monkeypatch):
 def test_another_package_brings_its_own_model():
     model = registry.build("straight", {"slope": 0.5}, SPEC, seed=1)
     assert type(model).__module__ == "outside_straight"
-    probe(model, SPEC)
+    probe(model, TASK)
     assert np.linalg.norm(one_step(model, noise_multiplier=0.0)) > 0
     with pytest.raises(ConfigError) as caught:
         registry.build("straight", {"slop": 0.5}, SPEC, seed=1)
