@@ -11,6 +11,7 @@ from plan.sample import REGION, SMALL, planned, zeros
 from fedfsd.errors import FedfsdError, PlanError, RefusedError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import Policy, declared, objections, simulated
+from fedfsd.plan.plan import TaskPlan
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_a_model_of_another_package_needs_its_name_in_the_policy():
 def test_a_task_of_another_package_needs_its_name_in_the_policy():
     pin = {"name": "theirs", "distribution": "their-tasks", "version": "1.0", "package_sha256": "0" * 64}
     policy = Policy.model_validate({"tasks": [pin]})
-    plan = planned(task__name="theirs")
+    plan = planned().model_copy(update={"task": TaskPlan(name="theirs", options={})})
     assert [one for one in objections(Policy(), plan, REGION) if "task" in one]
     assert any("task" in one for one in objections(Policy.model_validate({"models": [pin]}), plan, REGION))
     assert objections(policy, plan, REGION) == []

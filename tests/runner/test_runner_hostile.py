@@ -291,7 +291,7 @@ def test_one_runner_at_a_time_and_a_new_one_after_it(gate, tmp_path):
             assert runner.round(PLAN, 1, ARRAYS).content == GOOD
 
 
-@pytest.mark.parametrize("hello", [{"region": "EU"}, {"version": 2}])
+@pytest.mark.parametrize("hello", [{"region": "EU"}, {"version": message.VERSION + 1}])
 def test_a_runner_of_another_region_or_version_is_sent_away(gate, tmp_path, hello):
     said = {"version": message.VERSION, "region": REGION, "keys": (), **hello}
     with listening(gate, tmp_path) as runner, socket.socket(socket.AF_UNIX) as connection:
