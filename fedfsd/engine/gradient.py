@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,12 +63,12 @@ class VehicleGradient:
         means = torch.empty(count, self.size, device=taken.device)
         start = 0
         for parameter in self.parameters:
-            sample = parameter.grad_sample.view(count, places, -1)
+            sample = cast(Tensor, parameter.grad_sample).view(count, places, -1)  # type: ignore[attr-defined]
             # A place that is not taken repeats one of the vehicle's own examples, so the product with its
             # zero share is zero unless the vehicle's gradient is not finite anyway.
             means[:, start : start + sample.shape[2]] = torch.einsum("vkp,vk->vp", sample, share)
             start += sample.shape[2]
-            parameter.grad_sample = parameter.grad = None
+            parameter.grad_sample = parameter.grad = None  # type: ignore[attr-defined]
             del sample
         means[~taken.any(dim=1)] = 0.0
         return means

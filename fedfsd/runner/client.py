@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -76,7 +77,7 @@ def _round(region: Region, content: RecordDict) -> RecordDict:
         or set(request) != {"plan", "round"}
     ):
         raise RefusedError("message", got="other keys", expected="arrays, plan and round, nothing else")
-    plan, round = plans.read(str(request["plan"])), request["round"]
+    plan, round = plans.read(str(request["plan"])), cast(int, request["round"])  # the gate asks its type
     arrays = {name: array.numpy() for name, array in record.items()}
     released = run_round(region, arrays, plan, round)
     update = gate_arrays.from_bytes(released.content, plan.model.arrays)
@@ -106,12 +107,14 @@ def _code(error: Exception) -> int:
     return UNAVAILABLE
 
 
-simulated = client_app(lambda context: RegionConfig(**context.node_config, simulated=True))
+def _simulated(node: Mapping[str, Any]) -> RegionConfig:
+    return RegionConfig(**node, simulated=True)
+
+
+simulated = client_app(lambda context: _simulated(context.node_config))
 """The app that worker processes of a simulation load by name."""
 
 
 def numbered(nodes: Sequence[Mapping[str, str]]) -> ClientApp:
     """The app for an engine that knows its nodes by number alone; ``nodes``: what RegionConfig takes."""
-    return client_app(
-        lambda context: RegionConfig(**nodes[int(context.node_config["partition-id"])], simulated=True)
-    )
+    return client_app(lambda context: _simulated(nodes[int(context.node_config["partition-id"])]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,7 @@ class Prepared:
     test: dict[str, Examples]
     rosters: dict[str, Roster]
     licences: dict[str, str]
-    origins: dict[str, list[str]]
+    origins: Mapping[str, Sequence[str]]
     data_sha256: dict[str, str]
     """Of each region's rows; for a salted commitment, never written as it is."""
 

@@ -131,7 +131,9 @@ def stopped(where: Folder) -> FedfsdError | None:
     if not (where.path / STOPPED).exists():
         return None
     found = where.read(STOPPED)
-    kinds = {kind.code: kind for kind in vars(errors).values() if _is_error(kind)}
+    kinds: dict[str, type[FedfsdError]] = {
+        kind.code: kind for kind in vars(errors).values() if _is_error(kind)
+    }
     kind = kinds.get(found["code"], NotReadyError)
     return kind(found["place"], got=found["got"], expected=found["expected"], hint=found["hint"])
 

@@ -42,7 +42,8 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """The figures, as in metrics.json."""
-        return Folder(self.path).read("metrics.json")
+        found: dict[str, Any] = Folder(self.path).read("metrics.json")
+        return found
 
     @property
     def report(self) -> Path:

@@ -132,7 +132,7 @@ class Trail:
             for name, examples in self.prepared.test.items()
             for part, array in self.task.showcase(net, examples).items()
         }
-        np.savez_compressed(self.folder.path / "examples.npz", **shown)
+        np.savez_compressed(self.folder.path / "examples.npz", allow_pickle=False, **shown)
         self.folder.write("metrics.json", self._metrics(net, spent, seconds))
 
     def _metrics(self, net: nn.Module, spent: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:

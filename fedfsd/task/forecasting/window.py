@@ -5,7 +5,7 @@ Shapes: W windows, H history points (the present included), F future points.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +88,7 @@ def agent_frame(points: np.ndarray, history: int) -> tuple[np.ndarray, np.ndarra
     return turned[:, :history], turned[:, history:]
 
 
-def _runs(table: Table, spec: WindowSpec, *, test: bool):
+def _runs(table: Table, spec: WindowSpec, *, test: bool) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(vehicle, times, positions) of each uninterrupted run, in time order."""
     keep = (table.test == test) & np.isfinite(table.number("t"))
     names, vehicle = np.unique(table.text("vehicle")[keep], return_inverse=True)

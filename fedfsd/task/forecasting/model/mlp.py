@@ -37,6 +37,11 @@ class Options(Frozen):
 class Mlp(nn.Module):
     """history (B, H, 2) -> paths (B, 1, F, 2), scores (B, 1)."""
 
+    modes: Tensor
+    slope: Tensor
+    powers: Tensor
+    gain: Tensor
+
     def __init__(self, options: Options, spec: WindowSpec) -> None:
         super().__init__()
         if spec.history <= _MODES:

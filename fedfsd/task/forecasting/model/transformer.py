@@ -44,6 +44,8 @@ class Options(Frozen):
 class Transformer(nn.Module):
     """history (B, H, 2) -> paths (B, K, F, 2), scores (B, K)."""
 
+    position: Tensor
+
     def __init__(self, options: Options, spec: WindowSpec) -> None:
         super().__init__()
         self.features = Features(spec)
