@@ -69,7 +69,7 @@ def style() -> Iterator[Callable[[float, float, str], Figure]]:
             "pictures",
             got="matplotlib is not installed",
             expected="the extra that draws",
-            hint="pip install 'fedfsd[pictures]'",
+            hint='pip install "fedfsd[pictures]"',
         ) from None
 
     def figure_of(width: float, height: float, heading: str) -> Figure:

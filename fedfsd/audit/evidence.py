@@ -18,7 +18,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from fedfsd.audit import receipt, trust
-from fedfsd.audit.finding import Finding, contradiction, printable, refusal, undecided
+from fedfsd.audit.finding import Finding, contradiction, refusal, undecided
 from fedfsd.audit.receipt import Receipts
 from fedfsd.audit.trust import Trust
 from fedfsd.errors import NotReadyError
@@ -29,6 +29,7 @@ from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.merkle import Tree, leaf_hash
 from fedfsd.ledger.note import MAX_NOTE
 from fedfsd.ledger.terms import Terms
+from fedfsd.plain_text import plain
 
 MAX_ENTRIES = 1_000_000
 # Grants, plans and the like stay parsed, at about a hundred bytes a value.
@@ -136,7 +137,7 @@ def load(bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path |
     return Evidence(
         ledgers=tuple(one for one in read if isinstance(one, Ledger)),
         refused=tuple(one for one in read if isinstance(one, Refused)),
-        heads=tuple((printable(path.name), _note(path)) for path in bundles if path.suffix == ".note"),
+        heads=tuple((plain(path.name), _note(path)) for path in bundles if path.suffix == ".note"),
         receipts=None if receipts is None else receipt_file(receipts),
         trust=None if trust is None else trust_file(trust),
     )
@@ -153,7 +154,7 @@ def trust_file(path: Path) -> Trust:
 
 
 def _bundle(path: Path) -> Ledger | Refused:
-    name = printable(path.name)
+    name = plain(path.name)
     size = _regular(path).stat().st_size
     if size > MAX_BUNDLE:
         return Refused(name, undecided("bundle", f"{size} bytes; this reader takes up to {MAX_BUNDLE}"))

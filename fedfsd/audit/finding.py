@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fedfsd.errors import FedfsdError
+from fedfsd.plain_text import plain
 
 
 class Kind(StrEnum):
@@ -30,9 +31,9 @@ class Finding:
     proof: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "place", printable(self.place))
-        object.__setattr__(self, "text", printable(self.text))
-        proof = tuple("\n".join(map(printable, note.split("\n"))) for note in self.proof)
+        object.__setattr__(self, "place", plain(self.place))
+        object.__setattr__(self, "text", plain(self.text))
+        proof = tuple("\n".join(map(plain, note.split("\n"))) for note in self.proof)
         object.__setattr__(self, "proof", proof)
 
     def __str__(self) -> str:
@@ -68,14 +69,3 @@ def left_out(what: str) -> Finding:
 def remark(text: str, place: str = "") -> Finding:
     """Worth telling; it decides nothing."""
     return Finding(Kind.NOTE, place, text)
-
-
-def printable(text: str) -> str:
-    r"""``text`` without a character that a terminal or a reader's eye would obey.
-
-    >>> printable("EU\x1b[2J\u202e")
-    'EU\\x1b[2J\\u202e'
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
-    )

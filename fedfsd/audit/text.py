@@ -1,9 +1,8 @@
-"""A report as plain text for a terminal, and as Markdown. What they quote is printable already."""
+"""A report as plain text for a terminal. What it quotes is printable already."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from textwrap import indent, wrap
 
@@ -12,21 +11,19 @@ from fedfsd.audit.verdict import Part, Report
 
 ABREAST = 4
 """Regions beside each other in the table of outcomes."""
-# Whatever starts markup anywhere in a line, a bare link or a mention.
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|!&~@$]|:(?=/)|(?<=www)\.)", re.IGNORECASE)
 _WIDTH = 100
 
 
 def text(report: Report) -> str:
     """Outcomes in columns, then everything found, then the verdict."""
     lines = [report.heading, ""] if report.heading else []
-    for rows in tables(report):
+    for rows in _tables(report):
         widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
         lines += ["  ".join(map(str.ljust, line, widths)).rstrip() for line in rows]
         lines.append("")
-    told = [f"{part.title}: {facts(part)}" for part in report.parts if part.region]
+    told = [f"{part.title}: {_facts(part)}" for part in report.parts if part.region]
     lines += [*told, ""] if told else []
-    for heading, kinds in SECTIONS.items():
+    for heading, kinds in _SECTIONS.items():
         found = report.found(*kinds)
         if found:
             lines.append(f"{heading}:")
@@ -41,33 +38,7 @@ def text(report: Report) -> str:
     return "\n".join([*lines, "", f"verdict: {report.headline}"])
 
 
-def markdown(report: Report) -> str:
-    """The same in Markdown; every mark in quoted text is escaped."""
-    heading = [f"**{report.heading}**", ""] if report.heading else []
-    lines = ["# Audit of the ledgers", "", *heading, f"**{_escaped(report.headline)}**", ""]
-    for rows in tables(report):
-        head, *body = [[_escaped(cell) for cell in line] for line in rows]
-        lines += [_row(head), _row(["---"] * len(head)), *map(_row, body), ""]
-    for part in report.parts:
-        lines += [f"- {_escaped(part.title)}: {_escaped(facts(part))}"] if part.region else []
-    lines.append("")
-    for title, kinds in SECTIONS.items():
-        found = report.found(*kinds)
-        if found:
-            lines += [f"## {title.capitalize()}", ""]
-            for where, finding in found:
-                lines.append(f"- **{_escaped(where)}**: {_escaped(str(finding))}")
-                for note in finding.proof:
-                    lines += ["", indent(note.rstrip("\n"), "      "), ""]
-            lines.append("")
-    claims = {one.number: one for part in report.parts for one in part.answers}
-    lines += ["## Claims", ""]
-    lines += [f"{place}. {one.name}: {_escaped(one.claim)}" for place, one in sorted(claims.items())]
-    lines += ["", "## Not proved by any of this", ""]
-    return "\n".join([*lines, *(f"- {_escaped(one)}" for one in report.unproved), ""])
-
-
-SECTIONS = {
+_SECTIONS = {
     "contradicted": (Kind.CONTRADICTED,),
     "cannot decide": (Kind.UNDECIDED,),
     "not checked": (Kind.SKIPPED, Kind.LEFT_OUT),
@@ -75,7 +46,7 @@ SECTIONS = {
 }
 
 
-def facts(part: Part) -> str:
+def _facts(part: Part) -> str:
     """One line on what a ledger holds."""
     known = part.facts
     grants = "; ".join(
@@ -89,7 +60,7 @@ def facts(part: Part) -> str:
     return f"ledger {known['ledger'][:8]}{simulated}, {counts}; {grants or 'no grant'}"
 
 
-def tables(report: Report) -> Iterator[list[list[str]]]:
+def _tables(report: Report) -> Iterator[list[list[str]]]:
     """Outcomes: checks down, files across, a few files at a time."""
     alike: dict[tuple[int, ...], list[Part]] = {}
     for part in report.parts:
@@ -110,14 +81,6 @@ def _table(parts: Sequence[Part]) -> list[list[str]]:
 
 def _wrapped(sentence: str) -> list[str]:
     return wrap(sentence, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
-
-
-def _escaped(cell: str) -> str:
-    return _MARKUP.sub(r"\\\1", cell)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def number(value: float | None) -> str:

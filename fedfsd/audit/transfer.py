@@ -19,11 +19,11 @@ from fedfsd.audit.chapter import Crossing
 from fedfsd.audit.crossing import releases
 from fedfsd.audit.declaration import Declaration
 from fedfsd.audit.evidence import Evidence
-from fedfsd.audit.finding import printable
 from fedfsd.audit.verdict import Report
 from fedfsd.audit.words import version
 from fedfsd.ledger.permission import year_of
 from fedfsd.mechanism.renyi import NANO
+from fedfsd.plain_text import plain
 
 FLOAT_BYTES = 4
 # In the order of a record: whose, what was sent, by which permission, at which privacy loss, and arrived?
@@ -84,7 +84,7 @@ def declared_columns(declaration: Declaration | None) -> dict[str, str | None]:
     told = declaration or Declaration(region="none")
     tables = told.model_dump(exclude={"region", "practice"})
     return {
-        f"{table}.{key}": None if value is None else printable(value)
+        f"{table}.{key}": None if value is None else plain(value)
         for table, values in tables.items()
         for key, value in values.items()
     }
@@ -94,7 +94,7 @@ def _known(case: Case, evidence: Evidence) -> Iterator[dict[str, Any]]:
     course, ledger = case.course, case.course.ledger
     numbers: Counter[tuple[str, int]] = Counter()
     volume: Counter[tuple[str, int]] = Counter()
-    run = printable(evidence.receipts.run) if evidence.receipts else None
+    run = plain(evidence.receipts.run) if evidence.receipts else None
     root = ledger.tree.root().hex()
     for crossing, row in zip(course.crossings, releases(case, evidence.receipts), strict=True):
         counter = (row["destination"], year_of(row["date"]) if row["date"] else 0)
@@ -114,7 +114,7 @@ def _known(case: Case, evidence: Evidence) -> Iterator[dict[str, Any]]:
             "date": row["date"],
             "plan": row["plan"],
             "round": row["round"],
-            "recipient": printable(crossing.entry.destination),
+            "recipient": plain(crossing.entry.destination),
             "sha256": row["sha256"],
             "bytes": row["bytes"],
             "schema": row["schema"],
@@ -136,11 +136,11 @@ def _of_plan(crossing: Crossing) -> dict[str, Any]:
         return {}
     promise = run.promise
     return {
-        "purpose": printable(run.entry.purpose),
-        "data_set": printable(run.grant.data_set),
+        "purpose": plain(run.entry.purpose),
+        "data_set": plain(run.grant.data_set),
         "data_commitment": run.grant.data_commitment,
         "object": "model update",
-        "model": printable(run.terms.model[:200]) if run.terms else None,
+        "model": plain(run.terms.model[:200]) if run.terms else None,
         "inbound_arrays": crossing.reserve.arrays if crossing.reserve else None,
         "arrays": len(_arrays(run.entry.document)),
         "parameters": crossing.entry.bytes // FLOAT_BYTES,
@@ -163,11 +163,11 @@ def _of_approval(case: Case, crossing: Crossing) -> dict[str, Any]:
         "decision": "released",
         "decision_rule": "recipient, purpose, model, dates and volume within the approval",
         "approval": one.approval,
-        "approval_authority": printable(approval.authority),
-        "approval_number": printable(approval.number),
-        "approval_recipient": printable(approval.recipient),
-        "approval_purpose": printable(approval.purpose),
-        "approval_models": printable(", ".join(approval.models)),
+        "approval_authority": plain(approval.authority),
+        "approval_number": plain(approval.number),
+        "approval_recipient": plain(approval.recipient),
+        "approval_purpose": plain(approval.purpose),
+        "approval_models": plain(", ".join(approval.models)),
         "approval_valid_from": approval.valid_from,
         "approval_valid_until": approval.valid_until,
         "approval_releases_in_year": one.approval_releases,

@@ -12,8 +12,8 @@ from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
-from fedfsd.audit.finding import printable
 from fedfsd.mechanism.statement import best_guess, sentence
+from fedfsd.plain_text import plain
 
 LONGEST = 2000
 WITHHELD = "[…]"
@@ -32,7 +32,7 @@ def said(text: object, longest: int = LONGEST) -> str:
     shown = re.sub(
         r"\S+",
         lambda word: WITHHELD if _STATUS.search(word[0]) else word[0],
-        printable(whole[: 4 * longest]),
+        plain(whole[: 4 * longest]),
     )
     if len(shown) <= longest and len(whole) <= 4 * longest:
         return shown

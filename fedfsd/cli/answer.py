@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fedfsd.plain_text import plain
+
 # Read by ``main.run``, before parsing: a usage error under --json is a document too.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -19,17 +21,6 @@ class Answer:
     document: Any
     text: str
     exit_code: int = 0
-
-
-def plain(value: object) -> str:
-    r"""``value`` as text that a terminal shows and never obeys: control characters are escaped.
-
-    >>> plain("EU\x1b[2J\u202e")
-    'EU\\x1b[2J\\u202e'
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value)
-    )
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:

@@ -21,11 +21,9 @@ class Format(StrEnum):
     text = "text"
     json = "json"
     sarif = "sarif"
-    md = "md"
-    html = "html"
 
 
-_SUFFIXES = {".txt": "text", ".json": "json", ".sarif": "sarif", ".md": "md", ".html": "html"}
+_SUFFIXES = {".txt": "text", ".json": "json", ".sarif": "sarif"}
 
 
 def verify(
@@ -57,8 +55,7 @@ def verify(
             raise NotReadyError(str(output), got="a file to be checked", expected="another file")
     from fedfsd.audit.document import document, sarif
     from fedfsd.audit.evidence import load
-    from fedfsd.audit.page import page
-    from fedfsd.audit.text import markdown, text
+    from fedfsd.audit.text import text
     from fedfsd.audit.verify import verify
 
     report = verify(load(bundles, receipts=receipts, trust=trust))
@@ -67,8 +64,6 @@ def verify(
         "text": lambda: text(report),
         "json": lambda: json.dumps(found, indent=1, allow_nan=False),
         "sarif": lambda: json.dumps(sarif(report), indent=1, allow_nan=False),
-        "md": lambda: markdown(report),
-        "html": lambda: page(report),
     }
     written = writers[kind]()
     if output is not None:

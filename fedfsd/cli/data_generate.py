@@ -9,7 +9,6 @@ import typer
 
 from fedfsd.cli.answer import Answer, Json, plain
 from fedfsd.cli.destination import Output, checked
-from fedfsd.cli.extra import extra
 
 _REGIONS = ("CN", "EU", "US", "SG")
 
@@ -26,18 +25,17 @@ def generate(
 ) -> Answer:
     """Simulate traffic that nobody drove.
 
-    Of CN, EU, US and SG, or of the regions named.
+    Of CN, EU, US and SG, or of the regions named. Needs the extra "generate".
     """
     checked(output, ".parquet")
-    with extra("simulation"):
-        from fedfsd.drive import table, traffic
+    from fedfsd.drive import table, traffic
 
-        made = traffic.generate(
-            tuple(regions or _REGIONS),
-            vehicles=vehicles,
-            seed=seed,
-            progress=_progress if sys.stderr.isatty() else None,
-        )
+    made = traffic.generate(
+        tuple(regions or _REGIONS),
+        vehicles=vehicles,
+        seed=seed,
+        progress=_progress if sys.stderr.isatty() else None,
+    )
     table.write(made, output)
     document = {"file": str(output), "rows": made.rows.num_rows, "regions": list(made.regions)}
     return Answer(document, f"{plain(output)}: {made.rows.num_rows} rows of {', '.join(made.regions)}")

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedfsd import canvas
+from fedfsd.canvas import INK
 from fedfsd.drive.check.track import Tracks, tracks
 from fedfsd.drive.table import Table, in_region
-from fedfsd.errors import DataError, NotReadyError, UsageError
+from fedfsd.errors import DataError, UsageError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,18 +26,10 @@ if TYPE_CHECKING:
 COLUMNS = 3  # recordings of a region
 ROWS = 8  # regions; more are a wall, and the heading says how many are left out
 WIDTH, HEIGHT = 4.2, 3.0  # a panel, inches
-# Okabe and Ito's blue and vermilion: told apart with any colour vision, and by lightness in print.
-TRAINING, TEST, STANDING, INK = "#0072b2", "#d55e00", "#9aa1ab", "#1b1f24"
+# Blue and vermilion also differ by lightness in print.
+TRAINING, TEST, STANDING = *canvas.COLOURS[:2], "#9aa1ab"
 MOVED_M = 5.0
 POINTS_PER_SECOND = 4
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fedfsd",
-    "text.parse_math": False,
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "text.color": INK,
-}
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ def draw(tables: Sequence[Table], path: str | Path) -> None:
         rest = f", {len(regions) - len(shown)} more not shown" if len(regions) > len(shown) else ""
         figure.suptitle(f"Drives of {len(regions)} region{'s' * (len(regions) > 1)}{rest}", weight="bold")
         _legend(figure)
-        bands = np.atleast_1d(figure.subfigures(len(shown), 1))
+        bands = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
         for band, region in zip(bands, shown, strict=True):
             mine = in_region(tables, region)
             band.suptitle(_heading(region, mine), x=0.01, ha="left", size=9)
@@ -88,21 +83,11 @@ def draw(tables: Sequence[Table], path: str | Path) -> None:
 
 @contextmanager
 def _figure(rows: int) -> Iterator[Figure]:
-    """A figure in our style; no state of pyplot is touched."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NotReadyError(
-            "pictures",
-            got="matplotlib is not installed",
-            expected="the extra that draws",
-            hint='pip install "fedfsd[pictures]"',
-        ) from None
-    with rc_context(STYLE), warnings.catch_warnings():
+    """A figure in the house's style, in small type; no state of pyplot is touched."""
+    with canvas.style() as figure_of, warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no reason to stop.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield Figure(figsize=(COLUMNS * WIDTH, rows * (HEIGHT + 0.45) + 0.7), layout="constrained")
+        yield figure_of(COLUMNS * WIDTH, rows * (HEIGHT + 0.45) + 0.7, "")
 
 
 def _heading(region: str, tables: Sequence[Table]) -> str:
@@ -115,7 +100,7 @@ def _heading(region: str, tables: Sequence[Table]) -> str:
     ]
     for name in ("licence", "identity", "origin"):
         facts.append(f"{name} {' / '.join(sorted({getattr(table, name) for table in tables}))}")
-    return _printable("  ·  ".join(facts), 150)
+    return plain("  ·  ".join(facts), limit=150)
 
 
 def _densest(tables: Sequence[Table]) -> list[_Scene]:
@@ -167,10 +152,10 @@ def _panel(axes: Axes, scene: _Scene | None) -> None:
     if scene is None:
         axes.set_axis_off()
         return
-    axes.set_title(_printable(scene.name, 60), loc="left", size=8, color=INK)
+    axes.set_title(plain(scene.name, limit=60), loc="left", size=8, color=INK)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set_color("#d5d9e0")
+        spine.set(visible=True, color=canvas.RULE)
     axes.plot(*scene.standing.T, ".", color=STANDING, markersize=2.5, zorder=1)
     for testing, colour, width in ((False, TRAINING, 1.0), (True, TEST, 1.0)):
         lines = [line for line, test in zip(scene.lines, scene.test, strict=True) if test == testing]
@@ -217,9 +202,3 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], color=STANDING, marker=".", linestyle="", label=f"moved less than {MOVED_M:g} m"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-
-
-def _printable(text: str, limit: int) -> str:
-    """Names come from files: no control characters, no endless lines."""
-    clean = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

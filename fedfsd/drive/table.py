@@ -66,16 +66,20 @@ class Table:
 
     def text(self, column: str) -> np.ndarray:
         """A text column as an object array, (rows,)."""
-        return self.rows[column].to_numpy(zero_copy_only=False)
+        return self._column(column)
 
     def number(self, column: str) -> np.ndarray:
         """A number column as float64, (rows,)."""
-        return self.rows[column].to_numpy(zero_copy_only=False).astype(np.float64)
+        return self._column(column).astype(np.float64)
 
     @property
     def test(self) -> np.ndarray:
         """Whether the row's vehicle is a test vehicle, (rows,) bool."""
-        return self.rows["test"].to_numpy(zero_copy_only=False)
+        return self._column("test")
+
+    def _column(self, name: str) -> np.ndarray:
+        values: np.ndarray = self.rows[name].to_numpy(zero_copy_only=False)
+        return values
 
     @property
     def regions(self) -> tuple[str, ...]:

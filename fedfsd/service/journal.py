@@ -7,6 +7,9 @@ An event is a word; what belongs to it comes in a fixed set of fields, passed as
 
 An exception is logged by its kind alone: its text may hold a path or a value of the data. Fields that are not
 in ``FIELDS`` are left out, for the same reason.
+
+Not structlog: the private file, the list of fields, their bounds, an exception's kind and the escapes would
+stay ours; it would replace two short formatters by as many lines of processors, and takes 45 ms to import.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from fedfsd.plain_text import plain
 from fedfsd.service.owner import give
 
 FIELDS = (
@@ -116,8 +120,7 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         rest = (f"{key}={value}" for key, value in fields(record).items())
         text = " ".join([record.getMessage()[:_MAX_TEXT], *rest])
-        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-        return f"{_time(record):%H:%M:%S} {record.levelname.lower():7} {shown}"
+        return f"{_time(record):%H:%M:%S} {record.levelname.lower():7} {plain(text)}"
 
 
 def fields(record: logging.LogRecord) -> dict[str, str | int | float | bool]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fedfsd.errors import FedfsdError, NotReadyError, UsageError
 
-NODE_EXTRAS = "node,pictures"
+NODE_EXTRAS = "node"
 # What the wheel of this package is built from.
 _SOURCES = ("fedfsd", "pyproject.toml", "README.md", "LICENSE")
 _DEPLOY = ("server/deploy", "clients/deploy")

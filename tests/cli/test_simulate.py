@@ -63,6 +63,30 @@ def test_a_run_prints_one_document_and_leaves_a_report(fedfsd, folder, experimen
 
 
 @pytest.mark.slow
+def test_the_embedded_data_need_no_traffic_simulator(folder, experiment):
+    """The extra ``generate`` is not installed: not in this process, nor in the regions' runners."""
+    absent = folder / "absent"
+    absent.mkdir()
+    for name in ("highway_env", "gymnasium", "pygame"):
+        error = f"ModuleNotFoundError('absent', name={name!r})"
+        (absent / f"{name}.py").write_text(f"raise {error}\n", encoding="utf-8")
+    path = os.pathsep.join([str(absent), os.environ.get("PYTHONPATH", "")])
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": path}
+        return subprocess.run([FEDFSD, *words], capture_output=True, text=True, env=environment, timeout=200)
+
+    settings = ["data.path='embedded'", "training.num_rounds=1", "privacy.target_delta=1e-4"]
+    words = [word for one in settings for word in ("--set", one)]
+    said = call("simulate", str(experiment), *words, "-o", str(folder / "run"))
+    assert said.returncode == 0, said.stderr
+    assert (folder / "run" / "report.html").exists()
+    said = call("data", "generate", "--vehicles", "3", "-o", str(folder / "new.parquet"))
+    assert said.returncode == 4
+    assert 'fix: pip install "fedfsd[generate]"' in said.stderr
+
+
+@pytest.mark.slow
 def test_a_person_gets_a_table_and_the_path_of_the_report(fedfsd, folder, experiment):
     said = fedfsd("simulate", experiment, "--set", "training.num_rounds=1")
     assert said.code == 0, said.err

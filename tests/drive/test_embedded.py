@@ -46,7 +46,7 @@ def test_an_unknown_table_is_refused():
 @pytest.mark.parametrize(("name", "region"), REGIONS)
 def test_the_generator_makes_what_is_committed(tables, name, region):
     """The first vehicles of each region, made again. One mm: another processor may round otherwise."""
-    pytest.importorskip("highway_env", reason="the simulation extra is not installed")
+    pytest.importorskip("highway_env", reason="the generate extra is not installed")
     (committed,) = in_region(tables[name], region)
     again = generate([region], vehicles=12, seed=embedded.RECIPES[name].seed)
     for column in again.rows.column_names:

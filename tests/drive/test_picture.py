@@ -92,7 +92,7 @@ def test_names_are_drawn_as_they_are_and_never_as_markup(tmp_path):
     name = "<script>$x_1$</script>\x07 \u4e2d" + "y" * 300
     picture.draw([drives("EU", 1, recording=name)], tmp_path / "a.svg")
     (panel,) = [text for text in texts(tmp_path / "a.svg") if "script" in text]
-    assert "<script>$x_1$</script>? \u4e2d" in panel
+    assert "<script>$x_1$</script>\\x07 \u4e2d" in panel
     assert len(panel) <= 60
 
 

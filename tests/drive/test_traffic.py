@@ -18,7 +18,7 @@ from fedfsd.drive.traffic.profile import PROFILES
 from fedfsd.errors import UsageError
 from fedfsd.task.forecasting.window import WindowSpec, cut
 
-pytest.importorskip("highway_env", reason="the simulation extra is not installed")
+pytest.importorskip("highway_env", reason="the generate extra is not installed")
 from fedfsd.drive.traffic.driver import STEP_S
 from fedfsd.drive.traffic.recording import SCENES, Traffic, record
 from fedfsd.drive.traffic.scene import Signal
@@ -113,7 +113,7 @@ try:
 except NotReadyError as error:
     print(error)
 """
-    assert 'pip install "fedfsd[simulation]"' in run(code)
+    assert 'pip install "fedfsd[generate]"' in run(code)
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)

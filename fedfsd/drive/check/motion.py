@@ -135,7 +135,8 @@ def _extent(tracks: Tracks) -> np.ndarray:
         - np.minimum.reduceat(tracks.number[name], tracks.start[:-1])
         for name in ("x", "y")
     ]
-    return np.hypot(*sides)
+    diagonal: np.ndarray = np.hypot(*sides)
+    return diagonal
 
 
 def _angle(difference: np.ndarray) -> np.ndarray:

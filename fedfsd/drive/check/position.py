@@ -83,7 +83,8 @@ def jump_steps(tracks: Tracks) -> np.ndarray:
     before = apart | (np.isnan(change) & _shift(apart))
     after = _shift(apart) | (np.isnan(_shift(change, fill=np.nan)) & apart)
     too_fast = (speed > MAX_SPEED_MPS) & np.isfinite(speed)
-    return too_fast | (tracks.regular & before & after)
+    jumps: np.ndarray = too_fast | (tracks.regular & before & after)
+    return jumps
 
 
 def jumps(tracks: Tracks) -> Iterator[Finding]:

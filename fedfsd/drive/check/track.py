@@ -78,7 +78,8 @@ class Tracks:
     @cached_property
     def rate(self) -> np.ndarray:
         """Stated rate of each track, (K,) Hz."""
-        return self.number["hz"][self.start[:-1]]
+        stated: np.ndarray = self.number["hz"][self.start[:-1]]
+        return stated
 
     @cached_property
     def misrated(self) -> np.ndarray:
@@ -88,8 +89,9 @@ class Tracks:
         ofplace = grouped_median(
             (self.elapsed * self.rate[self.owner])[steps], self.place[self.owner[steps]], len(self.places)
         )
-        wrong = ~(self.rate > 0) | (_off(own) & _off(ofplace)[self.place])
-        return wrong & np.isfinite(own)
+        wrong: np.ndarray = ~(self.rate > 0) | (_off(own) & _off(ofplace)[self.place])
+        wrong &= np.isfinite(own)
+        return wrong
 
     @cached_property
     def period(self) -> np.ndarray:
@@ -101,12 +103,14 @@ class Tracks:
     @cached_property
     def gap(self) -> np.ndarray:
         """Whether the step to a row skips at least one sample, (N,) bool."""
-        return self.elapsed > GAP_PERIODS * self.period[self.owner]
+        late: np.ndarray = self.elapsed > GAP_PERIODS * self.period[self.owner]
+        return late
 
     @cached_property
     def regular(self) -> np.ndarray:
         """Whether the step to a row is an ordinary one: neither gap nor repeated time, (N,) bool."""
-        return (self.elapsed > 0) & ~self.gap
+        ordinary: np.ndarray = (self.elapsed > 0) & ~self.gap
+        return ordinary
 
     def since(self, name: str) -> np.ndarray:
         """Difference to the row before, (N,); NaN at the start of a track."""
@@ -199,10 +203,7 @@ def _places(code: dict[str, np.ndarray], names: dict[str, list[str]]) -> tuple[n
     for name in parts:
         joint = joint * len(names[name]) + code[name]
     _, first, index = np.unique(joint, return_index=True, return_inverse=True)
-    found = [
-        Place(*(names[name][code[name][row]] for name in parts), names["city"][code["city"][row]])
-        for row in first
-    ]
+    found = [Place(**{name: names[name][code[name][row]] for name in (*parts, "city")}) for row in first]
     order = sorted(range(len(found)), key=lambda i: (found[i].region, found[i].source, found[i].recording))
     rank = np.empty(len(found), np.int64)
     rank[order] = np.arange(len(found))

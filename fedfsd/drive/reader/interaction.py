@@ -79,9 +79,10 @@ def _number(path: Path, rows: pa.Table, column: str) -> np.ndarray:
     cells = pc.utf8_trim_whitespace(rows[column])
     cells = pc.if_else(pc.equal(cells, ""), "nan", cells)
     try:
-        return cells.cast(pa.float64()).to_numpy()
+        numbers: np.ndarray = cells.cast(pa.float64()).to_numpy()
     except pa.ArrowInvalid:
         raise damaged(path, f"a cell of column {column} that is no number", "numbers") from None
+    return numbers
 
 
 def _rate(case: np.ndarray, tracks: pa.ChunkedArray, t: np.ndarray) -> float | None:

@@ -9,6 +9,12 @@ objects that can be called:
 - ``collections.defaultdict`` with ``builtins.int``: becomes a plain dict.
 
 Everything else is refused by name. Arrays take no memory that is not in the file.
+
+Why not ``pickle.Unpickler`` with an allow-list of names, in a child process of limited memory and time?
+There the allowed names are the real callables: ``ndarray(shape)`` and ``_reconstruct`` give uninitialised
+memory, ``dtype`` gives objects, records and a ``__setstate__`` in C, and a key may be anything that has a
+hash. To be as strict it needs stand-ins for every name, a copy of the result over a pipe in a format that
+is not a pickle, and a process for each scene: hardly less code than the opcodes below, and more to trust.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """Generated traffic: highway-env's IDM and MOBIL drivers, with a profile for each region.
 
 Nobody drove it, so it needs no protection and may ship with the package; it is the embedded default
-(`fedfsd.drive.embedded`) and what public pre-training uses. A recording is drawn from its own
+(`fedfsd.drive.embedded`) and what public pre-training uses. Only making tables needs highway-env, which the
+extra ``generate`` installs. A recording is drawn from its own
 random stream, named by seed, region and number: a smaller table is the beginning of a larger one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
@@ -15,6 +17,9 @@ import numpy as np
 from fedfsd.drive.table import Table, of_rows
 from fedfsd.drive.traffic.profile import PROFILES, Profile
 from fedfsd.errors import NotReadyError, UsageError
+
+if TYPE_CHECKING:
+    from fedfsd.drive.traffic.recording import Track
 
 GOLDEN = (5**0.5 - 1) / 2
 Progress = Callable[[str, int, int], None]
@@ -47,7 +52,7 @@ def generate(regions: Sequence[str], *, vehicles: int, seed: int, progress: Prog
     for name, value, least in (("vehicles", vehicles, 1), ("seed", seed, 0)):
         if value < least:
             raise UsageError(name, got=value, expected=f"at least {least}", hint=f"set {name} = {least}")
-    columns: dict[str, list[object]] = {}
+    columns: dict[str, list[np.ndarray]] = {}
     for region in regions:
         _add_region(columns, PROFILES[region], vehicles, seed, progress)
     return of_rows(
@@ -59,7 +64,11 @@ def generate(regions: Sequence[str], *, vehicles: int, seed: int, progress: Prog
 
 
 def _add_region(
-    columns: dict[str, list[object]], profile: Profile, vehicles: int, seed: int, progress: Progress | None
+    columns: dict[str, list[np.ndarray]],
+    profile: Profile,
+    vehicles: int,
+    seed: int,
+    progress: Progress | None,
 ) -> None:
     """Append recordings until the region has its vehicles; the last one is cut short."""
     record = _simulator()
@@ -101,15 +110,15 @@ def _scene(profile: Profile, number: int) -> str:
     """Scenes in the profile's shares, evenly spread over any run of recordings."""
     names, shares = zip(*profile.scenes, strict=True)
     place = (number * GOLDEN) % 1.0 * sum(shares)
-    return names[int(np.searchsorted(np.cumsum(shares), place, side="right"))]
+    return str(names[int(np.searchsorted(np.cumsum(shares), place, side="right"))])
 
 
-def _joined(parts: list[object]) -> object:
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
     joined = np.concatenate(parts)
     return joined if joined.dtype.kind == "U" else joined.astype(np.float32)
 
 
-def _simulator():
+def _simulator() -> Callable[[Profile, str, np.random.Generator], tuple[Track, ...]]:
     """`recording.record`, or how to install what it needs."""
     try:
         from fedfsd.drive.traffic.recording import record
@@ -119,7 +128,7 @@ def _simulator():
         raise NotReadyError(
             "data generate",
             got=f"no module {error.name}",
-            expected="highway-env",
-            hint='pip install "fedfsd[simulation]"',
+            expected="the extra generate",
+            hint='pip install "fedfsd[generate]"',
         ) from None
     return record

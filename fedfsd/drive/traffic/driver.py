@@ -131,6 +131,7 @@ class Driver(IDMVehicle):
     temper = 1.0
     wander = 0.0
     wheel = 0.0  # rad, the steering angle now
+    lane_index: LaneIndex
     MAX_STEERING_ANGLE = 0.9
     held = False  # the right of way says: stop at the line
     accepted_gap_s = 2.5
@@ -162,7 +163,7 @@ class Driver(IDMVehicle):
         self.KP_HEADING = float(rng.uniform(2.5, 4.0))
         self.randomize_behavior()
 
-    def act(self, action: dict | None = None) -> None:
+    def act(self, action: dict[str, float] | None = None) -> None:
         """Decide as the library does, under this driver's own limits."""
         rng = self.road.np_random
         self.wander += -0.02 * self.wander + 0.015 * float(rng.standard_normal())
@@ -200,7 +201,7 @@ class Driver(IDMVehicle):
         The library measures between centres, which lets a long vehicle roll into the one ahead.
         """
         if not other or lane is not None:
-            return super().lane_distance_to(other, lane)
+            return float(super().lane_distance_to(other, lane))
         bodies = (self.LENGTH + other.LENGTH) / 2
         for at, offset, _ in self.road.ahead(self):
             for there in (other.lane_index, getattr(other, "target_lane_index", None)):
@@ -214,7 +215,7 @@ class Driver(IDMVehicle):
         """IDM's gap, bumper to bumper, m."""
         closing = (ego.velocity - front.velocity) @ ego.direction if projected else ego.speed - front.speed
         brake = 2 * np.sqrt(-self.COMFORT_ACC_MAX * self.COMFORT_ACC_MIN)
-        return self.jam_gap_m + max(0.0, ego.speed * self.TIME_WANTED + ego.speed * closing / brake)
+        return self.jam_gap_m + float(max(0.0, ego.speed * self.TIME_WANTED + ego.speed * closing / brake))
 
     def _desired(self) -> float:
         """The speed that every limit within sight allows, m/s."""

@@ -158,7 +158,8 @@ def _add_turns(network: RoadNetwork, arm: int, *, lanes: int, half: float) -> No
 
 def _turns(arm: int) -> tuple[Edge, Edge, Edge]:
     """The edges right, straight on and left from ``arm``."""
-    return tuple((f"s{arm}", f"x{(arm + step) % ARMS}") for step in (1, 2, 3))
+    right, straight, left = ((f"s{arm}", f"x{(arm + step) % ARMS}") for step in (1, 2, 3))
+    return right, straight, left
 
 
 def _ways(arm: int, lane: int, *, lanes: int) -> tuple[tuple[tuple[LaneIndex, ...], ...], tuple[float, ...]]:

@@ -186,4 +186,5 @@ def _jitter(points: int, kept: float, hz: float, rng: np.random.Generator) -> np
     fade = float(np.exp(-0.5 / hz))
     for i in range(1, points):
         slow[i] = fade * slow[i - 1] + np.sqrt(1.0 - fade**2) * slow[i]
-    return np.sqrt(1.0 - kept) * fresh + np.sqrt(kept) * slow
+    noise: np.ndarray = np.sqrt(1.0 - kept) * fresh + np.sqrt(kept) * slow
+    return noise

@@ -6,9 +6,11 @@ stops vehicles in mid-junction; here vehicles wait at the line, and once past it
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 import numpy as np
+from highway_env.road.lane import AbstractLane
 from highway_env.road.road import LaneIndex
 
 from fedfsd.drive.traffic.driver import Driver, Street
@@ -47,7 +49,7 @@ class RightOfWay:
         if signal is None or not signal.stops(self.scene.arms[at[:2]], self.street.time):
             return False
         room = max(0.1, offset - vehicle.LENGTH / 2)
-        return vehicle.speed**2 / (2 * room) < 3.5
+        return bool(vehicle.speed**2 / (2 * room) < 3.5)
 
     def _blocked(
         self, vehicle: Driver, at: LaneIndex, offset: float, coming: dict[LaneIndex, list[Approach]]
@@ -104,11 +106,11 @@ def _conflicts(scene: Scene) -> dict[LaneIndex, list[tuple[LaneIndex, float, flo
     return touching
 
 
-def _points(lane: object) -> np.ndarray:
+def _points(lane: AbstractLane) -> np.ndarray:
     """The centre line once a metre, (points, 2)."""
     return np.array([lane.position(s, 0) for s in np.arange(0.0, lane.length + 0.5, 1.0)])
 
 
 def _travel_time(distance: float, speed: float) -> float:
     """Seconds to cover ``distance`` from ``speed``, gaining 1.5 m/s2."""
-    return (np.sqrt(speed**2 + 2 * 1.5 * max(0.0, distance)) - speed) / 1.5
+    return (math.sqrt(speed**2 + 2 * 1.5 * max(0.0, distance)) - speed) / 1.5
