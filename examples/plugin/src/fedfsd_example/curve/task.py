@@ -86,7 +86,7 @@ class Curve:
     def model(
         self, name: str, options: Mapping[str, Any], *, seed: int, reviewed: ModelPin | None = None
     ) -> nn.Module:
-        # These models are of this package: the pin of the task covers them, so ``reviewed`` is not needed.
+        del reviewed  # these models are of this package: the pin of the task covers them
         if name not in MODELS:
             raise ConfigError("model.name", got=repr(name), expected=" | ".join(MODELS), hint="choose one")
         kind, builder = MODELS[name]
