@@ -8,7 +8,8 @@ around it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -59,8 +60,12 @@ def colours(regions: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
-def style() -> Iterator[Callable[[float, float, str], Figure]]:
-    """Within it, a function that makes a figure in our style (width and height in inches, heading)."""
+def style(changes: Mapping[str, Any] | None = None) -> Iterator[Callable[[float, float, str], Figure]]:
+    """Within it, a function that makes a figure in our style (width and height in inches, heading).
+
+    Args:
+        changes: what one picture does differently, as matplotlib names it.
+    """
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -78,7 +83,9 @@ def style() -> Iterator[Callable[[float, float, str], Figure]]:
             figure.suptitle(heading, size=11, color=FAINT)
         return figure
 
-    with rc_context(STYLE):
+    with rc_context(STYLE | dict(changes or {})), warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; that is no reason to stop.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield figure_of
 
 

@@ -16,7 +16,9 @@ fedfsd.errors.FormatError: format: plan: got format 9, expected one of 1, 2; fix
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 from fedfsd.errors import ConfigError, FormatError
 
@@ -24,12 +26,18 @@ READ: Mapping[str, tuple[int, ...]] = {
     "experiment": (1, 2),
     "plan": (1, 2),
     "policy": (1,),
+    "region.toml": (1,),
+    "train.toml": (1,),
+    "coordinator.toml": (1,),
     "ledger entry": (1, 2),
     "bundle": (1,),
     "receipts": (1,),
     "table": (1,),
     "run folder": (1,),
-    "border": (1,),
+    "border": (1, 2),
+    "runner socket": (1, 2),
+    "invitation": (1,),
+    "signing request": (1,),
 }
 NEWEST: Mapping[str, int] = {name: max(numbers) for name, numbers in READ.items()}
 
@@ -52,3 +60,39 @@ def demand(name: str, number: object, *, place: str | None = None) -> int:
         expected=f"one of {', '.join(map(str, READ[name]))}" if len(READ[name]) > 1 else "format 1",
         hint="upgrade fedfsd on this side",
     )
+
+
+def demand_known(name: str, document: object, *, place: str | None = None) -> None:
+    """Refuse what a newer release wrote; whatever else is wrong is for the reader that follows.
+
+    An auditor's readers need this difference: a newer release's number decides nothing, a word in its
+    place is a damaged document.
+
+    Raises:
+        FormatError: ``document`` is an object whose ``format`` is a number above all that are known.
+    """
+    number = document.get("format") if isinstance(document, Mapping) else None
+    if type(number) is int and number > NEWEST[name]:
+        demand(name, number, place=place)
+
+
+def disagreement(name: str, theirs: int, *, peer: str, here: str) -> FormatError:
+    """What to say of a peer with which no version of a protocol is shared.
+
+    >>> print(disagreement("border", 9, peer="the hub", here="this region"))
+    format: border: got version 9 at the hub, expected version 1 or 2; fix: upgrade fedfsd at this region
+    """
+    return FormatError(
+        name,
+        got=f"version {theirs} at {peer}",
+        expected=f"version {' or '.join(map(str, READ[name]))}",
+        hint=f"upgrade fedfsd at {here if theirs > NEWEST[name] else peer}",
+    )
+
+
+def peek(content: bytes) -> Any:
+    """The JSON in ``content``, to read its number before anything else; None where it is no JSON."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None

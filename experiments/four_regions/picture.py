@@ -9,7 +9,7 @@ from io import StringIO
 from experiments.four_regions.drives import POOLED
 from experiments.four_regions.result import MEAN, Row
 from experiments.four_regions.rung import CONSTANT_VELOCITY, LADDER
-from fedfsd.report.figure import FAINT, INK, PAPER, RULE, colours
+from fedfsd.canvas import FAINT, INK, PAPER, RULE, colours
 
 _STYLE = {
     "svg.fonttype": "none",

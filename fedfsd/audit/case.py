@@ -26,8 +26,17 @@ class Case:
 
     @property
     def contradicted(self) -> bool:
-        """Nothing that this ledger promises may be repeated."""
+        """Whether a check found that this ledger contradicts itself or others."""
         return self.report.outcome == Outcome.CONTRADICTED
+
+    @property
+    def withheld(self) -> str:
+        """Why nothing that this ledger promises may be repeated; empty where it may."""
+        if self.contradicted:
+            return "the evidence contradicts itself"
+        if self.course.ledger.newer is not None:
+            return f"a newer release of fedfsd wrote entry {self.course.ledger.known}"
+        return ""
 
     def findings(self, *kinds: Kind) -> list[str]:
         """What checks found, each with the check's name."""

@@ -12,6 +12,9 @@ from fedfsd.ledger.entry import PlanEntry, Recover, Release, Settle
 
 def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
     """What the coordinator received is what the region released, one to one, in the plans covered."""
+    if evidence.newer_receipts is not None:
+        yield skipped("receipts that a newer release wrote")
+        return
     if evidence.receipts is None:
         yield skipped("no --receipts: nothing shows what reached the coordinator")
         return
@@ -37,6 +40,8 @@ def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
         if release is None:
             if lost.anything or receipt.plan in lost.plans:
                 yield undecided(place, "no release of it; it may be in what a recovery says was lost")
+            elif evidence.unread(ledger.region):
+                yield undecided(place, "no release of it; it may be in what a newer release wrote")
             else:
                 yield contradiction(place, "no release of it", "one: what arrived had been released")
         else:

@@ -18,10 +18,10 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter
 
 from fedfsd.audit import receipt, trust
-from fedfsd.audit.finding import Finding, contradiction, refusal, undecided
+from fedfsd.audit.finding import Finding, Kind, contradiction, newer, refusal, undecided
 from fedfsd.audit.receipt import Receipts
 from fedfsd.audit.trust import Trust
-from fedfsd.errors import NotReadyError
+from fedfsd.errors import FormatError, NotReadyError
 from fedfsd.ledger import bundle, entry, terms
 from fedfsd.ledger.bundle import MAX_BUNDLE, Manifest
 from fedfsd.ledger.entry import Entry, Genesis, PlanEntry, Recover, Signed
@@ -54,6 +54,10 @@ class Ledger:
     """The entries that bear signatures, which all others lean on."""
     malformed: dict[int, Finding]
     """Lines that are no entries; the others can be read."""
+    known: int
+    """Number of lines before the first that a newer release wrote: no check looks at a later entry."""
+    newer: Finding | None = None
+    """What that line is, where there is one."""
 
     @property
     def region(self) -> str:
@@ -95,12 +99,12 @@ class Ledger:
         return tuple(one for one in self.signed if isinstance(one, Recover))
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry that can be read, in order."""
+        """Every entry that can be read, in order, up to the first that a newer release wrote."""
         return (one for _, one in self.numbered())
 
     def numbered(self) -> Iterator[tuple[int, Entry]]:
         """The same with the number of its line."""
-        for position, line in enumerate(self.lines):
+        for position, line in enumerate(self.lines[: self.known]):
             if position not in self.malformed:
                 yield position, _ENTRY.validate_json(line)
 
@@ -111,6 +115,11 @@ class Refused:
 
     source: str
     finding: Finding
+
+    @property
+    def unread(self) -> bool:
+        """Whether it may be a good bundle that this program cannot read."""
+        return self.finding.kind == Kind.UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,13 @@ class Evidence:
     """(file, note): checkpoints that others hold."""
     receipts: Receipts | None = None
     trust: Trust | None = None
+    newer_receipts: Finding | None = None
+    """A receipts file that a newer release wrote, in the place of ``receipts``."""
+
+    def unread(self, region: str) -> bool:
+        """Whether there may be entries of the region that this program cannot read."""
+        ledgers = (one for one in self.ledgers if one.region == region)
+        return any(one.newer for one in ledgers) or any(one.unread for one in self.refused)
 
 
 def load(bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path | None = None) -> Evidence:
@@ -134,17 +150,23 @@ def load(bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path |
         NotReadyError, OSError: a file that cannot be read.
     """
     read = [_bundle(path) for path in bundles if path.suffix != ".note"]
+    received, newer_receipts = None, None
+    try:
+        received = None if receipts is None else receipt_file(receipts)
+    except FormatError as error:
+        newer_receipts = newer(error)
     return Evidence(
         ledgers=tuple(one for one in read if isinstance(one, Ledger)),
         refused=tuple(one for one in read if isinstance(one, Refused)),
         heads=tuple((plain(path.name), _note(path)) for path in bundles if path.suffix == ".note"),
-        receipts=None if receipts is None else receipt_file(receipts),
+        receipts=received,
         trust=None if trust is None else trust_file(trust),
+        newer_receipts=newer_receipts,
     )
 
 
 def receipt_file(path: Path) -> Receipts:
-    """Receipts from a regular file."""
+    """Receipts from a regular file. Errors as of ``receipt.read``."""
     return receipt.read(_regular(path))
 
 
@@ -163,15 +185,16 @@ def _bundle(path: Path) -> Ledger | Refused:
     try:
         archive = bundle.read(path)
         return _ledger(name, digest, archive)
+    except FormatError as error:
+        return Refused(name, newer(error))
     except EvidenceError as error:
-        if error.place == f"{bundle.MANIFEST}.format":
-            return Refused(name, undecided(bundle.MANIFEST, "another format than this version reads (1)"))
         return Refused(name, refusal("", error))
 
 
 def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
     lines, signed, tree, size, values = [], [], Tree(), 0, 0
     malformed: dict[int, Finding] = {}
+    unread: tuple[int, Finding] | None = None
     for position, line in enumerate(archive.entries()):
         more = sum(map(line.count, (b"[", b"{", b",")))
         if max(position / MAX_ENTRIES, more / MAX_ENTRY_VALUES, values / MAX_VALUES, size / MAX_SIGNED) >= 1:
@@ -179,14 +202,19 @@ def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
         lines.append(line)
         tree.append(leaf_hash(line))
         try:
-            one = entry.parse(line)
+            one = entry.parse(line, place=f"entry {position}")
+        except FormatError as error:
+            unread = unread or (position, newer(error))
+            continue
         except EvidenceError as error:
             shown = len(malformed) < _MALFORMED_SHOWN
             malformed[position] = refusal(f"entry {position}", error) if shown else _SAME
             continue
-        if isinstance(one, Signed):
+        if isinstance(one, Signed) and unread is None:
             signed.append(one)
             size, values = size + len(line), values + more
+    if unread is not None and unread[0] == 0:  # without its genesis nothing of a ledger can be judged
+        return Refused(name, unread[1])
     return Ledger(
         source=name,
         sha256=digest,
@@ -196,6 +224,8 @@ def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
         tree=tree,
         signed=tuple(signed),
         malformed=malformed,
+        known=len(lines) if unread is None else unread[0],
+        newer=None if unread is None else unread[1],
     )
 
 

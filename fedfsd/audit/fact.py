@@ -63,8 +63,9 @@ class Sources:
     def recomputed(self, label: str, value: object) -> Fact:
         """A fact that follows from the bundle, as long as the bundle holds together."""
         text = said(value) or "none"
-        if self.case.contradicted:
-            return Fact(said(label), text, Mark.DECLARED, "a contradicted bundle")
+        if self.case.withheld:
+            how = "a contradicted bundle" if self.case.contradicted else "a bundle read in part"
+            return Fact(said(label), text, Mark.DECLARED, how)
         return Fact(said(label), text, Mark.RECOMPUTED, "bundle")
 
     def declared(self, label: str, value: object, source: str) -> Fact:

@@ -24,7 +24,7 @@ def claim(given: Sources) -> Facts:
             declared = sentence["declared"]
             yield given.declared(label, text, "ledger") if declared else given.recomputed(label, text)
     if not given.data_sets:
-        why = "the evidence contradicts itself" if given.case.contradicted else "there is no grant"
+        why = given.case.withheld or "there is no grant"
         yield given.recomputed("claim", f"No guarantee is stated: {why}.")
 
 

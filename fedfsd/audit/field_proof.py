@@ -50,7 +50,7 @@ def lifetime(given: Sources) -> Facts:
     for chapter in given.case.course.chapters:
         grant, account = chapter.grant, chapter.account
         committed = account.spent + account.held
-        claims = not chapter.rehearsal and not given.case.contradicted
+        claims = not chapter.rehearsal and not given.case.withheld
         stands = (("spent", account.spent), ("spent and held", committed), ("granted", grant.rho_max))
         for label, nano in stands:
             epsilon = f", epsilon {number(chapter.epsilon(nano))}" if claims else ""

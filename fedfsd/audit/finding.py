@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fedfsd.errors import FedfsdError
+from fedfsd.errors import FedfsdError, FormatError
 from fedfsd.plain_text import plain
 
 
@@ -54,6 +54,15 @@ def refusal(place: str, error: FedfsdError) -> Finding:
 def undecided(place: str, why: str) -> Finding:
     """Neither shown nor contradicted."""
     return Finding(Kind.UNDECIDED, place, why)
+
+
+def newer(error: FormatError) -> Finding:
+    """Something that only a later release of this program can read."""
+    return undecided(
+        error.place,
+        f"{error.got}, written by a newer release of fedfsd; this one reads {error.expected}: "
+        "verify with that release",
+    )
 
 
 def skipped(why: str) -> Finding:

@@ -24,6 +24,8 @@ def check_archive(ledger: Ledger) -> Iterator[Finding]:
 def check_entries(ledger: Ledger) -> Iterator[Finding]:
     """Every entry has its one canonical form and its number; one genesis, first; nothing after a close."""
     yield from ledger.malformed.values()
+    if ledger.newer is not None:
+        yield ledger.newer
     position, closed = -1, False
     for position, one in ledger.numbered():
         place = f"entry {position} ({one.type})"
@@ -56,7 +58,7 @@ def check_history(ledger: Ledger) -> Iterator[Finding]:
             yield contradiction(place, f"origin {head.origin}, size {head.size}", "as its name says")
         else:
             yield from judge(head, epoch, ledger, place, proof=(text,))
-            newest = size if epoch == len(ledger.recoveries) else newest
+            newest = size if epoch == len(ledger.recoveries) or ledger.newer else newest
     if newest != len(ledger.lines):
         yield contradiction("checkpoints", f"none over all {len(ledger.lines)} entries", "a signed head")
     for number, one in enumerate(ledger.recoveries, 1):
@@ -77,6 +79,10 @@ def judge(
     head: Checkpoint, epoch: int, ledger: Ledger, place: str, *, proof: tuple[str, ...]
 ) -> Iterator[Finding]:
     """Whether a signed head is one of this history, or of what a recovery says was lost."""
+    if ledger.newer is not None and head.size > ledger.known:
+        if head.size > len(ledger.lines) or head.root != ledger.tree.root(head.size):
+            yield undecided(place, f"a head over {head.size} entries, of which {ledger.known} can be read")
+        return
     kept = limit = len(ledger.lines)
     lost_root = None
     if epoch < len(ledger.recoveries):

@@ -20,10 +20,14 @@ from fedfsd.mechanism.renyi import epsilon_lifetime
 DISJOINT = "each vehicle is in one data set of one region only, which the evidence cannot show"
 
 
-def joint(found: Sequence[Case], *, vehicles_cross: bool) -> dict[str, Any]:
-    """Epsilon and delta over all regions, with the sentence that states them."""
+def joint(found: Sequence[Case], *, vehicles_cross: bool, unread: Sequence[str] = ()) -> dict[str, Any]:
+    """Epsilon and delta over all regions, with the sentence that states them.
+
+    Args:
+        unread: files that may be bundles of further regions, which only a newer release can read.
+    """
     chapters = [(case, chapter) for case in found for chapter in case.course.chapters]
-    why = _missing(found, [chapter for _, chapter in chapters])
+    why = _missing(found, [chapter for _, chapter in chapters], unread)
     document: dict[str, Any] = {
         "guarantee": not why,
         "vehicles_cross": vehicles_cross,
@@ -47,11 +51,14 @@ def joint(found: Sequence[Case], *, vehicles_cross: bool) -> dict[str, Any]:
     }
 
 
-def _missing(found: Sequence[Case], chapters: Sequence[Chapter]) -> str:
+def _missing(found: Sequence[Case], chapters: Sequence[Chapter], unread: Sequence[str]) -> str:
     """Why nothing can be said of all regions; empty where something can."""
     wrong = [case.title for case in found if case.contradicted]
     if wrong:
         return f"the evidence of {', '.join(wrong)} is contradicted"
+    newer = [*(case.title for case in found if case.withheld), *unread]
+    if newer:
+        return f"the evidence of {', '.join(newer)} cannot be read in full"
     if not chapters:
         return "there is no grant"
     if any(chapter.rehearsal for chapter in chapters):

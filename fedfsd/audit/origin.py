@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedfsd.audit.evidence import Evidence, Ledger
-from fedfsd.audit.finding import Finding, contradiction, refusal, remark, skipped, undecided
+from fedfsd.audit.finding import Finding, Kind, contradiction, refusal, remark, skipped, undecided
 from fedfsd.audit.keyring import NO_GENESIS, Keyring, keyring
 from fedfsd.audit.trust import Trust
 from fedfsd.ledger import entry, key, note
@@ -34,8 +34,12 @@ def check_signatures(ledger: Ledger) -> Iterator[Finding]:
         try:
             note.open_checkpoint(text, keys.node_at(min(size, kept)))
         except EvidenceError as error:
-            lost = size > kept
-            yield undecided(place, "the key of a lost part") if lost else refusal(place, error)
+            if size > kept:
+                yield undecided(place, "the key of a lost part")
+            elif size > ledger.known:
+                yield undecided(place, "no key that can be read signed it")
+            else:
+                yield refusal(place, error)
 
 
 def check_identity(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
@@ -46,8 +50,11 @@ def check_identity(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
     elif keys is None or genesis is None:
         yield undecided(ledger.region, NO_GENESIS)
     else:
-        yield from _officer(ledger.region, trust, keys)
-        yield from _node(ledger.region, trust, keys)
+        for finding in (*_officer(ledger.region, trust, keys), *_node(ledger.region, trust, keys)):
+            if finding.kind == Kind.CONTRADICTED and ledger.newer is not None:
+                yield undecided(finding.place, "no key of the trust file, up to what a newer release wrote")
+            else:
+                yield finding
     if genesis is not None and genesis.simulated:
         yield remark("simulated: all keys were made by a simulation and no person stands behind them")
 
@@ -55,6 +62,9 @@ def check_identity(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
 def check_coordinator(evidence: Evidence) -> Iterator[Finding]:
     """The receipts are signed by a coordinator of the trust file."""
     receipts, trust = evidence.receipts, evidence.trust
+    if evidence.newer_receipts is not None:
+        yield evidence.newer_receipts
+        return
     if receipts is None:
         yield skipped("no --receipts: nothing shows what reached the coordinator")
         return

@@ -13,9 +13,9 @@ from fedfsd.mechanism import accountant
 
 
 def plans(case: Case) -> list[dict[str, Any]]:
-    """All plans in the order of their approval; no epsilon for a rehearsal or contradicted evidence."""
+    """All plans in the order of their approval; no epsilon for a rehearsal or withheld evidence."""
     return [
-        _row(run, claims=not case.contradicted and not run.chapter.rehearsal and run.computed)
+        _row(run, claims=not case.withheld and not run.chapter.rehearsal and run.computed)
         for run in case.course.runs.values()
     ]
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
+from fedfsd import formats
 from fedfsd.ledger import key, strict
 from fedfsd.ledger.entry import Hex32, Integer, Region, SignatureHex, Text, Vkey
 from fedfsd.ledger.error import EvidenceError
@@ -72,10 +73,12 @@ def read(path: Path) -> Receipts:
     """The receipts in a file; its signature is not checked yet.
 
     Raises:
+        FormatError: a newer release wrote it.
         EvidenceError: not one canonical receipts file, or one that is not in order.
     """
     with path.open("rb") as file:
         content = file.read(MAX_RECEIPTS + 1)
+    formats.demand_known("receipts", formats.peek(content), place=path.name)
     found = strict.read(_ADAPTER, content, place=path.name, limit=MAX_RECEIPTS)
     cases = [(one.region, one.plan, one.round) for one in found.receipts]
     if list(found.plans) != sorted(set(found.plans)) or cases != sorted(set(cases)):

@@ -77,7 +77,11 @@ def statement(
             f"{said(where)}: {said(finding)}" for where, finding in report.found(Kind.CONTRADICTED)
         ],
         "regions": [region(case) for case in found],
-        "joint": joint(found, vehicles_cross=vehicles_cross),
+        "joint": joint(
+            found,
+            vehicles_cross=vehicles_cross,
+            unread=[said(one.source) for one in evidence.refused if one.unread],
+        ),
         "general": GENERAL,
         "undecided": [f"{said(where)}: {said(finding)}" for where, finding in report.found(Kind.UNDECIDED)],
         "unproved": list(report.unproved),
@@ -98,8 +102,9 @@ def region(case: Case) -> dict[str, Any]:
         "ledger": ledger.id,
         "entries": len(ledger.lines),
         "root": ledger.tree.root().hex(),
+        "withheld": case.withheld,
     }
-    if case.contradicted:
+    if case.withheld:
         contradictions = [said(one) for one in case.findings(Kind.CONTRADICTED)]
         return document | {"guarantee": False, "contradictions": contradictions, "data_sets": []}
     chapters = [data_set(case, chapter) for chapter in case.course.chapters]

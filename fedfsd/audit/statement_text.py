@@ -29,8 +29,8 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield fill(f"Region {region['region']}{entity}", _WIDTH)
         where = f"evidence: {region['source']}, sha256 {region['sha256']}; ledger {region['ledger']}, "
         yield fill(f"({where}{region['entries']:,} entries; verification: {region['outcome']})", _WIDTH)
-        if region["outcome"] == "contradicted":
-            yield from _numbered(["No guarantee is stated: the evidence contradicts itself."])
+        if region["withheld"]:
+            yield from _numbered([f"No guarantee is stated: {region['withheld']}."])
         elif not region["data_sets"]:
             yield from _numbered(["No guarantee is stated: there is no grant."])
         for one in region["data_sets"]:

@@ -33,6 +33,9 @@ def check_succession(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
 
 
 def _carried(ledger: Ledger, before: Ledger) -> Iterator[Finding]:
+    if before.newer is not None:
+        yield undecided("entry 0 (genesis)", f"goes on from {before.source}, which can be read in part only")
+        return
     if not before.signed or not isinstance(before.signed[-1], Close):
         yield contradiction("entry 0 (genesis)", f"{before.source} still open", "its officer's close")
     first: dict[str, Grant] = {}

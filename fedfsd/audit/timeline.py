@@ -31,7 +31,7 @@ def timeline(case: Case, chapter: Chapter) -> dict[str, Any]:
         *((one.seq, f"incident ({one.code})") for one in course.incidents),
         *((one.seq, "recovery from a backup") for one in course.ledger.recoveries),
     ]
-    claims = not chapter.rehearsal and not case.contradicted
+    claims = not chapter.rehearsal and not case.withheld
     return {
         "data_set": said(grant.data_set),
         "entries": len(course.ledger.lines),

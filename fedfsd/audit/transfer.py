@@ -197,7 +197,7 @@ def _privacy(case: Case, crossing: Crossing) -> dict[str, Any]:
         "rho_spent_nats": crossing.spent / NANO,
         "rho_granted_nats": grant.rho_max / NANO,
     }
-    if case.contradicted or run.chapter.rehearsal or run.promise is None:
+    if case.withheld or run.chapter.rehearsal or run.promise is None:
         return found
     return found | {
         "delta": run.promise.target_delta,

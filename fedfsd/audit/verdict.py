@@ -123,6 +123,8 @@ class Sheet:
         self.source, self.region = source, region
         self.title = title or region or source
         self._answers: list[Answer] = []
+        self.rest: Finding | None = None
+        """What no check looks at from here on: one that found nothing did not hold."""
 
     def run(self, check: Callable[P, Iterable[Finding]], *args: P.args, **kwargs: P.kwargs) -> None:
         """Run ``check`` to its end and keep the findings that matter most."""
@@ -134,6 +136,8 @@ class Sheet:
                 place.append(finding)
             else:
                 more += 1
+        if self.rest is not None and not any(kept[kind] for kind, _ in _DECIDING):
+            kept[self.rest.kind].append(self.rest)
         self._answers.append(
             Answer(
                 name=check.__name__.removeprefix("check_"),

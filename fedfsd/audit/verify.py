@@ -20,6 +20,7 @@ from fedfsd.audit.delivery import check_receipts
 from fedfsd.audit.epsilon import check_epsilon, check_lifetime, check_rehearsal
 from fedfsd.audit.evidence import Evidence, Ledger, Refused
 from fedfsd.audit.filter import Sum, check_filter, sums
+from fedfsd.audit.finding import Finding, skipped
 from fedfsd.audit.history import check_archive, check_entries, check_history
 from fedfsd.audit.origin import check_coordinator, check_identity, check_signatures
 from fedfsd.audit.planned import check_plans, check_rounds
@@ -48,6 +49,7 @@ def verify(evidence: Evidence) -> Report:
         title = f"{ledger.region} ({ledger.source})" if bundles[ledger.region] > 1 else ledger.region
         sheet = Sheet(ledger.source, region=ledger.region, title=title)
         sheet.run(check_archive, ledger)  # the archive's bytes
+        sheet.rest = _rest(ledger)
         sheet.run(check_entries, ledger)  # canonical, numbered, one genesis
         sheet.run(check_history, ledger)  # roots of all checkpoints, each extending the one before
         sheet.run(check_signatures, ledger)  # by the keys in force
@@ -84,6 +86,13 @@ def _refused(one: Refused) -> Part:
     return sheet.part({})
 
 
+def _rest(ledger: Ledger) -> Finding | None:
+    """What the checks leave out of a ledger that a newer release went on with."""
+    if ledger.newer is None:
+        return None
+    return skipped(f"the entries from {ledger.known} on, which a newer release wrote or which follow one")
+
+
 def _facts(ledger: Ledger) -> dict[str, Any]:
     """What a reader wants to know before the checks."""
     kinds = Counter(one.type for one in ledger.entries())
@@ -97,7 +106,10 @@ def _facts(ledger: Ledger) -> dict[str, Any]:
         "releases": kinds["release"],
         "refusals": kinds["refuse"],
         "incidents": kinds["incident"],
-        "grants": [_balance(label, account) for label, account in sums(ledger).items()],
+        # What a part of a ledger adds up to is no balance.
+        "grants": []
+        if ledger.newer
+        else [_balance(label, account) for label, account in sums(ledger).items()],
     }
 
 

@@ -92,7 +92,8 @@ class BorderServicer:
     """
 
     def Hello(self, request, context):
-        """Agree on a version; learn which head of this region's ledger the coordinator remembers.
+        """Agree on a version; learn which head of this region's ledger the coordinator remembers. Service, method
+        and Greeting stay as they are in every version: without them two releases could not even disagree.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -11,7 +11,7 @@ from typing import Annotated
 import grpc
 from pydantic import Field, ValidationError
 
-from fedfsd import canonical
+from fedfsd import canonical, formats
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import border_pb2_grpc as rpc
 from fedfsd.border import identity, wire
@@ -50,9 +50,11 @@ class Request(Frozen):
 
 
 def read(path: Path) -> Request:
-    """The request in ``path``. NotReadyError where there is none."""
+    """The request in ``path``. NotReadyError: there is none. FormatError: a newer release wrote it."""
     try:
-        return Request.model_validate_json(path.read_bytes()[:MAX_FILE])
+        content = path.read_bytes()[:MAX_FILE]
+        formats.demand_known("signing request", formats.peek(content), place=path.name)
+        return Request.model_validate_json(content)
     except (OSError, ValidationError):
         raise NotReadyError(
             path.name, got="no file or another content", expected="a signing request"

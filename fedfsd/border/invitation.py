@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from cryptography import x509
 from pydantic import Field, ValidationError
 
-from fedfsd import canonical
+from fedfsd import canonical, formats
 from fedfsd.border import authority, identity
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen
@@ -92,11 +92,13 @@ def read(path: Path) -> Invitation:
     """The invitation in ``path``.
 
     Raises:
+        FormatError: a newer release made it.
         NotReadyError: no file, or no invitation.
         RefusedError: changed after the root signed it, or with keys that are no keys.
     """
     try:
         content = path.read_bytes() if path.stat().st_size <= MAX_INVITATION else b""
+        formats.demand_known("invitation", formats.peek(content), place=str(path))
         made = Invitation.model_validate_json(content)
         certificate = made.certificate
         datetime.date.fromisoformat(made.expires)

@@ -8,13 +8,14 @@ fedfsd.border.wire.WireError: refused: ArraysRequest.arrays_sha256: got 31 bytes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from fedfsd import formats
 from fedfsd.audit import receipt as receipts
 from fedfsd.border import border_pb2 as pb
 from fedfsd.errors import RefusedError
@@ -22,7 +23,11 @@ from fedfsd.ledger import witness
 from fedfsd.ledger.entry import MAX_INTEGER
 from fedfsd.ledger.note import MAX_NOTE
 
-VERSION = 1
+VERSIONS = formats.READ["border"]
+"""Two peers speak the newest version that both know; a message of one is never sent in another."""
+VERSION = max(VERSIONS)
+PLANS: Mapping[int, int] = {1: 1, 2: 2}
+"""The newest format of a plan that a peer of each version reads."""
 CHUNK = 2**20
 """Bytes of content in one chunk, at most."""
 MAX_MESSAGE = 4 * 2**20
@@ -115,6 +120,11 @@ def strict(message: Message) -> None:
             raise WireError(place, got="nothing", expected="a message")
     if name in _RULES and not _RULES[name](message):
         raise WireError(name, got="fields that contradict each other", expected="one thing or the other")
+
+
+def common(versions: Iterable[int]) -> int | None:
+    """The newest version that a peer knows, too."""
+    return max(set(versions) & set(VERSIONS), default=None)
 
 
 def word(code: int) -> str:

@@ -10,8 +10,6 @@ import typer
 from fedfsd.cli.answer import Answer, Json, plain, table
 from fedfsd.cli.extra import extra
 
-_NOTES = {"private": "", "rehearsal": "no guarantee", "none": "not private"}
-
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...")],
@@ -32,7 +30,11 @@ def compare(
 
 
 def _text(found: dict[str, Any]) -> str:
+    from fedfsd.report.words import HEADINGS, amount, titled
+    from fedfsd.task.task import Metric
+
     cost = found["cost"]["regions"]
+    headline = Metric(**found["task"]["headline"])
     settings = [
         {
             "setting": ", ".join(
@@ -40,9 +42,14 @@ def _text(found: dict[str, Any]) -> str:
             ),
             "runs": one["runs"],
             "epsilon": _epsilon(one["epsilon"]),
-            **{name: (one["regions"].get(name) or {}).get("fde_m") for name in cost},
-            "pooled": one["pooled"]["fde_m"],
-            "": _NOTES[one["mode"]],
+            **{
+                name: amount((figures or {}).get(headline.key), headline.unit, bare=True)
+                for name, figures in [
+                    *((name, one["regions"].get(name)) for name in cost),
+                    ("pooled", one["pooled"]),
+                ]
+            },
+            "": HEADINGS[one["mode"]],
         }
         for one in found["settings"]
     ]
@@ -58,11 +65,11 @@ def _text(found: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            "FDE in metres, mean over seeds:",
+            f"{plain(titled(headline))}, mean over seeds:",
             table(settings),
             "",
-            "What all of it would have cost real regions (epsilon of all runs together; adaptive: also where"
-            " later runs were chosen from earlier results):",
+            "What all of it would have cost real regions (epsilon of all runs together; adaptive: also holds"
+            " where later runs were chosen from earlier results):",
             table(totals),
         ]
     )

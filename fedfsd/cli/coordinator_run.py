@@ -83,7 +83,7 @@ def run(
         runs.follow(engine, conductor, coordinator=hub, say=_say)
     made = Run(where.path)
     where = "errors on the coordinator's own table; what the regions measure stays with them"
-    return Answer(made.metrics, f"{where}\n{told(made.metrics, made.report)}")
+    return Answer(made.metrics, f"{where}\n{told(made.path)}")
 
 
 @contextmanager

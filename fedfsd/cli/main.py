@@ -13,13 +13,14 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from fedfsd.cli import audit, compare, config, coordinator, data, keys, plan, region, simulate
-from fedfsd.cli.answer import Answer, plain
+from fedfsd.cli import version as versions
+from fedfsd.cli.answer import Answer, Json, plain
 from fedfsd.errors import FedfsdError, NotReadyError, UsageError
 
 
@@ -64,6 +65,25 @@ for _group, (_about, _commands) in _GROUPS.items():
         _place.command(_name, cls=_Command, epilog=f"\b\nExample:\n  {_words}")(_command)
     if _group:
         app.add_typer(_place, name=_group)
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print versions and the hash of the program.")
+    ] = False,
+    _json: Json = False,
+) -> Answer | None:
+    """What stands before a command."""
+    command = context.invoked_subcommand
+    if version and command is None:
+        return versions.version()
+    if version:
+        raise UsageError("--version", got=f"a command ({command})", expected="none")
+    if command is None:
+        raise UsageError("fedfsd", got="no command", hint="fedfsd --help lists them")
+    return None
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

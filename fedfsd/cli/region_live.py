@@ -55,6 +55,8 @@ def _gate(gate: Mapping[str, Any]) -> list[str]:
     from fedfsd.node.approve import DIGITS
 
     first = {"open": "connected", "waiting": "NOT connected, tries again: fedfsd region doctor says why"}
+    if gate.get("objection"):
+        first["waiting"] = f"NOT connected: {plain(gate['objection'])}"
     words = [first.get(str(gate.get("connection")), "not connected")]
     words.append("runner there" if gate.get("runner") else "NO runner")
     if gate.get("working"):

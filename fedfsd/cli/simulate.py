@@ -63,34 +63,37 @@ def simulate(
             }
             found = sweep.sweep(loaded, **options) if loaded.sweep else [run.run(loaded, **options)]
     metrics = [one.metrics for one in found]
-    text = "\n\n".join(told(one, made.report) for one, made in zip(metrics, found, strict=True))
+    text = "\n\n".join(told(one.path) for one in found)
     return Answer({"runs": metrics} if loaded.sweep else metrics[0], text)
 
 
-def told(metrics: dict[str, Any], report: Path) -> str:
-    """A finished run for people: a line a region, and where the report lies."""
+def told(folder: Path) -> str:
+    """A finished run for people: a line a region with the headline, and where the report lies."""
+    from fedfsd.report.page import read_run
+    from fedfsd.report.words import HEADINGS, amount, gain, gained, titled
+
+    run = read_run(folder)
+    metrics, headline, baseline = run.metrics, run.headline, run.baseline_key
     rows = [
         {
             "region": name,
-            "FDE m": region["fde_m"],
-            "constant velocity": region["constant_velocity_fde_m"],
-            "change": _percent(region["fde_m"], region["constant_velocity_fde_m"]),
-            "ADE m": region["ade_m"],
-            "missed": None if region["miss_rate"] is None else f"{region['miss_rate']:.0%}",
+            titled(headline): amount(region[headline.key], headline.unit, bare=True),
+            run.task.baseline: amount(region[baseline], headline.unit, bare=True),
+            "better by": gained(headline, gain(headline, region[headline.key], region[baseline])),
             "epsilon": region["epsilon"],
             "charged": _charged(region),
             "vehicles": region["vehicles"],
         }
-        for name, region in metrics["regions"].items()
+        for name, region in run.regions.items()
     ]
     if all(row["charged"] is None for row in rows):  # a region's grant is its own business
         for row in rows:
             del row["charged"]
-    mode = {"private": "", "rehearsal": " (rehearsal: no guarantee)", "none": " (not private)"}
+    mode = HEADINGS[run.plan.mode]
     return (
         f"{table(rows)}\n"
-        f"{metrics['num_rounds']} rounds in {metrics['seconds']:.0f} s{mode[metrics['mode']]}\n"
-        f"report: {plain(report)}"
+        f"{run.plan.num_rounds} rounds in {metrics['seconds']:.0f} s{f' ({mode})' if mode else ''}\n"
+        f"report: {plain(folder / 'report.html')}"
     )
 
 
@@ -99,7 +102,3 @@ def _charged(region: dict[str, Any]) -> str | None:
     if region.get("epsilon_lifetime") is None:
         return None
     return f"{region['epsilon_lifetime']:.2f} of {region['epsilon_grant']:.2f}"
-
-
-def _percent(value: float | None, reference: float | None) -> str | None:
-    return f"{value / reference - 1:+.1%}" if value is not None and reference else None

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fedfsd.report.words import amount
+
 if TYPE_CHECKING:
     from fedfsd.simulation.trail import Progress
 
@@ -20,7 +22,7 @@ class Watch:
     def __init__(self) -> None:
         self._live: Any = None
         self._printed = 0.0
-        self._fde: Mapping[str, float] = {}
+        self._headline: Mapping[str, float] = {}
 
     def __enter__(self) -> Watch:
         if sys.stderr.isatty():
@@ -38,8 +40,8 @@ class Watch:
             self._live.stop()
 
     def __call__(self, progress: Progress) -> None:
-        self._fde = progress.headline or self._fde  # not every round is evaluated
-        text = line(progress, self._fde)
+        self._headline = progress.headline or self._headline  # not every round is evaluated
+        text = line(progress, self._headline)
         if self._live:
             from rich.text import Text
 
@@ -51,11 +53,11 @@ class Watch:
             print(text, file=sys.stderr, flush=True)
 
 
-def line(progress: Progress, fde: Mapping[str, float]) -> str:
+def line(progress: Progress, headline: Mapping[str, float]) -> str:
     """One line for one round; region names are checked by the plan, so nothing here can be markup."""
     parts = [f"round {progress.round}/{progress.num_rounds}"]
-    if fde:
-        parts.append("FDE " + _by_region(fde, "m"))
+    if headline:
+        parts.append(f"{progress.headline_name} {_by_region(headline, progress.headline_unit)}")
     spent = [value for value in progress.epsilon.values() if value is not None]
     parts.append(f"epsilon {max(spent):.2f}" if spent else "not private")
     missing = [f"{name} {code}" for name, code in progress.outcomes.items() if code != "released"]
@@ -67,5 +69,9 @@ def line(progress: Progress, fde: Mapping[str, float]) -> str:
 
 def _by_region(values: Mapping[str, float], unit: str) -> str:
     if len(values) > _SHOWN:
-        return f"{sum(values.values()) / len(values):.2f} {unit}, mean of {len(values)} regions"
-    return ", ".join(f"{name} {value:.2f}" for name, value in values.items()) + f" {unit}"
+        mean = sum(values.values()) / len(values)
+        return f"{amount(mean, unit)}, mean of {len(values)} regions"
+    *others, (last, value) = values.items()
+    return ", ".join(
+        [*(f"{name} {amount(one, unit, bare=True)}" for name, one in others), f"{last} {amount(value, unit)}"]
+    )

@@ -17,10 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fedfsd import formats
 from fedfsd.errors import ConfigError
 
 Document = Mapping[str, Any]
@@ -29,6 +30,9 @@ M = TypeVar("M", bound=BaseModel)
 
 class Frozen(BaseModel):
     """Base of everything read from a file: immutable, no unknown keys, no NaN or infinity."""
+
+    FORMAT: ClassVar[str | None] = None
+    """What ``formats`` calls a file of this kind; its ``format`` is looked at before the rest."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -49,9 +53,12 @@ def load(model: type[M], source: str | Path | Document, *, overrides: Iterable[s
     """Read ``source`` (a TOML file or a mapping) and ``overrides`` (``a.b=value``) into ``model``.
 
     Raises:
+        FormatError: a newer release's file.
         ConfigError: unreadable file, unknown key (with a suggestion), wrong type or value.
     """
     place, document = _document(source)
+    if name := getattr(model, "FORMAT", None):
+        formats.demand_known(name, document, place=f"{place}format")
     for override in overrides:
         key, value = _parted(override)
         set_key(document, model.current(key) if issubclass(model, Frozen) else key, value)

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,9 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 class Settings(Frozen):
     """``coordinator.toml``."""
 
+    FORMAT: ClassVar[str] = "coordinator.toml"
+
+    format: Literal[1] = 1
     name: RegionName
     """Of the federation; the coordinator's key is fedfsd/coordinator/NAME."""
     host: str = "127.0.0.1"

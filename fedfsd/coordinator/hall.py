@@ -46,6 +46,10 @@ class Station:
     last: dict[str, Any] = field(default_factory=dict)
     """The round that was answered last, with its outcome, for people."""
     refusals: dict[str, int] = field(default_factory=dict)
+    version: int = 1
+    """Of the border, as agreed; 1 until it said hello, which every release speaks."""
+    objection: str | None = None
+    """Why it and this coordinator cannot work together."""
 
 
 class Hall:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from cryptography import x509
 from pydantic import Field, ValidationError
 
-from fedfsd import canonical
+from fedfsd import canonical, formats
 from fedfsd.border import authority, enrolment, identity, invitation
 from fedfsd.border.authority import Authority
 from fedfsd.border.invitation import Invitation
@@ -79,9 +79,11 @@ def invite(coordinator: Coordinator, region: str, *, today: datetime.date) -> In
 
 
 def kept(coordinator: Coordinator, region: str) -> Kept | None:
-    """What is kept of the region's last invitation."""
+    """What is kept of the region's last invitation. FormatError where a newer release wrote it."""
     try:
-        return Kept.model_validate_json((coordinator.region(region) / "invitation.json").read_bytes())
+        content = (coordinator.region(region) / "invitation.json").read_bytes()
+        formats.demand_known("invitation", formats.peek(content), place=f"invitation of {region}")
+        return Kept.model_validate_json(content)
     except (OSError, ValidationError):
         return None
 

@@ -21,6 +21,8 @@ from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
 
 APPROVED = "approved"
+TOO_OLD = "version"
+"""The answer in the place of a region whose release cannot read the plan."""
 _LOG = logging.getLogger("fedfsd.coordinator")
 
 

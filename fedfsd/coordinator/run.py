@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fedfsd.coordinator.folder import Coordinator
+from fedfsd.coordinator.offer import TOO_OLD
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError, UsageError
 from fedfsd.ledger.disk import write_whole
 from fedfsd.plan.plan import Plan
@@ -121,11 +122,14 @@ def await_answers(
         }
         enough = ceil(plan.quorum * len(answers))
         if len(answers) - len(refused) < enough:
+            hint = "ask the regions named; there fedfsd region status and log/gate.jsonl say why"
+            if old := [name for name, code in refused.items() if code == TOO_OLD]:
+                hint = f"upgrade fedfsd at {', '.join(old)}: their release cannot read this plan"
             raise RefusedError(
                 f"plan {plan.hash[:8]}",
                 got=", ".join(f"{name}: {code}" for name, code in refused.items()),
                 expected=f"{enough} of {len(answers)} regions that approve",
-                hint="ask the regions named; there fedfsd region status and log/gate.jsonl say why",
+                hint=hint,
             )
         now = time.monotonic()
         if pending and (pending != told or now - last > _REMIND_SECONDS):

@@ -13,14 +13,16 @@ from typing import Any
 
 import grpc
 
+from fedfsd import formats
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import border_pb2_grpc, channel, wire
 from fedfsd.coordinator.desk import Task
 from fedfsd.coordinator.hall import Hall, Station
 from fedfsd.coordinator.intake import is_fork
+from fedfsd.coordinator.offer import TOO_OLD
 from fedfsd.coordinator.presence import BusyError
 from fedfsd.coordinator.reception import Delivery
-from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
+from fedfsd.errors import FedfsdError, FormatError, NotReadyError, RefusedError
 
 HOLD_SECONDS = 10.0
 MAX_DEADLINE_SECONDS = 300.0
@@ -48,23 +50,34 @@ class Servicer(border_pb2_grpc.BorderServicer):
 
     def Hello(self, request: pb.Greeting, context: grpc.ServicerContext) -> pb.Welcome:
         """The version to speak, and which head of the region's ledger is remembered."""
-        with self._call(context, request) as station:
-            if wire.VERSION not in request.versions:
-                raise wire.WireError("Greeting.versions", got="other versions", expected=wire.VERSION)
+        with self._call(context, request, check=False) as station:
+            version = wire.common(request.versions)
+            if version is None and 0 < len(request.versions) <= wire.COUNTS["Greeting.versions"]:
+                # Said before all else: what more such a greeting holds is of a version unknown here.
+                theirs = max(request.versions)
+                here = f"the coordinator {self._hall.coordinator.name}"
+                self._object(
+                    station, formats.disagreement("border", theirs, peer=f"region {station.name}", here=here)
+                )
+                return pb.Welcome(version=wire.VERSION)
+            wire.strict(request)
+            if version is None:
+                raise wire.WireError("Greeting.versions", got="none", expected=wire.VERSIONS)
+            station.version, station.objection = version, None
             station.known = epoch, size = self._hall.intake.position(station.name)
-            self._hall.note("hello", station, peer=context.peer())
-            return pb.Welcome(version=wire.VERSION, epoch=epoch, size=size)
+            self._hall.note("hello", station, peer=context.peer(), version=version)
+            return pb.Welcome(version=version, epoch=epoch, size=size)
 
     def Beat(self, request: pb.Ready, context: grpc.ServicerContext) -> pb.Done:
         """The region is alive."""
-        with self._call(context, request):
-            _demand_version(request)
+        with self._call(context, request) as station:
+            _agree(station, request)
             return pb.Done()
 
     def Next(self, request: pb.Ready, context: grpc.ServicerContext) -> pb.Task:
         """The outstanding round, or a plan to answer; held for a while when there is neither."""
         with self._call(context, request) as station:
-            _demand_version(request)
+            _agree(station, request)
             with station.presence.only("next", station.desk.ring) as newest:
                 context.add_callback(station.desk.ring)
 
@@ -145,14 +158,16 @@ class Servicer(border_pb2_grpc.BorderServicer):
             return pb.Cosignature(cosigned=self._delivery.show(station, request).encode())
 
     @contextmanager
-    def _call(self, context: grpc.ServicerContext, request: Any = None) -> Iterator[Station]:
+    def _call(
+        self, context: grpc.ServicerContext, request: Any = None, *, check: bool = True
+    ) -> Iterator[Station]:
         """The caller's station, within its bounds; a refusal inside becomes a status without text."""
         station = self._hall.station(self._caller(context))
         try:
             with station.presence.call(0 if request is None else request.ByteSize()):
                 if not 0 < (context.time_remaining() or 0) <= MAX_DEADLINE_SECONDS:
                     raise wire.WireError("deadline", got="none, or a long one", expected="one")
-                if request is not None:
+                if request is not None and check:
                     wire.strict(request)
                 if station.presence.arrive(context.peer()):
                     self._hall.note("two_nodes", station, warn=True, peer=context.peer())
@@ -164,6 +179,28 @@ class Servicer(border_pb2_grpc.BorderServicer):
                 status, word = grpc.StatusCode.DATA_LOSS, "fork"
             self._hall.refused(station, word, str(error))
             context.abort(status, "")
+
+    def _object(self, station: Station, error: FormatError) -> None:
+        """A region and this coordinator are of releases that cannot do that together."""
+        station.objection = str(error)
+        self._hall.refused(station, "version", str(error))
+
+    def _carries(self, station: Station, plan: str) -> bool:
+        """Whether the version agreed on carries the plan; where it does not, that is the region's answer."""
+        document = formats.peek(self._hall.board.plans[plan].document().encode())
+        number = document.get("format", 1)
+        if number <= wire.PLANS[station.version]:
+            return True
+        here = f"region {station.name}"
+        why = FormatError(
+            f"plan {plan[:8]}",
+            got=f"a plan of format {number} for {here}, which speaks version {station.version} of the border",
+            expected=f"version {min(v for v, most in wire.PLANS.items() if number <= most)}",
+            hint=f"upgrade fedfsd at {here}, then run the plan again",
+        )
+        self._object(station, why)
+        self._hall.board.answer(station.name, plan, code=TOO_OLD)
+        return False
 
     def _task(self, station: Station) -> pb.Task | None:
         """What there is to do for a region now."""
@@ -179,13 +216,16 @@ class Servicer(border_pb2_grpc.BorderServicer):
             )
         now = time.monotonic()
         for plan in self._hall.board.unanswered(station.name):
-            if now - station.told.get(plan, -_AGAIN_SECONDS) >= _AGAIN_SECONDS:
+            again = now - station.told.get(plan, -_AGAIN_SECONDS) >= _AGAIN_SECONDS
+            if again and self._carries(station, plan):
                 station.told[plan] = now
                 size = len(self._hall.board.plans[plan].document().encode())
                 return pb.Task(plan=pb.PlanOffer(plan=bytes.fromhex(plan), size=size))
         return None
 
 
-def _demand_version(request: pb.Ready) -> None:
-    if request.version != wire.VERSION:
-        raise wire.WireError("Ready.version", got="another version", expected=wire.VERSION)
+def _agree(station: Station, request: pb.Ready) -> None:
+    """The region repeats the version: this gate may have been started since they agreed on it."""
+    if request.version not in wire.VERSIONS:
+        raise wire.WireError("Ready.version", got="another version", expected=wire.VERSIONS)
+    station.version = request.version

@@ -56,4 +56,5 @@ def _region(station: Station) -> dict[str, Any]:
         "task": task and {"plan": task.plan, "round": task.round, "stage": task.stage},
         "last": station.last or None,
         "refusals": dict(station.refusals),
+        "objection": station.objection,
     }

@@ -72,6 +72,7 @@ def _region(folder: Path, gate: Document) -> Document:
         "task": said.get("task"),
         "last": said.get("last"),
         "refusals": said.get("refusals", {}),
+        "objection": said.get("objection"),
     }
 
 
@@ -166,6 +167,7 @@ def _warnings(found: Document) -> list[str]:
         ]
         if days is not None and days < WARN_DAYS
     ]
+    told += [f"region {one['name']}: {one['objection']}" for one in found["regions"] if one["objection"]]
     told += [
         f"two nodes used the key of region {one['name']} at {one['doubled']}: ask its people"
         for one in found["regions"]

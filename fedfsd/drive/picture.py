@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedfsd import canvas
-from fedfsd.canvas import INK
+from fedfsd.canvas import COLOURS, INK, RULE, style
 from fedfsd.drive.check.track import Tracks, tracks
 from fedfsd.drive.table import Table, in_region
 from fedfsd.errors import DataError, UsageError
@@ -26,10 +23,10 @@ if TYPE_CHECKING:
 COLUMNS = 3  # recordings of a region
 ROWS = 8  # regions; more are a wall, and the heading says how many are left out
 WIDTH, HEIGHT = 4.2, 3.0  # a panel, inches
-# Blue and vermilion also differ by lightness in print.
-TRAINING, TEST, STANDING = *canvas.COLOURS[:2], "#9aa1ab"
+TRAINING, TEST, STANDING = *COLOURS[:2], "#9aa1ab"
 MOVED_M = 5.0
 POINTS_PER_SECOND = 4
+STYLE = {"font.size": 9, "axes.spines.top": True, "axes.spines.right": True, "axes.titleweight": "normal"}
 
 
 @dataclass(frozen=True)
@@ -64,11 +61,12 @@ def draw(tables: Sequence[Table], path: str | Path) -> None:
         raise DataError("tables", got="no rows", expected="at least one track", hint="check data.path")
     shown = regions[:ROWS]
     part = path.with_name(path.name + ".part")
-    with _figure(len(shown)) as figure:
+    with style(STYLE) as figure_of:
+        figure = figure_of(COLUMNS * WIDTH, len(shown) * (HEIGHT + 0.45) + 0.7, "")
         rest = f", {len(regions) - len(shown)} more not shown" if len(regions) > len(shown) else ""
         figure.suptitle(f"Drives of {len(regions)} region{'s' * (len(regions) > 1)}{rest}", weight="bold")
         _legend(figure)
-        bands = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
+        bands = np.atleast_1d(figure.subfigures(len(shown), 1))
         for band, region in zip(bands, shown, strict=True):
             mine = in_region(tables, region)
             band.suptitle(_heading(region, mine), x=0.01, ha="left", size=9)
@@ -79,15 +77,6 @@ def draw(tables: Sequence[Table], path: str | Path) -> None:
         metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
         figure.savefig(part, format=kind, dpi=110, metadata=metadata)
     part.replace(path)
-
-
-@contextmanager
-def _figure(rows: int) -> Iterator[Figure]:
-    """A figure in the house's style, in small type; no state of pyplot is touched."""
-    with canvas.style() as figure_of, warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; that is no reason to stop.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield figure_of(COLUMNS * WIDTH, rows * (HEIGHT + 0.45) + 0.7, "")
 
 
 def _heading(region: str, tables: Sequence[Table]) -> str:
@@ -154,8 +143,7 @@ def _panel(axes: Axes, scene: _Scene | None) -> None:
         return
     axes.set_title(plain(scene.name, limit=60), loc="left", size=8, color=INK)
     axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set(visible=True, color=canvas.RULE)
+    axes.spines[:].set_color(RULE)
     axes.plot(*scene.standing.T, ".", color=STANDING, markersize=2.5, zorder=1)
     for testing, colour, width in ((False, TRAINING, 1.0), (True, TEST, 1.0)):
         lines = [line for line, test in zip(scene.lines, scene.test, strict=True) if test == testing]

@@ -26,6 +26,7 @@ origin recorded.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fedfsd import formats
 from fedfsd.errors import DataError
 
-VERSION = 1
 Identity = Literal["physical", "recording"]
 Origin = Literal["recorded", "published", "synthetic"]
 
@@ -101,8 +102,9 @@ def read(path: str | Path, *, schema: pa.Schema = SCHEMA) -> tuple[Table, ...]:
         schema: the columns, ``KEYS`` among them; another task than forecasting has columns of its own.
 
     Raises:
-        DataError: nothing there, not Parquet, a column missing or of another type, a newer
-            version, a vehicle on both sides of the split.
+        DataError: nothing there, not Parquet, a column missing or of another type, a vehicle on
+            both sides of the split.
+        FormatError: a newer release's table.
     """
     path = Path(path)
     if path.is_dir():
@@ -131,7 +133,7 @@ def write(table: Table, path: str | Path, *, schema: pa.Schema = SCHEMA) -> None
     """Write ``table`` with its metadata, replacing ``path`` only once the bytes are complete."""
     path = Path(path)
     metadata = {
-        b"fedfsd.version": str(VERSION).encode(),
+        b"fedfsd.version": b"1",
         b"fedfsd.licence": table.licence.encode(),
         b"fedfsd.identity": table.identity.encode(),
         b"fedfsd.origin": table.origin.encode(),
@@ -224,14 +226,15 @@ def _read_file(path: Path, schema: pa.Schema) -> Table:
         ) from None
     raw = rows.schema.metadata or {}
     metadata = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}
-    version = metadata.get("fedfsd.version", str(VERSION))
-    if not version.isdigit() or int(version) > VERSION:
+    version = metadata.get("fedfsd.version", "1")
+    if not re.fullmatch("[0-9]{1,9}", version):
         raise DataError(
             f"{path}: fedfsd.version",
             got=version[:20],
-            expected=f"at most {VERSION}",
-            hint="install a newer fedfsd, or write the table again with this one",
+            expected="a whole number",
+            hint="write the table again with the right metadata",
         )
+    formats.demand("table", int(version), place=f"{path}: fedfsd.version")
     identity = metadata.get("fedfsd.identity", "recording")
     origin = metadata.get("fedfsd.origin", "recorded")
     for key, value, known in (("identity", identity, Identity), ("origin", origin, Origin)):

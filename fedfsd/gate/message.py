@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
+from fedfsd import formats
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen
 from fedfsd.errors import BudgetError, FedfsdError, NotReadyError, PlanError, RefusedError
@@ -22,7 +23,8 @@ from fedfsd.gate.frame import Buffer, FrameError, Frames
 from fedfsd.gate.policy import ModelPin
 from fedfsd.plan.plan import Sha256
 
-VERSION = 2  # 2: a round comes with the pin of its task
+VERSION = formats.NEWEST["runner socket"]
+PACKAGES = 2  # the first version in which a pin can be of a task, or of a whole package
 MAX_DOCUMENT = 2**20  # bytes of a plan
 MAX_KEYS = 512
 
@@ -50,6 +52,13 @@ class Welcome(Frozen):
 
     op: Literal["welcome"] = "welcome"
     over: Annotated[tuple[Sha256, ...], Field(strict=False, max_length=MAX_KEYS)]
+
+
+class Unwelcome(Frozen):
+    """The gate speaks this version and not the runner's. A runner of any release can read it."""
+
+    op: Literal["unwelcome"] = "unwelcome"
+    version: int
 
 
 class Commit(Frozen):
@@ -109,7 +118,12 @@ class Task(Frozen):
     document: Annotated[int, Field(ge=1, le=MAX_DOCUMENT)]
     pin: ModelPin | None
     """What the model must be."""
-    task_pin: ModelPin | None
+    task_pin: ModelPin | None = None
+    """What a task of another package must be; since version 2."""
+
+    @model_serializer(mode="wrap")
+    def _as_first_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if (key, value) != ("task_pin", None)}
 
 
 class Reserve(Frozen):
@@ -185,6 +199,7 @@ def receive(
     """The next message, which must be one of ``kinds``, and its body, which only ``body_of`` may have.
 
     Raises:
+        FormatError: a hello of another version, whatever else it holds.
         FrameError: another message, or one with other fields.
         GoneError: none in time.
     """
@@ -193,6 +208,9 @@ def receive(
     kind = named.get(header["op"]) if isinstance(header.get("op"), str) else None
     if kind is None or (body and kind is not body_of):
         raise FrameError("frame", got="another message", expected=" or ".join(sorted(named)))
+    theirs = header.get("version") if kind is Hello else VERSION
+    if type(theirs) is int and theirs not in formats.READ["runner socket"]:
+        raise formats.disagreement("runner socket", theirs, peer="the runner", here="the gate")
     try:
         return kind.model_validate(header), body
     except ValidationError:

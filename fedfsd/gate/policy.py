@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fedfsd.config.experiment import Mode
 from fedfsd.config.load import Frozen
@@ -44,10 +44,18 @@ class ModelPin(Frozen):
             raise ValueError("exactly one of sha256 and package_sha256 is needed")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
 
 class Policy(Frozen):
     """Floors and caps. The defaults are wide enough for the shipped experiments and refuse nonsense."""
 
+    FORMAT: ClassVar[str] = "policy"
+
+    format: Literal[1] = 1
+    """Of this file; one without it has format 1."""
     modes: Annotated[tuple[Mode, ...], Field(strict=False)] = ("private",)
     min_noise_multiplier: Annotated[float, Field(gt=0)] = 0.5
     max_epsilon: Annotated[float, Field(gt=0)] = 10.0
@@ -86,6 +94,11 @@ class Policy(Frozen):
         """What was reviewed of a task of another package; None for fedfsd's own and for unknown ones."""
         own = task in OWN_TASKS
         return None if own else next((one for one in self.tasks or () if one.name == task), None)
+
+    @property
+    def pins_packages(self) -> bool:
+        """Whether it pins what release 0.1.0 could not: tasks, or all files of a package."""
+        return bool(self.tasks) or any(one.package_sha256 for one in self.models or ())
 
     def demand(self, plan: Plan, region: str) -> None:
         """RefusedError with every objection, or nothing."""

@@ -18,6 +18,7 @@ from typing import IO, Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from fedfsd import formats
 from fedfsd.ledger import strict
 from fedfsd.ledger.entry import MAX_ENTRY, Hex32, Integer, LedgerId, Region
 from fedfsd.ledger.error import EvidenceError
@@ -107,7 +108,8 @@ def read(path: Path) -> Bundle:
     """Open a bundle and check that every byte of the archive is where the format wants it.
 
     Raises:
-        EvidenceError: not readable, not a bundle, another format, changed, or too large.
+        FormatError: a newer release wrote it.
+        EvidenceError: not readable, not a bundle, changed, or too large.
     """
     try:
         with path.open("rb") as file:
@@ -128,6 +130,7 @@ def _read(path: Path, file: IO[bytes]) -> Bundle:
             "bundle", got="another file", expected=f"a ZIP archive that begins with {MANIFEST}"
         )
     content = file.read(length)
+    formats.demand_known("bundle", formats.peek(content), place=MANIFEST)
     _demand(header == directory.add(MANIFEST, length, zlib.crc32(content)), MANIFEST)
     manifest = _manifest(content)
     checkpoints, start = [], 0

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
 
+from fedfsd import formats
 from fedfsd.ledger import key, strict
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey, VerificationKey
@@ -312,8 +313,18 @@ S = TypeVar("S", Genesis, Grant, Approval, PlanEntry, Recover, KeyRotate, Close)
 _ADAPTER: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="type")])
 
 
-def parse(content: bytes) -> Entry:
-    """The entry whose canonical bytes are ``content``; EvidenceError names what is wrong with others."""
+def parse(content: bytes, *, place: str = "entry") -> Entry:
+    """The entry whose canonical bytes are ``content``.
+
+    Args:
+        place: what a FormatError calls it.
+
+    Raises:
+        FormatError: a newer release wrote the entry, or the plan in it.
+        EvidenceError: names what else is wrong.
+    """
+    if b'"format"' in content and len(content) <= MAX_ENTRY:
+        _demand_known(formats.peek(content), place)
     return strict.read(_ADAPTER, content, place="entry", limit=MAX_ENTRY)
 
 
@@ -333,6 +344,18 @@ def is_signed(entry: Signed, role: str, by: VerificationKey) -> bool:
     """Whether ``entry`` carries a good signature by the key ``by`` under ``role``."""
     signature = getattr(entry.signatures, role)
     return signature is not None and by.verify(bytes.fromhex(signature), _signed(entry))
+
+
+def _demand_known(found: object, place: str) -> None:
+    if isinstance(found, dict):
+        formats.demand_known("ledger entry", found, place=place)
+        plan = found.get("document") if found.get("type") == "plan" else None
+        formats.demand_known("plan", plan, place=f"{place}, its plan")
+        # No field of the document's own class refuses this: it is kept untyped.
+        if isinstance(plan, dict) and not (type(number := plan.get("format", 1)) is int and number >= 1):
+            raise EvidenceError(
+                f"{place}, its plan", got="a format that is no version", expected="1 or above"
+            )
 
 
 def _signed(entry: Signed) -> bytes:

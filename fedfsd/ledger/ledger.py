@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedfsd import canonical
-from fedfsd.errors import BudgetError, FedfsdError, NotReadyError
+from fedfsd.errors import BudgetError, FedfsdError, FormatError, NotReadyError
 from fedfsd.ledger import booking, bundle, draft, entry, head, note, strict
 from fedfsd.ledger.budget import Balance
 from fedfsd.ledger.disk import sync_folder, write_whole
@@ -74,6 +74,7 @@ class Ledger:
 
         Raises:
             NotReadyError: damaged, behind the mirror or a witness, or another history than theirs.
+            FormatError: a newer release wrote in it; nothing is changed.
         """
         self.folder, self._today = folder, today
         self._lock = threading.RLock()
@@ -352,7 +353,9 @@ class Ledger:
     def _catch_up(self) -> None:
         for content in self._store.entries(self._state.size):
             try:
-                self._state.apply(entry.parse(content), content)
+                self._state.apply(entry.parse(content, place=f"entry {self._state.size}"), content)
+            except FormatError:
+                raise
             except FedfsdError as error:
                 raise NotReadyError(
                     "ledger", got=f"a ledger that contradicts itself ({error})", expected="an unchanged one"

@@ -14,7 +14,7 @@ from functools import partial
 import grpc
 
 from fedfsd.border import border_pb2 as pb
-from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.errors import FedfsdError, FormatError, NotReadyError
 from fedfsd.ledger.ledger import Booked
 from fedfsd.node.assignment import carry_out
 from fedfsd.node.disk import is_full
@@ -188,6 +188,10 @@ class Courier:
             log.error("disk_full")
         elif isinstance(error, grpc.RpcError):
             log.warning("connection_lost", extra={"state": error.code().name.lower()})
+        elif isinstance(error, FormatError):
+            if str(error) != self._station.tally.objection:  # until somebody upgrades, every attempt ends so
+                log.error("connection_refused", extra={"line": str(error)})
+            self._station.tally.objection = str(error)
         elif isinstance(error, FedfsdError):
             log.error("connection_refused", extra={"line": str(error)})
         else:

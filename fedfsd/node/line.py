@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from fedfsd import formats
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
 from fedfsd.border.border_pb2_grpc import BorderStub
@@ -33,24 +34,29 @@ class Line:
     def __init__(self, channel: grpc.Channel, *, count: Callable[[str, int], None]) -> None:
         """``count`` is told ("in" or "out", bytes) of every message."""
         self._channel, self._count = channel, count
+        self._ready = pb.Ready(version=wire.VERSION)
         self._stub: Any = BorderStub(_Unregistered(channel))  # type: ignore[no-untyped-call]
 
     def hello(self) -> tuple[int, int]:
-        """(epoch, size) of the newest head of this region's ledger that the coordinator remembers."""
-        welcome = self._call(self._stub.Hello, pb.Greeting(versions=[wire.VERSION]))
-        if welcome.version != wire.VERSION:
-            raise wire.WireError(
-                "Welcome.version", got="a version that was not offered", expected=wire.VERSION
-            )
+        """(epoch, size) of the newest head of this region's ledger that the coordinator remembers.
+
+        Raises:
+            FormatError: no version of the border is spoken here and there.
+        """
+        welcome = self._said(self._stub.Hello, pb.Greeting(versions=wire.VERSIONS))
+        if welcome.version not in wire.VERSIONS:  # before all else: what else it says is of that version
+            raise formats.disagreement("border", welcome.version, peer="the coordinator", here="this region")
+        wire.strict(welcome)
+        self._ready = pb.Ready(version=welcome.version)
         return welcome.epoch, welcome.size
 
     def beat(self) -> None:
         """Say that this region is alive."""
-        self._call(self._stub.Beat, _READY)
+        self._call(self._stub.Beat, self._ready)
 
     def next(self) -> pb.Task:
         """The next task, or an empty one."""
-        task: pb.Task = self._call(self._stub.Next, _READY, seconds=HELD_SECONDS)
+        task: pb.Task = self._call(self._stub.Next, self._ready, seconds=HELD_SECONDS)
         return task
 
     def document(self, plan: bytes) -> bytes:
@@ -101,12 +107,17 @@ class Line:
         self._channel.close()
 
     def _call(self, method: Any, request: Any, *, seconds: float = CALL_SECONDS) -> Any:
+        answer = self._said(method, request, seconds=seconds)
+        wire.strict(answer)
+        return answer
+
+    def _said(self, method: Any, request: Any, *, seconds: float = CALL_SECONDS) -> Any:
+        """An answer, nothing of it checked yet."""
         with _open():
             answer = method(request, timeout=seconds)
         if hasattr(request, "ByteSize"):
             self._count("out", request.ByteSize())
         self._count("in", answer.ByteSize())
-        wire.strict(answer)
         return answer
 
     def _counted(self, chunks: Iterable[pb.Chunk]) -> Iterator[pb.Chunk]:
@@ -137,6 +148,3 @@ def _open() -> Iterator[None]:
         yield
     except ValueError:
         raise ClosedError from None
-
-
-_READY = pb.Ready(version=wire.VERSION)

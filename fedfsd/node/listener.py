@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.errors import FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import FrameError, Frames, GoneError, address
 
 MODE = 0o660  # the runner is another user of the same group
@@ -144,7 +144,8 @@ class Listener:
         try:
             self._greet(frames)
         except FedfsdError as error:
-            LOG.warning("runner_not_welcome", extra={"error": type(error).__name__})
+            line = str(error) if isinstance(error, FormatError) else None
+            LOG.warning("runner_not_welcome", extra={"error": type(error).__name__, "line": line})
             return False
         with self._change:
             if self._closed:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
-from fedfsd.errors import ConfigError, FedfsdError, NotReadyError, PlanError, RefusedError
+from fedfsd.errors import ConfigError, FedfsdError, FormatError, NotReadyError, PlanError, RefusedError
 from fedfsd.gate.frame import GoneError
 from fedfsd.gate.message import word
 from fedfsd.ledger.disk import write_whole
@@ -184,7 +184,7 @@ class Proposals:
     def _refuse(self, plan: str, error: FedfsdError) -> None:
         while len(self._refused) >= MAX_REMEMBERED:
             self._refused.pop(next(iter(self._refused)))
-        self._refused[plan] = word(error)
+        self._refused[plan] = "plan" if isinstance(error, FormatError) else word(error)
         self._station.log.warning("plan_refused", extra={"plan": plan, "line": str(error)})
 
     def _path(self, plan: str) -> Path:

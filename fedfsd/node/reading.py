@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.errors import FedfsdError, FormatError, NotReadyError
 from fedfsd.ledger import entry
 from fedfsd.ledger.mirror import Mirror
 from fedfsd.ledger.state import State
@@ -35,11 +35,13 @@ def mirrored(mirror: Path) -> list[bytes] | None:
 
 
 def fold(contents: Iterable[bytes]) -> State:
-    """What the entries say. NotReadyError where they break a rule."""
+    """What the entries say. NotReadyError where they break a rule, FormatError where they are newer."""
     state = State()
     for content in contents:
         try:
-            state.apply(entry.parse(content), content)
+            state.apply(entry.parse(content, place=f"entry {state.size}"), content)
+        except FormatError:
+            raise
         except FedfsdError as error:
             raise NotReadyError(
                 f"entry {state.size}",

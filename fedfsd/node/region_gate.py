@@ -21,7 +21,7 @@ import grpc
 
 from fedfsd.border import identity
 from fedfsd.border.channel import open_channel
-from fedfsd.errors import AccountingError, FedfsdError, NotReadyError
+from fedfsd.errors import AccountingError, FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import declared
 from fedfsd.mechanism.accountant import epsilon_pld
@@ -71,6 +71,7 @@ def serve(node: Node, *, test_only: bool = False, stop: threading.Event) -> None
         NotReadyError: another gate runs on this folder, no certificate, or a ledger that is not the newest.
         ForkError: the coordinator knows more of this ledger, or another history of it.
         ConfigError: a setting or the policy lacks something.
+        FormatError: a newer release wrote in the ledger, or one of the files.
     """
     for name in FOLDERS:
         (node.folder / name).mkdir(mode=0o700, exist_ok=True)
@@ -165,7 +166,11 @@ def _work(station: Station, courier: Courier) -> None:
         thread.start()
     _warm()
     while not station.stop.is_set():
-        _gauge(station)
+        try:
+            _gauge(station)
+        except FormatError as error:  # somebody wrote in the ledger with a newer release
+            ended.append(error)
+            station.stop.set()
         station.stop.wait(LOOK_SECONDS)
     station.look.set()
     courier.close()
@@ -195,6 +200,8 @@ def _gauge(station: Station) -> None:
     try:
         days = join.peer(station.node).days_left
         station.tally.stands(station.ledger.state, waiting=len(station.waiting()), days=days)
+    except FormatError:
+        raise
     except FedfsdError as error:
         station.log.error("not_ready", extra={"line": str(error)})
 

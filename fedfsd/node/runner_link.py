@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from fedfsd import formats
 from fedfsd.config.load import Frozen
-from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
+from fedfsd.errors import FedfsdError, FormatError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import message
 from fedfsd.gate.frame import Buffer, FrameError, Frames, GoneError
@@ -37,6 +38,7 @@ from fedfsd.gate.message import (
     Settle,
     Settled,
     Task,
+    Unwelcome,
     Welcome,
 )
 from fedfsd.ledger.ledger import Released
@@ -222,9 +224,15 @@ class Runner:
 
     def _greet(self, frames: Frames) -> None:
         """The first words: which keys the runner has, and which of them belong to plans that are over."""
-        hello, _ = message.receive(frames, Hello, seconds=GREETING_SECONDS)
-        if (hello.version, hello.region) != (message.VERSION, self._gate.region):
-            raise FrameError("hello", got="another version or region", expected=f"{self._gate.region}")
+        try:
+            hello, _ = message.receive(frames, Hello, seconds=GREETING_SECONDS)
+            if hello.version < message.PACKAGES and self._gate.policy.pins_packages:
+                raise formats.disagreement("runner socket", hello.version, peer="the runner", here="the gate")
+        except FormatError:
+            message.send(frames, Unwelcome(version=message.VERSION))
+            raise
+        if hello.region != self._gate.region:
+            raise FrameError("hello", got="another region", expected=f"{self._gate.region}")
         runs = self._gate.ledger.state.runs
         over = tuple(plan for plan in hello.keys if plan in runs and runs[plan].settled)
         message.send(frames, Welcome(over=over))

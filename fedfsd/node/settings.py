@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,9 @@ class Border(Frozen):
 class Settings(Frozen):
     """A region's own file; paths are relative to the folder it lies in."""
 
+    FORMAT: ClassVar[str] = "region.toml"
+
+    format: Literal[1] = 1
     name: RegionName
     mirror: str
     """The ledger's second copy, a file on another disk."""

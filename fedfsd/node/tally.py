@@ -20,6 +20,8 @@ class Tally:
         self.refusals: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
         self.connection = "closed"
+        self.objection: str | None = None
+        """Why this region and the coordinator cannot work together, until they do."""
         self.last_round: dict[str, Any] | None = None
         self._bytes = metrics.counter("bytes", "Bytes over the border.", "direction")
         self._rounds = metrics.counter("rounds", "Rounds by outcome.", "outcome")
@@ -53,6 +55,8 @@ class Tally:
     def connected(self, state: str) -> None:
         """The connection is now ``open``, ``waiting`` (to be tried again) or ``closed``."""
         self.connection = state
+        if state == "open":
+            self.objection = None
         self._connected.set(state == "open")
 
     def stands(self, state: State, *, waiting: int, days: float | None) -> None:
@@ -70,6 +74,7 @@ class Tally:
         with self._lock:
             return {
                 "connection": self.connection,
+                "objection": self.objection,
                 "last_round": self.last_round,
                 "rounds": dict(self.rounds),
                 "refusals": dict(self.refusals),

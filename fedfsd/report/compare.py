@@ -18,8 +18,10 @@ from fedfsd.mechanism import renyi
 from fedfsd.mechanism.accountant import compose
 from fedfsd.report import figure
 from fedfsd.report.figure import Point
-from fedfsd.report.page import HEADINGS, WrittenRun, metres, number, read_run, upwards
+from fedfsd.report.page import WrittenRun, number, read_run, upwards
 from fedfsd.report.run_folder import Folder
+from fedfsd.report.words import HEADINGS, amount
+from fedfsd.task.task import Metric, Task, described, headline, key_of
 
 POOLED = "pooled"
 _LABELS = {"name", "seed", "sweep"}  # what runs of one setting may differ in
@@ -28,23 +30,27 @@ _LABELS = {"name", "seed", "sweep"}  # what runs of one setting may differ in
 def compare(folders: Sequence[Path], output: Path | None) -> dict[str, Any]:
     """Settings by region and pooled, with what the whole sweep would have cost real regions.
 
-    Returns ``{"runs": [...], "settings": [...], "cost": {...}}`` of plain JSON values: errors in
-    metres, mean and sample standard deviation over the runs that differ only in seed (None for a
-    single run). An epsilon of None is infinite or promised by nobody. With ``output``, also writes
-    compare.json, compare.md and compare.svg there.
+    Returns ``{"task": {...}, "runs": [...], "settings": [...], "cost": {...}}`` of plain JSON values: what
+    was measured; under the key of its headline the mean, under that key with ``_sd`` the sample standard
+    deviation over the runs that differ only in seed (None for a single run). An epsilon of None is
+    infinite, or nobody guarantees one. With ``output``, also writes compare.json, compare.md and
+    compare.svg there.
 
     Raises:
-        UsageError: no folder.
+        UsageError: no folder, or runs that measure different things.
         NotReadyError: not a run folder; matplotlib is missing.
+        PlanError, ConfigError: as of ``read_run``.
     """
     runs = [read_run(path) for path in {Path(path).resolve(): path for path in folders}.values()]
     if not runs:
         raise UsageError("compare", got="no run", expected="run folders", hint="fedfsd compare runs/*")
+    task = _common_task(runs)
     groups: dict[str, list[WrittenRun]] = {}
     for run in runs:
         groups.setdefault(json.dumps(_setting(run), sort_keys=True), []).append(run)
     changed = _changed([_setting(group[0]) for group in groups.values()])
     found: dict[str, Any] = {
+        "task": described(task),
         "runs": [_run(run) for run in runs],
         "settings": [_summary(group, what) for group, what in zip(groups.values(), changed, strict=True)],
         "cost": cost(runs),
@@ -53,9 +59,22 @@ def compare(folders: Sequence[Path], output: Path | None) -> dict[str, Any]:
         output.mkdir(parents=True, exist_ok=True)
         folder = Folder(output)
         folder.write("compare.json", found)
-        folder.write_text("compare.svg", _picture(found["settings"]))
-        folder.write_text("compare.md", _markdown(found))
+        folder.write_text("compare.svg", _picture(found["settings"], task))
+        folder.write_text("compare.md", _markdown(found, headline(task)))
     return found
+
+
+def _common_task(runs: Sequence[WrittenRun]) -> Task:
+    """The task of all runs; figures of different tasks cannot stand in one column."""
+    kinds = {f"{run.plan.task.name} ({run.headline.name})": run for run in runs}
+    if len(kinds) > 1:
+        raise UsageError(
+            "compare",
+            got=f"runs of {len(kinds)} tasks: {', '.join(sorted(kinds))}",
+            expected="runs of one task, with one headline",
+            hint="compare the runs of each task by themselves",
+        )
+    return runs[0].task
 
 
 def cost(runs: Sequence[WrittenRun]) -> dict[str, Any]:
@@ -95,7 +114,7 @@ def _cost(runs: Sequence[WrittenRun], name: str) -> dict[str, Any]:
 
 def _run(run: WrittenRun) -> dict[str, Any]:
     """One run as compare.json lists it."""
-    keys = ("fde_m", "constant_velocity_fde_m", "start_fde_m", "epsilon", "delta")
+    keys = (run.headline.key, run.baseline_key, run.start_key, "epsilon", "delta")
     return {
         "run": str(run.folder.path),
         "name": run.plan.name,
@@ -104,14 +123,14 @@ def _run(run: WrittenRun) -> dict[str, Any]:
         "seed": run.plan.seed,
         "plan": run.plan.hash,
         "regions": {name: {key: one.get(key) for key in keys} for name, one in run.regions.items()},
-        POOLED: {key: (run.metrics.get(POOLED) or {}).get(key) for key in keys[:3]},
+        POOLED: {key: run.pooled.get(key) for key in keys[:3]},
     }
 
 
 def _summary(runs: Sequence[WrittenRun], changed: Mapping[str, Any]) -> dict[str, Any]:
     """Runs that differ only in seed as one; an incomplete one has no figures to add."""
     done = [run.metrics for run in runs if run.folder.complete]
-    plan = runs[0].plan
+    plan, task = runs[0].plan, runs[0].task
     stated = [run.plan.region(name).epsilon for run in runs for name in plan.regions]
     epsilons = [epsilon for epsilon in stated if epsilon is not None]
     return {
@@ -124,23 +143,25 @@ def _summary(runs: Sequence[WrittenRun], changed: Mapping[str, Any]) -> dict[str
         "seeds": sorted(run.plan.seed for run in runs),
         "epsilon": max(epsilons) if len(epsilons) == len(stated) else None,
         "regions": {
-            name: _spread(one["regions"][name] for one in done)
+            name: _spread((one["regions"][name] for one in done), task)
             | {"epsilon": plan.region(name).epsilon, "delta": plan.region(name).target_delta}
             for name in plan.regions
         },
-        POOLED: _spread(one[POOLED] for one in done),
+        POOLED: _spread((one[POOLED] for one in done), task),
     }
 
 
-def _spread(figures: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
-    found = [one for one in figures if one.get("fde_m") is not None]
-    fde = [one["fde_m"] for one in found]
-    start = [one["start_fde_m"] for one in found if one.get("start_fde_m") is not None]
+def _spread(figures: Iterable[Mapping[str, Any]], task: Task) -> dict[str, float | None]:
+    key = headline(task).key
+    at_start, simple = key_of("start", headline(task)), key_of(task.baseline, headline(task))
+    found = [one for one in figures if one.get(key) is not None]
+    values = [one[key] for one in found]
+    start = [one[at_start] for one in found if one.get(at_start) is not None]
     return {
-        "fde_m": mean(fde) if fde else None,
-        "fde_m_sd": stdev(fde) if len(fde) > 1 else None,
-        "constant_velocity_fde_m": found[0].get("constant_velocity_fde_m") if found else None,
-        "start_fde_m": mean(start) if start else None,
+        key: mean(values) if values else None,
+        f"{key}_sd": stdev(values) if len(values) > 1 else None,
+        simple: found[0].get(simple) if found else None,
+        at_start: mean(start) if start else None,
     }
 
 
@@ -164,7 +185,8 @@ def _changed(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{key: setting.get(key) for key in keys if len(seen[key]) > 1} for setting in settings]
 
 
-def _picture(settings: Sequence[Mapping[str, Any]]) -> str:
+def _picture(settings: Sequence[Mapping[str, Any]], task: Task) -> str:
+    key = headline(task).key
     points: dict[str, list[Point]] = {
         name: [] for name in sorted({n for s in settings for n in s["regions"]})
     }
@@ -172,25 +194,25 @@ def _picture(settings: Sequence[Mapping[str, Any]]) -> str:
     start: dict[str, float] = {}
     for setting in settings:
         for name, one in setting["regions"].items():
-            if one["fde_m"] is None:
+            if one[key] is None:
                 continue
-            point = Point(one["epsilon"], one["fde_m"], one["fde_m_sd"], guaranteed=setting["guaranteed"])
+            point = Point(one["epsilon"], one[key], one[f"{key}_sd"], guaranteed=setting["guaranteed"])
             points[name].append(point)
-            for kept, key in ((simple, "constant_velocity_fde_m"), (start, "start_fde_m")):
-                if one[key] is not None:
-                    kept.setdefault(name, one[key])
-    return figure.utility(points, simple, start)
+            for kept, prefix in ((simple, task.baseline), (start, "start")):
+                if (value := one[key_of(prefix, headline(task))]) is not None:
+                    kept.setdefault(name, value)
+    return figure.utility(points, simple, start, task)
 
 
-def _markdown(found: Mapping[str, Any]) -> str:
+def _markdown(found: Mapping[str, Any], metric: Metric) -> str:
     names = sorted(found["cost"]["regions"])
     settings = [
         (
             ", ".join([one["name"], *(f"{key} = {value}" for key, value in one["changed"].items())]),
             f"{one['runs']}" + (f" and {one['incomplete']} incomplete" if one["incomplete"] else ""),
             ", ".join(filter(None, (_infinite(one["epsilon"]), HEADINGS[one["mode"]]))),
-            *(_figure(one["regions"].get(name)) for name in names),
-            _figure(one[POOLED]),
+            *(_figure(one["regions"].get(name), metric) for name in names),
+            _figure(one[POOLED], metric),
         )
         for one in found["settings"]
     ]
@@ -209,14 +231,14 @@ def _markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             "# Runs compared\n",
-            "FDE, mean ± standard deviation over seeds.\n",
+            f"{_cell(metric.name[:1].upper() + metric.name[1:])}, mean ± standard deviation over seeds.\n",
             *_table(("setting", "runs", "epsilon", *names, POOLED), settings),
-            "\n![FDE against epsilon](compare.svg)\n",
+            f"\n![{_cell(metric.name)} against epsilon](compare.svg)\n",
             "## What all of it would have cost real regions\n",
             _verdict(found["cost"]["joint"]) + "\n",
             *_table(("region", "runs", "unprotected", "epsilon", "adaptive", "private runs", "delta"), cost),
-            "\nepsilon: all runs, fixed before the first began (PLD). adaptive: also where later runs were",
-            "chosen from earlier results (Renyi filter). private runs: as if the others had not been.\n",
+            "\nepsilon: all runs, fixed before the first began (PLD). adaptive: also holds where later runs",
+            "were chosen from earlier results (Renyi filter). private runs: without the unprotected ones.\n",
         ]
     )
 
@@ -228,8 +250,8 @@ def _verdict(joint: float | None) -> str:
             "key is known), and no noise in another run makes up for that."
         )
     return (
-        f"Epsilon {upwards(joint)} for a vehicle of the worst region, when it drove in no other region and "
-        "all runs were fixed before the first began."
+        f"Epsilon {upwards(joint)} for a vehicle of the worst region, if it was recorded in no other and all "
+        "runs were fixed before the first began."
     )
 
 
@@ -244,10 +266,12 @@ def _cell(value: Any) -> str:
     return "".join(f"&#{ord(sign)};" if sign in "&<>|`[]\\" else sign for sign in text)
 
 
-def _figure(one: Mapping[str, Any] | None) -> str:
-    if one is None or one["fde_m"] is None:
+def _figure(one: Mapping[str, Any] | None, metric: Metric) -> str:
+    if one is None or one[metric.key] is None:
         return "–"
-    return metres(one["fde_m"]) + ("" if one["fde_m_sd"] is None else f" ± {one['fde_m_sd']:.2f}")
+    value, deviation = one[metric.key], one[f"{metric.key}_sd"]
+    spread = "" if deviation is None else f" ± {amount(deviation, metric.unit, bare=True, like=value)}"
+    return amount(value, metric.unit) + spread
 
 
 def _infinite(epsilon: float | None) -> str:

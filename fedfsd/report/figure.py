@@ -5,47 +5,55 @@ The same values give the same bytes. What is measured is the task's headline; a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedfsd.canvas import DASHED, INK, PAPER, SHOWN, as_svg, colours, columns, grid, note, style
+from fedfsd.report.words import SHARE, amount, titled
+from fedfsd.task.task import Metric, Task, headline, key_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _START_ROOM = {1: 0.08, 2: 0.18, 3: 0.34}  # left of round 0, for the words beside it; by panels in a row
+_SHARE_ROOM = 1.5  # the sign of a percentage is wide
 _START: dict[str, Any] = {"marker": "D", "markersize": 7, "markerfacecolor": PAPER, "zorder": 3}
 
 
 @dataclass(frozen=True)
 class Point:
-    """One setting in one region: FDE over seeds in metres; epsilon is None where nothing is promised."""
+    """One setting in one region: the headline over seeds; epsilon is None where nothing is guaranteed."""
 
     epsilon: float | None
-    fde_m: float
-    deviation_m: float | None
+    value: float
+    deviation: float | None
     guaranteed: bool
 
 
 def learning(
-    rounds: Sequence[Mapping[str, Any]], regions: Mapping[str, Mapping[str, Any]], *, heading: str = ""
+    rounds: Sequence[Mapping[str, Any]],
+    regions: Mapping[str, Mapping[str, Any]],
+    task: Task,
+    *,
+    heading: str = "",
 ) -> str:
-    """FDE by round, a panel a region, beside constant velocity and the start.
+    """The headline by round, a panel a region, beside the task's baseline and the start.
 
     ``rounds`` are the lines of rounds.jsonl, ``regions`` those of metrics.json; ``heading`` is printed
     on the picture (a mode that protects nothing must say so wherever the picture goes).
     """
     with style() as figure_of:
         names = list(regions)[:SHOWN]
-        figure, panels = grid(figure_of, names, 2.9, heading, ("round", "FDE, m"))
+        figure, panels = grid(figure_of, names, 2.9, heading, ("round", titled(headline(task))))
         last = max([1, *(line["round"] for line in rounds)])
+        room = _START_ROOM[columns(names)] * (_SHARE_ROOM if headline(task).unit == SHARE else 1)
         for name, axes in panels.items():
             mine = [(line["round"], line["regions"].get(name) or {}) for line in rounds]
-            _learning_panel(axes, mine, regions[name].get("constant_velocity_fde_m"), colours(names)[name])
-            axes.set_xlim(-_START_ROOM[columns(names)] * last, 1.03 * last)
+            _learning_panel(axes, mine, regions[name], task, colours(names)[name])
+            axes.set_xlim(-room * last, 1.03 * last)
             axes.set_xticks(_whole(axes.get_xticks(), last))
         return as_svg(figure)
 
@@ -82,35 +90,42 @@ def privacy(
 
 
 def utility(
-    points: Mapping[str, Sequence[Point]], constant_velocity: Mapping[str, float], start: Mapping[str, float]
+    points: Mapping[str, Sequence[Point]],
+    baseline: Mapping[str, float],
+    start: Mapping[str, float],
+    task: Task,
 ) -> str:
-    """FDE against epsilon, a panel a region; hollow points carry no guarantee."""
+    """The headline against epsilon, a panel a region; hollow points carry no guarantee."""
+    metric = headline(task)
     names = list(points)[:SHOWN]
     spent = [point.epsilon for name in names for point in points[name] if point.epsilon is not None]
     ticks = sorted({_rounded(epsilon) for epsilon in spent})
     low, high = (float(np.log2(ticks[0])), float(np.log2(ticks[-1]))) if ticks else (0.0, 0.0)
     with style() as figure_of:
-        figure, panels = grid(figure_of, names, 3.1, "", ("epsilon", "FDE, m"))
+        figure, panels = grid(figure_of, names, 3.1, "", ("epsilon", titled(metric)))
         for name, axes in panels.items():
             colour = colours(names)[name]
             for point in points[name]:
                 axes.errorbar(
                     high + 1.2 if point.epsilon is None else np.log2(point.epsilon),
-                    point.fde_m,
-                    yerr=point.deviation_m,
+                    point.value,
+                    yerr=point.deviation,
                     color=colour,
                     **_START | {"marker": "o", "markerfacecolor": colour if point.guaranteed else PAPER},
                     capsize=3,
                 )
             curve = sorted(
-                (p.epsilon, p.fde_m) for p in points[name] if p.epsilon is not None and p.guaranteed
+                (p.epsilon, p.value) for p in points[name] if p.epsilon is not None and p.guaranteed
             )
             if len({_rounded(epsilon) for epsilon, _ in curve}) == len(curve):  # else several lines in one
-                axes.plot(np.log2([epsilon for epsilon, _ in curve]), [fde for _, fde in curve], color=colour)
+                axes.plot(
+                    np.log2([epsilon for epsilon, _ in curve]), [value for _, value in curve], color=colour
+                )
             if name in start:
                 axes.plot(low - 1.2, start[name], **_START, color=colour)
-            if name in constant_velocity:
-                _constant_velocity(axes, constant_velocity[name], colour)
+            if name in baseline:
+                _baseline(axes, baseline[name], task, colour)
+            _scale(axes, metric)
             axes.set_xticks(
                 [low - 1.2, *np.log2(ticks), high + 1.2],
                 ["start\nε = 0", *(f"{tick:g}" for tick in ticks), "not\nprivate"],
@@ -120,26 +135,34 @@ def utility(
         return as_svg(figure)
 
 
-def _whole(ticks: Sequence[float], last: float) -> list[float]:
+def _whole(ticks: Iterable[float], last: float) -> list[float]:
     """Those of ``ticks`` that are rounds."""
     return [tick for tick in ticks if 0 <= tick <= last and tick % 1 == 0]
 
 
 def _learning_panel(
-    axes: Axes, mine: Sequence[tuple[int, Mapping[str, Any]]], simple: float | None, colour: str
+    axes: Axes,
+    mine: Sequence[tuple[int, Mapping[str, Any]]],
+    figures: Mapping[str, Any],
+    task: Task,
+    colour: str,
 ) -> None:
     """One region's curve with its end, its start and the rounds it missed."""
-    curve = [(number, one["fde_m"]) for number, one in mine if one.get("fde_m") is not None]
+    metric = headline(task)
+    curve = [(number, one[metric.key]) for number, one in mine if one.get(metric.key) is not None]
+    simple = figures.get(key_of(task.baseline, metric))
     if simple is not None:
-        _constant_velocity(axes, simple, colour)
+        _baseline(axes, simple, task, colour)
     if curve:
         (first, start), (last, end) = curve[0], curve[-1]
         axes.plot(*zip(*curve, strict=True), color=colour, linewidth=2.2)
         axes.plot(last, end, "o", color=colour, markersize=6)
-        note(axes, f"{end:.2f} m", (last, end), (8, -4), weight="bold", color=INK)
+        note(axes, amount(end, metric.unit), (last, end), (8, -4), weight="bold", color=INK)
         if first == 0:
             axes.plot(0, start, **_START, color=colour)
-            note(axes, f"start\n{start:.2f}", (0, start), (-9, 0), ha="right", va="center")
+            words = f"start\n{amount(start, metric.unit, bare=True)}"
+            note(axes, words, (0, start), (-9, 0), ha="right", va="center")
+        _scale(axes, metric)
     else:
         note(axes, "no test vehicle here", (0.5, 0.5), (0, 0), xycoords="axes fraction", ha="center")
         axes.set_yticks([])
@@ -151,10 +174,18 @@ def _learning_panel(
         note(axes, "× round without this region", (0.99, 0.06), (0, 0), xycoords="axes fraction", ha="right")
 
 
-def _constant_velocity(axes: Axes, value: float, colour: str) -> None:
+def _baseline(axes: Axes, value: float, task: Task, colour: str) -> None:
     axes.axhline(value, color=colour, **DASHED)
-    words, place = f"constant velocity {value:.2f}", (1, value)
+    words, place = f"{task.baseline} {amount(value, headline(task).unit, bare=True)}", (1, value)
     note(axes, words, place, (0, 4), xycoords=("axes fraction", "data"), ha="right")
+
+
+def _scale(axes: Axes, metric: Metric) -> None:
+    """Ticks of a share in percent."""
+    if metric.unit == SHARE:
+        from matplotlib.ticker import PercentFormatter
+
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def _rounded(epsilon: float) -> float:

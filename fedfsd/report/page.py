@@ -1,8 +1,8 @@
 """A run as one page for a person: what was trained, how good it is, what it cost in privacy.
 
-The page is made from the run folder alone, holds everything it shows, and runs no script. Text from
-data and configuration is escaped; the only markup taken over are our own pictures, whose words come
-from the plan.
+The page is made from the run folder alone, contains everything it shows, and runs no script. What was
+measured, and in which words, the plan's task says. Text from data, configuration and task is escaped; the
+only markup taken over are the pictures, which are drawn through ``fedfsd.canvas``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from fedfsd.canvas import COLOURS, SHOWN, colours, themed
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
 from fedfsd.mechanism.statement import best_guess, sentence
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan, RegionPlan
-from fedfsd.report import figure
+from fedfsd.report import figure, words
 from fedfsd.report.run_folder import Folder, releases
+from fedfsd.report.words import HEADINGS
+from fedfsd.task import registry
+from fedfsd.task.task import Metric, Task, headline, key_of
 
-HEADINGS = {"private": "", "rehearsal": "rehearsal, no guarantee", "none": "not private"}
 OUTCOMES = {
     "timeout": "took too long",
     "region_unavailable": "could not be reached",
@@ -48,6 +51,7 @@ class WrittenRun:
 
     folder: Folder
     plan: Plan
+    task: Task
     experiment: Figures
     metrics: Figures
     rounds: Sequence[Figures]
@@ -59,18 +63,39 @@ class WrittenRun:
         return " · ".join(filter(None, (HEADINGS[self.plan.mode], unfinished)))
 
     @property
+    def headline(self) -> Metric:
+        """The figure by which the run is watched and compared."""
+        return headline(self.task)
+
+    @property
+    def pooled(self) -> Figures:
+        """The figures of all regions together; empty while the run is incomplete."""
+        return self.metrics.get("pooled") or {}
+
+    @property
+    def baseline_key(self) -> str:
+        """Of the headline of what needs no learning."""
+        return key_of(self.task.baseline, self.headline)
+
+    @property
+    def start_key(self) -> str:
+        """Of the headline before the first round."""
+        return key_of("start", self.headline)
+
+    @property
     def regions(self) -> dict[str, Figures]:
-        """Each region's figures in plan order; of an incomplete run what plan and rounds tell."""
+        """Each region's figures in plan order; of an incomplete run what plan and rounds say."""
         found = self.metrics.get("regions") or {}
         return {name: found.get(name) or self._so_far(name) for name in self.plan.regions}
 
     def _so_far(self, name: str) -> Figures:
         mine = self.plan.region(name)
         lines = [line["regions"].get(name) or {} for line in self.rounds]
-        curve = [line["fde_m"] for line in lines if line.get("fde_m") is not None]
+        key = self.headline.key
+        curve = [line[key] for line in lines if line.get(key) is not None]
         return {
-            "fde_m": curve[-1] if curve else None,
-            "start_fde_m": curve[0] if curve else None,
+            key: curve[-1] if curve else None,
+            self.start_key: curve[0] if curve else None,
             "rounds_released": sum(one == name for line in self.rounds for one, _, _ in releases(line)),
             "vehicles": mine.roster,
             "delta": None if mine.epsilon is None else mine.target_delta,
@@ -86,12 +111,15 @@ def read_run(path: str | Path) -> WrittenRun:
     Raises:
         NotReadyError: not a run folder, or a file of it is unreadable.
         PlanError: plan.json is no plan of this version.
+        ConfigError: the plan's task is not installed.
     """
     folder = Folder(Path(path))
     folder.read("plan.json")  # for its error
+    plan = plans.read((folder.path / "plan.json").read_text(encoding="utf-8"))
     return WrittenRun(
         folder=folder,
-        plan=plans.read((folder.path / "plan.json").read_text(encoding="utf-8")),
+        plan=plan,
+        task=registry.of(plan.task.name, plan.task.options),
         experiment=Experiment.resolved(folder.read("experiment.json")).model_dump(mode="json"),
         metrics=folder.read("metrics.json") if folder.complete else {},
         rounds=folder.rounds(),
@@ -103,7 +131,7 @@ def write_report(path: str | Path) -> Path:
 
     Raises:
         NotReadyError: not a run folder, or matplotlib is missing.
-        PlanError: plan.json is no plan of this version.
+        PlanError, ConfigError: as of ``read_run``.
     """
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
@@ -118,23 +146,26 @@ def write_report(path: str | Path) -> Path:
     )
     environment.filters |= {
         format.__name__: format
-        for format in (metres, percent, count, upwards, number, duration, word, listed)
+        for format in (amount, percent, count, upwards, number, duration, word, listed, titled)
     }
+    environment.filters["gained"] = lambda better: _typeset(words.gained(run.headline, better))
     page = environment.get_template("report.html").render(
         run=run,
         plan=run.plan,
+        task=run.task,
+        headline=run.headline,
         metrics=run.metrics,
         regions=run.regions,
-        pooled=run.metrics.get("pooled") or {},
+        pooled=run.pooled,
         title=title(run),
-        gain=gain,
+        gain=lambda one, key: words.gain(run.headline, one.get(run.headline.key), one.get(key)),
         statements={} if run.plan.mode == "none" else _by_text(run, _statement),
         identities=_by_text(run, lambda mine: mine.identity),
         failures={name: _failures(run.rounds, name) for name in run.plan.regions},
-        figures={name: Markup(figure.themed(svg, name)) for name, svg in figures.items()},
-        colours=figure.colours(list(run.plan.regions)),
-        palette=figure.COLOURS,
-        shown=figure.SHOWN,
+        figures={name: Markup(themed(svg, name)) for name, svg in figures.items()},
+        colours=colours(list(run.plan.regions)),
+        palette=COLOURS,
+        shown=SHOWN,
     )
     run.folder.write_text("report.html", page)
     return run.folder.path / "report.html"
@@ -142,32 +173,32 @@ def write_report(path: str | Path) -> Path:
 
 def title(run: WrittenRun) -> str:
     """The run in one line of plain words."""
-    size = len(run.plan.regions)
-    who = f"{word(size).capitalize()} region{'s' if size > 1 else ''}, one driving model"
-    better = gain(run.metrics.get("pooled") or {}, "constant_velocity_fde_m")
+    size, pooled = len(run.plan.regions), run.pooled
+    what = run.task.name.replace("_", " ")
+    who = f"{word(size).capitalize()} region{'s' if size > 1 else ''}, one {what} model"
+    better = words.gain(run.headline, pooled.get(run.headline.key), pooled.get(run.baseline_key))
     if better is None:
         return who
-    how = f"{percent(abs(better))} {'closer to' if better >= 0 else 'further from'} the truth"
+    how = f"{words.gained(run.headline, abs(better))} {'better' if better >= 0 else 'worse'}"
     spent = [mine.epsilon for mine in run.plan.regions.values() if mine.epsilon is not None]
     at = f", at ε = {upwards(max(spent))} per vehicle" if spent and run.plan.mode == "private" else ""
     where = " on the coordinator's own table" if run.folder.real else ""
-    return f"{who}: {how} than constant velocity{where}{at}"
+    return f"{who}: {how} than {run.task.baseline}{where}{at}"
 
 
-def gain(one: Figures, beside: str) -> float | None:
-    """How much smaller the FDE of ``one`` is than its figure ``beside``, as a share of that."""
-    mine, theirs = one.get("fde_m"), one.get(beside)
-    return None if mine is None or not theirs else 1 - mine / theirs
+def amount(value: float | None, unit: str, *, bare: bool = False, like: float | None = None) -> str:
+    """As in ``words``, in one piece."""
+    return _typeset(words.amount(value, unit, bare=bare, like=like))
 
 
-def metres(value: float | None) -> str:
-    """Two decimals, with the unit."""
-    return "–" if value is None else f"{value:.2f} m"
+def titled(metric: Metric) -> str:
+    """As in ``words``, with the unit in one piece with the last word."""
+    return words.titled(metric).replace(", ", ",\u00a0")
 
 
 def percent(value: float | None) -> str:
     """One decimal, with a real minus."""
-    return "–" if value is None else f"{value:.1%}".replace("-", "−")
+    return "–" if value is None else _typeset(f"{value:.1%}")
 
 
 def count(value: int | None) -> str:
@@ -206,18 +237,39 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def _typeset(text: str) -> str:
+    """A figure with a real minus, and its unit on the same line."""
+    return text.replace("-", "−").replace(" ", "\u00a0")
+
+
 def _figures(run: WrittenRun) -> dict[str, str]:
     """The pictures that this run has something to show in, by name."""
-    names, heading = list(run.plan.regions), run.heading
-    figures = {"learning": figure.learning(run.rounds, run.regions, heading=heading)}
+    heading = run.heading
+    figures = {"learning": figure.learning(run.rounds, run.regions, run.task, heading=heading)}
     if any(region.get("epsilon_by_round") for region in run.regions.values()):
         targets = {name: region.target_epsilon for name, region in run.plan.regions.items()}
         figures["privacy"] = figure.privacy(run.regions, targets, heading=heading)
-    if (run.folder.path / "examples.npz").exists() and (
-        examples := _arrays(run.folder.path / "examples.npz")
-    ):
-        figures["paths"] = figure.paths(examples, names, heading=heading)
+    if examples := _examples(run):
+        figures["examples"] = run.task.picture(examples, colours(list(run.plan.regions)), heading=heading)
     return figures
+
+
+def _examples(run: WrittenRun) -> dict[str, dict[str, np.ndarray]]:
+    """What the task showed of each region; regions without test examples are left out."""
+    path = run.folder.path / "examples.npz"
+    arrays = _arrays(path) if path.exists() else {}
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name in run.plan.regions:
+        # EU_north_input is of EU_north where there is such a region, not of EU.
+        longer = tuple(f"{other}_" for other in run.plan.regions if other.startswith(f"{name}_"))
+        mine = {
+            key.removeprefix(f"{name}_"): array
+            for key, array in arrays.items()
+            if key.startswith(f"{name}_") and not key.startswith(longer)
+        }
+        if mine and len(found) < SHOWN:
+            found[name] = mine
+    return found
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -226,7 +278,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
     except (OSError, ValueError):
         raise NotReadyError(
-            str(path), got="unreadable", expected="arrays of example windows", hint="delete it, or run again"
+            str(path), got="unreadable", expected="arrays of examples", hint="delete it, or run again"
         ) from None
 
 

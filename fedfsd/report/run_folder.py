@@ -8,7 +8,7 @@
 | checkpoint.safetensors | state after the last finished round, for --resume |
 | model.safetensors | the trained model, without the noise witness block |
 | metrics.json | figures per region and pooled; its presence marks the run complete |
-| examples.npz | a few test windows with forecasts |
+| examples.npz | a few test examples with the model's output, as the task shows them |
 | figures/, report.html | pictures and the page |
 | regions/R/ | what region R keeps: ledger, mirror, outbox, keys |
 | bundles/R.zip | what an auditor gets from region R |
@@ -17,6 +17,7 @@
 | trust.keys | the public keys, to be checked with; of a simulation |
 | start.safetensors | the arrays that a run over real regions starts from |
 | progress.json, stopped.json, server.log | of such a run: where it is, what ended it |
+| format.json | ``{"format": n}`` of this folder's layout; none is written for format 1 |
 | conducted.lock | of such a run: held by the process that conducts it |
 """
 
@@ -29,12 +30,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedfsd import formats
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
 from fedfsd.federation.reply import LATE_DROPPED, LATE_USED, RELEASED
 from fedfsd.plan.plan import Plan
 
-START = "start.safetensors"
+START, FORMAT = "start.safetensors", "format.json"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class Folder:
     """Paths of one run."""
 
     path: Path
+
+    def demand_known(self) -> None:
+        """FormatError where a newer release laid out this folder."""
+        path = self.path / FORMAT
+        if path.exists():
+            formats.demand_known("run folder", formats.peek(path.read_bytes()), place=str(path))
 
     @property
     def complete(self) -> bool:
@@ -78,7 +86,8 @@ class Folder:
         part.replace(self.path / name)
 
     def read(self, name: str) -> Any:
-        """Read a JSON document. NotReadyError where the run has none."""
+        """Read a JSON document. NotReadyError: the run has none. FormatError: a newer release wrote it."""
+        self.demand_known()
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -91,6 +100,7 @@ class Folder:
 
     def rounds(self) -> list[dict[str, Any]]:
         """The lines of rounds.jsonl; a line that a crash left unfinished is dropped."""
+        self.demand_known()
         path = self.path / "rounds.jsonl"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

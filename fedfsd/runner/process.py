@@ -18,12 +18,12 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, Literal, NoReturn
 
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
-from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.errors import FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import address
 
 SETTINGS = "train.toml"
@@ -34,6 +34,9 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # s, between attempts to reach the gate
 class Settings(Frozen):
     """``train.toml``; paths are relative to the folder it lies in."""
 
+    FORMAT: ClassVar[str] = "train.toml"
+
+    format: Literal[1] = 1
     name: RegionName
     data_path: str
     """A table, a folder of tables, or ``embedded``."""
@@ -54,7 +57,7 @@ def run(folder: Path, settings: Settings) -> NoReturn:
 
     os.umask(0o077)
     worker = Worker(folder, settings.name, settings.data(folder), settings.device, settings.test_only)
-    wait = _FIRST_WAIT
+    wait, told = _FIRST_WAIT, ""
     while True:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -64,7 +67,10 @@ def run(folder: Path, settings: Settings) -> NoReturn:
                 wait = _FIRST_WAIT
                 while True:
                     worker.work(seconds=_IDLE_SECONDS)
-        except (FedfsdError, OSError):  # the gate ended, or has a runner already
+        except (FedfsdError, OSError) as error:  # the gate ended, or has a runner already
+            if isinstance(error, FormatError) and str(error) != told:
+                told = str(error)
+                print(told, file=sys.stderr, flush=True)
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import socket
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
+from fedfsd import formats
 from fedfsd.engine import randomness
 from fedfsd.errors import PlanError
 from fedfsd.flower import private
@@ -26,6 +28,7 @@ from fedfsd.gate.message import (
     Settle,
     Settled,
     Task,
+    Unwelcome,
     Welcome,
 )
 from fedfsd.gate.remote import RemoteGate
@@ -57,12 +60,20 @@ class Worker:
         self._frames: Frames
 
     def greet(self, connection: socket.socket) -> None:
-        """The first words on a new connection; keys of plans that are over are destroyed."""
+        """The first words on a new connection; keys of plans that are over are destroyed.
+
+        Raises:
+            FormatError: the gate is of a release that cannot work with this one.
+            FedfsdError: it ended, or said something else.
+        """
         self._frames = Frames(connection)
         found = (path.stem for path in sorted(self._region.keys.glob("*.key")))
         keys = tuple(name for name in found if re.fullmatch("[0-9a-f]{64}", name))[:MAX_KEYS]
         message.send(self._frames, Hello(version=message.VERSION, region=self._config.name, keys=keys))
-        told, _ = message.receive(self._frames, Welcome, seconds=_GREETING_SECONDS)
+        answer, _ = message.receive(self._frames, Welcome, Unwelcome, seconds=_GREETING_SECONDS)
+        told = cast(Welcome | Unwelcome, answer)
+        if isinstance(told, Unwelcome):
+            raise formats.disagreement("runner socket", told.version, peer="the gate", here="the runner")
         for plan in told.over:
             randomness.destroy_run_key(self._region.keys, plan)
 

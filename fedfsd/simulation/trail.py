@@ -25,7 +25,7 @@ from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.report.run_folder import Folder, releases
 from fedfsd.simulation.prepare import Prepared, model_with
 from fedfsd.task import registry, score
-from fedfsd.task.task import Scores, headline
+from fedfsd.task.task import Scores, described, headline
 
 _CURVE_POINTS = 10
 _PACKAGES = ("fedfsd", "torch", "flwr", "opacus", "dp-accounting", "prv-accountant", "numpy")
@@ -156,13 +156,7 @@ class Trail:
             "seconds": round(seconds, 2),
             "num_rounds": self.plan.num_rounds,
             "plan": self.plan.hash,
-            "task": {
-                "name": self.task.name,
-                "headline": {
-                    name: getattr(self.headline, name) for name in ("key", "name", "unit", "lower_is_better")
-                },
-                "baseline": self.task.baseline,
-            },
+            "task": described(self.task),
             "parameters": self.plan.model.size - self.plan.model.witness_size,
             "witness_size": self.plan.model.witness_size,
             "versions": {name: metadata.version(name) for name in _PACKAGES}

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
-from torch import Generator, Tensor, nn
 
-from fedfsd.drive.table import Table
-from fedfsd.gate.policy import ModelPin
+if TYPE_CHECKING:  # what only reads a task's figures needs no torch
+    from torch import Generator, Tensor, nn
 
-Tensors = dict[str, Tensor]
+    from fedfsd.drive.table import Table
+    from fedfsd.gate.policy import ModelPin
+
+Tensors = dict[str, "Tensor"]
 """Named arrays with one row an example."""
 
 
@@ -48,8 +50,8 @@ class Metric:
     """For people, such as FDE."""
     unit: str
     """Behind the figure; ``%`` where it is a share, from 0 to 1."""
-    meaning: str
-    """Half a sentence for the report."""
+    meaning: str = ""
+    """Half a sentence for the report: what ``name`` is."""
     lower_is_better: bool = True
 
 
@@ -68,13 +70,15 @@ class Task(Protocol):
     """One task with its options."""
 
     name: ClassVar[str]
-    metrics: ClassVar[Sequence[Metric]]
-    """The headline first: what progress, curves and comparisons show."""
     baseline: ClassVar[str]
     """What needs no learning and stands beside every result, in words, such as ``constant velocity``."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         """Raises ConfigError for options that the task does not know."""
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """The headline first: what progress, curves and comparisons show."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -152,3 +156,18 @@ def headline(task: Task) -> Metric:
 def key_of(prefix: str, metric: Metric) -> str:
     """The key of a metric's figure for a baseline or a start: ``constant_velocity_fde_m``."""
     return f"{prefix.replace(' ', '_')}_{metric.key}"
+
+
+def described(task: Task) -> dict[str, Any]:
+    """What metrics.json and comparisons say of the task, for machines that read them."""
+    first = headline(task)
+    return {
+        "name": task.name,
+        "headline": {
+            "key": first.key,
+            "name": first.name,
+            "unit": first.unit,
+            "lower_is_better": first.lower_is_better,
+        },
+        "baseline": task.baseline,
+    }

@@ -193,7 +193,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path, forge, name):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{}", b"[]", b"\xff", b"[" * DEEP, b'{"format":1,"format":1}', b"NaN", b'{"format":2}'],
+    [b"", b"{}", b"[]", b"\xff", b"[" * DEEP, b'{"format":1,"format":1}', b"NaN", b'{"format":0}'],
     ids=repr,
 )
 def test_a_file_that_is_no_receipts(tmp_path, forge, content):

@@ -136,6 +136,7 @@ def test_a_region_that_is_away_or_there_twice_is_told_of(hub):
     assert warned(seen=1_795_000_000) == [away]
     assert warned(seen=None) == [away]
     assert warned(doubled=1_795_000_000) == ["two nodes used the key of region EU"]
+    assert warned(objection="upgrade fedfsd") == ["region EU: upgrade fedfsd"]
 
 
 def test_a_second_up_is_refused(hub, fedfsd):

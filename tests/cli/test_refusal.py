@@ -95,14 +95,14 @@ def test_tables_that_cannot_be_used(fedfsd, folder, experiment, command):
     def rows_of(regions: dict[str, int]) -> pa.Table:
         return drives(regions).rows
 
-    def refuse(name: str) -> dict[str, str]:
-        return refused(fedfsd, folder, "data", 4, command, experiment, "--set", f"data.path={name}")
+    def refuse(name: str, code: str = "data") -> dict[str, str]:
+        return refused(fedfsd, folder, code, 4, command, experiment, "--set", f"data.path={name}")
 
     pq.write_table(rows_of({"CN": 3}).drop_columns(["vehicle"]), folder / "short.parquet")
     assert refuse("short.parquet")["place"].endswith("column vehicle")
     newer = rows_of({"CN": 3}).replace_schema_metadata({"fedfsd.version": "99"})
     pq.write_table(newer, folder / "newer.parquet")
-    assert refuse("newer.parquet")["got"] == "99"
+    assert refuse("newer.parquet", "format")["got"] == "format 99"
     tests_only = rows_of({"CN": 3})
     column = tests_only.column_names.index("test")
     tests_only = tests_only.set_column(column, "test", pa.array([True] * tests_only.num_rows))

@@ -92,7 +92,7 @@ def test_the_policy_it_writes_is_the_default_one_in_words(fedfsd, folder, office
     written = load(Policy, folder / "eu" / "policy.toml")
     assert written == Policy()
     named = set(tomllib.loads((folder / "eu" / "policy.toml").read_text(encoding="utf-8")))
-    assert named == set(Policy.model_fields) - {"roster", "identity"}
+    assert named == set(Policy.model_fields) - {"roster", "identity", "format"}
     assert fedfsd("config", "check", "eu/policy.toml", "--kind", "policy").code == 0
 
 

@@ -167,6 +167,11 @@ def test_too_many_refusals_end_the_run_and_the_next_one_asks_again(hub, begun):
         answer(hub, plan, EU="budget", US="plan")
         with pytest.raises(RefusedError, match="EU: budget, US: plan"):
             runs.await_answers(hub, plan, timeout=20, say=lambda _: None)
+        answer(hub, plan, EU="version")
+        with pytest.raises(
+            RefusedError, match="fix: upgrade fedfsd at EU: their release cannot read this plan"
+        ):
+            runs.await_answers(hub, plan, timeout=20, say=lambda _: None)
     answer(hub, plan, CN=None)
     with runs.offered(hub, plan):
         assert [path.name for path in (hub.offers / plan.hash).iterdir()] == ["CN.json"]

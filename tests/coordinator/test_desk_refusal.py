@@ -328,10 +328,11 @@ def test_heads_are_witnessed(scene):
 
 
 @pytest.mark.parametrize("name", ["Beat", "Next"])
-@pytest.mark.parametrize("request_", [pb.Ready(), pb.Ready(version=2)])
+@pytest.mark.parametrize("request_", [pb.Ready(), pb.Ready(version=wire.VERSION + 1)])
 def test_another_version(scene, name, request_):
     assert refused(getattr(scene.stub("CN"), name), request_) is INVALID
-    assert refused(scene.stub("CN").Hello, pb.Greeting(versions=[2, 3])) is INVALID
+    for versions in ([], [99] * 17):
+        assert refused(scene.stub("CN").Hello, pb.Greeting(versions=versions)) is INVALID
 
 
 def test_unknown_fields(scene):

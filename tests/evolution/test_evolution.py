@@ -36,6 +36,7 @@ import fedfsd
 # Everything that is taken from inside the package; the rest goes through commands and ``fedfsd``.
 from fedfsd.border import border_pb2, wire
 from fedfsd.cli.main import run as command
+from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.drive import table
 from fedfsd.gate.gate import Gate
@@ -126,9 +127,10 @@ def test_experiments_and_policies_load(golden):
 
 
 def test_an_experiment_in_a_run_folder_is_the_one_of_its_file(golden):
-    found = run("config", "check", "experiment.toml", "--json").document
+    assert run("config", "check", "experiment.toml").code == HOLDS
     written = json.loads(Path("simulation/finished/experiment.json").read_text())
-    assert contains(found, written)
+    assert contains(load(Experiment, "experiment.toml").document(), written)
+    assert Experiment.resolved(written).document() == load(Experiment, "experiment.toml").document()
 
 
 def test_settings_of_both_sides_load(golden):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import ledger_kit as kit
 
+from fedfsd import canonical
 from fedfsd.audit.receipt import Receipt, Receipts, sign
 from fedfsd.ledger import digest, draft, entry, note, strict
 from fedfsd.ledger.entry import Close, KeyRotate
@@ -78,6 +79,26 @@ def losses() -> list[dict[str, object]]:
     ]
 
 
+def newer(entries: list[str]) -> list[dict[str, object]]:
+    """Lines in the place of an entry of the ledger, and what a verifier says of each."""
+    incident = next(seq for seq, text in enumerate(entries) if '"type":"incident"' in text)
+    plan = next(seq for seq, text in enumerate(entries) if '"type":"plan"' in text)
+    document, without = (json.loads(entries[plan])["document"] | {"format": number} for number in (9, None))
+    cases: list[tuple[int, dict[str, object], str]] = [
+        (incident, {"format": 9}, "cannot decide"),
+        (incident, {"format": 9, "type": "something else", "more": [1]}, "cannot decide"),
+        (plan, {"document": document, "plan": canonical.digest(document)}, "cannot decide"),
+        (plan, {"document": without, "plan": canonical.digest(without)}, "contradicted"),
+        (incident, {"format": "9"}, "contradicted"),
+        (incident, {"format": 0}, "contradicted"),
+        (incident, {"more": 1}, "contradicted"),
+    ]
+    return [
+        {"seq": seq, "line": canonical.encode(json.loads(entries[seq]) | changes).decode(), "answer": answer}
+        for seq, changes, answer in cases
+    ]
+
+
 def vectors() -> dict[str, object]:
     """All examples; the code hash is a fixed one, so that they do not change with the program."""
     usual = digest.code, digest.version
@@ -112,6 +133,7 @@ def vectors() -> dict[str, object]:
         "consistency": {"first": 10, "second": 16, "proof": [n.hex() for n in tree.consistency(10, 16)]},
         "checkpoints": checkpoints,
         "losses": losses(),
+        "newer": newer(entries),
         "receipts": strict.encode(sign(receipts, HUB)).decode(),
         "bundle_base64": base64.b64encode(archive).decode(),
     }

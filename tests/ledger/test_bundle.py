@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedfsd import canonical
+from fedfsd.errors import FormatError
 from fedfsd.ledger import bundle, entry
 from fedfsd.ledger.error import EvidenceError
 
@@ -126,7 +127,7 @@ def test_newer_formats_bombs_and_other_files_are_refused(tmp_path, archive):
     members = unpacked(archive)
     newer = {**members, "bundle.json": members["bundle.json"].replace(b'"format":1', b'"format":2')}
     packed(path, newer)
-    with pytest.raises(EvidenceError, match="format"):
+    with pytest.raises(FormatError, match="format 2"):
         bundle.read(path)
     packed(path, consistent({"entries.jsonl": b"0" * 10**7}), compress_type=zipfile.ZIP_DEFLATED)
     with pytest.raises(EvidenceError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 
 import ledger_kit as kit
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedfsd import canonical
+from fedfsd.errors import FormatError
 from fedfsd.ledger import draft, entry
 from fedfsd.ledger.entry import Mechanism, Reserve
 from fedfsd.ledger.error import EvidenceError
@@ -28,6 +30,35 @@ RESERVE = Reserve(
     date="2026-11-22",
 )
 RAW = entry.encode(RESERVE)
+
+
+NEWER = json.loads((files("fedfsd.ledger") / "vectors" / "ledger.json").read_text())["newer"]
+
+
+@pytest.mark.parametrize("case", NEWER, ids=lambda case: case["answer"])
+def test_a_newer_format_is_no_damage(case):
+    error = FormatError if case["answer"] == "cannot decide" else EvidenceError
+    with pytest.raises(error) as refused:
+        entry.parse(case["line"].encode(), place="entry 7")
+    if error is FormatError:
+        assert refused.value.place.startswith("entry 7")
+        assert refused.value.got == "format 9"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"format":9',
+        b'{"format":' + b"[" * 50_000,
+        b'["format"]',
+        b'{"format":' + b"9" * 5000 + b"}",
+        b'"format"',
+    ],
+    ids=["cut", "deep", "list", "digits", "text"],
+)
+def test_what_only_looks_newer_is_malformed(content):
+    with pytest.raises(EvidenceError):
+        entry.parse(content)
 
 
 def test_entries_come_back():

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import datetime
+from contextlib import closing
 
 import ledger_kit as kit
 import pytest
 from ledger_kit import ARRAYS, DATA
 
-from fedfsd.errors import BudgetError, ConfigError, NotReadyError, PlanError, RefusedError
+from fedfsd import canonical
+from fedfsd.errors import BudgetError, ConfigError, FormatError, NotReadyError, PlanError, RefusedError
 from fedfsd.ledger import draft, entry
 from fedfsd.ledger.digest import key_commitment
 from fedfsd.ledger.entry import KeyRotate
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Booked
+from fedfsd.ledger.mirror import Mirror
+from fedfsd.ledger.store import Store
 from fedfsd.mechanism.renyi import nano_nats
 
 PLAN = kit.plan_of()
@@ -45,6 +49,25 @@ def test_an_entry_is_shown_as_it_was_written(ledger):
     assert [ledger.content(seq) for seq in range(3)] == list(ledger._store.entries())
     with pytest.raises(NotReadyError, match="no entry 3"):
         ledger.content(3)
+
+
+def test_a_ledger_in_which_a_newer_release_wrote_is_left_alone(ledger, tmp_path):
+    """It refuses to run with one error, also where it is open already, and loses nothing."""
+    newer = canonical.encode({"format": 9, "seq": 3, "type": "something else"})
+    with closing(Store(tmp_path / "node", kit.mirror(tmp_path))) as other, other.transaction():
+        other.add(3, newer)
+    disks = [list(ledger._store.entries()), Mirror(kit.mirror(tmp_path)).lines()]
+    assert [one[-1] for one in disks] == [newer, newer]
+    words = r"^format: entry 3: got format 9, expected one of 1, 2; fix: upgrade fedfsd on this side$"
+    for use in (
+        lambda: ledger.state,
+        lambda: ledger.reserve(PLAN.hash, 1, ARRAYS[1]),
+        lambda: ledger.checkpoint(),
+        lambda: kit.reopen(tmp_path),
+    ):
+        with pytest.raises(FormatError, match=words):
+            use()
+    assert [list(ledger._store.entries()), Mirror(kit.mirror(tmp_path)).lines()] == disks
 
 
 def test_other_arrays_are_refused_once_on_paper(ledger):

@@ -169,6 +169,17 @@ def verify(entries: list[dict]) -> dict[str, tuple[int, int]]:
     return {label: (book["spent"], book["held"]) for label, book in books.items()}
 
 
+KNOWN = {"entry": 2, "plan": 2}
+"""The newest version of each that this second verifier would read."""
+
+
+def is_newer(entry: dict) -> bool:
+    """Section 10: whether a newer release wrote the entry, or the plan in it. Decided before all else."""
+    plan = entry.get("document") if entry.get("type") == "plan" else None
+    numbers = (("entry", entry.get("format")), ("plan", plan.get("format") if plan else None))
+    return any(type(number) is int and number > KNOWN[what] for what, number in numbers)
+
+
 def test_the_file_is_what_the_command_makes():
     import make_vectors
 
@@ -180,6 +191,17 @@ def test_every_type_of_entry_occurs():
     types = {entry["type"] for entry in ENTRIES}
     assert len(types) == 14
     assert all(f"### {name}:" in text or f"| `{name}` |" in text for name in types)
+
+
+def test_no_entry_of_the_example_is_newer():
+    assert not any(map(is_newer, ENTRIES))
+
+
+@pytest.mark.parametrize("case", VECTORS["newer"], ids=lambda case: case["answer"])
+def test_the_number_is_read_before_anything_else(case):
+    assert is_newer(json.loads(case["line"])) == (case["answer"] == "cannot decide")
+    text = case["line"].encode()
+    assert rfc8785.dumps(json.loads(text)) == text
 
 
 def test_entries_are_canonical_and_hash_to_the_roots():

@@ -40,7 +40,7 @@ FIT = separation.Facts(
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory) -> Coordinator:
-    return coordinator_start.start(
+    return coordinator_start.make(
         coordinator_start.settings("hub", port=0), tmp_path_factory.mktemp("hub") / "hub"
     )
 

@@ -11,22 +11,26 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from types import SimpleNamespace
 
 import numpy as np
 import operator_kit
 import pytest
 from node import station_kit as kit
-from node.coordinator_fake import Coordinator
+from node.coordinator_fake import Coordinator, Direct
 
+from fedfsd import canonical
 from fedfsd.border import authority, channel
 from fedfsd.border import border_pb2_grpc as rpc
 from fedfsd.coordinator import invite, new_coordinator
 from fedfsd.coordinator.enrolment_service import serve_enrolment
 from fedfsd.coordinator.folder import open_coordinator
-from fedfsd.errors import BudgetError, FedfsdError, NotReadyError
+from fedfsd.errors import BudgetError, FedfsdError, FormatError, NotReadyError
+from fedfsd.ledger.store import Store
 from fedfsd.node import control, halt, join, region_gate
 from fedfsd.node.control import Control, ask
+from fedfsd.node.courier import Courier
 from fedfsd.node.node import Node, open_node
 
 PLAN = operator_kit.plan()
@@ -244,3 +248,19 @@ def wait(holds, seconds: float = 20.0) -> None:
                 return
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def test_a_gate_stops_where_a_newer_release_wrote_in_its_ledger(tmp_path, monkeypatch):
+    monkeypatch.setattr(region_gate, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(region_gate, "_warm", lambda: None)
+    monkeypatch.setattr(join, "peer", lambda node: SimpleNamespace(days_left=100))
+    (tmp_path / "hub").mkdir()
+    hub, eu = Coordinator(tmp_path / "hub"), kit.folder(tmp_path)
+    with kit.station(eu, hub) as made:
+        with closing(Store(made.node.ledger, made.node.mirror)) as other, other.transaction():
+            seq = made.ledger.state.size
+            other.add(seq, canonical.encode({"format": 9, "seq": seq, "type": "something else"}))
+        with pytest.raises(FormatError, match=f"entry {seq}: got format 9, .* upgrade fedfsd"):
+            region_gate._work(made, Courier(made, lambda: Direct(hub)))
+    (told,) = [one for one in (eu / "log" / "gate.jsonl").read_text().splitlines() if '"stopped"' in one]
+    assert "upgrade fedfsd" in told

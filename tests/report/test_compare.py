@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from lights import Lights, write_lights
 from test_report import REGIONS, write_run
 
 from fedfsd.errors import NotReadyError, UsageError
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.event import Event
 from fedfsd.report.compare import compare
+from fedfsd.task import registry
+
+GOLDEN = Path(__file__).parents[1] / "evolution" / "release_0_1_0" / "simulation"
 
 
 @pytest.fixture
@@ -114,3 +118,51 @@ def test_no_run_and_no_folder() -> None:
         compare([], None)
     with pytest.raises(NotReadyError, match="run folder"):
         compare([Path("nowhere")], None)
+
+
+@pytest.fixture
+def lights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The made-up task is registered."""
+    monkeypatch.setitem(registry.TASKS, Lights.name, "lights:Lights")
+
+
+@pytest.mark.usefixtures("lights")
+def test_another_task_is_compared_by_its_own_headline(tmp_path: Path) -> None:
+    runs = [write_lights(tmp_path / f"{seed}", seed=seed, worse=0.02 * seed) for seed in (1, 2)]
+    found = compare(runs, tmp_path / "compared")
+    assert found["task"]["headline"] == {
+        "key": "accuracy",
+        "name": "accuracy",
+        "unit": "%",
+        "lower_is_better": False,
+    }
+    one = found["settings"][0]["regions"]["CN"]
+    assert one["accuracy"] == pytest.approx(1 - REGIONS["CN"][3] / 10 - 0.03)
+    assert one["accuracy_sd"] == pytest.approx(0.02 / 2**0.5)
+    assert one["the_most_frequent_state_accuracy"] == pytest.approx(1 - REGIONS["CN"][1] / 10)
+    page = (tmp_path / "compared" / "compare.md").read_text()
+    assert "47.7% ± 1.4%" in page
+    assert "FDE" not in page
+    assert "the most frequent state" in (tmp_path / "compared" / "compare.svg").read_text()
+
+
+@pytest.mark.usefixtures("lights")
+def test_runs_of_two_tasks_are_refused(tmp_path: Path) -> None:
+    runs = [write_lights(tmp_path / "lights"), write_run(tmp_path / "paths")]
+    with pytest.raises(UsageError, match=r"forecasting \(FDE\), traffic_lights \(accuracy\)"):
+        compare(runs, None)
+
+
+def test_a_run_of_the_first_release_is_compared_as_ever() -> None:
+    found = compare([GOLDEN / "rehearsal", GOLDEN / "one_round"], None)
+    written = json.loads((GOLDEN / "rehearsal" / "metrics.json").read_text())
+    first = found["settings"][0]
+    assert first["pooled"].keys() == {"fde_m", "fde_m_sd", "constant_velocity_fde_m", "start_fde_m"}
+    assert first["pooled"]["fde_m"] == written["pooled"]["fde_m"]
+    assert found["runs"][0]["regions"]["CN"].keys() == {
+        "fde_m",
+        "constant_velocity_fde_m",
+        "start_fde_m",
+        "epsilon",
+        "delta",
+    }

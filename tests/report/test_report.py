@@ -7,18 +7,24 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fedfsd import canvas
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
+from fedfsd.mechanism.statement import sentence
 from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
 from fedfsd.report import figure
 from fedfsd.report.page import read_run, title, upwards, write_report
 from fedfsd.report.run_folder import Folder, create
+from fedfsd.task.forecasting.task import Forecasting
+from fedfsd.task.task import Metric
 
+FORECASTING = Forecasting({})
 # vehicles, constant velocity FDE, public start FDE, final FDE
 REGIONS = {
     "CN": (1337, 5.39, 5.31, 4.93),
@@ -239,22 +245,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_says_what_was_trained_and_what_it_cost(run: Path) -> None:
     words = _words(run / "report.html")
-    assert "Four regions, one driving model: 7.1% closer to the truth than constant velocity" in words
+    assert "Four regions, one forecasting model: 7.1% better than constant velocity" in words
     assert "at ε = 8.00 per vehicle" in words
     assert "CN, EU, SG and US trained it on 3,131 vehicles." in words
     for fact in (
         "4.93 m",
         "5.39 m",
-        "5.31 m",
+        "5.31",
         "1,337",
         "0.0001",
-        "zero-out",
+        "Zero-out",
+        "FDE, m",
+        "missed: the share whose best path ends more than 2 m off",
+        "future_seconds = 3.0",
         "Recording: a key",
         "CC BY 4.0",
     ):
         assert fact in words
     assert "took too long; sent something that is no update" in words
-    assert "give or take a probability of 1 in 10,000" in words
+    assert sentence(7.9912, 1e-4) in words
     assert "alone rules out little" in words
     assert read_run(run).plan.hash in words
     assert "1 min 36 s" in words
@@ -281,7 +290,7 @@ def test_pictures_follow_the_pages_colours(run: Path) -> None:
 
 
 def test_writing_again_gives_the_same_bytes(run: Path) -> None:
-    names = ["report.html", *(f"figures/{name}.svg" for name in ("learning", "privacy", "paths"))]
+    names = ["report.html", *(f"figures/{name}.svg" for name in ("learning", "privacy", "examples"))]
     before = [(run / name).read_bytes() for name in names]
     write_report(run)
     assert [(run / name).read_bytes() for name in names] == before
@@ -289,12 +298,12 @@ def test_writing_again_gives_the_same_bytes(run: Path) -> None:
 
 
 def test_each_region_has_one_colour_in_every_picture(run: Path) -> None:
-    chosen = figure.colours(list(REGIONS))
+    chosen = canvas.colours(list(REGIONS))
     assert len(set(chosen.values())) == len(REGIONS)
-    for name in ("learning", "paths"):
+    for name in ("learning", "examples"):
         drawn = (run / "figures" / f"{name}.svg").read_text(encoding="utf-8")
         assert all(colour in drawn for colour in chosen.values())
-    assert figure.colours(["US"])["US"] == chosen["US"]
+    assert canvas.colours(["US"])["US"] == chosen["US"]
 
 
 @pytest.mark.parametrize(
@@ -315,9 +324,9 @@ def test_a_run_that_protects_nobody_says_so_everywhere(tmp_path: Path, mode: str
 def test_a_run_without_privacy_draws_and_states_no_epsilon(tmp_path: Path) -> None:
     words = _words(write_report(write_run(tmp_path / "run", mode="none")))
     assert not (tmp_path / "run" / "figures" / "privacy.svg").exists()
-    assert "No epsilon holds for it" in words
+    assert "It has no epsilon" in words
     assert "What is protected" not in words
-    assert "give or take" not in words
+    assert "attacker" not in words
 
 
 def test_an_incomplete_run_says_so_on_top(tmp_path: Path) -> None:
@@ -334,10 +343,10 @@ def test_a_run_before_its_first_round(tmp_path: Path) -> None:
 
 def test_a_model_worse_than_constant_velocity_is_called_worse(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", shift_m=1.0)
-    assert "further from the truth than constant velocity" in title(read_run(run))
+    assert "worse than constant velocity" in title(read_run(run))
     words = _words(write_report(run))
-    assert "further off than constant velocity" in words
-    assert "closer" not in words
+    assert "worse than constant velocity" in words
+    assert "better than" not in words
 
 
 def test_text_from_data_and_configuration_is_escaped(tmp_path: Path) -> None:
@@ -362,21 +371,25 @@ def test_missing_figures_are_dashes(tmp_path: Path) -> None:
 
 def test_one_region_alone_and_very_many(tmp_path: Path) -> None:
     rounds = [{"round": n, "regions": {f"R{i}": {"fde_m": 5.0 - n} for i in range(100)}} for n in range(3)]
-    for size, panels in ((1, 1), (100, figure.SHOWN)):
+    for size, panels in ((1, 1), (100, canvas.SHOWN)):
         regions = {f"R{i}": {"constant_velocity_fde_m": 5.1} for i in range(size)}
-        assert figure.learning(rounds, regions).count("constant velocity") == panels
+        assert figure.learning(rounds, regions, FORECASTING).count("constant velocity") == panels
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_the_words_at_the_start_do_not_meet_the_axis(size: int) -> None:
+@pytest.mark.parametrize("unit", ["m", "%"])
+def test_the_words_at_the_start_do_not_meet_the_axis(size: int, unit: str) -> None:
     from matplotlib.figure import Figure
 
-    rounds = [{"round": n, "regions": {f"R{i}": {"fde_m": 3.0 + n} for i in range(size)}} for n in range(21)]
+    rounds = [
+        {"round": n, "regions": {f"R{i}": {"fde_m": (3.0 + n) / 25} for i in range(size)}} for n in range(21)
+    ]
     regions = {f"R{i}": {"constant_velocity_fde_m": 5.1} for i in range(size)}
+    task: Any = SimpleNamespace(metrics=[Metric("fde_m", "FDE", unit)], baseline="constant velocity")
     drawn: list[Figure] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figure, "_svg", lambda made: drawn.append(made) or "")
-        figure.learning(rounds, regions)
+        patch.setattr(figure, "as_svg", lambda made: drawn.append(made) or "")
+        figure.learning(rounds, regions, task)
         drawn[0].draw_without_rendering()
     for axes in drawn[0].axes:
         start = next(text for text in axes.texts if text.get_text().startswith("start"))
@@ -400,8 +413,8 @@ def test_regions_that_spend_alike_share_a_line() -> None:
     drawn = figure.privacy(regions, {"CN": 3.0, "EU": 3.0, "US": None})
     assert "CN, EU" in drawn
     assert drawn.count("target 3") == 1
-    assert figure.COLOURS[0] not in drawn
-    assert figure.colours(["US"])["US"] in drawn
+    assert canvas.COLOURS[0] not in drawn
+    assert canvas.colours(["US"])["US"] in drawn
 
 
 @pytest.mark.parametrize(

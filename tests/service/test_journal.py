@@ -93,7 +93,7 @@ def test_metrics_are_served_on_loopback():
             Metrics(metrics.port)
 
 
-@pytest.mark.parametrize("name", ["train_loss", "fde_m", "update_norm", "loss"])
+@pytest.mark.parametrize("name", ["train_loss", "fde_m", "update_norm", "accuracy"])
 def test_a_loss_is_no_metric(name):
     with pytest.raises(ValueError, match="data"):
         Metrics(0).gauge(name, "An error.")

@@ -11,13 +11,16 @@ from fedfsd.task.task import Metric, Scores
 
 MISS_M = 2.0  # an end point further off than this is a miss
 
-METRICS = (
-    Metric("fde_m", "FDE", "m", "the distance between forecast and truth at the end"),
-    Metric("ade_m", "ADE", "m", "the mean distance on the way"),
-    Metric("min_ade_k_m", "minADE of k", "m", "the ADE of the best of the model's paths"),
-    Metric("min_fde_k_m", "minFDE of k", "m", "the FDE of the best of the model's paths"),
-    Metric("miss_rate", "missed", "%", f"the share whose best path ends more than {MISS_M:g} m off"),
-)
+
+def metrics(future_seconds: float) -> tuple[Metric, ...]:
+    """What is measured of forecasts that end after ``future_seconds``."""
+    return (
+        Metric("fde_m", "FDE", "m", f"the distance between forecast and truth after {future_seconds:g} s"),
+        Metric("ade_m", "ADE", "m", "the mean distance on the way"),
+        Metric("min_ade_k_m", "minADE of k", "m", "the ADE of the best of the model's paths"),
+        Metric("min_fde_k_m", "minFDE of k", "m", "the FDE of the best of the model's paths"),
+        Metric("miss_rate", "missed", "%", f"the share whose best path ends more than {MISS_M:g} m off"),
+    )
 
 
 def measure(paths: np.ndarray, scores: np.ndarray, future: np.ndarray, owner: np.ndarray) -> Scores:

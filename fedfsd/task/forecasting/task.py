@@ -52,13 +52,16 @@ class Forecasting:
     """history (B, H, 2) m in the agent frame -> paths (B, K, F, 2) m and scores (B, K)."""
 
     name: ClassVar[str] = "forecasting"
-    metrics: ClassVar[Sequence[Metric]] = metric.METRICS
     baseline: ClassVar[str] = "constant velocity"
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         with within("task.options"):
             self._options = load(Options, options)
         self.spec = WindowSpec(**self._options.model_dump())
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        return metric.metrics(self._options.future_seconds)
 
     @property
     def options(self) -> dict[str, Any]:
