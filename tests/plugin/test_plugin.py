@@ -77,10 +77,11 @@ def test_its_reader_imports_a_recording(cli, tmp_path):
 def test_its_model_and_its_strategy_forecast(cli, tmp_path, drives_path):
     (tmp_path / "glide.toml").write_text('name = "glide"\n[model]\nname = "glide"\n')
     changes = {
+        "mode": "none",
         "data.path": drives_path,
+        "data.regions": '["US"]',
         "pretraining.path": "none",
-        "privacy.target_delta": 1e-3,
-        "training.num_rounds": 2,
+        "training.num_rounds": 1,
         "training.device": "cpu",
         "server.strategy": "Damped",
         "model.options.friction": 0.1,
@@ -103,7 +104,7 @@ def test_its_task_trains_privately_reports_and_verifies(cli, python, site, tmp_p
         "--set",
         "pretraining.steps=20",
         "--set",
-        "training.num_rounds=6",
+        "training.num_rounds=5",
     )
     cli("simulate", experiment, *changes, "-o", "run")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
