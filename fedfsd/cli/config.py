@@ -1,4 +1,4 @@
-"""``fedfsd config``: is this file right, and what may stand in it?"""
+"""``fedfsd config``: is this file valid, and which keys may it have?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
+from fedfsd.plain_text import plain
 
 Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT")]
 Overrides = Annotated[
@@ -17,7 +18,7 @@ Overrides = Annotated[
 ]
 
 
-class Kind(StrEnum):
+class KindOption(StrEnum):
     """The files that have a schema."""
 
     experiment = "experiment"
@@ -26,11 +27,11 @@ class Kind(StrEnum):
 
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
-    kind: Annotated[Kind, typer.Option(help="What the file is.")] = Kind.experiment,
+    kind: Annotated[KindOption, typer.Option(help="What the file is.")] = KindOption.experiment,
     overrides: Overrides = None,
     _json: Json = False,
 ) -> Answer:
-    """Check a file, show every value.
+    """Check a file and show every value.
 
     FILE is TOML; defaults and overrides are filled in.
     """
@@ -42,7 +43,7 @@ def check(
 
 
 def schema(
-    kind: Annotated[Kind, typer.Argument()] = Kind.experiment,
+    kind: Annotated[KindOption, typer.Argument()] = KindOption.experiment,
     _json: Json = False,
 ) -> Answer:
     """Print the JSON Schema for editors."""
@@ -85,12 +86,12 @@ def schema_of(kind: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of an experiment or policy file."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **_model(Kind(kind)).model_json_schema(),
+        **_model(KindOption(kind)).model_json_schema(),
     }
 
 
-def _model(kind: Kind) -> Any:
-    if kind == Kind.policy:
+def _model(kind: KindOption) -> Any:
+    if kind == KindOption.policy:
         from fedfsd.gate.policy import Policy
 
         return Policy

@@ -108,7 +108,7 @@ class Policy(Frozen):
                 f"plan for {region}",
                 got="; ".join(reasons),
                 expected="a plan within the region's policy",
-                hint="run fedfsd plan to see what the policy accepts",
+                hint="fedfsd plan shows what the policy accepts",
             )
 
 
@@ -151,9 +151,9 @@ def unreviewed(plan: Plan, *, model: ModelPin | None, task: ModelPin | None) -> 
     found = []
     own = plan.task.name in OWN_TASKS
     if not own and task is None:
-        found.append("its task is neither one of fedfsd nor among the policy's tasks")
+        found.append("its task is neither built in nor listed under tasks in the policy")
     if not (own and plan.model.name in OWN_MODELS) and model is None:
-        found.append("its model is neither one of fedfsd nor among the policy's models")
+        found.append("its model is neither built in nor listed under models in the policy")
     return found
 
 

@@ -31,7 +31,7 @@ def of(name: str, options: Mapping[str, Any], *, reviewed: ModelPin | None = Non
     return make(options)
 
 
-def registered(group: str, name: str, own: Mapping[str, Any], place: str, reviewed: ModelPin | None) -> Any:
+def registered(group: str, name: str, own: Iterable[str], place: str, reviewed: ModelPin | None) -> Any:
     """What another package registers as ``name`` in the entry points ``group``.
 
     Raises:

@@ -1,22 +1,35 @@
-"""Plans written by hand, for tests that need one without an experiment; arrays that fit them."""
+"""Plans written by hand, for tests that need one without an experiment; arrays that fit them.
+
+``planned`` changes a document, ``spending`` gives regions that spend a budget and never train.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from fedfsd import canonical
+from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.plan import plan as plans
-from fedfsd.plan.plan import WITNESS, Plan
+from fedfsd.plan.plan import (
+    WITNESS,
+    ArraySchema,
+    ModelPlan,
+    OptimizerPlan,
+    Plan,
+    RegionPlan,
+    TaskPlan,
+)
 
 REGION = "CN"
 WITNESS_SIZE = 4096
 Shapes = Mapping[str, tuple[int, ...]]
 SMALL: Shapes = {"body.weight": (4, 3), "body.bias": (4,), WITNESS: (WITNESS_SIZE,)}
 
-_REGION = {
+PLANNED = {
     "roster": 30,
     "identity": "physical",
     "sample_rate": 0.5,
@@ -45,7 +58,7 @@ def document(shapes: Shapes = SMALL, **changes: Any) -> dict[str, Any]:
         "unit": "vehicle",
         "adjacency": "zero-out",
         "num_rounds": 3,
-        "regions": {REGION: dict(_REGION)},
+        "regions": {REGION: dict(PLANNED)},
         "model": {
             "name": "mlp",
             "options": {},
@@ -66,7 +79,7 @@ def document(shapes: Shapes = SMALL, **changes: Any) -> dict[str, Any]:
     }
     for key, value in changes.items():
         *tables, last = key.split("__")
-        table = found["regions"][REGION] if not tables and last in _REGION else found
+        table = found["regions"][REGION] if not tables and last in PLANNED else found
         for name in tables:
             table = table[name]
         table[last] = value
@@ -78,10 +91,60 @@ def planned(shapes: Shapes = SMALL, **changes: Any) -> Plan:
     plan = plans.read(canonical.encode(document(shapes, **changes)).decode())
     if plan.mode == "none" or "epsilon" in changes or "regions" in changes:
         return plan
-    from fedfsd.mechanism.accountant import epsilon_pld
-
     epsilon = epsilon_pld([plan.event(REGION)], plan.region(REGION).target_delta)
     return plans.read(canonical.encode(document(shapes, **changes, epsilon=epsilon)).decode())
+
+
+def spending(
+    *names: str, noise: float = 1.0, region: Mapping[str, Any] = MappingProxyType({}), **changes: Any
+) -> Plan:
+    """A plan of rounds of 4 steps at q 0.1 for the regions ``names``, with no epsilon stated.
+
+    ``region`` has fields of every region, ``changes`` fields of the plan.
+    """
+    mine: dict[str, Any] = {
+        "roster": 1000,
+        "identity": "physical",
+        "sample_rate": 0.1,
+        "noise_multiplier": noise,
+        "max_grad_norm": 1.0,
+        "local_steps": 4,
+        "windows_per_vehicle": 2,
+        "weight": 1.0,
+        "target_delta": 1e-4,
+        "target_epsilon": None,
+        "epsilon": None,
+    }
+    fields: dict[str, Any] = {
+        "name": "test",
+        "mode": "private",
+        "num_rounds": 3,
+        "regions": dict.fromkeys(names, RegionPlan(**{**mine, **region})),
+        "model": model(5),
+        "task": TaskPlan(
+            name="forecasting",
+            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
+        ),
+        "optimizer": OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
+        "seed": 0,
+        "strategy": "FedAvg",
+        "strategy_options": {},
+        "quorum": 0.5,
+        "late_updates": "drop",
+        "average_last": 0.0,
+    }
+    return Plan(**{**fields, **changes})
+
+
+def model(floats: int, *, name: str = "mlp", array: str = "weight") -> ModelPlan:
+    """A model of one array, which is the witness block where it has that name."""
+    return ModelPlan(
+        name=name,
+        options={},
+        arrays=(ArraySchema(name=array, shape=(floats,)),),
+        witness_size=floats if array == WITNESS else 0,
+        initial_sha256="0" * 64,
+    )
 
 
 def zeros(shapes: Shapes = SMALL) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ import pytest
 from fedfsd import canonical
 from fedfsd.config.load import load
 from fedfsd.errors import ConfigError, RefusedError
-from fedfsd.gate.policy import OWN_MODELS, ModelPin, Policy
+from fedfsd.gate.policy import ModelPin, Policy
 from fedfsd.task import package
 from fedfsd.task import registry as tasks
 from fedfsd.task.forecasting.model import registry
@@ -415,7 +415,3 @@ def test_the_command_prints_what_a_policy_takes(whole, fedfsd, folder):
     assert "fast.so" in said.out
     policy.write_text(said.out)
     assert load(Policy, policy).models == ()
-
-
-def test_the_gate_knows_the_models_of_fedfsd():
-    assert set(OWN_MODELS) == set(registry.MODELS)
