@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
 import numpy as np
 import pytest
 from plan.sample import REGION, SMALL, planned, zeros
 
 from fedfsd.errors import FedfsdError, PlanError, RefusedError
+from fedfsd.gate.frame import Frames
 from fedfsd.gate.gate import Gate
-from fedfsd.gate.policy import Policy, declared, objections, simulated
+from fedfsd.gate.message import RoundTask
+from fedfsd.gate.policy import ModelPin, Policy, declared, objections, simulated
+from fedfsd.gate.remote import RemoteGate
 from fedfsd.plan.plan import TaskPlan
 
 
@@ -250,3 +254,17 @@ def test_a_node_that_only_tests_rehearses_too():
     policy = Policy(roster=30, identity="physical")
     assert declared(policy, "policy.toml").modes == ("private",)
     assert declared(policy, "policy.toml", test_only=True).modes == ("private", "rehearsal")
+
+
+def test_the_runner_refuses_what_came_without_its_pin():
+    plan = planned().model_copy(update={"task": TaskPlan(name="theirs", options={})})
+    pin = ModelPin(name="theirs", distribution="their-tasks", version="1.0", package_sha256="0" * 64)
+    given = {"plan": plan.hash, "round": 1, "document": 1}
+    gate = RemoteGate(REGION, test_only=True)
+    for pins in ({"pin": None}, {"pin": pin}, {"pin": None, "task_pin": pin}):
+        gate.begin(cast(Frames, None), RoundTask(**given, **pins))
+        with pytest.raises(RefusedError, match=r"task|model"):
+            gate.admit(plan, 1, zeros())
+    gate.begin(cast(Frames, None), RoundTask(**given, pin=pin, task_pin=pin))
+    gate.admit(plan, 1, zeros())
+    assert gate.pin_task("theirs") == gate.pin("tiny", "theirs") == pin
