@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from fedfsd.errors import BudgetError, FedfsdError, NotReadyError, PlanError, RefusedError
+from fedfsd.errors import BudgetError, FedfsdError, FormatError, NotReadyError, PlanError, RefusedError
 
 Word: TypeAlias = Literal["region_unavailable", "refused", "budget", "plan"]
 
@@ -54,6 +54,8 @@ MEANINGS: dict[str, str] = {
 
 def of(error: Exception) -> Word:
     """The word for ``error``: all that may leave the region about it."""
+    if isinstance(error, FormatError):  # a newer release's plan
+        return "plan"
     return next(
         (word for word, refusal in REFUSALS.items() if isinstance(error, refusal.error)), "region_unavailable"
     )
