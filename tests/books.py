@@ -1,4 +1,4 @@
-"""A region's books for tests: ledger, grant and approved plans, as an operator would have made them."""
+"""Ledgers for tests, begun the one way in which a ledger begins; grants, permissions and approved plans."""
 
 from __future__ import annotations
 
@@ -6,31 +6,62 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedfsd.engine import randomness
 from fedfsd.gate.gate import LEDGER, MIRROR, open_ledger
 from fedfsd.ledger import draft, entry
 from fedfsd.ledger.digest import key_commitment
+from fedfsd.ledger.entry import Approval
+from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Ledger
 from fedfsd.plan.plan import Plan
+
+
+def begin(folder: Path, mirror: Path, *, node: SigningKey, officer: SigningKey, **options: Any) -> Ledger:
+    """A ledger in ``folder`` with nothing but its genesis."""
+    folder.mkdir(parents=True, exist_ok=True)
+    genesis = draft.genesis(node=node.verification, officer=officer.verification, **options)
+    signed = entry.sign(genesis, {"officer": officer, "node": node})
+    return Ledger.create(folder, mirror=mirror, genesis=signed, node=node)
+
+
+def grant_for(ledger: Ledger, officer: SigningKey, *plans: Plan, data_set: str) -> None:
+    """Have the officer grant exactly what ``plans`` cost."""
+    made = draft.grant(
+        ledger.state,
+        data_set=data_set,
+        data_commitment="0" * 64,
+        delta=1e-4,
+        events=[event for plan in plans for event in plan.events(ledger.state.genesis.region)],
+    )
+    ledger.add(entry.sign(made, {"officer": officer}))
+
+
+def permission(ledger: str, **options: Any) -> Approval:
+    """Permission to transfer to the coordinator, for all of 2026, or as ``options`` say; not signed yet."""
+    defaults = {
+        "ledger": ledger,
+        "data_set": "fleet-2026",
+        "authority": "Data office",
+        "number": "2026/1",
+        "recipient": "fedfsd/coordinator/hub",
+        "purpose": "research",
+        "models": ("mlp",),
+        "valid_from": "2026-01-01",
+        "valid_until": "2026-12-31",
+        "max_releases": 100,
+        "max_bytes": 10**6,
+    }
+    return Approval(**{**defaults, **options})
 
 
 def keep_books(folder: Path, region: str, *plans: Plan) -> None:
     """Make the ledger in ``folder`` where there is none, and hold ``plans`` in a grant that pays for them."""
     if (folder / LEDGER).exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    from fedfsd.engine import randomness  # with torch, which most ledgers do without
+
     officer, node = draft.officer_key(region), draft.node_key(region)
-    genesis = draft.genesis(node=node.verification, officer=officer.verification)
-    signed = entry.sign(genesis, {"officer": officer, "node": node})
-    ledger = Ledger.create(folder / LEDGER, mirror=folder / MIRROR, genesis=signed, node=node)
-    made = draft.grant(
-        ledger.state,
-        data_set="test",
-        data_commitment="0" * 64,
-        delta=1e-4,
-        events=[event for plan in plans for event in plan.events(region)],
-    )
-    ledger.add(entry.sign(made, {"officer": officer}))
+    ledger = begin(folder / LEDGER, folder / MIRROR, node=node, officer=officer)
+    grant_for(ledger, officer, *plans, data_set="test")
     for plan in plans:
         commitment = None
         if plan.mode == "private":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,9 +49,36 @@ def drives(regions: dict[str, int], *, seed: int = 0, origin: str = "synthetic")
     return table.of_rows(columns, licence="CC0-1.0", identity="physical", origin=origin)
 
 
+def experiment_of(path: str, *, rounds: int, rosters: dict[str, int] | None = None) -> dict[str, Any]:
+    """A rehearsal on the table at ``path``: within one process, or of real regions with these rosters."""
+    written = {
+        "name": "small",
+        "mode": "rehearsal",
+        "data": {"path": path},
+        "pretraining": {"path": "none"},
+        "model": {"witness_size": 512},
+        "privacy": {"noise_multiplier": 2.0, "target_delta": 1e-3, "sample_rate": 0.5},
+        "training": {"num_rounds": rounds, "learning_rate": 0.1, "device": "cpu"},
+    }
+    if rosters is None:
+        return written | {"training": written["training"] | {"local_steps": 2}}
+    declared = {name: {"roster": size, "identity": "physical"} for name, size in rosters.items()}
+    return written | {"regions": declared, "privacy": written["privacy"] | {"noise_multiplier": 4.0}}
+
+
 @pytest.fixture(scope="session")
 def drives_path(tmp_path_factory) -> str:
     """A table of three regions with 30, 20 and 12 vehicles."""
     path = tmp_path_factory.mktemp("drives") / "drives.parquet"
     table.write(drives({"CN": 30, "EU": 20, "US": 12}), path)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def granted(tmp_path_factory) -> Path:
+    """The folder of a region with a grant, made once and never changed."""
+    from node import station_kit
+
+    path = tmp_path_factory.mktemp("granted")
+    station_kit.folder(path)
+    return path / "eu"

@@ -7,12 +7,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from plan.sample import model, spending
+
 from fedfsd import canonical
 from fedfsd.ledger.key import SigningKey
 from fedfsd.mechanism.accountant import epsilon_pld
+from fedfsd.mechanism.event import Event
 from fedfsd.node import adding, grant, new_region, paper
 from fedfsd.node.node import open_node
-from fedfsd.plan.plan import WITNESS, ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
+from fedfsd.plan.plan import WITNESS, Plan
 
 REGION = "EU"
 ROSTER = 1000
@@ -36,47 +39,20 @@ def plan(
     delta: float = DELTA,
 ) -> Plan:
     """A plan of ``rounds`` rounds of 4 steps whose stated epsilon is the true one."""
-    made = Plan(
+    return spending(
+        region,
+        noise=noise,
+        region={
+            "roster": roster,
+            "target_delta": delta,
+            "epsilon": epsilon_pld([Event(0.1, noise, 4 * rounds)], delta),
+        },
         name=f"motion-{seed}",
         mode=mode,
         num_rounds=rounds,
-        regions={
-            region: RegionPlan(
-                roster=roster,
-                identity="physical",
-                sample_rate=0.1,
-                noise_multiplier=noise,
-                max_grad_norm=1.0,
-                local_steps=4,
-                windows_per_vehicle=2,
-                weight=1.0,
-                target_delta=delta,
-                target_epsilon=None,
-                epsilon=None,
-            )
-        },
-        model=ModelPlan(
-            name="mlp",
-            options={},
-            arrays=(ArraySchema(name=WITNESS, shape=(WITNESS_SIZE,)),),
-            witness_size=WITNESS_SIZE,
-            initial_sha256="0" * 64,
-        ),
-        task=TaskPlan(
-            name="forecasting",
-            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
-        ),
-        optimizer=OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
+        model=model(WITNESS_SIZE, array=WITNESS),
         seed=seed,
-        strategy="FedAvg",
-        strategy_options={},
-        quorum=0.5,
-        late_updates="drop",
-        average_last=0.0,
     )
-    epsilon = epsilon_pld(made.events(region), delta)
-    mine = made.regions[region].model_copy(update={"epsilon": epsilon})
-    return made.model_copy(update={"regions": {region: mine}})
 
 
 def send(folder: Path, one: Plan, name: str = "plan.json") -> str:

@@ -15,6 +15,7 @@ from fedfsd.border import border_pb2 as pb
 from fedfsd.border import border_pb2_grpc as rpc
 from fedfsd.border.authority import Authority
 from fedfsd.border.identity import Identity
+from fedfsd.coordinator.folder import Coordinator
 
 SECONDS = 5.0
 
@@ -105,6 +106,25 @@ class Federation:
             expected_uri=str(identity.coordinator(self.name)),
         ) as opened:
             yield opened
+
+
+@contextmanager
+def hub_border(hub: Coordinator, servicer: rpc.BorderServicer) -> Iterator[str]:
+    """The address of ``servicer`` behind the coordinator's own certificate."""
+    server, port = channel.serve(
+        lambda server: rpc.add_BorderServicer_to_server(servicer, server),
+        host="127.0.0.1",
+        port=0,
+        root=hub.root,
+        key=hub.tls_key,
+        certificate=hub.tls_certificate,
+        revoked=hub.revoked,
+        max_workers=4,
+    )
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
 
 
 def hello(opened: grpc.Channel) -> pb.Welcome:

@@ -24,9 +24,9 @@ from fedfsd.runner import process
 NEWER = 9
 SETTINGS = {
     "policy": (Policy, ""),
-    "region.toml": (node.Settings, 'name = "EU"\nmirror = "m"\n'),
+    "region.toml": (node.RegionSettings, 'name = "EU"\nmirror = "m"\n'),
     "train.toml": (process.Settings, 'name = "EU"\ndata_path = "embedded"\n'),
-    "coordinator.toml": (coordinator.Settings, 'name = "hub"\n'),
+    "coordinator.toml": (coordinator.CoordinatorSettings, 'name = "hub"\n'),
 }
 
 

@@ -46,11 +46,13 @@ def main(path: Path, region: str, file: Path) -> None:
 
 def _work(frames: Frames, region: str, file: Path, normals: np.ndarray) -> np.ndarray:
     """One question or task; the normals for the next one."""
-    kinds = (message.Commit, message.Settle, message.Task)
-    asked, body = message.receive(frames, *kinds, seconds=_FOR_EVER, max_body=_MAX_BODY, body_of=message.Task)
+    kinds = (message.Commit, message.SettleCall, message.RoundTask)
+    asked, body = message.receive(
+        frames, *kinds, seconds=_FOR_EVER, max_body=_MAX_BODY, body_of=message.RoundTask
+    )
     if isinstance(asked, message.Commit):
         message.send(frames, message.Committed(plan=asked.plan, commitment=secrets.token_hex(32)))
-    elif isinstance(asked, message.Settle):
+    elif isinstance(asked, message.SettleCall):
         message.send(frames, message.Settled(plan=asked.plan))
     else:
         _task(frames, asked, memoryview(body), region, file, normals)
@@ -61,7 +63,7 @@ def _work(frames: Frames, region: str, file: Path, normals: np.ndarray) -> np.nd
 
 
 def _task(
-    frames: Frames, task: message.Task, body: memoryview, region: str, file: Path, normals: np.ndarray
+    frames: Frames, task: message.RoundTask, body: memoryview, region: str, file: Path, normals: np.ndarray
 ) -> None:
     started = time.monotonic()
     plan = plans.read(str(body[: task.document], "utf-8"))
@@ -72,9 +74,9 @@ def _task(
     noise = np.roll(normals, _SHIFT * task.round) * std
     content = noise.astype("<f4", copy=False).tobytes()
     busy = time.monotonic() - started
-    message.send(frames, message.Reserve(plan=task.plan, round=task.round, arrays=arrays))
+    message.send(frames, message.ReserveCall(plan=task.plan, round=task.round, arrays=arrays))
     message.receive(frames, message.Reserved, seconds=_FOR_EVER)
-    message.send(frames, message.Release(plan=task.plan, round=task.round), content)
+    message.send(frames, message.ReleaseCall(plan=task.plan, round=task.round), content)
     let, _ = message.receive(frames, message.Let, seconds=_FOR_EVER)
     done = {"entry_hash": let.entry_hash, "sha256": let.sha256}
     message.send(frames, message.Done(plan=task.plan, round=task.round, **done))

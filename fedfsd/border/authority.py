@@ -112,7 +112,7 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 
 
 def request(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A signing request for ``key`` in DER; it says nothing but the key."""
+    """A signing request for ``key`` in DER; it contains nothing but the key."""
     draft = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     return draft.sign(key, SHA256()).public_bytes(Encoding.DER)
 
@@ -144,7 +144,7 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         if path.stat().st_mode & 0o077:
             raise NotReadyError(
-                path.name, got="a key that others may read", expected="mode 0600", hint=f"chmod 600 {path}"
+                path.name, got="a key readable by others", expected="mode 0600", hint=f"chmod 600 {path}"
             )
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
@@ -154,7 +154,7 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
             str(path),
             got="no file or no key of this kind",
             expected="a P-256 key in PEM",
-            hint="put it back from a backup; a region gets a new pair with a new invitation",
+            hint="restore it from a backup; a region gets a new key pair with a new invitation",
         )
     return key
 

@@ -1,6 +1,6 @@
 """The connection between the two gates: mutual TLS, bounded messages, keepalive, health.
 
-A region knows the coordinator by the federation's root and by the host name that stands for its URI
+A region knows the coordinator by the federation's root and by the host name derived from its URI
 (``identity.host_name``): the authority gives that name to no other certificate, and gRPC compares it with
 the certificate's whatever address was dialled. The coordinator knows a region by its certificate's URI.
 """
@@ -88,7 +88,7 @@ def serve(
 
     With ``root``, callers are regions of the federation that ``certificate`` names, by certificates that
     ``root`` signed and ``revoked`` does not list; ``caller`` says which. Without, anybody over TLS.
-    A new ``certificate`` in the same file is taken up by the next connection.
+    A new ``certificate`` in the same file is used from the next connection on.
 
     Args:
         add: puts the servicers on the server, such as ``pb_grpc.add_BorderServicer_to_server(mine, server)``.
@@ -116,9 +116,9 @@ def serve(
     except RuntimeError:
         raise NotReadyError(
             f"{host}:{port}",
-            got="an address that cannot be listened on",
-            expected="one of this machine, with a free port",
-            hint="stop what listens there, or choose another port",
+            got="an address that is not available",
+            expected="an address of this machine with a free port",
+            hint="stop the process that listens there, or choose another port",
         ) from None
     server.start()
     return server, bound
@@ -149,7 +149,7 @@ def _credentials(root: Path | None, key: Path, certificate: Path) -> grpc.Server
 
 
 def _health() -> grpc.GenericRpcHandler:
-    """Standard health checks, without Watch: it would hold a worker for as long as a caller likes."""
+    """Standard health checks, without Watch: it would occupy a worker for as long as a caller likes."""
 
     def check(request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext) -> Any:
         if request.service not in ("", SERVICE):
@@ -170,5 +170,5 @@ def _read(path: Path) -> bytes:
             path.name,
             got=error.strerror,
             expected="a PEM file",
-            hint="fedfsd region doctor says what is missing",
+            hint="fedfsd region doctor shows what is missing",
         ) from None

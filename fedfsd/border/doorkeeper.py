@@ -59,8 +59,8 @@ def serials(text: str) -> frozenset[int]:
 class Doorkeeper(grpc.ServerInterceptor):
     """Lets a call through with plain metadata and, where ``federation`` is given, from one of its regions.
 
-    gRPC gives every call a thread, and one that is to bring a message waits in it for that message. So who
-    calls is asked first, nobody has more than ``AT_ONCE`` calls open, and the message has to come in time.
+    gRPC gives every call a thread, in which it waits for the call's message. So the caller is checked first,
+    no caller has more than ``AT_ONCE`` open calls, and the message has to arrive in time.
     """
 
     def __init__(self, federation: str | None, revoked: Path | None) -> None:

@@ -36,12 +36,12 @@ class Request(Frozen):
 
     @property
     def fingerprint(self) -> str:
-        """Of the request, as the region's people tell it to the coordinator's."""
+        """Of the request, as the region's operators tell it to the coordinator's."""
         return identity.fingerprint(bytes.fromhex(self.request))
 
     @property
     def ledger_fingerprint(self) -> str:
-        """Of the ledger's keys, told in the same call."""
+        """Of the ledger's keys, confirmed together with the request's."""
         return identity.fingerprint(canonical.encode([self.node, self.officer]))
 
     def write(self, path: Path) -> None:
@@ -62,11 +62,11 @@ def read(path: Path) -> Request:
 
 
 def ask(invitation: Invitation, request: Request, *, root: Path) -> bytes:
-    """The certificate in PEM, or nothing as long as the coordinator's people have not confirmed the request.
+    """The certificate in PEM, or nothing until the coordinator's operators have confirmed the request.
 
     Raises:
         NotReadyError: the coordinator cannot be reached, or is busy.
-        RefusedError: it does not take this token: unknown, expired, or used for another request.
+        RefusedError: it does not accept this token: unknown, expired, or used for another request.
     """
     message = pb.SigningRequest(
         token=bytes.fromhex(invitation.token),
@@ -88,13 +88,13 @@ def _explained(code: grpc.StatusCode, invitation: Invitation) -> NotReadyError |
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return RefusedError(
             "invitation",
-            got="a token that the coordinator does not take",
-            expected="one that is not expired and was used for no other request",
-            hint=f"the coordinator's people: fedfsd coordinator invite {invitation.region}",
+            got="a token that the coordinator does not accept",
+            expected="a token that has not expired and was not used for another request",
+            hint=f"ask the coordinator's operators: fedfsd coordinator invite {invitation.region}",
         )
     return NotReadyError(
         invitation.join,
         got=f"no answer ({code.name.lower()})",
         expected=f"the coordinator of {invitation.federation}",
-        hint="the same command asks again; fedfsd coordinator up must run there, and this port be open",
+        hint="run the same command again; fedfsd coordinator up must be running there and this port be open",
     )

@@ -11,12 +11,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fedfsd.border import authority, identity
 from fedfsd.border.channel import SERVICE, open_channel
 from fedfsd.border.identity import WARN_DAYS, Identity
-from fedfsd.service.diagnosis import Finding, fail, ok, warn
+from fedfsd.service.diagnosis import CheckResult, fail, ok, warn
 
 SECONDS = 5.0
 
 
-def certificate(check: str, path: Path, *, root: Path, key: Path, party: Identity, fix: str) -> Finding:
+def certificate(check: str, path: Path, *, root: Path, key: Path, party: Identity, fix: str) -> CheckResult:
     """Whether the certificate at ``path`` is ``party``'s, of this key, by ``root``, and for how long."""
     mine, authority_of = identity.read(path.read_bytes()), identity.read(root.read_bytes())
     days = identity.days_left(mine)
@@ -31,7 +31,7 @@ def certificate(check: str, path: Path, *, root: Path, key: Path, party: Identit
 
 def reach(
     check: str, address: str, *, root: Path, key: Path, certificate: Path, expected_uri: str
-) -> Finding:
+) -> CheckResult:
     """Whether the coordinator at ``address`` can be reached, is who it should be, and lets this region in."""
     host, _, port = address.rpartition(":")
     try:
@@ -54,13 +54,17 @@ def reach(
     return ok(check, f"{address} answers as {expected_uri}")
 
 
-def _unwelcome(check: str, address: str, code: grpc.StatusCode) -> Finding:
+def _unwelcome(check: str, address: str, code: grpc.StatusCode) -> CheckResult:
     if code == grpc.StatusCode.PERMISSION_DENIED:
-        return fail(check, f"{address} refuses this certificate", fix="ask its people: it may be revoked")
+        return fail(
+            check,
+            f"{address} refuses this certificate",
+            fix="ask the coordinator's operators: it may be revoked",
+        )
     if code == grpc.StatusCode.UNAVAILABLE:
         return fail(
             check,
-            f"{address}: a connection, but no agreement on certificates",
+            f"{address}: connected, but the TLS handshake failed",
             fix="check certificate and clock on both sides; is something else listening there?",
         )
     return fail(check, f"{address}: {code.name.lower()}", fix="see the coordinator's log")

@@ -1,4 +1,4 @@
-"""Who a certificate belongs to, and whether it may speak.
+"""Whose a certificate is, and whether it may be used.
 
 A certificate names one URI, ``fedfsd://FEDERATION/coordinator`` or ``fedfsd://FEDERATION/region/NAME``, and
 one use: the coordinator serves, a region calls. gRPC compares host names only; so the coordinator's carries
@@ -56,7 +56,7 @@ def region(federation: str, name: str) -> Identity:
 
 
 def host_name(uri: str) -> str:
-    """The DNS name that stands for ``uri`` where only DNS names are compared."""
+    """The DNS name used for ``uri`` where only DNS names are compared."""
     return hashlib.sha256(uri.encode()).hexdigest()[:20] + ".fedfsd"
 
 
@@ -70,7 +70,7 @@ def read(pem: bytes) -> x509.Certificate:
 
 
 def identify(certificate: x509.Certificate) -> Identity:
-    """Whose ``certificate`` says it is; who signed it is for TLS or ``authority.check`` to say.
+    """The party named in ``certificate``; TLS or ``authority.check`` checks its signature.
 
     Raises:
         IdentityError: not one URI of a federation, a use that is not the party's, or another type of key.
@@ -88,7 +88,9 @@ def identify(certificate: x509.Certificate) -> Identity:
     use = ExtendedKeyUsageOID.SERVER_AUTH if serves else ExtendedKeyUsageOID.CLIENT_AUTH
     if list(uses) != [use] or not isinstance(certificate.public_key(), ec.EllipticCurvePublicKey):
         raise IdentityError(
-            "certificate", got="another use or key", expected="the coordinator to serve, a region to call"
+            "certificate",
+            got="a different use or key type",
+            expected="the coordinator to serve, a region to call",
         )
     return identity
 
@@ -97,7 +99,9 @@ def demand_valid(certificate: x509.Certificate, *, now: datetime.datetime | None
     """IdentityError where ``certificate`` is not valid ``now``, by this machine's clock."""
     now = now or datetime.datetime.now(datetime.UTC)
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-        raise IdentityError("certificate", got="an expired one, or one of the future", expected="a valid one")
+        raise IdentityError(
+            "certificate", got="an expired certificate, or one not valid yet", expected="a valid one"
+        )
 
 
 def days_left(certificate: x509.Certificate, *, now: datetime.datetime | None = None) -> int:
@@ -106,7 +110,7 @@ def days_left(certificate: x509.Certificate, *, now: datetime.datetime | None = 
 
 
 def fingerprint(content: bytes | x509.Certificate) -> str:
-    """SHA-256 in groups that people can compare over a telephone; of a certificate, that of its DER."""
+    """SHA-256 in groups that can be compared by phone; of a certificate, that of its DER."""
     der = content if isinstance(content, bytes) else content.public_bytes(Encoding.DER)
     digest = hashlib.sha256(der).hexdigest()
     return "-".join(digest[start : start + 8] for start in range(0, 64, 8))

@@ -1,7 +1,7 @@
 """An invitation: all that a region needs to ask for its certificate, signed by the federation's root.
 
-It reaches the region's people in any way; what they check out of band is the root's fingerprint, and the
-root's signature covers the rest: whose keys will countersign, where to ask, with what token.
+It may be sent over any channel: the region's operators check the root's fingerprint out of band, and the
+root's signature covers the rest: the coordinator's keys, the address, the token.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9._\[\]:-]{1,255}:\d{1,5}$")]
 
 
 class Invitation(Frozen):
-    """What the coordinator's people hand to the people of one region."""
+    """What the coordinator's operators send to the operators of one region."""
 
     kind: Literal["fedfsd-invitation"] = "fedfsd-invitation"
     format: Literal[1] = 1
@@ -59,7 +59,7 @@ class Invitation(Frozen):
 
     @property
     def fingerprint(self) -> str:
-        """The root's, to be compared with what the coordinator's people say."""
+        """The root's, to be compared out of band with the coordinator's operators."""
         return identity.fingerprint(self.certificate)
 
     @property
@@ -116,9 +116,9 @@ def read(path: Path) -> Invitation:
     if not named or not authority.is_signed(bytes.fromhex(made.signature), made.message, certificate):
         raise RefusedError(
             str(path),
-            got="an invitation that was changed",
+            got="a modified invitation",
             expected="one signed by its federation's root",
-            hint="ask the coordinator's people for it again",
+            hint="ask the coordinator's operators to send it again",
         )
     return made
 
@@ -130,5 +130,5 @@ def demand_current(invitation: Invitation, *, today: datetime.date) -> None:
             "invitation",
             got=f"one that expired on {invitation.expires}",
             expected="one that is valid today",
-            hint=f"the coordinator's people: fedfsd coordinator invite {invitation.region}",
+            hint=f"ask the coordinator's operators: fedfsd coordinator invite {invitation.region}",
         )

@@ -19,6 +19,7 @@ from fedfsd import formats
 from fedfsd.audit import receipt as receipts
 from fedfsd.border import border_pb2 as pb
 from fedfsd.errors import RefusedError
+from fedfsd.gate import outcome
 from fedfsd.ledger import witness
 from fedfsd.ledger.entry import MAX_INTEGER
 from fedfsd.ledger.note import MAX_NOTE
@@ -83,12 +84,7 @@ _RULES: Mapping[str, Callable[[Any], bool]] = {
     "Progress": lambda progress: progress.WhichOneof("progress") is not None,
     "Refusal": lambda refusal: refusal.code != pb.CODE_UNSPECIFIED,
 }
-WORDS: Mapping[int, str] = {
-    pb.CODE_REGION_UNAVAILABLE: "region_unavailable",
-    pb.CODE_REFUSED: "refused",
-    pb.CODE_BUDGET: "budget",
-    pb.CODE_PLAN: "plan",
-}
+WORDS: Mapping[int, str] = {pb.Code.Value(f"CODE_{word.upper()}"): word for word in outcome.REFUSALS}
 
 
 class WireError(RefusedError):

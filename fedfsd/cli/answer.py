@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 @dataclass(frozen=True)
 class Answer:
-    """``document`` holds plain values; every cell of foreign text in ``text`` went through ``plain``."""
+    """``document`` has plain values; all foreign text in ``text`` went through ``plain``."""
 
     document: Any
     text: str
@@ -53,6 +54,26 @@ def size(number: float) -> str:
             return f"{number:.{0 if number >= 10 or unit == 'B' else 1}f} {unit}"
         number /= 1000
     return f"{number:.1f} GB"
+
+
+def lines(facts: dict[str, str]) -> str:
+    """Label and text, one a line."""
+    width = max(map(len, facts))
+    return "\n".join(f"{label.ljust(width)}  {plain(text)}" for label, text in facts.items())
+
+
+def warned(text: str, warnings: list[str] | tuple[str, ...]) -> str:
+    """``text`` with what to mind below it."""
+    return "\n".join([text, *(f"warning: {plain(one)}" for one in warnings)])
+
+
+def rounded_up(epsilon: float) -> str:
+    """An epsilon with two decimals, rounded against the region; the small term forgives what floats add.
+
+    >>> rounded_up(8.0), rounded_up(6.361)
+    ('8.00', '6.37')
+    """
+    return f"{math.ceil(100 * epsilon - 1e-6) / 100:.2f}"
 
 
 def _cell(value: object) -> str:

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from fedfsd.cli import audit_report
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.destination import checked
 from fedfsd.errors import NotReadyError
+from fedfsd.plain_text import plain
 
 
 class Format(StrEnum):
@@ -34,16 +35,21 @@ def verify(
     ] = None,
     trust: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Keys obtained by another way; without them: cannot decide."),
+        typer.Option(
+            metavar="FILE",
+            help="Public keys you obtained out of band; without them the verdict is 'cannot decide'.",
+        ),
     ] = None,
     format: Annotated[Format | None, typer.Option(help="How to write the findings.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write there; the ending names the format."),
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="The file to write; its extension selects the format."
+        ),
     ] = None,
     _json: Json = False,
 ) -> Answer:
-    """Check regions' bundles, trusting nobody.
+    """Verify regions' bundles, trusting nobody.
 
     Offline. A BUNDLE that ends in .note is a checkpoint that somebody else kept. Exit code 0: holds,
     10: contradicted, 11: cannot decide.

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.destination import checked
 from fedfsd.errors import NotReadyError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.audit.evidence import Evidence
@@ -22,18 +23,23 @@ Bundles = Annotated[list[Path], typer.Argument(metavar="BUNDLE...")]
 Receipts = Annotated[Path | None, typer.Option(metavar="FILE", help="What the coordinator countersigned.")]
 Trust = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Keys obtained by another way; without them: cannot decide."),
+    typer.Option(
+        metavar="FILE",
+        help="Public keys you obtained out of band; without them the verdict is 'cannot decide'.",
+    ),
 ]
 RegionFiles = Annotated[
     list[Path] | None,
-    typer.Option(metavar="TOML", help="What a region declares beyond its ledger; one file a region."),
+    typer.Option(metavar="TOML", help="A region's declarations beyond its ledger; one file per region."),
 ]
 VehiclesCross = Annotated[
     bool, typer.Option("--vehicles-cross", help="A vehicle may be in several regions: add their losses.")
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Write there; the ending names the format."),
+    typer.Option(
+        "-o", "--output", metavar="FILE", help="The file to write; its extension selects the format."
+    ),
 ]
 
 

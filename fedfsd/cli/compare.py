@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain, table
+from fedfsd.cli.answer import Answer, Json, table
 from fedfsd.cli.extra import extra
+from fedfsd.plain_text import plain
 
 
 def compare(
@@ -18,9 +19,10 @@ def compare(
     ] = None,
     _json: Json = False,
 ) -> Answer:
-    """Put run folders beside each other.
+    """Compare run folders.
 
-    Table and figure of utility against epsilon, per region, and what all the runs cost together.
+    A table and a figure of utility against epsilon for each region, and the total
+    privacy cost of all the runs.
     """
     with extra("simulation"):
         from fedfsd.report.compare import compare as work
@@ -68,7 +70,7 @@ def _text(found: dict[str, Any]) -> str:
             f"{plain(titled(headline))}, mean over seeds:",
             table(settings),
             "",
-            "What all of it would have cost real regions (epsilon of all runs together; adaptive: also holds"
+            "Total privacy cost for real regions (epsilon of all runs together; adaptive: also holds"
             " where later runs were chosen from earlier results):",
             table(totals),
         ]

@@ -1,4 +1,4 @@
-"""``fedfsd config``: is this file right, and what may stand in it?"""
+"""``fedfsd config``: is this file valid, and which keys may it have?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
+from fedfsd.plain_text import plain
 
 Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT")]
 Overrides = Annotated[
@@ -17,7 +18,7 @@ Overrides = Annotated[
 ]
 
 
-class Kind(StrEnum):
+class KindOption(StrEnum):
     """The files that have a schema."""
 
     experiment = "experiment"
@@ -26,11 +27,11 @@ class Kind(StrEnum):
 
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
-    kind: Annotated[Kind, typer.Option(help="What the file is.")] = Kind.experiment,
+    kind: Annotated[KindOption, typer.Option(help="What the file is.")] = KindOption.experiment,
     overrides: Overrides = None,
     _json: Json = False,
 ) -> Answer:
-    """Check a file, show every value.
+    """Check a file and show every value.
 
     FILE is TOML; defaults and overrides are filled in.
     """
@@ -42,7 +43,7 @@ def check(
 
 
 def schema(
-    kind: Annotated[Kind, typer.Argument()] = Kind.experiment,
+    kind: Annotated[KindOption, typer.Argument()] = KindOption.experiment,
     _json: Json = False,
 ) -> Answer:
     """Print the JSON Schema for editors."""
@@ -50,16 +51,47 @@ def schema(
     return Answer(found, json.dumps(found, indent=1))
 
 
+def pins(_json: Json = False) -> Answer:
+    """Print pins of installed models and tasks for a policy.
+
+    Review every file of a package before you paste its pin. Readers are comments: only fedfsd data import
+    runs them, so no policy names them.
+    """
+    from fedfsd.errors import RefusedError
+    from fedfsd.task import pin
+
+    found: list[dict[str, Any]] = []
+    lines: list[str] = []
+    for group, entry, package in pin.installed():
+        named = {"name": entry.name, "distribution": "", "version": ""}
+        if entry.dist is not None:
+            named |= {"distribution": entry.dist.name, "version": entry.dist.version}
+        if isinstance(package, RefusedError):
+            found.append({"group": group, **named, "refused": package.document()})
+            lines += [
+                f"# {group}: {plain(entry.name)} of {plain(named['distribution'])}: {plain(package)}",
+                "",
+            ]
+            continue
+        named["package_sha256"] = package.sha256
+        found.append({"group": group, **named, "files": dict(package.files)})
+        files = f"{len(package.files)} files of {package.name}"
+        table = [f"[[{group}]]", *(f"{key} = {json.dumps(value)}" for key, value in named.items())]
+        lines += [f"# {plain(files)}", *(f"{'# ' * (group == 'readers')}{plain(line)}" for line in table), ""]
+    text = "\n".join(lines).rstrip() or "# no package registers a model, task or reader"
+    return Answer({"pins": found}, text)
+
+
 def schema_of(kind: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of an experiment or policy file."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **_model(Kind(kind)).model_json_schema(),
+        **_model(KindOption(kind)).model_json_schema(),
     }
 
 
-def _model(kind: Kind) -> Any:
-    if kind == Kind.policy:
+def _model(kind: KindOption) -> Any:
+    if kind == KindOption.policy:
         from fedfsd.gate.policy import Policy
 
         return Policy
@@ -82,4 +114,5 @@ def _lines(document: dict[str, Any], prefix: str = "") -> list[str]:
 COMMANDS = (
     ("check", check, "experiments/quickstart.toml"),
     ("schema", schema, "experiment > experiment.schema.json"),
+    ("pins", pins, "> pins.toml"),
 )

@@ -7,27 +7,36 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
-from fedfsd.cli.region_folder import lines
+from fedfsd.cli.answer import Answer, Json, lines
+from fedfsd.plain_text import plain
 
 
 def init(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="The folder to make.")],
-    host: Annotated[str, typer.Option(metavar="NAME", help="How regions reach this machine.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="NAME", help="The name or address under which regions reach this machine.")
+    ] = "127.0.0.1",
     listen: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Listen there; else on --host.")
+        str | None,
+        typer.Option(metavar="ADDRESS", help="The address to listen on; by default that of --host."),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="For regions; 9443.")] = None,
-    join_port: Annotated[int | None, typer.Option(help="For regions that ask to join; 9444.")] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="Prometheus, on loopback; none.")] = None,
-    flower_port: Annotated[int | None, typer.Option(help="The engine's first, on loopback; 9091.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port for regions; 9443 if left out.")] = None,
+    join_port: Annotated[
+        int | None, typer.Option(help="Port for regions that ask to join; 9444 if left out.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port for Prometheus on loopback; none if left out.")
+    ] = None,
+    flower_port: Annotated[
+        int | None, typer.Option(help="The engine's first port on loopback; 9091 if left out.")
+    ] = None,
     _json: Json = False,
 ) -> Answer:
-    """Make a federation: its coordinator's folder, keys and root certificate.
+    """Make a federation: folder, keys and root certificate.
 
-    Tell the root's fingerprint to every region's people in another way than the invitation goes. The
-    two keys belong in every auditor's trust file.
+    Tell the operators of every region the root's fingerprint out of band, for example by phone. The two keys
+    belong in every auditor's trust file.
     """
     from fedfsd.border import identity
     from fedfsd.coordinator import new_coordinator

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
-from fedfsd.cli.coordinator_folder import HERE, Folder
+from fedfsd.cli.answer import Answer, Json, lines, warned
 from fedfsd.cli.extra import extra
-from fedfsd.cli.region_folder import lines, warned
+from fedfsd.cli.folder import HERE, CoordinatorFolder
 from fedfsd.errors import UsageError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.coordinator.folder import Coordinator
@@ -19,25 +19,26 @@ if TYPE_CHECKING:
 
 def invite(
     region: Annotated[str, typer.Argument(metavar="REGION")],
-    coordinator: Folder = HERE,
+    coordinator: CoordinatorFolder = HERE,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where the invitation goes.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The invitation.")
     ] = None,
     confirm: Annotated[
-        str | None, typer.Option(metavar="HEX", help="The request's fingerprint, as the region told it.")
+        str | None,
+        typer.Option(metavar="HEX", help="The request's fingerprint, as the region told you out of band."),
     ] = None,
     confirm_ledger: Annotated[
-        str | None, typer.Option(metavar="HEX", help="The ledger's fingerprint, likewise.")
+        str | None, typer.Option(metavar="HEX", help="The fingerprint of the region's ledger keys, likewise.")
     ] = None,
     revoke: Annotated[
         bool, typer.Option("--revoke", help="Refuse the region's certificates from now on.")
     ] = False,
     _json: Json = False,
 ) -> Answer:
-    """Invite a region, confirm what it asks, or revoke it.
+    """Invite a region, confirm its request, or revoke its certificates.
 
-    First an invitation, for the region's people. Its request is answered with a certificate once both
-    fingerprints, told in another way, are confirmed here. A new invitation renews a certificate.
+    First make an invitation for the region's operators. The region's request is answered with a certificate
+    once both fingerprints, received out of band, are confirmed here. A new invitation renews a certificate.
     """
     from fedfsd.coordinator.folder import open_coordinator
     from fedfsd.service.owner import private
@@ -47,7 +48,7 @@ def invite(
             "--confirm",
             got="one fingerprint" if not revoke else "--revoke as well",
             expected="--confirm and --confirm-ledger together, or --revoke alone",
-            hint="the region's people read both from fedfsd region init --join",
+            hint="the region's operators get both from fedfsd region init --join",
         )
     hub = open_coordinator(coordinator)
     with private():
@@ -70,11 +71,11 @@ def _invited(hub: Coordinator, region: str, output: Path) -> Answer:
     facts = {
         "region": region,
         "invitation": str(output),
-        "good until": made.expires,
+        "valid until": made.expires,
         "root fingerprint": made.fingerprint,
     }
     text = (
-        f"{lines(facts)}\nsend the file to the region's people, and tell them the fingerprint in another way;"
+        f"{lines(facts)}\nsend the file to the region's operators, and tell them the fingerprint out of band;"
         f" there: fedfsd region init {plain(region)} --join {plain(output.name)} --root-fingerprint ..."
     )
     document = {
@@ -101,7 +102,7 @@ def _confirmed(hub: Coordinator, region: str, request: str, ledger: str) -> Answ
         "officer key": str(hub.officer_key(region)),
     }
     warnings = [f"the region's {role} key is not that of its last certificate" for role in made.changed]
-    text = f"{lines(facts)}\nthe region collects it with the same fedfsd region init --join as before"
+    text = f"{lines(facts)}\nthe region fetches it by running the same fedfsd region init --join again"
     document = {
         "region": region,
         "serial": facts["certificate"],

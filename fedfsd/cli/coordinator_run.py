@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.config import Experiment, Overrides
-from fedfsd.cli.coordinator_folder import HERE, Folder
 from fedfsd.cli.extra import extra
+from fedfsd.cli.folder import HERE, CoordinatorFolder
 from fedfsd.cli.simulate import told
 from fedfsd.cli.watch import Watch
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.report.run_folder import Folder as RunFolder
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def run(
     experiment: Experiment,
-    coordinator: Folder = HERE,
+    coordinator: CoordinatorFolder = HERE,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run.")] = False,
     output: Annotated[
@@ -40,8 +41,8 @@ def run(
 ) -> Answer:
     """Train over real regions, write a report.
 
-    EXPERIMENT is a TOML file that simulate takes too; each region's roster and identity stand in it. The
-    plan is offered to the regions, and the run begins when all have answered. Needs coordinator up.
+    EXPERIMENT is a TOML file as for simulate, with roster and identity of each region. The plan is offered to
+    the regions, and the run begins when all have answered. Needs coordinator up.
     """
     from fedfsd.config.experiment import Experiment as Model
     from fedfsd.config.load import load
@@ -82,8 +83,8 @@ def run(
         )
         runs.follow(engine, conductor, coordinator=hub, say=_say)
     made = Run(where.path)
-    where = "errors on the coordinator's own table; what the regions measure stays with them"
-    return Answer(made.metrics, f"{where}\n{told(made.path)}")
+    note = "figures on the coordinator's own table; the regions' own measurements never leave them"
+    return Answer(made.metrics, f"{note}\n{told(made.path)}")
 
 
 @contextmanager

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedfsd.cli.answer import Answer, Json, plain, table
-from fedfsd.cli.coordinator_folder import HERE, Folder
+from fedfsd.cli.answer import Answer, Json, table, warned
 from fedfsd.cli.extra import extra
-from fedfsd.cli.region_folder import warned
+from fedfsd.cli.folder import HERE, CoordinatorFolder
 from fedfsd.cli.region_live import listed, processes
+from fedfsd.plain_text import plain
 
 
-def status(coordinator: Folder = HERE, _json: Json = False) -> Answer:
-    """Say what runs and how every region stands.
+def status(coordinator: CoordinatorFolder = HERE, _json: Json = False) -> Answer:
+    """Show what is running and the state of every region.
 
-    With certificates, outstanding rounds, refusals, the plans on offer with each region's answer, and what
-    arrived of each plan.
+    Certificates, outstanding rounds, refusals, plans on offer with each region's answer, and updates received
+    for each plan.
     """
     with extra("node"):
         from fedfsd.coordinator.folder import open_coordinator

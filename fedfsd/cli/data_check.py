@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.errors import NotReadyError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.drive.check import Finding

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.destination import Output, checked
+from fedfsd.plain_text import plain
 
 _REGIONS = ("CN", "EU", "US", "SG")
 
@@ -23,7 +24,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Equal seeds give equal tables.")] = 1,
     _json: Json = False,
 ) -> Answer:
-    """Simulate traffic that nobody drove.
+    """Generate simulated traffic.
 
     Of CN, EU, US and SG, or of the regions named. Needs the extra "generate".
     """

@@ -8,21 +8,22 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.destination import Output, checked
 from fedfsd.errors import UsageError
+from fedfsd.plain_text import plain
 
 FORMATS = "apolloscape, argoverse2, commonroad, interaction, scenarionet"
 
 
-class Identity(StrEnum):
-    """What a vehicle key stands for."""
+class IdentityOption(StrEnum):
+    """What a vehicle key identifies."""
 
     physical = "physical"
     recording = "recording"
 
 
-class Origin(StrEnum):
+class OriginOption(StrEnum):
     """Where the drives come from."""
 
     recorded = "recorded"
@@ -37,9 +38,9 @@ def import_(
     region: Annotated[str, typer.Option(metavar="REGION", help="The region that owns the drives.")],
     licence: Annotated[str, typer.Option(metavar="TEXT", help="The licence of the source.")],
     identity: Annotated[
-        Identity, typer.Option(help="Whether a key is one vehicle, or one vehicle in one recording.")
+        IdentityOption, typer.Option(help="Whether a key is one vehicle, or one vehicle in one recording.")
     ],
-    origin: Annotated[Origin, typer.Option(help="Recorded drives can never be used in a rehearsal.")],
+    origin: Annotated[OriginOption, typer.Option(help="Recorded drives can never be used in a rehearsal.")],
     source: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the data set; the format if left out.")
     ] = None,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.data_check import Path
 from fedfsd.cli.destination import Output, checked
 from fedfsd.cli.extra import extra
+from fedfsd.plain_text import plain
 
 
 def show(path: Path, output: Output, _json: Json = False) -> Answer:

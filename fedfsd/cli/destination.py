@@ -25,7 +25,7 @@ def checked(path: Path, *suffixes: str) -> Path:
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise NotReadyError(
             str(path),
-            got="a folder" if path.is_dir() else "no folder that can be written to",
+            got="a folder" if path.is_dir() else "no writable folder",
             expected="a file in a folder that exists",
             hint="choose another -o",
         )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.errors import UsageError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.ledger.key import SigningKey
@@ -27,13 +28,15 @@ class Role(StrEnum):
 
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The file to keep it in.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write the key to.")
+    ],
     _json: Json = False,
 ) -> Answer:
-    """Make a key, keep it in a file (mode 0600).
+    """Make a key and write it to a file (mode 0600).
 
-    NAME is fedfsd/REGION/officer for a data officer, fedfsd/coordinator/NAME for a coordinator; a
-    witness chooses one without spaces. A node's key is made by fedfsd region init.
+    NAME is fedfsd/REGION/officer for a data officer, fedfsd/coordinator/NAME for a coordinator; a witness
+    chooses any name without spaces. A node's key is made by fedfsd region init.
     """
     from fedfsd.ledger.error import EvidenceError
     from fedfsd.ledger.key import SigningKey
@@ -52,12 +55,14 @@ def new(
 
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
-    role: Annotated[Role | None, typer.Option(help="What it is for, where its name does not say.")] = None,
+    role: Annotated[
+        Role | None, typer.Option(help="The role of the key, if its name does not show it.")
+    ] = None,
     _json: Json = False,
 ) -> Answer:
-    """Print the public part, as a trust file wants it.
+    """Print the public key as a line for a trust file.
 
-    The line goes into trust.keys of whoever shall believe this key. The private part is never shown.
+    Whoever is to trust this key puts the line into their trust.keys. The private key is never shown.
     """
     from fedfsd.ledger.key import SigningKey
 

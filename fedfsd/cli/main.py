@@ -20,8 +20,9 @@ from typer.core import TyperCommand
 
 from fedfsd.cli import audit, compare, config, coordinator, data, keys, plan, region, simulate
 from fedfsd.cli import version as versions
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.errors import FedfsdError, NotReadyError, UsageError
+from fedfsd.plain_text import plain
 
 
 class _Command(TyperCommand):
@@ -38,7 +39,7 @@ _PLAIN: dict[str, Any] = {
 }
 
 app = typer.Typer(
-    help="Train one driving model on data that may not leave its regions, and prove what that cost.",
+    help="Train one driving model on data that may not leave its regions, and account for the privacy cost.",
     epilog="Start with: fedfsd simulate experiments/quickstart.toml",
     **_PLAIN,
 )
@@ -54,9 +55,9 @@ _GROUPS: dict[str, tuple[str | None, Sequence[tuple[str, Callable[..., Answer], 
     "data": ("Make, import, check and look at tables of drives.", data.COMMANDS),
     "region": ("Run a region: its node, budget and ledger.", region.COMMANDS),
     "coordinator": ("Run a federation: invite regions, train over the border.", coordinator.COMMANDS),
-    "keys": ("Make keys and show their public part.", keys.COMMANDS),
-    "audit": ("Check what regions promise against their evidence, offline.", audit.COMMANDS),
-    "config": ("Check experiment files; print their JSON Schema.", config.COMMANDS),
+    "keys": ("Make keys and show public keys.", keys.COMMANDS),
+    "audit": ("Verify regions' claims against their evidence, offline.", audit.COMMANDS),
+    "config": ("Check experiment files; print JSON Schemas and pins.", config.COMMANDS),
 }
 for _group, (_about, _commands) in _GROUPS.items():
     _place = typer.Typer(help=_about, **_PLAIN) if _group else app

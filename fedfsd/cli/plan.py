@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedfsd.cli.answer import Answer, Json, plain, size, table
+from fedfsd.cli.answer import Answer, Json, size, table
 from fedfsd.cli.config import Experiment, Overrides
 from fedfsd.cli.extra import extra
+from fedfsd.plain_text import plain
 
 
 def plan(experiment: Experiment, overrides: Overrides = None, _json: Json = False) -> Answer:
-    """Say what a run promises, costs and needs.
+    """Show what a run guarantees, costs and needs.
 
-    Per region and before any training; EXPERIMENT is a TOML file.
+    For each region, before any training. EXPERIMENT is a TOML file.
     """
     from fedfsd.config.experiment import Experiment as Model
     from fedfsd.config.load import load

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from fedfsd.cli import doctor, up
 from fedfsd.cli.region_approve import approve, approve_transfer, settle
 from fedfsd.cli.region_control import pause, refuse, resume, stop
-from fedfsd.cli.region_doctor import doctor
 from fedfsd.cli.region_grant import grant
 from fedfsd.cli.region_init import init
 from fedfsd.cli.region_record import bundle, incident
 from fedfsd.cli.region_recover import close, recover, rotate
 from fedfsd.cli.region_sign import add, sign
 from fedfsd.cli.region_status import status
-from fedfsd.cli.region_up import up
 
 COMMANDS = (
     ("init", init, "EU -o eu --mirror /mnt/second --officer-vkey officer.vkey"),
@@ -26,8 +25,8 @@ COMMANDS = (
     ),
     ("sign", sign, "grant-3f2a91c0.json --officer-key officer.key"),
     ("add", add, "grant-3f2a91c0.signed.json"),
-    ("doctor", doctor, "--region eu"),
-    ("up", up, "--region eu"),
+    ("doctor", doctor.region, "--region eu"),
+    ("up", up.region, "--region eu"),
     ("status", status, "--region eu"),
     ("pause", pause, "--region eu"),
     ("resume", resume, "--region eu"),

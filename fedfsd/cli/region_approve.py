@@ -7,34 +7,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json, rounded_up, warned
 from fedfsd.cli.config import Overrides
-from fedfsd.cli.region_folder import HERE, Draft, OfficerKey, Region, finish, up, warned
+from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.cli.region_sign import Draft, OfficerKey, finish
 from fedfsd.errors import BudgetError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.node.approve import Approved
     from fedfsd.node.node import Node
 
 DataSet = Annotated[
-    str | None, typer.Option(metavar="LABEL", help="The data set; may be left out where there is one grant.")
+    str | None, typer.Option(metavar="LABEL", help="The data set; optional if there is only one grant.")
 ]
 
 
 def approve(
     plan: Annotated[str, typer.Argument(metavar="PLAN")],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     data_set: DataSet = None,
     overrides: Overrides = None,
     officer_key: OfficerKey = None,
     output: Draft = None,
     _json: Json = False,
 ) -> Answer:
-    """Hold the whole cost of a plan, or say why not.
+    """Reserve the whole cost of a plan, or say why not.
 
     PLAN is the plan.json that the coordinator sent, or the beginning of the hash of one that came over the
-    border. Its run key is made by the runner, through the running gate. Exit code 12: it does not fit, or is
-    above a cap and drafted for the officer; 13: the policy refuses it. Approving it again changes nothing.
+    border. The running gate has the runner make its run key. Exit code 12: the budget does not allow it, or
+    it is above a cap and was drafted for the officer; 13: the policy refuses it. Approving it again changes
+    nothing.
     """
     import datetime
 
@@ -78,8 +81,8 @@ def approve(
 
 
 def approve_transfer(
-    authority: Annotated[str, typer.Option(metavar="TEXT", help="Who permits it.")],
-    number: Annotated[str, typer.Option(metavar="TEXT", help="Under which number; never used twice.")],
+    authority: Annotated[str, typer.Option(metavar="TEXT", help="The authority that permits it.")],
+    number: Annotated[str, typer.Option(metavar="TEXT", help="Its reference number; never reused.")],
     valid_from: Annotated[str, typer.Option("--from", metavar="YYYY-MM-DD", help="The first day.")],
     valid_until: Annotated[str, typer.Option("--until", metavar="YYYY-MM-DD", help="The last day.")],
     max_releases: Annotated[int, typer.Option(min=0, help="Updates in a calendar year.")],
@@ -87,7 +90,7 @@ def approve_transfer(
     model: Annotated[
         list[str], typer.Option(metavar="NAME", help="A model that may be trained, or * for any; repeatable.")
     ],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     data_set: DataSet = None,
     overrides: Overrides = None,
     officer_key: OfficerKey = None,
@@ -96,13 +99,13 @@ def approve_transfer(
 ) -> Answer:
     """Draft a permission to transfer updates.
 
-    Recipient and purpose are those of region.toml. Dates are days in UTC; they can only refuse.
+    Recipient and purpose are those of region.toml. Dates are days in UTC; they can only restrict.
     """
-    from fedfsd.node import transfer
+    from fedfsd.node import grant
     from fedfsd.node.node import open_node
 
     node = open_node(region, overrides=overrides or [])
-    made = transfer.permission(
+    made = grant.permission(
         node,
         data_set=data_set,
         authority=authority,
@@ -117,10 +120,10 @@ def approve_transfer(
 
 def settle(
     plan: Annotated[str, typer.Argument(metavar="PLAN")],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     _json: Json = False,
 ) -> Answer:
-    """End a plan and free what it did not use.
+    """End a plan and free its unused budget.
 
     PLAN is the beginning of its hash, as status shows it, or its file. Its run key is destroyed: no round
     of it can follow.
@@ -156,14 +159,14 @@ def _tell(node: Node) -> None:
 
 def _text(name: str, epsilon: float, delta: float, made: Approved) -> str:
     balance = made.balance
-    alone, granted = up(epsilon), f"{balance.epsilon:.2f}"
+    alone, granted = rounded_up(epsilon), f"{balance.epsilon:.2f}"
     if delta != balance.delta:  # two figures at two deltas cannot be compared unsaid
         alone, granted = f"{alone} (delta {delta:g})", f"{granted} (delta {balance.delta:g})"
     stands = "fits" if made.seq is None else f"approved as entry {made.seq}"
     return (
         f"plan {plain(name)} ({made.entry.plan[:8]}) on {plain(balance.data_set)}: {stands}\n"
         f"this plan alone {alone}; "
-        f"charged to the lifetime grant {up(balance.epsilon_lifetime)} of {granted}\n"
+        f"charged to the lifetime grant {rounded_up(balance.epsilon_lifetime)} of {granted}\n"
         f"more such plans that fit then: {made.fitting}\n"
         f"to {plain(made.entry.recipient)}, for {plain(made.entry.purpose)}"
     )

@@ -1,37 +1,39 @@
-"""``fedfsd region pause``, ``resume``, ``stop``, ``refuse``: what an operator says to a running region."""
+"""``fedfsd region pause``, ``resume``, ``stop``, ``refuse``: control a running region."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.extra import extra
-from fedfsd.cli.region_folder import HERE, Region
+from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.plain_text import plain
 
 
-def pause(region: Region = HERE, _json: Json = False) -> Answer:
-    """Hold the outbox before the next byte.
+def pause(region: RegionFolder = HERE, _json: Json = False) -> Answer:
+    """Hold back all updates from the next byte on.
 
-    Rounds go on, their updates wait. Holds across restarts, and also where nothing runs now.
+    Rounds go on, their updates wait. Survives restarts, and also takes effect when nothing is running now.
     """
     return _flag(region, paused=True)
 
 
-def resume(region: Region = HERE, _json: Json = False) -> Answer:
-    """Let go what pause held."""
+def resume(region: RegionFolder = HERE, _json: Json = False) -> Answer:
+    """Release what pause held back."""
     return _flag(region, paused=False)
 
 
-def stop(region: Region = HERE, _json: Json = False) -> Answer:
-    """End what runs of the region, cleanly.
+def stop(region: RegionFolder = HERE, _json: Json = False) -> Answer:
+    """Stop the region's processes cleanly.
 
-    A round in hand is done again, at no cost, when it runs again.
+    A round in progress is repeated after the next start, at no cost.
     """
     with extra("node"):
-        from fedfsd.node.halt import halt
         from fedfsd.node.node import open_node
+        from fedfsd.node.running import halt
 
     node = open_node(region)
     halt(node)
@@ -39,12 +41,12 @@ def stop(region: Region = HERE, _json: Json = False) -> Answer:
 
 
 def refuse(
-    plan: Annotated[str, typer.Argument(metavar="PLAN")], region: Region = HERE, _json: Json = False
+    plan: Annotated[str, typer.Argument(metavar="PLAN")], region: RegionFolder = HERE, _json: Json = False
 ) -> Answer:
-    """Say no to a plan on offer.
+    """Refuse a plan on offer.
 
-    PLAN is the beginning of its hash, as status shows it. The coordinator is told that this region refuses,
-    and no reason. A plan that is approved already is ended with settle.
+    PLAN is the beginning of its hash, as status shows it. The coordinator learns that this region refuses,
+    but not why. End a plan that is already approved with settle.
     """
     with extra("node"):
         from fedfsd.node import approve, control
@@ -57,18 +59,18 @@ def refuse(
     return Answer({"region": node.settings.name, "plan": named.hash, "refused": True}, text)
 
 
-def _flag(region: Region, *, paused: bool) -> Answer:
+def _flag(region: Path, *, paused: bool) -> Answer:
     with extra("node"):
-        from fedfsd.node.halt import hold
         from fedfsd.node.node import open_node
+        from fedfsd.node.running import hold
 
     node = open_node(region)
     running = hold(node, paused=paused)
     name = plain(node.settings.name)
     if paused:
-        text = f"region {name} is paused: nothing leaves until fedfsd region resume"
+        text = f"region {name} is paused: no update leaves until fedfsd region resume"
     else:
-        text = f"region {name} may send again"
+        text = f"region {name} may send updates again"
     if not running:
-        text += "\nno gate runs now; it holds for the next one"
+        text += "\nno gate is running now; this applies from the next start"
     return Answer({"region": node.settings.name, "paused": paused, "running": running}, text)

@@ -8,39 +8,47 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, table
-from fedfsd.cli.region_folder import HERE, Draft, OfficerKey, Region, finish, up
+from fedfsd.cli.answer import Answer, Json, rounded_up, table
+from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.cli.region_sign import Draft, OfficerKey, finish
 
 
 def grant(
-    epsilon: Annotated[float, typer.Option(help="What all plans on the data set may ever cost.")],
+    epsilon: Annotated[float, typer.Option(help="Lifetime limit for all plans on the data set.")],
     delta: Annotated[float, typer.Option(help="Below 1 / number of vehicles.")],
-    data_set: Annotated[str, typer.Option(metavar="LABEL", help="What the data set is called.")],
-    region: Region = HERE,
+    data_set: Annotated[str, typer.Option(metavar="LABEL", help="Name of the data set.")],
+    region: RegionFolder = HERE,
     data: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Its tables, to commit to their content as well.")
+        Path | None, typer.Option(metavar="PATH", help="Its tables: also commit to their content.")
     ] = None,
     for_plan: Annotated[
         Path | None, typer.Option("--for", metavar="PLAN", help="Choose the order for plans like this one.")
     ] = None,
-    alpha: Annotated[int | None, typer.Option(help="The order, 2 to 64, instead of a chosen one.")] = None,
-    max_plans: Annotated[int, typer.Option(min=1, help="The horizon in plans.")] = 1000,
-    max_rounds: Annotated[int, typer.Option(min=1, help="The horizon in rounds of them all.")] = 100_000,
+    alpha: Annotated[
+        int | None, typer.Option(help="Renyi order, 2 to 64, instead of the computed one.")
+    ] = None,
+    max_plans: Annotated[int, typer.Option(min=1, help="Maximum number of plans.")] = 1000,
+    max_rounds: Annotated[int, typer.Option(min=1, help="Maximum number of rounds of all plans.")] = 100_000,
     plan_cap: Annotated[
-        float | None, typer.Option(metavar="EPSILON", help="Alone charged more, a plan needs the officer.")
+        float | None,
+        typer.Option(metavar="EPSILON", help="The officer signs a plan that is charged more than this."),
     ] = None,
     recipient_cap: Annotated[
-        float | None, typer.Option(metavar="EPSILON", help="So do plans of one recipient together.")
+        float | None,
+        typer.Option(metavar="EPSILON", help="The same for all plans of one recipient together."),
     ] = None,
     approval_required: Annotated[
-        bool, typer.Option("--approval-required", help="Each transfer needs an approval.")
+        bool,
+        typer.Option("--approval-required", help="Every transfer needs a permission (approve-transfer)."),
     ] = False,
     disjoint: Annotated[
         bool,
-        typer.Option("--disjoint", help="No vehicle was in the data before: spent loss begins at zero."),
+        typer.Option(
+            "--disjoint", help="No vehicle was in the data before: the spent budget starts at zero."
+        ),
     ] = False,
     carried_rho: Annotated[
-        int, typer.Option(metavar="NANO-NATS", min=0, help="Loss suffered in an earlier ledger.")
+        int, typer.Option(metavar="NANO-NATS", min=0, help="Privacy loss booked in an earlier ledger.")
     ] = 0,
     officer_key: OfficerKey = None,
     output: Draft = None,
@@ -48,8 +56,8 @@ def grant(
 ) -> Answer:
     """Draft a lifetime budget for the officer.
 
-    One order is fixed for good: at it all plans are added up. A second grant on a label succeeds the
-    first, keeps its order and what is spent.
+    The Renyi order is fixed permanently; all plans are added up at this order. A second grant on a label
+    replaces the first and keeps its order and spent budget.
     """
     from contextlib import closing
 
@@ -83,7 +91,7 @@ def grant(
     rows = [
         {
             "order": f"{one.alpha}{' (the grant)' if one.alpha == made.alpha else ''}",
-            "such a plan alone is charged": up(one.epsilon_charged),
+            "such a plan alone is charged": rounded_up(one.epsilon_charged),
             "such plans that fit": one.fitting,
         }
         for one in orders

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
+from fedfsd.cli.answer import Answer, Json, lines, warned
 from fedfsd.cli.extra import extra
-from fedfsd.cli.region_folder import OfficerKey, finish, lines, warned
+from fedfsd.cli.region_sign import OfficerKey, finish
 from fedfsd.errors import NotReadyError, UsageError
+from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.border.invitation import Invitation
@@ -37,13 +38,15 @@ def init(
         Path | None, typer.Option(metavar="INVITATION", help="Join the federation that invited this region.")
     ] = None,
     root_fingerprint: Annotated[
-        str | None, typer.Option(metavar="HEX", help="Of its root, as its people told you.")
+        str | None,
+        typer.Option(metavar="HEX", help="Of its root certificate, as its operators told you out of band."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The tables that the runner trains on.")
     ] = None,
     train: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The runner's folder; else train/ inside.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The runner's folder; by default train/ of the region."),
     ] = None,
     _json: Json = False,
 ) -> Answer:
@@ -51,7 +54,7 @@ def init(
 
     The ledger begins with a genesis signed by the data officer: with --officer-vkey it is drafted for
     the officer's own machine (region sign, then region add), with --officer-key signed here.
-    --join asks the coordinator for a certificate, and on a region that exists asks again or renews it.
+    --join asks the coordinator for a certificate, and for an existing region asks again or renews it.
     """
     from fedfsd.ledger.key import SigningKey
     from fedfsd.node import new_region
@@ -88,7 +91,7 @@ def init(
 
 
 def _invitation(path: Path, root_fingerprint: str | None) -> Invitation:
-    """The invitation, if its root is the one that people told."""
+    """The invitation, if its root has the expected fingerprint."""
     with extra("node"):
         from fedfsd.border import invitation
         from fedfsd.node import join
@@ -120,8 +123,8 @@ def _make(
     warnings = []
     if new_region.on_one_disk(node):
         warnings.append(
-            f"the ledger and its mirror {node.mirror} lie on one disk: losing it loses both;"
-            " move the mirror to another disk and say so in region.toml"
+            f"the ledger and its mirror {node.mirror} are on one disk and would be lost together;"
+            " move the mirror to another disk and set mirror in region.toml"
         )
     text = (
         f"{plain(name)}: {plain(output)}\n{answer.text}\n"
@@ -133,7 +136,7 @@ def _make(
 
 
 def _join(node: Node, mine: Invitation, officer: VerificationKey | None, *, told: bool) -> Answer:
-    """Ask for the certificate; what the people of both sides have to tell each other."""
+    """Request the certificate; the fingerprints that the operators of both sides have to compare."""
     from fedfsd.node import join
 
     request = join.prepare(node, mine, officer=officer)
@@ -154,14 +157,16 @@ def _join(node: Node, mine: Invitation, officer: VerificationKey | None, *, told
         facts["certificate"] = f"joined; valid for {left} days"
         following = "next: fedfsd region doctor, then fedfsd region up"
     else:
-        facts["certificate"] = "not sent yet" if problem else "asked for; waits for the coordinator's people"
+        facts["certificate"] = (
+            "not sent yet" if problem else "requested; waiting for the coordinator's operators"
+        )
         following = (
-            "tell the request's and the ledger's fingerprints to the coordinator's people; when they have"
-            " confirmed both, the same command with --join collects the certificate"
+            "tell the coordinator's operators both fingerprints out of band; when they have confirmed them,"
+            " run the same command with --join again to fetch the certificate"
         )
     warnings = [] if problem is None else [problem]
     if not told:
-        warnings.append("compare the root fingerprint with what the coordinator's people say, out of band")
+        warnings.append("compare the root fingerprint out of band with the coordinator's operators")
     document: dict[str, Any] = {
         "federation": mine.federation,
         "coordinator": mine.coordinator,

@@ -1,20 +1,21 @@
-"""The live part of ``fedfsd region status``, in lines for people."""
+"""The live part of ``fedfsd region status``, as text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from fedfsd.cli.answer import plain, size
+from fedfsd.cli.answer import size
+from fedfsd.plain_text import plain
 
 
 def text(found: Mapping[str, Any]) -> str:
-    """What runs, what the gate says, and the figure that stays here."""
+    """Running processes, the gate's state, and the region's own figure."""
     gate = found["gate"]
     lines = [f"processes: {processes(found['up'], 'fedfsd region up')}"]
-    lines += ["gate: does not answer"] if gate is None else _gate(gate)
+    lines += ["gate: no answer"] if gate is None else _gate(gate)
     if own := found["own"]:
-        lines.append(f"on its own test vehicles (stays here): {listed(own)}")
+        lines.append(f"on its own test vehicles (never leaves the region): {listed(own)}")
     return "\n".join(lines)
 
 
@@ -51,10 +52,10 @@ def listed(document: Mapping[str, Any]) -> str:
 
 
 def _gate(gate: Mapping[str, Any]) -> list[str]:
-    """What the gate says; what an operator looks for first comes first."""
+    """The gate's state, the most important facts first."""
     from fedfsd.node.approve import DIGITS
 
-    first = {"open": "connected", "waiting": "NOT connected, tries again: fedfsd region doctor says why"}
+    first = {"open": "connected", "waiting": "NOT connected, retrying: fedfsd region doctor shows why"}
     if gate.get("objection"):
         first["waiting"] = f"NOT connected: {plain(gate['objection'])}"
     words = [first.get(str(gate.get("connection")), "not connected")]
@@ -62,17 +63,17 @@ def _gate(gate: Mapping[str, Any]) -> list[str]:
     if gate.get("working"):
         words.append("in a round")
     if gate.get("paused"):
-        words.append("PAUSED: nothing leaves until fedfsd region resume")
+        words.append("PAUSED: no update leaves until fedfsd region resume")
     if gate.get("outbox"):
         words.append(f"{gate['outbox']} in the outbox")
     if gate.get("test_only"):
-        words.append("takes rehearsals")
+        words.append("accepts rehearsal plans")
     lines = [f"gate: {', '.join(words)}"]
     if gate.get("last_round"):
-        lines.append(f"last round: {listed(gate['last_round'])}; in all: {listed(gate.get('rounds', {}))}")
+        lines.append(f"last round: {listed(gate['last_round'])}; total: {listed(gate.get('rounds', {}))}")
     if gate.get("refusals"):
-        why = "log/gate.jsonl, or region.log in the runner's folder, says why"
-        lines.append(f"refused or failed since it started: {listed(gate['refusals'])}; {why}")
+        why = "log/gate.jsonl, or region.log in the runner's folder, shows why"
+        lines.append(f"refused or failed since the start: {listed(gate['refusals'])}; {why}")
     if moved := gate.get("bytes"):
         days = f"; certificate: {gate['certificate_days']} days left" if "certificate_days" in gate else ""
         lines.append(f"sent {size(moved.get('out', 0))}, received {size(moved.get('in', 0))}{days}")

@@ -1,19 +1,20 @@
-"""``fedfsd region bundle`` and ``incident``: what others get to see, and what they should know."""
+"""``fedfsd region bundle`` and ``incident``: evidence and notes for auditors."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain, size
+from fedfsd.cli.answer import Answer, Json, size
 from fedfsd.cli.destination import Output, checked
-from fedfsd.cli.region_folder import HERE, Region
+from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.plain_text import plain
 
 
-class Incident(StrEnum):
+class IncidentOption(StrEnum):
     """What something happened to."""
 
     key = "key"
@@ -23,10 +24,10 @@ class Incident(StrEnum):
     other = "other"
 
 
-def bundle(output: Output, region: Region = HERE, _json: Json = False) -> Answer:
-    """Write what an auditor gets.
+def bundle(output: Output, region: RegionFolder = HERE, _json: Json = False) -> Answer:
+    """Write the bundle for auditors.
 
-    All entries and checkpoints, the last one signed now over everything. Nothing in it is secret.
+    All entries and checkpoints, the last checkpoint signed now over everything. Nothing in it is secret.
     """
     from fedfsd import canonical
     from fedfsd.ledger import bundle
@@ -37,7 +38,7 @@ def bundle(output: Output, region: Region = HERE, _json: Json = False) -> Answer
         ledger.bundle(output)
         keys = [f"officer {ledger.state.officer}", f"node {ledger.state.node}"]
     made = bundle.read(output)
-    document = {
+    document: dict[str, Any] = {
         "file": str(output),
         "sha256": canonical.sha256(output.read_bytes()),
         "bytes": output.stat().st_size,
@@ -56,17 +57,17 @@ def bundle(output: Output, region: Region = HERE, _json: Json = False) -> Answer
 
 
 def incident(
-    what: Annotated[Incident, typer.Argument()],
+    what: Annotated[IncidentOption, typer.Argument()],
     text: Annotated[str, typer.Argument(metavar="TEXT")],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     plan: Annotated[
         str | None, typer.Option(metavar="PLAN", help="The plan it concerns: the beginning of its hash.")
     ] = None,
     _json: Json = False,
 ) -> Answer:
-    """Write down what an auditor should know.
+    """Record an incident for auditors.
 
-    For good: entries cannot be taken back. Up to 2000 characters, nothing about a person or a vehicle.
+    Entries are permanent. Up to 2000 characters, nothing about a person or a vehicle.
     """
     from fedfsd.node import approve
     from fedfsd.node.node import open_node

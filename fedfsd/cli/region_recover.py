@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
-from fedfsd.cli.region_folder import HERE, Draft, OfficerKey, Region, finish
+from fedfsd.cli.answer import Answer, Json
+from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.cli.region_sign import Draft, OfficerKey, finish
 from fedfsd.errors import UsageError
+from fedfsd.plain_text import plain
 
 
 class Reach(StrEnum):
@@ -22,31 +24,37 @@ class Reach(StrEnum):
 
 
 def recover(
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     mirror: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Only this mirror is left: make the folder anew from it."),
+        typer.Option(metavar="FILE", help="Only this mirror is left: rebuild the folder from it."),
     ] = None,
     new_mirror: Annotated[
-        bool, typer.Option("--new-mirror", help="The mirror is lost; the ledger was never put back.")
+        bool,
+        typer.Option(
+            "--new-mirror", help="The mirror is lost; the ledger itself was never restored from a backup."
+        ),
     ] = False,
     from_backup: Annotated[
-        bool, typer.Option("--from-backup", help="Only a backup is left: go on, charged for the worst.")
+        bool,
+        typer.Option(
+            "--from-backup", help="Only a backup is left: continue, lost entries charged at the worst case."
+        ),
     ] = False,
     reach: Annotated[
-        Reach, typer.Option(help="What a backup lacks: rounds of plans it knows, or unknown.")
+        Reach, typer.Option(help="What the backup may lack: rounds of plans it contains, or unknown.")
     ] = Reach.unknown,
     lost_size: Annotated[
-        int | None, typer.Option(metavar="ENTRIES", min=0, help="The largest size anybody has seen of it.")
+        int | None, typer.Option(metavar="ENTRIES", min=0, help="The largest ledger size anybody has seen.")
     ] = None,
     officer_key: OfficerKey = None,
     output: Draft = None,
     _json: Json = False,
 ) -> Answer:
-    """Bring a lost or old ledger back.
+    """Recover a lost or outdated ledger.
 
-    Without options the ledger is rebuilt from its mirror: nothing is lost, nothing charged. A backup
-    goes on only with an entry that the officer signs and that charges all it may have forgotten.
+    Without options the ledger is rebuilt from its mirror: nothing is lost and nothing is charged. A backup
+    can continue only with an entry, signed by the officer, that charges lost entries at the worst case.
     """
     from fedfsd.node import recover
     from fedfsd.node.node import open_node
@@ -77,20 +85,20 @@ def recover(
 
 
 def rotate(
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     officer_vkey: Annotated[
-        str | None, typer.Option(metavar="VKEY|FILE", help="Replace the officer's key by this one instead.")
+        str | None, typer.Option(metavar="VKEY|FILE", help="Replace the officer's key with this one instead.")
     ] = None,
     officer_key: OfficerKey = None,
     new_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The officer's new key, to sign at once.")
+        Path | None, typer.Option(metavar="FILE", help="The officer's new private key, to sign at once.")
     ] = None,
     output: Draft = None,
     _json: Json = False,
 ) -> Answer:
     """Draft a new key for the node or the officer.
 
-    The node's new key is made here; a lost one can be replaced too. The officer signs either way.
+    The node's new key is made here; a lost key can be replaced too. The officer signs in both cases.
     """
     from fedfsd.node import new_region, recover
     from fedfsd.node.node import open_node
@@ -103,14 +111,14 @@ def rotate(
 
 def close(
     reason: Annotated[str, typer.Argument(metavar="REASON")],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     officer_key: OfficerKey = None,
     output: Draft = None,
     _json: Json = False,
 ) -> Answer:
-    """Draft the end of the ledger.
+    """Draft the closing entry of the ledger.
 
-    Nothing can follow it; a later ledger of the region names it (region init --previous).
+    No entry can follow; a later ledger of the region names it (region init --previous).
     """
     from fedfsd.node import recover
     from fedfsd.node.node import open_node

@@ -1,30 +1,47 @@
-"""``fedfsd region sign`` and ``add``: what the data officer signs, there and back."""
+"""``fedfsd region sign`` and ``add``: documents that the data officer signs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain
-from fedfsd.cli.region_folder import HERE, Region, document, lines
+from fedfsd.cli.answer import Answer, Json, lines
+from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.plain_text import plain
+
+if TYPE_CHECKING:
+    from fedfsd.ledger.entry import Signed
+    from fedfsd.node.node import Node
+
+OfficerKey = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Sign and add at once with the officer's key, if it is on this machine."
+    ),
+]
+Draft = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="The draft; by default in drafts/ of the region."),
+]
 
 
 def sign(
     draft: Annotated[Path, typer.Argument(metavar="DRAFT")],
     officer_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The data officer's key; without it: only look.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The data officer's key; without it the draft is only shown."),
     ] = None,
     new_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The officer's new key, where the draft names one.")
+        Path | None, typer.Option(metavar="FILE", help="The officer's new key, if the draft names one.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where the signed paper goes.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The signed document.")
     ] = None,
     _json: Json = False,
 ) -> Answer:
-    """Read a draft and, with the key, sign it.
+    """Show a draft and, given the key, sign it.
 
     For the officer's machine: needs the draft, the key and the base install, no network and no region.
     """
@@ -47,10 +64,10 @@ def sign(
 
 def add(
     signed: Annotated[Path, typer.Argument(metavar="SIGNED")],
-    region: Region = HERE,
+    region: RegionFolder = HERE,
     _json: Json = False,
 ) -> Answer:
-    """Add a signed paper to the ledger.
+    """Add a signed document to the ledger.
 
     SIGNED is a genesis, grant, approval, plan, recovery, rotation or close that the officer signed.
     """
@@ -62,3 +79,48 @@ def add(
     facts = explain.facts(paper)
     seq = adding.add(open_node(region), paper)
     return Answer(document(paper, facts, entry=seq), f"{lines(facts)}\nadded as entry {seq}")
+
+
+def finish(
+    node: Node,
+    paper: Signed,
+    *,
+    officer_key: Path | None,
+    output: Path | None,
+    new_key: Path | None = None,
+    exit_code: int = 0,
+) -> Answer:
+    """Sign and add a document if the key is given; else write a draft, and end with ``exit_code``."""
+    from fedfsd.ledger.key import SigningKey
+    from fedfsd.node import adding, explain
+    from fedfsd.node import paper as papers
+
+    facts = explain.facts(paper)
+    if officer_key is not None:
+        new = SigningKey.read(new_key) if new_key else None
+        seq = adding.add(node, papers.sign(paper, SigningKey.read(officer_key), new=new))
+        return Answer(document(paper, facts, entry=seq), f"{lines(facts)}\nadded as entry {seq}")
+    path = output or node.drafts / papers.name(paper)
+    papers.write(paper, path)
+    signed = papers.signed_path(path)
+    where = "" if node.folder == HERE else f" --region {plain(node.folder)}"
+    text = (
+        f"{lines(facts)}\n"
+        f"drafted: {plain(path)}\n"
+        f"next, on the officer's machine: fedfsd region sign {plain(path.name)} --officer-key FILE\n"
+        f"then on this machine: fedfsd region add {plain(signed.name)}{where}"
+    )
+    return Answer(document(paper, facts, file=path), text, exit_code)
+
+
+def document(
+    paper: Signed, facts: dict[str, str], *, file: Path | None = None, entry: int | None = None
+) -> dict[str, Any]:
+    """A paper as ``--json`` prints it: drafted or signed in ``file``, or added as ``entry``."""
+    return {
+        "type": paper.type,
+        "entry": entry,
+        "file": None if file is None else str(file),
+        "facts": facts,
+        "content": paper.model_dump(mode="json", by_alias=True),
+    }

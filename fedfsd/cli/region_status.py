@@ -1,25 +1,25 @@
-"""``fedfsd region status``: spent, held, left, and what to do about it."""
+"""``fedfsd region status``: budget spent, reserved and left, and what to do about it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fedfsd.cli import region_live
-from fedfsd.cli.answer import Answer, Json, plain, size, table
-from fedfsd.cli.region_folder import HERE, Region, up, warned
-from fedfsd.cli.region_up import Train
+from fedfsd.cli.answer import Answer, Json, rounded_up, size, table, warned
+from fedfsd.cli.folder import HERE, RegionFolder, Train
+from fedfsd.plain_text import plain
 
 
-def status(region: Region = HERE, train: Train = None, _json: Json = False) -> Answer:
-    """Say what runs, and what is spent, held and left.
+def status(region: RegionFolder = HERE, train: Train = None, _json: Json = False) -> Answer:
+    """Show what is running and the budget left.
 
-    With plans, last releases, refused requests, approvals and warnings. Refuses (exit code 4) where the
+    Also plans, last releases, refused requests, approvals and warnings. Refuses (exit code 4) where the
     ledger is an older copy than its mirror or a witness knows.
     """
     import datetime
 
-    from fedfsd.node.live import live
     from fedfsd.node.node import open_node
+    from fedfsd.node.running import live
     from fedfsd.node.status import status
 
     node = open_node(region)
@@ -48,7 +48,7 @@ def _head(found: dict[str, Any]) -> str:
 
 
 def _grant(grant: dict[str, Any]) -> str:
-    spent, booked = float(up(grant["epsilon_spent"])), float(up(grant["epsilon_lifetime"]))
+    spent, booked = float(rounded_up(grant["epsilon_spent"])), float(rounded_up(grant["epsilon_lifetime"]))
     most = grant["epsilon"]
     rows = [
         {"": "spent", "epsilon": f"{spent:.2f}", "nano-nats": f"{grant['spent']:,}"},
@@ -76,7 +76,7 @@ def _tables(found: dict[str, Any]) -> list[tuple[str, list[dict[str, object]]]]:
                 {
                     "plan": one["plan"][:8],
                     "name": one["name"],
-                    "epsilon alone": None if one["epsilon"] is None else up(one["epsilon"]),
+                    "epsilon alone": None if one["epsilon"] is None else rounded_up(one["epsilon"]),
                     "planned": one["rounds"],
                     "reserved": one["reserved"],
                     "released": one["released"],

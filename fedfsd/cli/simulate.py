@@ -1,20 +1,22 @@
-"""``fedfsd simulate``: run a federation here, watch it, and say where the report lies."""
+"""``fedfsd simulate``: run a federation on this machine and print the path of the report."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, plain, table
+from fedfsd.cli.answer import Answer, Json, table
 from fedfsd.cli.config import Experiment, Overrides
 from fedfsd.cli.extra import extra
+from fedfsd.plain_text import plain
 
 
-class Engine(StrEnum):
+class EngineOption(StrEnum):
     """What carries the messages."""
 
     local = "local"
@@ -25,8 +27,8 @@ def simulate(
     experiment: Experiment,
     overrides: Overrides = None,
     engine: Annotated[
-        Engine, typer.Option(help="Worker processes of this machine, or Flower's engine on Ray.")
-    ] = Engine.local,
+        EngineOption, typer.Option(help="Worker processes of this machine, or Flower's engine on Ray.")
+    ] = EngineOption.local,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run.")] = False,
     output: Annotated[
         Path | None,
@@ -49,7 +51,7 @@ def simulate(
 
     loaded = load(Model, experiment, overrides=overrides or [])
     print(f"{loaded.name}: preparing data, model and noise", file=sys.stderr, flush=True)
-    with extra(engine if engine == Engine.ray else "simulation"):
+    with extra(engine if engine == EngineOption.ray else "simulation"):
         from fedfsd.cli.watch import Watch
         from fedfsd.simulation import run, sweep
 
@@ -68,12 +70,12 @@ def simulate(
 
 
 def told(folder: Path) -> str:
-    """A finished run for people: a line a region with the headline, and where the report lies."""
+    """A finished run as text: one line per region with the headline, and the path of the report."""
     from fedfsd.report.page import read_run
     from fedfsd.report.words import HEADINGS, amount, gain, gained, titled
 
     run = read_run(folder)
-    metrics, headline, baseline = run.metrics, run.headline, run.baseline_key
+    headline, baseline = run.headline, run.baseline_key
     rows = [
         {
             "region": name,
@@ -92,12 +94,12 @@ def told(folder: Path) -> str:
     mode = HEADINGS[run.plan.mode]
     return (
         f"{table(rows)}\n"
-        f"{run.plan.num_rounds} rounds in {metrics['seconds']:.0f} s{f' ({mode})' if mode else ''}\n"
+        f"{run.plan.num_rounds} rounds in {run.metrics['seconds']:.0f} s{f' ({mode})' if mode else ''}\n"
         f"report: {plain(folder / 'report.html')}"
     )
 
 
-def _charged(region: dict[str, Any]) -> str | None:
+def _charged(region: Mapping[str, Any]) -> str | None:
     """What the grant was charged in epsilon, of how much."""
     if region.get("epsilon_lifetime") is None:
         return None

@@ -1,8 +1,8 @@
-"""Between Flower and the desks: one thread a region holds that region's node in Flower's fleet.
+"""Between Flower and the desks: one thread per region runs that region's node in Flower's fleet.
 
-What the ServerApp asks is laid on the region's desk; what the region answered goes back, again and again
-until SuperLink has it. The next instruction is asked for only once the desk is clear: a region works on one
-round at a time, and one that comes back late finds the newest round, not a heap of old ones.
+An instruction of the ServerApp is put on the region's desk; the region's answer is sent back, repeatedly,
+until SuperLink has it. The next instruction is requested only when the desk is clear: a region works on one
+round at a time, and one that returns late finds the newest round, not a queue of old ones.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
-from fedfsd.coordinator.desk import Task
-from fedfsd.coordinator.hall import Hall, Station
+from fedfsd.coordinator.desk import DeskTask
+from fedfsd.coordinator.hall import Hall, RegionStation
 from fedfsd.coordinator.shelf import Filed, size_of
 from fedfsd.errors import FedfsdError, NotReadyError, PlanError, RefusedError
-from fedfsd.flower.fleet import QUERY, TRAIN, GoneError, Instruction
+from fedfsd.flower.answer import StaleReplyError
+from fedfsd.flower.fleet import QUERY, TRAIN, Instruction
 from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate.outcome import REFUSALS, Word
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
 
@@ -28,9 +30,6 @@ POLL_SECONDS = 0.03
 BEAT_SECONDS = 25.0
 IDLE_SECONDS = 0.5
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0
-
-# As in federation.client, which needs torch.
-CODES = {"region_unavailable": 1000, "refused": 1001, "budget": 1002, "plan": 1003}
 
 
 class Fleet(Protocol):
@@ -64,7 +63,7 @@ class Bridge:
     def __init__(
         self,
         hall: Hall,
-        station: Station,
+        station: RegionStation,
         connect: Callable[[str], Fleet],
         *,
         poll: float = POLL_SECONDS,
@@ -148,7 +147,8 @@ class Bridge:
 
     def _take(self, fleet: Fleet) -> bool:
         """One instruction from Flower to the desk, or answered at once; False where there is none."""
-        earlier, word = self._station.desk.task, None
+        earlier = self._station.desk.task
+        word: Word | None = None
         with self._hall.turn():
             instruction = fleet.pull()
             if instruction is None:
@@ -167,11 +167,11 @@ class Bridge:
         if kind == QUERY:
             self._surely(lambda: fleet.identify(envelope, self._station.name))
         elif word is not None:
-            self._surely(lambda: fleet.fail(envelope, CODES[word], word))
+            self._surely(lambda: _fail(fleet, envelope, word))
         elif earlier is not None:
             self._hall.outcome(self._station, earlier.plan, earlier.round, "superseded")
-            late, word = bytes.fromhex(earlier.envelope), "region_unavailable"
-            self._surely(lambda: fleet.fail(late, CODES[word], word))
+            late = bytes.fromhex(earlier.envelope)
+            self._surely(lambda: _fail(fleet, late, "region_unavailable"))
         return True
 
     def _lay(self, instruction: Instruction) -> None:
@@ -191,16 +191,17 @@ class Bridge:
         gate_arrays.check(instruction.arrays, plan.model.arrays)
         schema, envelope = plan.model.arrays, instruction.envelope.hex()
 
-        def task(sha256: str) -> Task:
-            return Task(plan=plan.hash, round=round, arrays=sha256, size=size_of(schema), envelope=envelope)
+        def task(sha256: str) -> DeskTask:
+            return DeskTask(
+                plan=plan.hash, round=round, arrays=sha256, size=size_of(schema), envelope=envelope
+            )
 
         self._hall.lay(self._station, instruction.arrays, schema, task)
 
-    def _forward(self, fleet: Fleet, task: Task, plan: Plan) -> None:
+    def _forward(self, fleet: Fleet, task: DeskTask, plan: Plan) -> None:
         envelope = bytes.fromhex(task.envelope)
         if task.stage == "failed":
-            word = str(task.code)
-            self._answer(lambda: fleet.fail(envelope, CODES[word], word))
+            self._answer(lambda: _fail(fleet, envelope, cast(Word, task.code)))
         else:
             with self._hall.turn():
                 arrays = Filed(self._station.desk.update(task), plan.model.arrays)
@@ -221,14 +222,14 @@ class Bridge:
                 wait = min(2 * wait, _LONGEST_WAIT)
 
     def _answer(self, send: Callable[[], None]) -> None:
-        """Send an answer, unless nobody waits for it any more."""
+        """Send an answer, unless it is no longer wanted."""
         try:
             send()
-        except GoneError:
+        except StaleReplyError:
             self._hall.note("late", self._station)
 
     def _pause(self, seconds: float) -> None:
-        """Wait, or go on at once when a reply is ready to be forwarded or all ends."""
+        """Wait, but return at once when a reply is ready to be forwarded or the process ends."""
         desk, stopping = self._station.desk, self._hall.stopping
         before = desk.task is None
 
@@ -247,3 +248,7 @@ class Bridge:
             self._offline()
         self._wait = min(max(2 * self._wait, _FIRST_WAIT), _LONGEST_WAIT)
         self._hall.stopping.wait(self._wait)
+
+
+def _fail(fleet: Fleet, envelope: bytes, word: Word) -> None:
+    fleet.fail(envelope, REFUSALS[word].flower, word)

@@ -1,7 +1,7 @@
 """The coordinator's gate process: ``python -m fedfsd.coordinator.coordinator_gate --coordinator DIR``.
 
-It serves the border to the regions, holds a node of Flower's fleet for each of them, and is the only one
-that writes receipts. It may be killed at any moment and goes on where it was.
+It serves the border to the regions, runs a node of Flower's fleet for each of them, and alone writes
+receipts. It may be killed at any moment and resumes where it was.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _collect_often() -> None:
-    """Flower's and httpx's objects hold each other, and with them megabytes that nobody else counts."""
+    """Flower's and httpx's objects form cycles that keep megabytes alive between collections."""
     gc.freeze()  # what is there now stays, so that looking costs little
     gc.collect()
     gc.set_threshold(50, 2, 2)

@@ -1,7 +1,7 @@
 """One region's desk: the round that is outstanding, durable from the moment it is put here.
 
 A task is *open* until the region answers it; then *received* or *failed* until SuperLink has the reply;
-then it is gone. Each step is on the disk before anybody is told, so that after a crash the same task is
+then it is gone. Each step is on the disk before it is reported, so that after a crash the same task is
 handed out, or the same reply forwarded, again. What a region uploads grows in one file, bounded by the offer.
 """
 
@@ -27,7 +27,7 @@ MAX_TASK = 2**24
 T = TypeVar("T")
 
 
-class Task(Document):
+class DeskTask(Document):
     """A round of a plan for one region; ``envelope`` is what its reply needs (hex)."""
 
     plan: Hex32
@@ -43,7 +43,7 @@ class Task(Document):
     """Why there is none."""
 
 
-_ADAPTER = TypeAdapter(Task)
+_ADAPTER = TypeAdapter(DeskTask)
 
 
 class Desk:
@@ -61,21 +61,21 @@ class Desk:
                 self._task = strict.read(_ADAPTER, path.read_bytes(), place=TASK, limit=MAX_TASK)
             except FedfsdError as error:
                 raise NotReadyError(
-                    str(path), got=error.got, expected="a task as it was written", hint=f"remove {path}"
+                    str(path), got=error.got, expected="an unmodified task file", hint=f"remove {path}"
                 ) from None
 
     @property
-    def task(self) -> Task | None:
-        """What lies here, whatever its stage."""
+    def task(self) -> DeskTask | None:
+        """The current task, whatever its stage."""
         return self._task
 
     @property
-    def open(self) -> Task | None:
+    def open(self) -> DeskTask | None:
         """The task that the region has to do."""
         task = self._task
         return task if task is not None and task.stage == "open" and not self._hidden else None
 
-    def put(self, task: Task, *, hidden: bool = False) -> None:
+    def put(self, task: DeskTask, *, hidden: bool = False) -> None:
         """Lay a task down, in place of the one there; ``hidden`` until ``reveal``.
 
         Raises:
@@ -91,21 +91,21 @@ class Desk:
             self._hidden = False
             self._bell.notify_all()
 
-    def receive(self, task: Task, *, entry: str, sha256: str) -> None:
+    def receive(self, task: DeskTask, *, entry: str, sha256: str) -> None:
         """The task's update is whole and judged. RefusedError where the task is no longer open."""
         with self._bell:
             self._demand(task)
             os.replace(self._part(sha256), self._folder / sha256)
             self._write(task.model_copy(update={"stage": "received", "entry": entry, "sha256": sha256}))
 
-    def fail(self, task: Task, code: str) -> None:
+    def fail(self, task: DeskTask, code: str) -> None:
         """There will be no update. RefusedError where the task is no longer open."""
         with self._bell:
             self._demand(task)
             self._write(task.model_copy(update={"stage": "failed", "code": code}))
 
-    def clear(self, task: Task) -> None:
-        """The task is over: SuperLink has its reply, or nobody waits for one."""
+    def clear(self, task: DeskTask) -> None:
+        """The task has ended: SuperLink has its reply, or no longer wants one."""
         with self._bell:
             if self._task == task:
                 (self._folder / TASK).unlink(missing_ok=True)
@@ -114,7 +114,7 @@ class Desk:
                 self._sweep("")
                 self._bell.notify_all()
 
-    def update(self, task: Task) -> Path:
+    def update(self, task: DeskTask) -> Path:
         """The file of a received task's update."""
         return self._folder / str(task.sha256)
 
@@ -139,7 +139,7 @@ class Desk:
             with path.open("ab") as file:
                 if file.tell() != offset or offset + len(content) > size:
                     raise RefusedError(
-                        "chunk", got="other bytes than the next ones", expected="the offset that was told"
+                        "chunk", got="other bytes than the next ones", expected="the offset last reported"
                     )
                 file.write(content)
         except OSError as error:
@@ -165,7 +165,7 @@ class Desk:
     # Waiting for a change.
 
     def ring(self) -> None:
-        """Let everybody who waits look again."""
+        """Wake all waiting threads."""
         with self._bell:
             self._bell.notify_all()
 
@@ -174,11 +174,11 @@ class Desk:
         with self._bell:
             return self._bell.wait_for(look, seconds)
 
-    def _demand(self, task: Task) -> None:
+    def _demand(self, task: DeskTask) -> None:
         if self._task != task or task.stage != "open":
             raise RefusedError("task", got="a round that is over", expected="the outstanding round")
 
-    def _write(self, task: Task) -> None:
+    def _write(self, task: DeskTask) -> None:
         write_whole(self._folder / TASK, strict.encode(task))
         self._task = task
         self._bell.notify_all()

@@ -1,4 +1,4 @@
-"""Is this coordinator fit to serve? Each check says what was found and how to mend it."""
+"""Is this coordinator ready to serve? Each check reports what it found and how to fix it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from fedfsd.border import fitness, identity
 from fedfsd.border.doorkeeper import serials
 from fedfsd.border.identity import WARN_DAYS
-from fedfsd.coordinator import new_coordinator, port
+from fedfsd.coordinator import new_coordinator, up
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.service import diagnosis, lock
-from fedfsd.service.diagnosis import Finding, fail, ok, warn
+from fedfsd.service.diagnosis import CheckResult, fail, ok, warn
 from fedfsd.service.supervise import LOCK
 
 FLOWER = "1.41."
@@ -22,28 +22,25 @@ SCRIPTS = ("flower-superlink", "flower-superexec", "flwr-serverapp")
 ROOT_DAYS = 180
 
 
-def examine(coordinator: Coordinator) -> tuple[Finding, ...]:
-    """Every check, in the order in which a person would mend things."""
+def examine(coordinator: Coordinator) -> tuple[CheckResult, ...]:
+    """Every check, in the order in which an operator would fix things."""
     return diagnosis.diagnose(coordinator, CHECKS)
 
 
-def disk(coordinator: Coordinator) -> Finding:
+def disk(coordinator: Coordinator) -> CheckResult:
     """Is there room for updates and receipts?"""
     return diagnosis.disk("disk", coordinator.folder)
 
 
-def keys(coordinator: Coordinator) -> Finding:
+def keys(coordinator: Coordinator) -> CheckResult:
     """Are private keys there, and their owner's alone?"""
     expected = f"fedfsd/coordinator/{coordinator.name}"
     if coordinator.key.name != expected:
-        return fail("keys", f"the key {coordinator.key.name}", fix=f"put back the key {expected}")
-    if coordinator.folder.stat().st_mode & 0o077:
-        return fail("keys", "the folder is open to others", fix=f"chmod go= {coordinator.folder}")
-    inner = [coordinator.ca, coordinator.tls_key.parent, coordinator.flower, coordinator.folder / "regions"]
-    return diagnosis.private("keys", inner)
+        return fail("keys", f"the key {coordinator.key.name}", fix=f"restore the key {expected}")
+    return diagnosis.private("keys", coordinator.folder, ("ca", "tls", "flower", "regions"))
 
 
-def root(coordinator: Coordinator) -> Finding:
+def root(coordinator: Coordinator) -> CheckResult:
     """How long does the federation's root last?"""
     certificate = identity.read(coordinator.root.read_bytes())
     days = identity.days_left(certificate)
@@ -54,8 +51,8 @@ def root(coordinator: Coordinator) -> Finding:
     return warn("root", found, fix=fix) if days <= ROOT_DAYS else ok("root", found)
 
 
-def certificate(coordinator: Coordinator) -> Finding:
-    """Does it hold its own certificate, and for how long?"""
+def certificate(coordinator: Coordinator) -> CheckResult:
+    """Does it have its own certificate, and for how long is it valid?"""
     return fitness.certificate(
         "certificate",
         coordinator.tls_certificate,
@@ -67,20 +64,20 @@ def certificate(coordinator: Coordinator) -> Finding:
     )
 
 
-def revoked(coordinator: Coordinator) -> Finding:
+def revoked(coordinator: Coordinator) -> CheckResult:
     """Can the list of revoked certificates be read? Without it everybody is refused."""
     try:
         found = serials(coordinator.revoked.read_text(encoding="utf-8"))
     except ValueError:
         return fail(
             "revoked",
-            f"{coordinator.revoked} is no list",
+            f"{coordinator.revoked} is not a list of serial numbers",
             fix="a serial number in hex at the start of each line",
         )
     return ok("revoked", f"{len(found)} certificates")
 
 
-def regions(coordinator: Coordinator) -> Finding:
+def regions(coordinator: Coordinator) -> CheckResult:
     """Whose certificates end soon, and who waits to be confirmed?"""
     joined = coordinator.regions()
     left = {name: _days(coordinator.region(name) / "region.crt") for name in joined}
@@ -89,17 +86,19 @@ def regions(coordinator: Coordinator) -> Finding:
     if waiting:
         return warn(
             "regions",
-            f"{', '.join(waiting)}: a request waits",
+            f"{', '.join(waiting)}: a request is waiting",
             fix=f"fedfsd coordinator invite {waiting[0]} --confirm ... --confirm-ledger ...",
         )
     if soon:
-        return warn("regions", f"certificates end: {', '.join(soon)}", fix="fedfsd coordinator invite REGION")
+        return warn(
+            "regions", f"certificates expire soon: {', '.join(soon)}", fix="fedfsd coordinator invite REGION"
+        )
     if not joined:
         return warn("regions", "none has joined", fix="fedfsd coordinator invite REGION")
     return ok("regions", ", ".join(joined))
 
 
-def engine(_: Coordinator) -> Finding:
+def engine(_: Coordinator) -> CheckResult:
     """Is the Flower that this version was tested with installed?"""
     try:
         version = metadata.version("flwr")
@@ -113,12 +112,12 @@ def engine(_: Coordinator) -> Finding:
     return ok("engine", f"flwr {version}")
 
 
-def ports(coordinator: Coordinator) -> Finding:
+def ports(coordinator: Coordinator) -> CheckResult:
     """Do the ports answer where it runs, and are they free where it does not?"""
     settings = coordinator.settings
     border = {"port": settings.port, "join_port": settings.join_port}
     if lock.held(coordinator.folder / LOCK):
-        silent = [f"{key} {at}" for key, at in border.items() if not port.answers(settings.listen, at)]
+        silent = [f"{key} {at}" for key, at in border.items() if not up.answers(settings.listen, at)]
         if silent:
             return fail(
                 "ports",
@@ -126,14 +125,14 @@ def ports(coordinator: Coordinator) -> Finding:
                 fix="fedfsd coordinator status, and log/gate.jsonl",
             )
         return ok("ports", f"served at {settings.listen}")
-    if taken := port.taken(settings):
+    if taken := up.taken_ports(settings):
         return fail(
-            "ports", f"{', '.join(taken)} cannot be listened on", fix="other ones in coordinator.toml"
+            "ports", f"{', '.join(taken)} not available", fix="choose other ports in coordinator.toml"
         )
-    return warn("ports", "free; nothing runs", fix="fedfsd coordinator up")
+    return warn("ports", "free; the coordinator is not running", fix="fedfsd coordinator up")
 
 
-CHECKS: tuple[Callable[[Coordinator], Finding], ...] = (
+CHECKS: tuple[Callable[[Coordinator], CheckResult], ...] = (
     disk,
     keys,
     root,

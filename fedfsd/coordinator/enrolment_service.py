@@ -1,4 +1,4 @@
-"""The join listener: anybody may knock, only a token opens, and nothing that was said is repeated."""
+"""The join listener: anybody may connect, only a valid token is answered, and no input is echoed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Enrolment(rpc.EnrolmentServicer):
         self._allowed, self._since = BURST, time.monotonic()
 
     def Join(self, request: pb.SigningRequest, context: grpc.ServicerContext) -> pb.Enrolled:
-        """The certificate for a token's request, empty until people confirmed it."""
+        """The certificate for a token's request, empty until an operator confirmed it."""
         with self._lock:
             busy = not self._take()
         if busy:

@@ -1,4 +1,4 @@
-"""A coordinator's folder, read: its settings, its keys, and where everything of it lies.
+"""A coordinator's folder: its settings, its keys, and the paths of its files.
 
 | in the folder | what |
 |---|---|
@@ -35,7 +35,7 @@ PORT, JOIN_PORT, FLOWER_PORT = 9443, 9444, 9091
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class Settings(Frozen):
+class CoordinatorSettings(Frozen):
     """``coordinator.toml``."""
 
     FORMAT: ClassVar[str] = "coordinator.toml"
@@ -62,7 +62,7 @@ class Coordinator:
     """One coordinator's folder and what its settings say."""
 
     folder: Path
-    settings: Settings
+    settings: CoordinatorSettings
 
     @property
     def name(self) -> str:
@@ -71,7 +71,7 @@ class Coordinator:
 
     @property
     def identity(self) -> Identity:
-        """Who its certificate says it is."""
+        """The party named in its certificate."""
         return Identity(self.settings.name)
 
     @cached_property
@@ -176,4 +176,4 @@ def open_coordinator(folder: Path, *, overrides: Iterable[str] = ()) -> Coordina
             expected="a coordinator's folder",
             hint="fedfsd coordinator init makes one; --coordinator names it",
         )
-    return Coordinator(folder, load(Settings, path, overrides=overrides))
+    return Coordinator(folder, load(CoordinatorSettings, path, overrides=overrides))

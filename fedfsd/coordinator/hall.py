@@ -1,4 +1,4 @@
-"""What the coordinator's gate holds: plans on offer, receipts, the witness, and a desk for every region."""
+"""The state of the coordinator's gate: plans on offer, receipts, the witness, and a desk for every region."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedfsd.coordinator.desk import Desk, Task
+from fedfsd.coordinator.desk import Desk, DeskTask
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.coordinator.intake import Intake, Offered, is_fork
 from fedfsd.coordinator.offer import Board
-from fedfsd.coordinator.presence import Limit, Presence
+from fedfsd.coordinator.presence import CallLimit, Presence
 from fedfsd.coordinator.receipt_book import ReceiptBook
 from fedfsd.coordinator.shelf import Shelf
 from fedfsd.errors import NotReadyError
@@ -29,7 +29,7 @@ _TURN_SECONDS = 30.0
 
 
 @dataclass
-class Station:
+class RegionStation:
     """One region: what is outstanding, its connections, and the release whose bytes may come."""
 
     name: str
@@ -61,9 +61,9 @@ class Hall:
         *,
         metrics: Metrics | None = None,
         log: logging.Logger | None = None,
-        limit: Limit | None = None,
+        limit: CallLimit | None = None,
     ) -> None:
-        """Take up what lies in the coordinator's folder. NotReadyError where it is damaged."""
+        """Load the state in the coordinator's folder. NotReadyError if it is damaged."""
         self.coordinator = coordinator
         self.board = Board(coordinator.offers)
         self.board.look()
@@ -73,20 +73,20 @@ class Hall:
         self.stopping = threading.Event()
         self._log = log or logging.getLogger("fedfsd.coordinator")
         self._metrics = metrics or Metrics(0)
-        self._limit = limit or Limit()
+        self._limit = limit or CallLimit()
         self._lock, self._turn, self._shelving = threading.Lock(), threading.Lock(), threading.Lock()
-        self._stations: dict[str, Station] = {}
+        self._stations: dict[str, RegionStation] = {}
 
-    def station(self, region: str) -> Station:
+    def station(self, region: str) -> RegionStation:
         """The region's, made when first asked for."""
         with self._lock:
             if region not in self._stations:
                 desk = Desk(self.coordinator.store(region))
-                self._stations[region] = Station(region, desk, Presence(self._limit))
+                self._stations[region] = RegionStation(region, desk, Presence(self._limit))
             return self._stations[region]
 
     @property
-    def stations(self) -> tuple[Station, ...]:
+    def stations(self) -> tuple[RegionStation, ...]:
         """All that were asked for."""
         with self._lock:
             return tuple(self._stations.values())
@@ -97,16 +97,16 @@ class Hall:
             self.ring()
 
     def ring(self) -> None:
-        """Let everybody who waits look again."""
+        """Wake all waiting threads."""
         for station in self.stations:
             station.desk.ring()
 
     def lay(
         self,
-        station: Station,
+        station: RegionStation,
         arrays: Arrays,
         schema: Sequence[ArraySchema],
-        task: Callable[[str], Task],
+        task: Callable[[str], DeskTask],
     ) -> None:
         """Keep ``arrays`` and lay the task of their hash on the desk, hidden. NotReadyError: a full disk."""
         with self._shelving:
@@ -128,7 +128,7 @@ class Hall:
             if mine:
                 self._turn.release()
 
-    def believe(self, station: Station, accept: Callable[[], str]) -> str:
+    def believe(self, station: RegionStation, accept: Callable[[], str]) -> str:
         """What ``accept`` gives: a head of the region's, cosigned.
 
         Raises:
@@ -144,7 +144,7 @@ class Hall:
                 ) from None
             raise
 
-    def told(self, station: Station, cosigned: str) -> None:
+    def told(self, station: RegionStation, cosigned: str) -> None:
         """The region gets this head: if it is the newest, the next proof is from here."""
         head = note.Checkpoint.parse(note.Note.parse(cosigned).text)
         epoch, size = self.intake.position(station.name)
@@ -153,12 +153,12 @@ class Hall:
 
     # What people and Prometheus see.
 
-    def note(self, event: str, station: Station, *, warn: bool = False, **facts: object) -> None:
+    def note(self, event: str, station: RegionStation, *, warn: bool = False, **facts: object) -> None:
         """One line in the log."""
         level = logging.WARNING if warn else logging.INFO
         self._log.log(level, event, extra={"region": station.name, **facts})
 
-    def refused(self, station: Station, code: str, why: str) -> None:
+    def refused(self, station: RegionStation, code: str, why: str) -> None:
         """Something that the region asked was refused."""
         station.refusals[code] = station.refusals.get(code, 0) + 1
         self._metrics.counter("refusals", "Refusals by code.", "region", "code").labels(
@@ -166,14 +166,14 @@ class Hall:
         ).inc()
         self.note("refused", station, warn=True, code=code, line=why)
 
-    def outcome(self, station: Station, plan: str, round: int, code: str) -> None:
+    def outcome(self, station: RegionStation, plan: str, round: int, code: str) -> None:
         """A round is answered."""
         station.last = {"plan": plan, "round": round, "outcome": code}
         counter = self._metrics.counter("rounds", "Rounds by outcome.", "region", "outcome")
         counter.labels(station.name, code).inc()
         self.note("round", station, plan=plan, round=round, code=code)
 
-    def moved(self, station: Station, direction: str, size: int) -> None:
+    def moved(self, station: RegionStation, direction: str, size: int) -> None:
         """Bytes of arrays went ``in`` or ``out``; they count against the region's limit."""
         station.presence.owe(size)
         counter = self._metrics.counter("bytes", "Bytes of arrays.", "region", "direction")

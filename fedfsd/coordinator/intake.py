@@ -106,7 +106,7 @@ class Intake:
         if head.origin != node.name and not head.origin.startswith(node.name + "/"):
             raise RefusedError(
                 f"ledger of {region}",
-                got="another ledger than the one confirmed",
+                got="a ledger other than the confirmed one",
                 expected=node.name,
                 hint=f"if it is new, confirm it: fedfsd coordinator invite {region}",
             )
@@ -126,7 +126,7 @@ class Intake:
 
 
 def is_fork(error: Exception) -> bool:
-    """Whether an error of ``Intake`` says that there are two histories of one ledger."""
+    """Whether an error of ``Intake`` shows two histories of one ledger."""
     return isinstance(error, EvidenceError) and "does not extend" in str(error.got)
 
 

@@ -30,7 +30,7 @@ VALID_DAYS = 7
 RESERVED = "coordinator"
 
 
-class Kept(Frozen):
+class KeptInvitation(Frozen):
     """What the coordinator keeps of an invitation: enough to know its token, not to use it."""
 
     format: Literal[1] = 1
@@ -69,7 +69,7 @@ def invite(coordinator: Coordinator, region: str, *, today: datetime.date) -> In
         token=token.hex(),
         expires=(today + datetime.timedelta(days=VALID_DAYS)).isoformat(),
     )
-    kept = Kept(token_sha256=hashlib.sha256(token).hexdigest(), expires=made.expires)
+    kept = KeptInvitation(token_sha256=hashlib.sha256(token).hexdigest(), expires=made.expires)
     folder = coordinator.region(region)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_whole(folder / "invitation.json", canonical.encode(kept.model_dump()))
@@ -78,12 +78,12 @@ def invite(coordinator: Coordinator, region: str, *, today: datetime.date) -> In
     return invitation.sign(made, root)
 
 
-def kept(coordinator: Coordinator, region: str) -> Kept | None:
+def kept(coordinator: Coordinator, region: str) -> KeptInvitation | None:
     """What is kept of the region's last invitation. FormatError where a newer release wrote it."""
     try:
         content = (coordinator.region(region) / "invitation.json").read_bytes()
         formats.demand_known("invitation", formats.peek(content), place=f"invitation of {region}")
-        return Kept.model_validate_json(content)
+        return KeptInvitation.model_validate_json(content)
     except (OSError, ValidationError):
         return None
 
@@ -95,14 +95,14 @@ def waiting(coordinator: Coordinator, region: str) -> enrolment.Request:
         raise NotReadyError(
             f"region {region}",
             got="no signing request",
-            expected="one, as fedfsd region init --join sends it",
+            expected="a request, sent by fedfsd region init --join",
             hint=f"fedfsd coordinator invite {region} makes an invitation; coordinator up takes requests",
         )
     return enrolment.read(path)
 
 
 def confirm(coordinator: Coordinator, region: str, *, request: str, ledger: str) -> Confirmed:
-    """Issue the certificate that ``region`` waits for, if its people told these two fingerprints.
+    """Issue the pending certificate of ``region``, if its operators confirmed these two fingerprints.
 
     Raises:
         NotReadyError: no request came yet.
@@ -114,7 +114,7 @@ def confirm(coordinator: Coordinator, region: str, *, request: str, ledger: str)
         raise RefusedError(
             f"region {region}",
             got="a request with another fingerprint",
-            expected="what the region's people read to you",
+            expected="the fingerprint that the region's operators told you out of band",
             hint=f"fedfsd coordinator invite {region} makes a new invitation, if this request is not theirs",
         )
     folder = coordinator.region(region)
@@ -161,7 +161,7 @@ def accept(coordinator: Coordinator, region: str, request: enrolment.Request) ->
         request.write(path)
         return b""
     if enrolment.read(path) != request:
-        raise RefusedError("token", got="one that was used for another request", expected="a fresh one")
+        raise RefusedError("token", got="a token already used for another request", expected="a new token")
     pem = issued.read_bytes() if issued.exists() else b""
     mine = authority.requested_key(bytes.fromhex(request.request))
     return pem if pem and identity.read(pem).public_key() == mine else b""

@@ -11,7 +11,7 @@ from fedfsd.border import authority, identity
 from fedfsd.border.authority import Authority
 from fedfsd.config.experiment import REGION_PATTERN
 from fedfsd.config.load import load
-from fedfsd.coordinator.folder import SETTINGS, Coordinator, Settings, open_coordinator
+from fedfsd.coordinator.folder import SETTINGS, Coordinator, CoordinatorSettings, open_coordinator
 from fedfsd.errors import NotReadyError, UsageError
 from fedfsd.ledger.key import SigningKey
 from fedfsd.service.owner import private
@@ -22,7 +22,7 @@ TEXT = """\
 
 name = {name_text}
 
-# The name or address by which regions reach this machine; it stands in their invitations.
+# The name or address under which regions reach this machine; it is written into their invitations.
 host = {host}
 
 # Listen on this address: "0.0.0.0" where regions are elsewhere. Two ports are open to them:
@@ -30,13 +30,13 @@ listen = {listen}
 port = {port}                     # regions with a certificate
 join_port = {join_port}                # a new region asks for its certificate
 
-# On loopback alone.
+# On loopback only.
 metrics_port = {metrics_port}                # Prometheus; 0: none
 flower_port = {flower_port}              # the first of the engine's ports
 """
 
 
-def make(settings: Settings, folder: Path) -> Coordinator:
+def make(settings: CoordinatorSettings, folder: Path) -> Coordinator:
     """Make ``folder``, whole or not at all.
 
     Raises:
@@ -46,7 +46,7 @@ def make(settings: Settings, folder: Path) -> Coordinator:
     named = folder.name not in ("", "..")
     if not named or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise NotReadyError(
-            str(folder), got="something there already", expected="a new folder", hint="choose another -o"
+            str(folder), got="an existing file or folder", expected="a new folder", hint="choose another -o"
         )
     part = folder.with_name(folder.name + ".part")
     with private():
@@ -62,7 +62,7 @@ def make(settings: Settings, folder: Path) -> Coordinator:
     return open_coordinator(folder)
 
 
-def settings(name: str, **chosen: str | int | None) -> Settings:
+def settings(name: str, **chosen: str | int | None) -> CoordinatorSettings:
     """Settings with what was chosen; None leaves the default. UsageError for another name or value."""
     if not re.fullmatch(REGION_PATTERN, name):
         raise UsageError(
@@ -71,10 +71,12 @@ def settings(name: str, **chosen: str | int | None) -> Settings:
             expected="up to 32 letters, digits, - and _, a letter first",
             hint="such as roads",
         )
-    return load(Settings, {"name": name, **{key: one for key, one in chosen.items() if one is not None}})
+    return load(
+        CoordinatorSettings, {"name": name, **{key: one for key, one in chosen.items() if one is not None}}
+    )
 
 
-def text(settings: Settings) -> str:
+def text(settings: CoordinatorSettings) -> str:
     """The text of coordinator.toml."""
     quoted = {key: json.dumps(getattr(settings, key)) for key in ("host", "listen")}
     numbers = settings.model_dump(include={"port", "join_port", "metrics_port", "flower_port"})

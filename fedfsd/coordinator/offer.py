@@ -1,4 +1,4 @@
-"""The plans on offer, as files: whoever runs a plan writes it, the gate hands it to every region it names.
+"""The plans on offer, as files: ``coordinator run`` writes a plan, the gate hands it to every region in it.
 
 | file | by | what |
 |---|---|---|
@@ -65,7 +65,7 @@ class Board:
         """That plan, if it names the region. RefusedError: it does not, or it is not on offer."""
         found = self.plan(hash)
         if found is None or region not in found.regions:
-            raise RefusedError("plan", got="a plan that is not on offer here", expected="one that is")
+            raise RefusedError("plan", got="a plan that is not on offer", expected="one that is")
         return found
 
     def unanswered(self, region: str) -> list[str]:
@@ -77,7 +77,7 @@ class Board:
         ]
 
     def is_approved(self, region: str, hash: str) -> bool:
-        """Whether the region said yes."""
+        """Whether the region approved."""
         return self.answer_of(region, hash) == APPROVED
 
     def answer(self, region: str, hash: str, *, code: str | None) -> None:

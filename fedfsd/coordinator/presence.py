@@ -48,7 +48,7 @@ class Bucket:
 
 
 @dataclass(frozen=True)
-class Limit:
+class CallLimit:
     """What one region may ask for. Streams that run already are slowed by flow control alone."""
 
     calls_per_second: float = 200.0
@@ -61,7 +61,7 @@ class Limit:
 class Presence:
     """What the coordinator's gate knows of one region's connections; threads share it."""
 
-    def __init__(self, limit: Limit) -> None:
+    def __init__(self, limit: CallLimit) -> None:
         self._limit, self._lock = limit, threading.RLock()  # a call may end in the collector, in any turn
         self._calls = Bucket(rate=limit.calls_per_second, burst=limit.calls_at_once)
         self._bytes = Bucket(rate=limit.bytes_per_second, burst=limit.bytes_at_once)
@@ -100,8 +100,8 @@ class Presence:
     def arrive(self, peer: str) -> bool:
         """Note where a call comes from; True when an earlier place is back after another took over.
 
-        A dropped connection never returns under its old port, so two nodes use one key then. While they go
-        on, that is told once a minute.
+        A dropped connection never returns under its old port, so two nodes use one key then. While this
+        lasts, it is reported once a minute.
         """
         with self._lock:
             if self._peers and self._peers[-1] == peer:

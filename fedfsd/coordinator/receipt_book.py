@@ -19,7 +19,7 @@ from fedfsd.ledger.note import MAX_NOTE
 _MAX_LINE = 2 * MAX_NOTE
 
 
-class Line(Receipt):
+class ReceiptLine(Receipt):
     """A receipt with its signature and the head, cosigned, that was offered with the release."""
 
     signature: SignatureHex
@@ -31,7 +31,7 @@ class Line(Receipt):
         return Receipt(**{name: getattr(self, name) for name in Receipt.model_fields})
 
 
-_ADAPTER = TypeAdapter(Line)
+_ADAPTER = TypeAdapter(ReceiptLine)
 
 
 class ReceiptBook:
@@ -41,14 +41,14 @@ class ReceiptBook:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._signer = folder, signer
         self._lock = threading.Lock()
-        self._plans: dict[str, dict[tuple[str, int], Line]] = {}
+        self._plans: dict[str, dict[tuple[str, int], ReceiptLine]] = {}
 
-    def find(self, region: str, plan: str, round: int) -> Line | None:
+    def find(self, region: str, plan: str, round: int) -> ReceiptLine | None:
         """The receipt of that round, if there is one."""
         with self._lock:
             return self._plan(plan).get((region, round))
 
-    def sign(self, receipt: Receipt, cosigned: str) -> Line:
+    def sign(self, receipt: Receipt, cosigned: str) -> ReceiptLine:
         """Countersign and keep a receipt; of a release that has one already, that one.
 
         Raises:
@@ -59,13 +59,13 @@ class ReceiptBook:
             case = (receipt.region, receipt.round)
             if case not in known:
                 signature = countersign(receipt, self._signer).hex()
-                line = Line(**receipt.model_dump(), signature=signature, cosigned=cosigned)
+                line = ReceiptLine(**receipt.model_dump(), signature=signature, cosigned=cosigned)
                 self._append(self._path(receipt.plan), strict.encode(line) + b"\n")
                 known[case] = line
                 self._plans[receipt.plan] = known
             return known[case]
 
-    def _plan(self, plan: str) -> dict[tuple[str, int], Line]:
+    def _plan(self, plan: str) -> dict[tuple[str, int], ReceiptLine]:
         known = self._plans.get(plan)
         if known is None:
             known = {(one.region, one.round): one for one in self._read(self._path(plan))}
@@ -73,7 +73,7 @@ class ReceiptBook:
                 self._plans[plan] = known
         return known
 
-    def _read(self, path: Path) -> list[Line]:
+    def _read(self, path: Path) -> list[ReceiptLine]:
         """The whole lines of a file; what a crash left half written at its end is cut off."""
         content = path.read_bytes() if path.exists() else b""
         lines, found = content.split(b"\n"), []
@@ -102,7 +102,7 @@ class ReceiptBook:
         return self._folder / f"{plan}.jsonl"
 
 
-def read(path: Path) -> list[Line]:
+def read(path: Path) -> list[ReceiptLine]:
     """The receipts in one file, as a run folder wants them. EvidenceError for anything else."""
     lines = path.read_bytes().splitlines() if path.exists() else []
     return [strict.read(_ADAPTER, line, place=path.name, limit=_MAX_LINE) for line in lines]

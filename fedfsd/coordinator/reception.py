@@ -1,4 +1,4 @@
-"""An update on its way in: offered with its proofs, taken byte by byte, judged whole, receipted.
+"""Receiving an update: offered with its proofs, received in chunks, judged as a whole, receipted.
 
 A receipt is on the disk before the round counts as received, and that before the region is told; so
 whatever crashes, the region offers the same release again and gets the same receipt, and SuperLink gets the
@@ -13,10 +13,10 @@ from pathlib import Path
 from fedfsd.audit.receipt import Receipt
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
-from fedfsd.coordinator.desk import Task
-from fedfsd.coordinator.hall import Hall, Station
+from fedfsd.coordinator.desk import DeskTask
+from fedfsd.coordinator.hall import Hall, RegionStation
 from fedfsd.coordinator.intake import Offered, is_fork, offered
-from fedfsd.coordinator.receipt_book import Line
+from fedfsd.coordinator.receipt_book import ReceiptLine
 from fedfsd.coordinator.shelf import arrays_in, hash_of, size_of
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.gate.gate import judge
@@ -24,16 +24,15 @@ from fedfsd.plan.plan import Plan
 
 # A proof can be stale and a disk can fail; a region that is refused this often will not do better.
 MAX_STRIKES = 3
-REFUSED = "refused"
 
 
-class Delivery:
+class Reception:
     """The way of every region's updates; all calls of one region take turns."""
 
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
 
-    def refuse(self, station: Station, plan: str, round: int, word: str) -> None:
+    def refuse(self, station: RegionStation, plan: str, round: int, word: str) -> None:
         """The region will not send this round. Saying so again does nothing; another round: RefusedError."""
         with station.lock:
             task = station.desk.open
@@ -42,7 +41,7 @@ class Delivery:
             elif station.last != {"plan": plan, "round": round, "outcome": word}:
                 raise _not_outstanding()
 
-    def offer(self, station: Station, release: pb.Release) -> pb.Progress:
+    def offer(self, station: RegionStation, release: pb.Release) -> pb.Progress:
         """Check what is offered; how much of it is here, or its receipt.
 
         Raises:
@@ -65,7 +64,7 @@ class Delivery:
                 station.offered = self._check(station, task, asked, release)
             return self._progress(station, task, station.offered or asked)
 
-    def take(self, station: Station, chunk: pb.Chunk) -> pb.Progress:
+    def take(self, station: RegionStation, chunk: pb.Chunk) -> pb.Progress:
         """The next bytes of what was offered. RefusedError for any others, or where they turn out bad."""
         with station.lock:
             task, mine = self._outstanding(station)
@@ -75,26 +74,26 @@ class Delivery:
             self._hall.moved(station, "in", len(chunk.content))
             return pb.Progress(offset=held) if held < mine.size else self._complete(station, task, mine)
 
-    def progress(self, station: Station) -> pb.Progress:
+    def progress(self, station: RegionStation) -> pb.Progress:
         """How much of what was offered is here."""
         with station.lock:
             return self._progress(station, *self._outstanding(station))
 
-    def show(self, station: Station, head: pb.Head) -> str:
+    def show(self, station: RegionStation, head: pb.Head) -> str:
         """The newest head of the region's ledger, cosigned. Errors as of ``offer``."""
         with station.lock:
             cosigned = self._hall.believe(station, lambda: self._hall.intake.show(station.name, head))
             self._hall.told(station, cosigned)
             return cosigned
 
-    def _outstanding(self, station: Station) -> tuple[Task, Offered]:
+    def _outstanding(self, station: RegionStation) -> tuple[DeskTask, Offered]:
         task, mine = station.desk.open, station.offered
         if task is None or mine is None or (task.plan, task.round) != (mine.plan, mine.round):
-            raise RefusedError("stream", got="nothing that was offered", expected="an offer before it")
+            raise RefusedError("stream", got="no offered release", expected="an offer first")
         return task, mine
 
-    def _check(self, station: Station, task: Task, asked: Offered, release: pb.Release) -> Offered:
-        """The offer, once it holds in all respects."""
+    def _check(self, station: RegionStation, task: DeskTask, asked: Offered, release: pb.Release) -> Offered:
+        """The offer, once every check passed."""
         plan = self._hall.board.plan_of(station.name, task.plan)
         try:
             if asked.size != size_of(plan.model.arrays):
@@ -109,11 +108,11 @@ class Delivery:
             raise
         return dataclasses.replace(asked, cosigned=cosigned)
 
-    def _progress(self, station: Station, task: Task, mine: Offered) -> pb.Progress:
+    def _progress(self, station: RegionStation, task: DeskTask, mine: Offered) -> pb.Progress:
         held = station.desk.begin(mine.sha256)
         return pb.Progress(offset=held) if held < mine.size else self._complete(station, task, mine)
 
-    def _complete(self, station: Station, task: Task, mine: Offered) -> pb.Progress:
+    def _complete(self, station: RegionStation, task: DeskTask, mine: Offered) -> pb.Progress:
         """All bytes are here: judge them, receipt them, hand them on."""
         plan = self._hall.board.plan_of(station.name, task.plan)
         desk = station.desk
@@ -127,7 +126,7 @@ class Delivery:
                 _judge(path, plan, station.name, task.round)
             except RefusedError:
                 desk.discard(mine.sha256)
-                self._fail(station, task, REFUSED)
+                self._fail(station, task, "refused")
                 raise
         line = self._hall.book.sign(
             Receipt(
@@ -144,21 +143,21 @@ class Delivery:
         self._end(station, task, "released")
         return self._receipt(station, line)
 
-    def _receipt(self, station: Station, line: Line) -> pb.Progress:
+    def _receipt(self, station: RegionStation, line: ReceiptLine) -> pb.Progress:
         self._hall.told(station, line.cosigned)
         signature = bytes.fromhex(line.signature)
         return pb.Progress(receipt=wire.receipt(line.receipt, signature=signature, cosigned=line.cosigned))
 
-    def _strike(self, station: Station, task: Task, count: int = 1) -> None:
+    def _strike(self, station: RegionStation, task: DeskTask, count: int = 1) -> None:
         station.strikes += count
         if station.strikes >= MAX_STRIKES:
-            self._fail(station, task, REFUSED)
+            self._fail(station, task, "refused")
 
-    def _fail(self, station: Station, task: Task, word: str) -> None:
+    def _fail(self, station: RegionStation, task: DeskTask, word: str) -> None:
         station.desk.fail(task, word)
         self._end(station, task, word)
 
-    def _end(self, station: Station, task: Task, word: str) -> None:
+    def _end(self, station: RegionStation, task: DeskTask, word: str) -> None:
         station.offered, station.strikes = None, 0
         self._hall.outcome(station, task.plan, task.round, word)
 
@@ -168,7 +167,7 @@ def _judge(path: Path, plan: Plan, region: str, round: int) -> None:
     judge(arrays_in(path, plan.model.arrays), plan, region, round)
 
 
-def _case(line: Line) -> tuple[str, str, int]:
+def _case(line: ReceiptLine) -> tuple[str, str, int]:
     return line.entry, line.sha256, line.bytes
 
 

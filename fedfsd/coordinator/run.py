@@ -35,8 +35,8 @@ _DEAD_SECONDS = 5.0
 _ATTEMPTS = 3
 
 
-class Engine(Protocol):
-    """What is needed of the engine; see ``fedfsd.flower.engine``."""
+class AppEngine(Protocol):
+    """What is needed of the engine; see ``fedfsd.flower.engine.Engine``."""
 
     def ready(self) -> bool: ...
 
@@ -62,7 +62,7 @@ class Conductor:
     """Whether a process conducts it now; one that did and is gone was killed."""
 
 
-def demand_up(coordinator: Coordinator, engine: Engine) -> None:
+def demand_up(coordinator: Coordinator, engine: AppEngine) -> None:
     """NotReadyError unless the coordinator's gate and engine run."""
     listen = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     host = listen.get(coordinator.settings.listen, coordinator.settings.listen)
@@ -72,8 +72,8 @@ def demand_up(coordinator: Coordinator, engine: Engine) -> None:
     if not (gate and engine.ready()):
         raise NotReadyError(
             str(coordinator.folder),
-            got="an engine that does not answer" if gate else "no gate that listens",
-            expected="a coordinator that runs",
+            got="no answer from the engine" if gate else "no gate listening",
+            expected="a running coordinator",
             hint=f"start it: fedfsd coordinator up --coordinator {coordinator.folder}",
         )
 
@@ -149,11 +149,11 @@ def await_answers(
 
 
 def follow(
-    engine: Engine, conductor: Conductor, *, coordinator: Coordinator, say: Callable[[str], None]
+    engine: AppEngine, conductor: Conductor, *, coordinator: Coordinator, say: Callable[[str], None]
 ) -> None:
     """Start the run in the engine, or find it running, and stay until it is complete.
 
-    A ServerApp that was killed is started again and goes on from its checkpoint. Ctrl-C stops the run.
+    A ServerApp that was killed is restarted and resumes from its checkpoint. Ctrl-C stops the run.
 
     Raises:
         FedfsdError: what ended the run; it can be continued.
@@ -180,7 +180,7 @@ def follow(
                     expected="a complete run",
                     hint="read server.log there, then continue with --resume",
                 )
-            say(f"the run was cut off after {rounds} rounds and goes on")
+            say(f"the run was interrupted after {rounds} rounds and continues")
             number = None
     except BaseException:
         if number is not None:
@@ -189,7 +189,7 @@ def follow(
         raise
 
 
-def _submit(engine: Engine, config: Mapping[str, str]) -> int:
+def _submit(engine: AppEngine, config: Mapping[str, str]) -> int:
     """The number of a new run; an engine that is away, as after a crash of all, is waited for."""
     since = time.monotonic()
     while True:
@@ -201,7 +201,7 @@ def _submit(engine: Engine, config: Mapping[str, str]) -> int:
         time.sleep(_LOOK_SECONDS)
 
 
-def _wait(engine: Engine, conductor: Conductor, number: int) -> str:
+def _wait(engine: AppEngine, conductor: Conductor, number: int) -> str:
     """The state in which a run of the engine ended."""
     seen = asked = alive = time.monotonic()
     begun = False
@@ -231,8 +231,8 @@ def _wait(engine: Engine, conductor: Conductor, number: int) -> str:
         time.sleep(_LOOK_SECONDS)
 
 
-def _running(engine: Engine, folder: Path) -> int | None:
-    """The engine's run that already conducts this folder: whoever followed it may have been killed."""
+def _running(engine: AppEngine, folder: Path) -> int | None:
+    """The engine's run that already conducts this folder, if the process that followed it was killed."""
     path = folder / RUN_ID
     if not path.exists():
         return None

@@ -16,12 +16,12 @@ import grpc
 from fedfsd import formats
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import border_pb2_grpc, channel, wire
-from fedfsd.coordinator.desk import Task
-from fedfsd.coordinator.hall import Hall, Station
+from fedfsd.coordinator.desk import DeskTask
+from fedfsd.coordinator.hall import Hall, RegionStation
 from fedfsd.coordinator.intake import is_fork
 from fedfsd.coordinator.offer import TOO_OLD
 from fedfsd.coordinator.presence import BusyError
-from fedfsd.coordinator.reception import Delivery
+from fedfsd.coordinator.reception import Reception
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError, RefusedError
 
 HOLD_SECONDS = 10.0
@@ -46,7 +46,7 @@ class Servicer(border_pb2_grpc.BorderServicer):
         self, hall: Hall, *, caller: Callable[[Any], str] = channel.caller, hold: float = HOLD_SECONDS
     ) -> None:
         self._hall, self._caller, self._hold = hall, caller, hold
-        self._delivery = Delivery(hall)
+        self._delivery = Reception(hall)
 
     def Hello(self, request: pb.Greeting, context: grpc.ServicerContext) -> pb.Welcome:
         """The version to speak, and which head of the region's ledger is remembered."""
@@ -149,7 +149,9 @@ class Servicer(border_pb2_grpc.BorderServicer):
                     if progress.HasField("receipt"):
                         break
             except grpc.RpcError:  # cut off, or past its deadline: what came is kept
-                raise RefusedError("stream", got="one that was cut", expected="one to its end") from None
+                raise RefusedError(
+                    "stream", got="an interrupted stream", expected="a complete stream"
+                ) from None
             return progress or self._delivery.progress(station)
 
     def Show(self, request: pb.Head, context: grpc.ServicerContext) -> pb.Cosignature:
@@ -160,7 +162,7 @@ class Servicer(border_pb2_grpc.BorderServicer):
     @contextmanager
     def _call(
         self, context: grpc.ServicerContext, request: Any = None, *, check: bool = True
-    ) -> Iterator[Station]:
+    ) -> Iterator[RegionStation]:
         """The caller's station, within its bounds; a refusal inside becomes a status without text."""
         station = self._hall.station(self._caller(context))
         try:
@@ -180,12 +182,12 @@ class Servicer(border_pb2_grpc.BorderServicer):
             self._hall.refused(station, word, str(error))
             context.abort(status, "")
 
-    def _object(self, station: Station, error: FormatError) -> None:
+    def _object(self, station: RegionStation, error: FormatError) -> None:
         """A region and this coordinator are of releases that cannot do that together."""
         station.objection = str(error)
         self._hall.refused(station, "version", str(error))
 
-    def _carries(self, station: Station, plan: str) -> bool:
+    def _carries(self, station: RegionStation, plan: str) -> bool:
         """Whether the version agreed on carries the plan; where it does not, that is the region's answer."""
         document = formats.peek(self._hall.board.plans[plan].document().encode())
         number = document.get("format", 1)
@@ -202,9 +204,9 @@ class Servicer(border_pb2_grpc.BorderServicer):
         self._hall.board.answer(station.name, plan, code=TOO_OLD)
         return False
 
-    def _task(self, station: Station) -> pb.Task | None:
+    def _task(self, station: RegionStation) -> pb.Task | None:
         """What there is to do for a region now."""
-        task: Task | None = station.desk.open
+        task: DeskTask | None = station.desk.open
         if task is not None:
             return pb.Task(
                 round=pb.Round(
@@ -224,7 +226,7 @@ class Servicer(border_pb2_grpc.BorderServicer):
         return None
 
 
-def _agree(station: Station, request: pb.Ready) -> None:
+def _agree(station: RegionStation, request: pb.Ready) -> None:
     """The region repeats the version: this gate may have been started since they agreed on it."""
     if request.version not in wire.VERSIONS:
         raise wire.WireError("Ready.version", got="another version", expected=wire.VERSIONS)

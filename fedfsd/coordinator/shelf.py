@@ -26,7 +26,7 @@ class Shelf:
         self._folder = folder
 
     def path(self, sha256: str) -> Path:
-        """Where the bytes of that hash lie."""
+        """The path of the bytes with that hash."""
         return self._folder / sha256
 
     def put(self, arrays: Arrays, schema: Sequence[ArraySchema]) -> str:
@@ -80,11 +80,11 @@ def arrays_in(path: Path, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:
             raise RefusedError("release", got="an empty file", expected="arrays") from None
-    return gate_arrays.view(content, schema)  # type: ignore[arg-type]
+    return gate_arrays.view(content, schema)
 
 
 class Filed(Mapping[str, np.ndarray]):
-    """The arrays in such a file, mapped when asked for: memory holds no more than somebody still uses."""
+    """The arrays in such a file, mapped on demand: memory has only the arrays in use."""
 
     def __init__(self, path: Path, schema: Sequence[ArraySchema]) -> None:
         self._path, self._schema = path, tuple(schema)

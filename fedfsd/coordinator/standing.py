@@ -1,4 +1,4 @@
-"""``status.json``: how the gate stands, for ``fedfsd coordinator status``; rewritten when it changed."""
+"""``status.json``: the gate's state, for ``fedfsd coordinator status``; rewritten when it changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from fedfsd import canonical
 from fedfsd.coordinator.folder import Coordinator
-from fedfsd.coordinator.hall import Hall, Station
+from fedfsd.coordinator.hall import Hall, RegionStation
 
 STATUS = "status.json"
 
@@ -48,7 +48,7 @@ def document(hall: Hall) -> dict[str, Any]:
     }
 
 
-def _region(station: Station) -> dict[str, Any]:
+def _region(station: RegionStation) -> dict[str, Any]:
     task = station.desk.task
     return {
         "seen": None if station.presence.seen is None else int(station.presence.seen),

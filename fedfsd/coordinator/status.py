@@ -1,6 +1,6 @@
-"""How a coordinator stands: its processes, every region, the plans on offer, and what arrived of each plan.
+"""A coordinator's status: its processes, every region, the plans on offer, and the updates received.
 
-Read from files, whether anything runs or not; nothing of Flower is asked or imported.
+Read from files, whether anything is running or not, without asking or importing Flower.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def _region(folder: Path, gate: Document) -> Document:
 
 
 def _away(found: Document, gate: Document) -> list[str]:
-    """Regions that are wanted and not heard of; where no gate runs nobody is listened for."""
+    """Regions in a run that have not called; none if no gate is running."""
     wanted = {name for one in found["plans"] for name, said in one["answers"].items() if said == "approved"}
     heard = {name: said.get("seen") or 0 for name, said in gate.get("regions", {}).items()}
     since = {one["name"]: one["seen"] for one in found["regions"]}
     return [
-        f"region {name} takes part in a run and was last heard of at {since.get(name)}: ask its people"
+        f"region {name} takes part in a run and was last heard of at {since.get(name)}: ask its operators"
         for name in sorted(wanted)
         if _alive(gate) and time.time() - heard.get(name, 0) > AWAY_SECONDS
     ]
@@ -169,7 +169,7 @@ def _warnings(found: Document) -> list[str]:
     ]
     told += [f"region {one['name']}: {one['objection']}" for one in found["regions"] if one["objection"]]
     told += [
-        f"two nodes used the key of region {one['name']} at {one['doubled']}: ask its people"
+        f"two nodes used the key of region {one['name']} at {one['doubled']}: ask its operators"
         for one in found["regions"]
         if one["doubled"]
     ]

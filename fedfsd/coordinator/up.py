@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from fedfsd.coordinator import port
-from fedfsd.coordinator.folder import SETTINGS, Coordinator
+from fedfsd.coordinator.folder import SETTINGS, Coordinator, CoordinatorSettings
 from fedfsd.coordinator.standing import STATUS
 from fedfsd.errors import NotReadyError
 from fedfsd.flower.engine import Engine
@@ -21,10 +21,11 @@ from fedfsd.service.supervise import LOCK, STATE, Supervisor
 
 WHAT = "fedfsd coordinator up"
 ENDING_SECONDS = 5.0
+LOOPBACK = "127.0.0.1"
 
 
 def up(coordinator: Coordinator, *, say: Callable[[str], None]) -> None:
-    """Keep SuperLink, SuperExec and gate running until SIGTERM or Ctrl-C; ``say`` is told when all are ready.
+    """Keep SuperLink, SuperExec and gate running until SIGTERM or Ctrl-C; ``say`` reports when all are up.
 
     Raises:
         NotReadyError: a second ``up`` on one folder, or a port that something else listens on.
@@ -47,15 +48,15 @@ def up(coordinator: Coordinator, *, say: Callable[[str], None]) -> None:
 
 
 def _demand_ports(coordinator: Coordinator) -> None:
-    """Refuse ports that others hold, but not those of an earlier ``up`` that is still ending."""
+    """Refuse ports in use, but wait for an earlier ``up`` that is still ending."""
     deadline = time.monotonic() + ENDING_SECONDS
-    while taken := port.taken(coordinator.settings):
+    while taken := taken_ports(coordinator.settings):
         if time.monotonic() > deadline:
             raise NotReadyError(
                 str(coordinator.folder / SETTINGS),
-                got=f"{', '.join(taken)}, which cannot be listened on",
-                expected="an address of this machine, with free ports",
-                hint="stop what listens there, or choose other ports",
+                got=f"{', '.join(taken)}, which are not available",
+                expected="an address of this machine with free ports",
+                hint="stop the process that listens there, or choose other ports",
             )
         time.sleep(0.1)
 
@@ -78,3 +79,31 @@ def gate_runs(folder: Path) -> bool:
         os.kill(json.loads((folder / STATUS).read_bytes())["pid"], 0)
         return True
     return False
+
+
+def taken_ports(settings: CoordinatorSettings) -> list[str]:
+    """The ports that are not available here, each as its key in coordinator.toml and its number."""
+    hosts = {"port": settings.listen, "join_port": settings.listen, "flower_port": LOOPBACK}
+    wanted = [(key, getattr(settings, key)) for key in hosts]
+    return [f"{key} {port}" for key, port in wanted if not _is_free(hosts[key], port)]
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether something listens there; ``host`` is the server's listen address."""
+    where = LOOPBACK if host in ("0.0.0.0", "::") else host
+    try:
+        socket.create_connection((where, port), timeout=3.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

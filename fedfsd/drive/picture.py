@@ -66,7 +66,7 @@ def draw(tables: Sequence[Table], path: str | Path) -> None:
         rest = f", {len(regions) - len(shown)} more not shown" if len(regions) > len(shown) else ""
         figure.suptitle(f"Drives of {len(regions)} region{'s' * (len(regions) > 1)}{rest}", weight="bold")
         _legend(figure)
-        bands = np.atleast_1d(figure.subfigures(len(shown), 1))
+        bands = figure.subfigures(len(shown), 1, squeeze=False)[:, 0]
         for band, region in zip(bands, shown, strict=True):
             mine = in_region(tables, region)
             band.suptitle(_heading(region, mine), x=0.01, ha="left", size=9)

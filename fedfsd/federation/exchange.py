@@ -94,15 +94,6 @@ class Roll:
         return {name: node for node, name in self._names.items() if name in self._regions}
 
 
-def exchange(grid: Grid, messages: Iterable[Message], *, timeout: float) -> list[Message]:
-    """Send and collect replies until all are there or time is up."""
-    post: Post[int] = Post(grid)
-    post.send(dict(enumerate(messages)))
-    replies = post.collect(timeout)
-    post.abandon()
-    return list(replies.values())
-
-
 def _name(message: Message) -> str:
     """The region that a node says it is; empty where it says nothing."""
     record = message.content.config_records.get("region") if message.has_content() else None

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedfsd.federation.exchange import exchange
 from fedfsd.flower import private
+from fedfsd.flower.polled import PolledGrid
 
 RUN_ID = 1
 _LOST = Error(1, "worker lost")
@@ -35,7 +34,7 @@ class _Worker:
     served: set[int] = field(default_factory=set)
 
 
-class ProcessGrid(Grid):
+class ProcessGrid(PolledGrid):
     """Runs the ClientApp that ``app`` names ("package.module:attribute") for every node of ``nodes``."""
 
     def __init__(self, app: str, nodes: Mapping[int, Config], *, workers: int | None = None) -> None:
@@ -100,24 +99,17 @@ class ProcessGrid(Grid):
         """The one run."""
         return self._run
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """An instruction message, as Flower's interface wants it."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
     def get_node_ids(self) -> list[int]:
         """The nodes of this grid."""
         return list(self._nodes)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Push and wait, for strategies that run themselves."""
-        return exchange(self, messages, timeout=float("inf") if timeout is None else timeout)
+        """As of every such grid; work on what is not answered in time is stopped."""
+        sent = list(messages)
+        replies = super().send_and_receive(sent, timeout=timeout)
+        if len(replies) < len(sent):
+            self.abandon()
+        return replies
 
     def _dispatch(self) -> None:
         for worker in list(self._workers):
@@ -134,12 +126,13 @@ class ProcessGrid(Grid):
                 worker.served.add(task.metadata.dst_node_id)
 
     def _collect(self, *, timeout: float) -> None:
-        busy = {worker.pipe: worker for worker in self._workers if worker.task is not None}
-        for pipe in wait(list(busy), timeout=timeout):
-            worker = busy[pipe]
-            task = worker.task
+        busy = [(worker, worker.task) for worker in self._workers if worker.task is not None]
+        ready = wait([worker.pipe for worker, _ in busy], timeout=timeout)
+        for worker, task in busy:
+            if worker.pipe not in ready:
+                continue
             try:
-                reply = pipe.recv()
+                reply: Message = worker.pipe.recv()
                 worker.task = None
             except (EOFError, OSError):
                 self._replace(worker)

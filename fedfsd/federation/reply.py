@@ -12,19 +12,12 @@ from fedfsd import canonical
 from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import judge
+from fedfsd.gate.outcome import BAD_REPLY, LOST, RELEASED, from_flower
 from fedfsd.plan.plan import Plan
-from fedfsd.runner.client import CODES
-
-RELEASED = "released"
-TIMEOUT = "timeout"
-LOST = "lost"
-BUSY = "busy"
-LATE_USED, LATE_DROPPED = "late_used", "late_dropped"
-"""Codes of the coordinator's own besides those a region may send."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RegionOutcome:
     """What one region did in one round: ``code`` is "released", or why there is no update."""
 
     code: str
@@ -36,10 +29,10 @@ class Outcome:
 
 def read(
     message: Message, plan: Plan, region: str, round: int
-) -> tuple[Outcome, dict[str, np.ndarray] | None]:
+) -> tuple[RegionOutcome, dict[str, np.ndarray] | None]:
     """The update of a reply, or the code under which the region is skipped this round."""
     if message.has_error():
-        return Outcome(CODES.get(message.error.code, LOST)), None
+        return RegionOutcome(from_flower(message.error.code) or LOST), None
     try:
         record, release = (
             message.content.array_records.get("arrays"),
@@ -59,5 +52,5 @@ def read(
         if plan.mode != "none" and not re.fullmatch("[0-9a-f]{64}", entry):
             raise RefusedError("reply", got="no entry", expected="the hash of the release's entry")
     except Exception:  # a hostile reply may fail anywhere between its bytes and its arrays
-        return Outcome("bad_reply"), None
-    return Outcome(RELEASED, sha256, len(content), entry or None), arrays
+        return RegionOutcome(BAD_REPLY), None
+    return RegionOutcome(RELEASED, sha256, len(content), entry or None), arrays

@@ -20,7 +20,8 @@ from flwr.serverapp.strategy import Strategy
 from fedfsd.errors import NotReadyError
 from fedfsd.federation import reply
 from fedfsd.federation.exchange import Post, Roll
-from fedfsd.federation.reply import Outcome
+from fedfsd.federation.reply import RegionOutcome
+from fedfsd.gate.outcome import BUSY, LATE_DROPPED, LATE_USED, LOST, RELEASED, TIMEOUT
 from fedfsd.plan.plan import Arrays, Plan
 
 # A region that is away when a run starts is waited for this long, if enough others are there.
@@ -44,9 +45,9 @@ class Round:
     """What the next round starts from."""
     model: dict[str, np.ndarray]
     """What would be released now: the mean over the plan's last rounds once they have begun."""
-    outcomes: dict[str, Outcome]
+    outcomes: dict[str, RegionOutcome]
     seconds: float
-    late: dict[Task, Outcome] = field(default_factory=dict)
+    late: dict[Task, RegionOutcome] = field(default_factory=dict)
     """What came in this round of earlier ones."""
 
 
@@ -98,7 +99,7 @@ class PlannedStrategy:
 
     def _round(
         self, post: Post[Task], roll: Roll, current: Arrays, number: int
-    ) -> tuple[dict[str, np.ndarray], dict[str, Outcome], dict[Task, Outcome]]:
+    ) -> tuple[dict[str, np.ndarray], dict[str, RegionOutcome], dict[Task, RegionOutcome]]:
         record = ArrayRecord({name: Array(array) for name, array in current.items()})
         # The inner strategy's own messages are not sent: it only learns where the round starts from.
         self.inner.configure_train(number, record, ConfigRecord({}), post.grid)
@@ -106,7 +107,7 @@ class PlannedStrategy:
         replies = post.collect(self.round_timeout_seconds, tasks.issubset)
         if self.plan.late_updates == "drop":
             post.abandon()
-        late: dict[Task, Outcome] = {}
+        late: dict[Task, RegionOutcome] = {}
         good: dict[str, Message] = {}
         for task, message in replies.items():
             outcome, update = reply.read(message, self.plan, task.region, task.round)
@@ -114,7 +115,7 @@ class PlannedStrategy:
                 outcomes[task.region] = outcome
             else:
                 late[task] = self._late(outcome)
-            if update is not None and (task.round == number or late[task].code == reply.LATE_USED):
+            if update is not None and (task.round == number or late[task].code == LATE_USED):
                 good[task.region] = self._as_model(message, current, update, task, number)
         self._demand_quorum(outcomes, number)
         # Sums of floats depend on their order, so replies are taken in the order of the plan.
@@ -132,7 +133,7 @@ class PlannedStrategy:
 
     def _send(
         self, post: Post[Task], roll: Roll, record: ArrayRecord, number: int
-    ) -> tuple[dict[str, Outcome], set[Task]]:
+    ) -> tuple[dict[str, RegionOutcome], set[Task]]:
         """Send the round; what becomes of each region if no reply comes, and the tasks sent."""
         content = RecordDict(
             {"arrays": record, "config": ConfigRecord({"plan": self.plan.document(), "round": number})}
@@ -141,9 +142,7 @@ class PlannedStrategy:
         # A region whose late update will count is left to finish it.
         owing = {task.region for task in post.expected} if self.plan.late_updates == "use" else set()
         outcomes = {
-            region: Outcome(
-                reply.BUSY if region in owing else reply.TIMEOUT if region in nodes else reply.LOST
-            )
+            region: RegionOutcome(BUSY if region in owing else TIMEOUT if region in nodes else LOST)
             for region in self.plan.regions
         }
         messages = {
@@ -154,23 +153,23 @@ class PlannedStrategy:
         post.send(messages)
         return outcomes, set(messages)
 
-    def _late(self, outcome: Outcome) -> Outcome:
+    def _late(self, outcome: RegionOutcome) -> RegionOutcome:
         """A good update that comes late, under the code of the plan's rule; anything else as it is."""
-        if outcome.code != reply.RELEASED:
+        if outcome.code != RELEASED:
             return outcome
         used = self.plan.late_updates == "use"
-        return replace(outcome, code=reply.LATE_USED if used else reply.LATE_DROPPED)
+        return replace(outcome, code=LATE_USED if used else LATE_DROPPED)
 
-    def _demand_quorum(self, outcomes: dict[str, Outcome], number: int) -> None:
+    def _demand_quorum(self, outcomes: dict[str, RegionOutcome], number: int) -> None:
         """Late updates do not make a quorum."""
-        failed = {name: out.code for name, out in sorted(outcomes.items()) if out.code != reply.RELEASED}
+        failed = {name: out.code for name, out in sorted(outcomes.items()) if out.code != RELEASED}
         if len(outcomes) - len(failed) < self.quorum:
             listed = ", ".join(f"{name}: {code}" for name, code in failed.items())
             raise NotReadyError(
                 f"round {number}",
                 got=f"{len(outcomes) - len(failed)} of {len(outcomes)} regions ({listed})",
                 expected=f"at least {self.plan.quorum:.0%}",
-                hint="read region.log of the regions named, mend them, then continue with --resume",
+                hint="read region.log of the regions named, fix the cause, then continue with --resume",
             )
 
     def _as_model(

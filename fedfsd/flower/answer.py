@@ -11,15 +11,17 @@ from flwr.supercore.error import ApiErrorCode, FlowerError
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 
 
-class GoneError(FedfsdError):
-    """The run is over or the message too old: nobody waits for this answer any more."""
+class StaleReplyError(FedfsdError):
+    """The run has ended or the message is too old: this answer is no longer wanted."""
 
     code, exit_code = "gone", 4
 
 
-def gone(got: str) -> GoneError:
+def gone(got: str) -> StaleReplyError:
     """Nobody waits for it."""
-    return GoneError("SuperLink", got=got, expected="an instruction of a run that goes on", hint="drop it")
+    return StaleReplyError(
+        "SuperLink", got=got, expected="an instruction of a run that goes on", hint="drop it"
+    )
 
 
 def unknown_key() -> RefusedError:

@@ -11,10 +11,11 @@ import os
 import secrets
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import tomli_w
@@ -128,14 +129,15 @@ class Engine:
         """Let the node with this key (PEM) join, once or again, and return its id."""
         with self._control() as control:
             try:
-                return control.RegisterNode(control_pb2.RegisterNodeRequest(public_key=public_key)).node_id
+                request = control_pb2.RegisterNodeRequest(public_key=public_key)
+                return int(control.RegisterNode(request).node_id)
             except httpx.HTTPStatusError as error:
                 if _code(error) != ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:
                     raise
             nodes = control.ListNodes(control_pb2.ListNodesRequest()).nodes_info
         for node in nodes:
             if node.public_key == public_key:
-                return node.node_id
+                return int(node.node_id)
         raise NotReadyError("SuperLink", got="a key that was registered and removed", expected="a new key")
 
     def submit(
@@ -207,7 +209,7 @@ class Engine:
 
 
 def bundle(app: str, config: Mapping[str, str | int | float | bool], *, client: str = CLIENT_APP) -> bytes:
-    """A Flower app bundle that holds names and configuration, and no code."""
+    """A Flower app bundle with names and configuration, and no code."""
     project = {
         "project": {
             "name": "fedfsd",
@@ -241,7 +243,7 @@ class _Bearer:
     def __init__(self, secret: str) -> None:
         self._secret = secret
 
-    def intercept(self, context, call_next):  # type: ignore[no-untyped-def]
+    def intercept(self, context: Any, call_next: Callable[[Any], Any]) -> Any:
         """Add the header."""
         context.request.headers["authorization"] = f"Bearer {self._secret}"
         return call_next(context)

@@ -74,9 +74,9 @@ def records_of(content: RecordDict) -> Records:
 
 
 def write(records: Records) -> bytes:
-    """One byte string. TypeError for a value that JSON has no word for (bytes).
+    """One byte string. TypeError for a value that JSON cannot represent (bytes).
 
-    Arrays are looked up twice, one at a time: a mapping that reads them from a file need not hold them all.
+    Arrays are looked up twice, one at a time: a mapping that reads them from a file needs memory for one.
     """
     facts: dict[str, Any] = {}
     for name, record in records.items():

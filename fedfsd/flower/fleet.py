@@ -1,7 +1,7 @@
-"""One node of Flower's fleet, as the coordinator's gate holds it for a region.
+"""One node of Flower's fleet, which the coordinator's gate runs for a region.
 
 Flower hands an instruction out once and forgets a node after a minute of silence. This node may be killed
-at any moment: it takes up its old id by a heartbeat, an instruction counts as taken only when the next
+at any moment: it resumes its old id by a heartbeat, an instruction counts as taken only when the next
 one is asked for or it is answered (``reopen`` brings others back), and an answer sent twice is one answer.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, Error, Metadata, MetricRecord
 from flwr.common.constant import HEARTBEAT_MAX_INTERVAL
-from flwr.common.serde import metadata_from_proto, metadata_to_proto
+from flwr.common.serde_utils import metadata_from_proto, metadata_to_proto
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, node_pb2
 from flwr.supercore.primitives.asymmetric import (
     bytes_to_private_key,
@@ -31,7 +31,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.flower import flat, parcel
-from fedfsd.flower.answer import GoneError, gone, translated, unknown_key
+from fedfsd.flower.answer import StaleReplyError, gone, translated, unknown_key
 from fedfsd.flower.state import Mailbox
 
 # What a node announces between two heartbeats, in seconds: Flower calls it lost after twice that. The longest
@@ -118,7 +118,7 @@ class FleetNode:
             raise unknown_key()
 
     def pull(self) -> Instruction | None:
-        """The next instruction, or none. Asking for it says that the one before is in safe hands.
+        """The next instruction, or none. Asking for it confirms the one before.
 
         Holds the arrays and one chunk of 5 MB besides.
         """
@@ -136,16 +136,16 @@ class FleetNode:
                 self._arriving = metadata_from_proto(response.messages_list[0].metadata)
             try:
                 instruction = self._read(self._arriving)
-            except GoneError:
+            except StaleReplyError:
                 self._arriving = None
                 return None
             self._taken, self._arriving = self._arriving, None
             return instruction
 
     def reply(self, envelope: bytes, arrays: Mapping[str, np.ndarray], entry_hash: str, sha256: str) -> None:
-        """Answer a training instruction with a release. Once is enough, twice is the same.
+        """Answer a training instruction with a release. Idempotent.
 
-        Holds one copy of ``arrays`` besides them. Raises GoneError when nobody waits for it.
+        Holds one copy of ``arrays`` besides them. Raises StaleReplyError when it is no longer wanted.
         """
         self._answer(
             envelope,
@@ -157,11 +157,11 @@ class FleetNode:
         )
 
     def identify(self, envelope: bytes, region: str) -> None:
-        """Answer a query for the region's name. Raises GoneError as above."""
+        """Answer a query for the region's name. Raises StaleReplyError as above."""
         self._answer(envelope, {"region": ConfigRecord({"name": region})})
 
     def fail(self, envelope: bytes, code: int, word: str) -> None:
-        """Answer that there will be no release. Raises GoneError as above."""
+        """Answer that there will be no release. Raises StaleReplyError as above."""
         self._answer(envelope, Error(code, word))
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ class FleetNode:
         is_flat = False
         expires = metadata.created_at + metadata.ttl
         try:
-            records = parcel.unpack(metadata.message_id, self._getter(metadata.run_id))
+            records: flat.Records = parcel.unpack(metadata.message_id, self._getter(metadata.run_id))
             if (inner := flat.unwrap(records)) is not None:
                 is_flat, records = True, inner
         except FedfsdError:
@@ -237,9 +237,8 @@ class FleetNode:
             src_task_id=asked.dst_task_id,
             dst_task_id=asked.src_task_id,
         )
-        if not isinstance(content, Error):
-            content = (flat.wrap if envelope.startswith(_FLAT) else flat.plain)(content)
-        packed = parcel.pack(answer, content)
+        wrap = flat.wrap if envelope.startswith(_FLAT) else flat.plain
+        packed = parcel.pack(answer, content if isinstance(content, Error) else wrap(content))
         with translated():
             response = self._client.PushMessages(
                 fleet_pb2.PushMessagesRequest(
@@ -278,7 +277,7 @@ class FleetNode:
         request = message_pb2.ConfirmMessageReceivedRequest(
             node=self._node, run_id=metadata.run_id, message_object_id=metadata.message_id
         )
-        with suppress(GoneError), translated():
+        with suppress(StaleReplyError), translated():
             self._client.ConfirmMessageReceived(request)
         self._confirmed = metadata.message_id
 

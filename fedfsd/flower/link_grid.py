@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedfsd.flower import flat, private
+from fedfsd.flower.polled import PolledGrid
 from fedfsd.flower.state import Mailbox
 
 # Between two looks. Without the database every look is a request, and the SuperLink serves one at a time.
@@ -20,7 +23,7 @@ _GLANCE_SECONDS, _LOOK_SECONDS = 0.01, 0.03
 _LOST = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 
 
-class LinkGrid(Grid):
+class LinkGrid(PolledGrid):
     """A grid over ``grid`` whose messages travel flat and whose looks for replies are not too many.
 
     It outlives its SuperLink: what that had handed out or was handing over when it died is asked again,
@@ -44,22 +47,11 @@ class LinkGrid(Grid):
         """As the grid's own."""
         return self._grid.run
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """As the grid's own."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
     def get_node_ids(self) -> Iterable[int]:
         """As the grid's own."""
         return self._grid.get_node_ids()
 
-    def get_nodes(self):  # type: ignore[no-untyped-def]
+    def get_nodes(self) -> Iterable[NodeInfo]:
         """As the grid's own; each has a node_id and a public_key."""
         return self._grid.get_nodes()
 
@@ -109,25 +101,12 @@ class LinkGrid(Grid):
         message = self._waiting.get(name)
         return message is not None and message.metadata.created_at + message.metadata.ttl > time.time()
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send and collect replies until all are there or time [s] is up."""
-        waiting = set(self.push_messages(messages))
-        deadline = None if timeout is None else time.monotonic() + timeout
-        replies: list[Message] = []
-        while waiting and (deadline is None or time.monotonic() < deadline):
-            found = list(self.pull_messages(sorted(waiting)))
-            replies += found
-            waiting -= {message.metadata.reply_to_message_id for message in found}
-        return replies
-
 
 def _unwrapped(content: RecordDict) -> RecordDict:
-    """The reply as it was meant; one that is damaged is left for the judge of replies to refuse."""
+    """The unwrapped reply; a damaged one is returned as it is, and refused later."""
     try:
-        inner = content[flat.FLAT][flat.FLAT]
-        blob = inner if isinstance(inner, bytes) else inner.data
+        inner: Any = content[flat.FLAT][flat.FLAT]
+        blob: Any = inner if isinstance(inner, bytes) else inner.data
         records = flat.unwrap({flat.FLAT: {flat.FLAT: blob}})
         return flat.plain(records) if records is not None else content
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -32,7 +32,7 @@ from fedfsd.flower.flat import STYPE, Record
 Get = Callable[[str], bytes]
 """An object's bytes by its id (hex SHA-256)."""
 
-_SMALL = {"ConfigRecord": ConfigRecord, "MetricRecord": MetricRecord}
+_SMALL: Mapping[str, Any] = {"ConfigRecord": ConfigRecord, "MetricRecord": MetricRecord}
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -58,7 +58,8 @@ def unpack(message_id: str, get: Get) -> dict[str, Record]:
 def _record(content: bytes, get: Get) -> Record:
     kind = get_object_type_from_object_content(content)
     if kind in _SMALL:
-        return _SMALL[kind].inflate(content)
+        small: ConfigRecord | MetricRecord = _SMALL[kind].inflate(content)
+        return small
     arrays = json.loads(get_object_body(content, ArrayRecord))
     return {name: _array(get(array), get) for name, array in arrays.items()}
 
@@ -124,10 +125,10 @@ class Parcel:
 
 def pack(metadata: Metadata, content: RecordDict | Error) -> Parcel:
     """Number the message and take it apart. The same metadata and content give the same id."""
-    is_error = isinstance(content, Error)
-    message = make_message(
-        metadata, content=None if is_error else content, error=content if is_error else None
-    )
+    if isinstance(content, Error):
+        message = make_message(metadata, error=content)
+    else:
+        message = make_message(metadata, content=content)
     with no_object_id_recompute():
         metadata.__dict__["_message_id"] = message.object_id
         tree, objects = get_object_tree(message), get_all_nested_objects(message)

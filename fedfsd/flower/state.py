@@ -1,8 +1,8 @@
-"""The SuperLink's own database: written to hand out again what nobody is known to have, read to ask less.
+"""The SuperLink's own database: written to hand out unconfirmed instructions again, read to poll less often.
 
 Flower marks an instruction as delivered before it answers; a process that dies in that moment loses it.
 Every request costs the SuperLink about 5 ms of its one thread, also one that finds nothing: three regions
-and a ServerApp that ask often keep it busy with saying no. Here a look takes some 20 microseconds.
+and a ServerApp that poll often keep it busy with empty answers. Here a look takes some 20 microseconds.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Mailbox:
         self._asked = 0.0
 
     def has_instruction(self, node_id: int) -> bool:
-        """Whether one lies there for a node, not handed out yet."""
+        """Whether there is an instruction for a node that was not handed out yet."""
         signed = node_id - 2**64 if node_id >= 2**63 else node_id
         return self._is_worth(
             "SELECT 1 FROM message_ins WHERE dst_node_id = ? AND delivered_at = '' LIMIT 1", [signed]
         )
 
     def has_reply(self, message_ids: Collection[str]) -> bool:
-        """Whether one lies there to any of these messages, not handed out yet."""
+        """Whether there is a reply to any of these messages that was not handed out yet."""
         marks = ", ".join("?" * len(message_ids))
         return self._is_worth(
             f"SELECT 1 FROM message_res WHERE reply_to_message_id IN ({marks}) AND delivered_at = '' LIMIT 1",

@@ -66,4 +66,5 @@ def _find(name: str) -> type[Strategy]:
             expected=" | ".join(sorted({*builtin, *found})),
             hint='set server.strategy = "FedAvg"',
         )
-    return found[name].load()
+    kind: type[Strategy] = found[name].load()
+    return kind

@@ -1,7 +1,7 @@
 """Start ``flower-superlink`` for an engine: python -m fedfsd.flower.superlink FOLDER PORT.
 
-Stock but for two things: its Control API asks for the engine's secret, and what it handed out before
-it died, with nobody known to have it, it hands out again.
+Stock except for two things: its Control API requires the engine's secret, and it hands out again what it
+had handed out without confirmation before it died.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from flwr.supercore.auth.typing import AccountInfo
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 
 from fedfsd.flower.engine import Engine
@@ -23,7 +25,9 @@ class SecretPlugin(NoOpControlAuthnPlugin):
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
 
-    def validate_tokens_in_metadata(self, metadata: Sequence[tuple[str, str | bytes]]):  # type: ignore[no-untyped-def]
+    def validate_tokens_in_metadata(
+        self, metadata: Sequence[tuple[str, str | bytes]]
+    ) -> tuple[bool, AccountInfo | None]:
         """Whether a call carries the secret, and whose it is then."""
         shown = [value.encode() if isinstance(value, str) else value for _, value in metadata]
         if len(shown) != 1 or not hmac.compare_digest(shown[0], self._secret):
@@ -36,7 +40,7 @@ def main(folder: Path, port: int) -> None:
     engine = Engine(folder, port)
     engine.reopen()
     # The command imports the name that it calls, so it is replaced where it is called.
-    command = import_module("flwr.superlink.cli.flower_superlink")
+    command: Any = import_module("flwr.superlink.cli.flower_superlink")
     secret = engine.control_secret.read_text()
     command.load_control_authn_plugin = lambda: SecretPlugin(secret)
     sys.argv = ["flower-superlink", *engine.superlink_arguments()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from mmap import mmap
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def to_bytes(arrays: Arrays, schema: Sequence[ArraySchema]) -> bytes:
 
 
 def parts(arrays: Arrays, schema: Sequence[ArraySchema]) -> list[memoryview]:
-    """``to_bytes`` in pieces that are not copied where the arrays already lie in memory like that."""
+    """``to_bytes`` in pieces, without a copy if the arrays already have this layout."""
     found = (np.ascontiguousarray(arrays[entry.name], dtype="<f4") for entry in schema)
     return [array.reshape(-1).view(np.uint8).data for array in found]
 
@@ -60,8 +61,8 @@ def from_bytes(content: bytes, schema: Sequence[ArraySchema]) -> dict[str, np.nd
     return _split(_flat(content, schema).astype(np.float32), schema)
 
 
-def view(content: bytes, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
-    """``from_bytes`` without a copy: the arrays lie in ``content`` and cannot be written to."""
+def view(content: bytes | memoryview | mmap, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
+    """``from_bytes`` without a copy: the arrays are read-only views of ``content``."""
     return _split(_flat(content, schema).astype(np.float32, copy=False), schema)
 
 
@@ -73,7 +74,7 @@ def sha256(arrays: Arrays, schema: Sequence[ArraySchema]) -> str:
     return digest.hexdigest()
 
 
-def _flat(content: bytes, schema: Sequence[ArraySchema]) -> np.ndarray:
+def _flat(content: bytes | memoryview | mmap, schema: Sequence[ArraySchema]) -> np.ndarray:
     expected = 4 * sum(entry.size for entry in schema)
     if len(content) != expected:
         raise RefusedError("release", got=f"{len(content)} bytes", expected=f"{expected} bytes")

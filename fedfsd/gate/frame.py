@@ -2,9 +2,9 @@
 
     header length (4 bytes) | body length (8 bytes) | header (canonical JSON, an object) | body
 
-Lengths are big-endian and looked at before anything is read. Who reads says how long a body may be; it is
-read into one buffer. A peer that breaks off, or falls silent inside a frame, is gone; one that sends anything
-else is not believed again.
+Lengths are big-endian and checked before anything is read. The reader limits the length of a body, which is
+read into one buffer. A peer that disconnects, or stalls inside a frame, is gone; one that sends anything else
+is not trusted again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class FrameError(RefusedError):
     """The peer sent what is no frame, or none that is expected now."""
 
 
-class GoneError(NotReadyError):
+class PeerGoneError(NotReadyError):
     """The peer is gone, or silent for too long."""
 
 
@@ -47,7 +47,7 @@ class Frames:
         self._reader = io.BufferedReader(self._raw)
 
     def send(self, header: dict[str, Any], *body: Buffer) -> None:
-        """Send one frame. GoneError where the peer does not take it."""
+        """Send one frame. PeerGoneError where the peer does not take it."""
         content = canonical.encode(header)
         if len(content) > MAX_HEADER:
             raise FrameError("frame", got="a header that is too long", expected=f"{MAX_HEADER} bytes")
@@ -69,7 +69,7 @@ class Frames:
 
         Raises:
             FrameError: not a frame, or one with too long a body.
-            GoneError: no more frames, or none in time.
+            PeerGoneError: no more frames, or none in time.
         """
         self._raw.deadline = time.monotonic() + seconds
         start = self._read(1)
@@ -161,5 +161,5 @@ def _header(content: bytes) -> dict[str, Any]:
     raise FrameError("frame", got="a header that cannot be read", expected="an object in canonical JSON")
 
 
-def _gone(got: str) -> GoneError:
-    return GoneError("socket", got=got, expected="the other side")
+def _gone(got: str) -> PeerGoneError:
+    return PeerGoneError("socket", got=got, expected="the other side")

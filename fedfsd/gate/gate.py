@@ -47,7 +47,7 @@ class Gate:
                 "round",
                 got=round,
                 expected=f"1 to {plan.num_rounds}, as planned",
-                hint="a longer run needs a plan of its own",
+                hint="a longer run needs a new plan",
             )
         gate_arrays.check(arrays, plan.model.arrays, max_magnitude=self.policy.max_inbound_magnitude)
 
@@ -73,11 +73,15 @@ class Gate:
         self.ledger.settle(plan_hash)
 
     def demand_wanted(self) -> None:
-        """Raise where nobody waits for the update any more: never, in one process."""
+        """Raise if the update is no longer wanted: never, in one process."""
 
-    def pin(self, model: str) -> ModelPin | None:
-        """What the policy says of a model of another package."""
-        return self.policy.pin(model)
+    def pin(self, model: str, task: str) -> ModelPin | None:
+        """What the policy says of a task's model of another package."""
+        return self.policy.pin(model, task)
+
+    def pin_task(self, task: str) -> ModelPin | None:
+        """What the policy says of a task of another package."""
+        return self.policy.pin_task(task)
 
 
 def open_ledger(folder: Path) -> Ledger:
@@ -98,7 +102,7 @@ def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
     if norm > (limit := max_update_norm(plan, region, round)):
         raise RefusedError(
             "update",
-            got="a norm that clipping and noise do not explain",  # its value is of the data
+            got="a norm larger than clipping and noise allow",  # its value is of the data
             expected=f"at most {limit:.3g}",
             hint="stop this region: its training does not clip as planned",
         )
@@ -107,7 +111,9 @@ def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
     expected = witness_std(plan, region, round)
     if expected < np.finfo(np.float32).tiny:
         raise RefusedError(
-            "noise witness", got="noise too small for float32", expected="noise that can be told"
+            "noise witness",
+            got="noise too small for float32",
+            expected="noise large enough to measure in float32",
         )
     witness = arrays[WITNESS]
     # For n normal values, sum(z^2) has mean n and standard deviation sqrt(2 n).
@@ -115,7 +121,7 @@ def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
     if not -WITNESS_Z <= z <= WITNESS_Z + WITNESS_Z**2 / sqrt(2 * witness.size):
         raise RefusedError(
             "noise witness",
-            got="noise of another scale than planned",
+            got="noise of a different scale than planned",
             expected=f"a standard deviation of {expected:.3g}",
             hint="stop this region: its training does not add the planned noise",
         )

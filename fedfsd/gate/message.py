@@ -1,4 +1,4 @@
-"""What a region's gate and its runner say to each other: a closed list, each with fields of its own.
+"""The messages between a region's gate and its runner: a closed list, each with its own fields.
 
 The gate asks; the runner answers, in a round after calls of its own that the gate answers in turn:
 
@@ -11,29 +11,23 @@ carry one word; there is no field that could hold a text or a value of the data.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from fedfsd import formats
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen
-from fedfsd.errors import BudgetError, FedfsdError, NotReadyError, PlanError, RefusedError
 from fedfsd.gate.frame import Buffer, FrameError, Frames
+from fedfsd.gate.outcome import Word
 from fedfsd.gate.policy import ModelPin
 from fedfsd.plan.plan import Sha256
 
 VERSION = formats.NEWEST["runner socket"]
+PACKAGES = 2  # the first version in which a pin can be of a task, or of a whole package
 MAX_DOCUMENT = 2**20  # bytes of a plan
 MAX_KEYS = 512
 
-Word: TypeAlias = Literal["region_unavailable", "refused", "budget", "plan"]
-ERRORS: dict[Word, type[FedfsdError]] = {
-    "refused": RefusedError,
-    "budget": BudgetError,
-    "plan": PlanError,
-    "region_unavailable": NotReadyError,
-}
 RoundNumber = Annotated[int, Field(ge=1, lt=2**53)]
 
 
@@ -75,7 +69,7 @@ class Committed(Frozen):
     commitment: Sha256
 
 
-class Settle(Frozen):
+class SettleCall(Frozen):
     """The plan is over. From the gate: destroy its key. From the runner, after the last round: book that."""
 
     op: Literal["settle"] = "settle"
@@ -98,7 +92,7 @@ class AskFacts(Frozen):
     folder: Annotated[str, Field(max_length=4096)]
 
 
-class Facts(Frozen):
+class RunnerFacts(Frozen):
     """The runner's answer: nothing of it is computed from the data but that they can be read."""
 
     op: Literal["facts_are"] = "facts_are"
@@ -108,7 +102,7 @@ class Facts(Frozen):
     gate_folder: bool
 
 
-class Task(Frozen):
+class RoundTask(Frozen):
     """One round; the body is the plan's document (so many bytes), then the arrays in canonical bytes."""
 
     op: Literal["round"] = "round"
@@ -116,9 +110,16 @@ class Task(Frozen):
     round: RoundNumber
     document: Annotated[int, Field(ge=1, le=MAX_DOCUMENT)]
     pin: ModelPin | None
+    """What the model must be."""
+    task_pin: ModelPin | None = None
+    """What a task of another package must be; since version 2."""
+
+    @model_serializer(mode="wrap")
+    def _as_first_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if (key, value) != ("task_pin", None)}
 
 
-class Reserve(Frozen):
+class ReserveCall(Frozen):
     """Book the round on these arrays."""
 
     op: Literal["reserve"] = "reserve"
@@ -135,7 +136,7 @@ class Reserved(Frozen):
     round: RoundNumber
 
 
-class Release(Frozen):
+class ReleaseCall(Frozen):
     """The body is the update in canonical bytes."""
 
     op: Literal["release"] = "release"
@@ -152,7 +153,7 @@ class Let(Frozen):
     sha256: Sha256
 
 
-class Refused(Frozen):
+class NotAllowed(Frozen):
     """The gate does not allow it."""
 
     op: Literal["refused"] = "refused"
@@ -181,7 +182,7 @@ M = TypeVar("M", bound=Frozen)
 
 
 def send(frames: Frames, message: Frozen, *body: Buffer) -> None:
-    """Send one message. GoneError where nobody takes it."""
+    """Send one message. PeerGoneError where nobody takes it."""
     frames.send(message.model_dump(mode="json"), *body)
 
 
@@ -193,13 +194,13 @@ def receive(
     Raises:
         FormatError: a hello of another version, whatever else it holds.
         FrameError: another message, or one with other fields.
-        GoneError: none in time.
+        PeerGoneError: none in time.
     """
     header, body = frames.receive(max_body=max_body, seconds=seconds)
     named: dict[Any, type[M]] = {kind.model_fields["op"].default: kind for kind in kinds}
     kind = named.get(header["op"]) if isinstance(header.get("op"), str) else None
     if kind is None or (body and kind is not body_of):
-        raise FrameError("frame", got="another message", expected=" or ".join(sorted(named)))
+        raise FrameError("frame", got="an unexpected message type", expected=" or ".join(sorted(named)))
     theirs = header.get("version") if kind is Hello else VERSION
     if type(theirs) is int and theirs not in formats.READ["runner socket"]:
         raise formats.disagreement("runner socket", theirs, peer="the runner", here="the gate")
@@ -207,13 +208,5 @@ def receive(
         return kind.model_validate(header), body
     except ValidationError:
         raise FrameError(
-            "frame", got="a message with other fields", expected=header["op"] + " as agreed"
+            "frame", got="a message with unexpected fields", expected=header["op"] + " as agreed"
         ) from None
-
-
-def word(error: Exception) -> Word:
-    """The one word that says of ``error`` what may be said."""
-    for found, kind in ERRORS.items():
-        if isinstance(error, kind):
-            return found
-    return "region_unavailable"

@@ -1,7 +1,7 @@
-"""The gate as the runner sees it: the same walk, each step a call over the Unix socket.
+"""The gate as the runner sees it: the same steps, each a call over the Unix socket.
 
-The gate's process holds ledger, policy and keys and judges again whatever is said here; the checks on this
-side are the runner's own, so that a gate which errs cannot make it train what was never meant for it.
+The gate's process has ledger, policy and keys and checks everything again; the checks on this side are the
+runner's own, so that a faulty gate cannot make it train on a task that is not its own.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TypeVar
 from fedfsd.config.load import Frozen
 from fedfsd.errors import NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate import message
-from fedfsd.gate.frame import FRAME_SECONDS, Frames, GoneError
+from fedfsd.gate import message, outcome
+from fedfsd.gate.frame import FRAME_SECONDS, Frames, PeerGoneError
 from fedfsd.gate.gate import content_of
-from fedfsd.gate.message import Task
-from fedfsd.gate.policy import OWN_MODELS, ModelPin
+from fedfsd.gate.message import RoundTask
+from fedfsd.gate.policy import ModelPin, unreviewed
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.plan.plan import Arrays, Plan
 
@@ -31,18 +31,18 @@ class _Work:
     """What the gate handed out."""
 
     frames: Frames
-    task: Task
+    task: RoundTask
 
 
 class RemoteGate:
-    """Stands in for ``gate.Gate`` while a task of the gate's is in hand."""
+    """Replaces ``gate.Gate`` while a task of the gate is in progress."""
 
     def __init__(self, region: str, *, test_only: bool = False) -> None:
         self.region = region
         self._modes = ("private", "rehearsal") if test_only else ("private",)
         self._work: _Work | None = None
 
-    def begin(self, frames: Frames, task: Task) -> None:
+    def begin(self, frames: Frames, task: RoundTask) -> None:
         """From now on calls go over ``frames`` and are about ``task``."""
         self._work = _Work(frames, task)
 
@@ -58,17 +58,19 @@ class RemoteGate:
                 "mode",
                 got=plan.mode,
                 expected=" or ".join(self._modes),
-                hint="a runner with test_only = true also rehearses",
+                hint="set test_only = true in train.toml to accept rehearsal plans",
             )
-        if plan.model.name not in OWN_MODELS and self.pin(plan.model.name) is None:
-            raise RefusedError("model", got="a model that nobody reviewed", expected="one of the policy's")
+        name = plan.task.name
+        objections = unreviewed(plan, model=self.pin(plan.model.name, name), task=self.pin_task(name))
+        if objections:
+            raise RefusedError("plan", got="; ".join(objections), expected="a plan within the policy")
         gate_arrays.check(arrays, plan.model.arrays)
 
     def reserve(self, plan: Plan, round: int, arrays: Arrays) -> Booked:
         """Have the round booked; what the gate refuses comes back as the same kind of error."""
         work = self._demand(plan.hash, round)
         sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
-        asked = message.Reserve(plan=plan.hash, round=round, arrays=sha256)
+        asked = message.ReserveCall(plan=plan.hash, round=round, arrays=sha256)
         message.send(work.frames, asked)
         told = self._answer(work, message.Reserved)
         self._demand(told.plan, told.round)
@@ -82,37 +84,46 @@ class RemoteGate:
         """Judge the update here, then hand its bytes to the gate."""
         work = self._demand(plan.hash, booked.round)
         content = content_of(arrays, plan, self.region, booked.round)
-        message.send(work.frames, message.Release(plan=plan.hash, round=booked.round), content)
+        message.send(work.frames, message.ReleaseCall(plan=plan.hash, round=booked.round), content)
         told = self._answer(work, message.Let)
         return Released(told.entry, told.entry_hash, told.sha256, content)
 
     def settle(self, plan_hash: str) -> None:
         """Have the plan's end booked, after its last round."""
         work = self._demand(plan_hash)
-        message.send(work.frames, message.Settle(plan=plan_hash))
+        message.send(work.frames, message.SettleCall(plan=plan_hash))
         self._answer(work, message.Settled)
 
     def demand_wanted(self) -> None:
-        """GoneError where the gate has ended: the next one hands the round out again."""
+        """PeerGoneError where the gate has ended: the next one hands the round out again."""
         if self._work is None or not self._work.frames.quiet:
-            raise GoneError("gate", got="a gate that ended", expected="the one that handed the round out")
+            raise PeerGoneError(
+                "gate", got="a gate that has ended", expected="the one that handed the round out"
+            )
 
-    def pin(self, model: str) -> ModelPin | None:
+    def pin(self, model: str, task: str) -> ModelPin | None:
         """What the gate's policy says of the plan's model."""
         pin = None if self._work is None else self._work.task.pin
-        return pin if pin is not None and pin.name == model else None
+        return pin if pin is not None and pin.name in (model, task) else None
+
+    def pin_task(self, task: str) -> ModelPin | None:
+        """What the gate's policy says of the plan's task."""
+        pin = None if self._work is None else self._work.task.task_pin
+        return pin if pin is not None and pin.name == task else None
 
     def _demand(self, plan_hash: str, round: int | None = None) -> _Work:
-        """The task in hand, if that is what is spoken of."""
+        """The task in progress, if the arguments match it."""
         work = self._work
         if work is None or plan_hash != work.task.plan or round not in (None, work.task.round):
-            raise RefusedError("round", got="another round than was handed out", expected="the task in hand")
+            raise RefusedError(
+                "round", got="a different round than the one handed out", expected="the task in progress"
+            )
         return work
 
     def _answer(self, work: _Work, kind: type[M]) -> M:
-        told, _ = message.receive(work.frames, kind, message.Refused, seconds=ANSWER_SECONDS)
-        if isinstance(told, message.Refused):
-            error = message.ERRORS[told.code]
+        told, _ = message.receive(work.frames, kind, message.NotAllowed, seconds=ANSWER_SECONDS)
+        if isinstance(told, message.NotAllowed):
+            error = outcome.REFUSALS[told.code].error
             raise error("gate", got="a refusal", expected="the gate's consent", hint="its log says why")
         if not isinstance(told, kind):
             raise NotReadyError("gate", got="another answer", expected="one to what was asked")

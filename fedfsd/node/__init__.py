@@ -1,1 +1,1 @@
-"""A region for real: its folder and settings, its officer's papers, what it approves, where it stands."""
+"""A real region: its folder and settings, its officer's documents, its approvals and its status."""

@@ -24,7 +24,7 @@ def add(node: Node, paper: Signed) -> int:
     """Append ``paper`` and return its number.
 
     Raises:
-        EvidenceError: not signed as it must be, or it cannot stand here any more.
+        EvidenceError: not signed as required, or no longer allowed at this position.
         BudgetError: it does not fit what is left.
         RefusedError: a plan outside the policy.
         NotReadyError: a plan or a key that this folder did not draft, or a ledger that cannot be opened.
@@ -53,7 +53,7 @@ def _add(node: Node, paper: Signed) -> int:
 
 
 def settled(node: Node, state: State) -> None:
-    """Destroy the run keys of plans that are over: whoever held one could take the noise off again."""
+    """Destroy the run keys of plans that have ended: a run key would allow removing the noise."""
     for plan, run in state.runs.items():
         if run.settled:
             run_key.forget(node, plan)
@@ -64,18 +64,21 @@ def _begin(node: Node, paper: Genesis) -> int:
     if paper.node_key != str(signing.verification):
         raise NotReadyError(
             "genesis",
-            got="the key of another node",
+            got="the key of a different node",
             expected=signing.name,
             hint="add the genesis drafted here",
         )
     if (node.ledger / DATABASE).exists():
         raise NotReadyError(
-            str(node.ledger), got="a ledger already", expected="none yet", hint="a genesis is added once"
+            str(node.ledger),
+            got="an existing ledger",
+            expected="none yet",
+            hint="an empty folder: a genesis is added only once",
         )
     if node.mirror.exists():
         raise NotReadyError(
             str(node.mirror),
-            got="a mirror already",
+            got="an existing mirror",
             expected="none yet",
             hint="fedfsd region recover, where the ledger was lost",
         )
@@ -90,9 +93,9 @@ def _plan(node: Node, ledger: Ledger, paper: PlanEntry) -> int:
     if (paper.key_commitment, paper.code) != (mine, digest.code()):
         raise NotReadyError(
             f"plan {paper.plan[:8]}",
-            got="drafted in another folder, or with another version of the program",
-            expected="this folder's run key and this program",
-            hint="fedfsd region approve PLAN drafts it again",
+            got="a draft from a different folder or program version",
+            expected="a draft made with this folder's run key and this program",
+            hint="run fedfsd region approve PLAN again",
         )
     try:
         return ledger.add(paper)
@@ -107,7 +110,7 @@ def _rotate(node: Node, paper: KeyRotate) -> int:
     if new is None or str(new.verification) != paper.key:
         raise NotReadyError(
             PENDING_KEY,
-            got="another key or none",
+            got="no key, or a different one",
             expected="the private part of the new key",
             hint="fedfsd region rotate drafts a rotation with a key of this folder",
         )

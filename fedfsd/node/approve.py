@@ -1,4 +1,4 @@
-"""A plan approved: within the policy, its whole loss held, its key committed to; or why not."""
+"""Approving a plan: check the policy, reserve its whole loss, commit to its key; or explain why not."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def approve(
     policy: Policy | None = None,
     commit: Callable[[str], str] | None = None,
 ) -> Approved:
-    """Hold the loss of ``plan``, or draft what the officer must sign because it is above a cap.
+    """Reserve the loss of ``plan``, or draft what the officer must sign because it is above a cap.
 
     Args:
         policy: by default the region's own, with rehearsals where its running gate takes them.
         commit: makes the run key of a plan hash and returns the commitment to it; by default ``run_key``'s.
 
     Raises:
-        RefusedError: outside the policy; the ledger tells of it.
-        BudgetError: it does not fit, with what would; the ledger tells of that too.
+        RefusedError: outside the policy; recorded in the ledger.
+        BudgetError: it exceeds the budget (the error names what would fit); recorded in the ledger.
         ConfigError: no recipient or purpose in the settings, or a policy that lacks something.
         PlanError: a plan without this region.
-        NotReadyError: nobody is there to make the run key.
+        NotReadyError: no process is available to make the run key.
     """
     policy = policy or _policy(node)
     recipient, purpose = node.settings.transfer_to()
@@ -81,9 +81,9 @@ def approve(
         if known is not None and known.settled:
             raise BudgetError(
                 f"plan {plan.hash[:8]}",
-                got="a plan that is over",
-                expected="one that has not run",
-                hint="another seed makes it another plan",
+                got="a plan that has ended",
+                expected="a new plan",
+                hint="change the seed to make a new plan",
             )
         draft.plan(state, plan, key_commitment=None, **options)  # its errors come before there is a key
         commitment = known.entry.key_commitment if known else None
@@ -104,7 +104,7 @@ def approve(
 
 
 def _policy(node: Node) -> Policy:
-    """The policy as it holds now: ``region up --test-only`` is known to the running gate alone."""
+    """The policy in force now: only the running gate knows of ``region up --test-only``."""
     try:
         test_only = control.ask(node, {"op": "status"})["test_only"] is True
     except (NotReadyError, KeyError):
@@ -116,7 +116,7 @@ def _policy(node: Node) -> Policy:
 def approve_within_policy(
     node: Node, plan: Plan, commit: Callable[[str], str], *, policy: Policy | None = None
 ) -> Approved:
-    """Approve a plan that nobody looks at, where the policy says so; arguments are those of ``approve``.
+    """Approve a plan without an operator, if the policy allows it; arguments as for ``approve``.
 
     A plan above a cap of its grant is not approved (``seq`` is None): a person must have it signed.
 
@@ -128,8 +128,8 @@ def approve_within_policy(
     if policy.approve != "within policy":
         raise RefusedError(
             f"plan {plan.hash[:8]}",
-            got="a plan that nobody approved",
-            expected="one approved by hand",
+            got="a plan without approval",
+            expected="an approved plan",
             hint=f"fedfsd region approve {plan.hash[:DIGITS]}",
         )
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -147,11 +147,13 @@ def named(node: Node, text: str) -> Plan:
         return read(Path(text))
     offered = sorted((node.folder / OFFERED).glob(f"{text}*.json"))
     if len(offered) != 1 or len(text) < DIGITS:
-        got = {0: "no such plan on offer", 1: "too few digits"}.get(len(offered), "several plans on offer")
+        got = {0: "no such plan on offer", 1: "too few digits"}.get(
+            len(offered), "several matching plans on offer"
+        )
         raise NotReadyError(
             f"plan {text}",
             got=got,
-            expected=f"the first {DIGITS} digits of one offered plan's hash, or more, or a file",
+            expected=f"the first {DIGITS} or more digits of the hash of one offered plan, or a file",
             hint="fedfsd region status lists them",
         )
     return read(offered[0])
@@ -166,7 +168,7 @@ def read(path: Path) -> Plan:
             str(path), got=error.strerror, expected="a plan, such as plan.json of a run folder"
         ) from None
     except UnicodeDecodeError:
-        raise PlanError(str(path), got="no UTF-8 text", expected="a plan") from None
+        raise PlanError(str(path), got="text that is not UTF-8", expected="a plan") from None
     return plans.read(text.removesuffix("\n"))
 
 
@@ -203,7 +205,7 @@ def needs_officer(account: Account, made: PlanEntry) -> bool:
 
 
 def _with(balance: Balance, made: PlanEntry) -> Balance:
-    """The balance once ``made`` is held."""
+    """The balance once ``made`` is reserved."""
     return replace(
         balance,
         held=balance.held + made.rho,

@@ -11,15 +11,15 @@ from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
 from fedfsd.errors import BudgetError, FedfsdError, NotReadyError, PlanError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate.message import word
+from fedfsd.gate import outcome
 from fedfsd.ledger import booking
+from fedfsd.ledger.disk import is_full
 from fedfsd.ledger.entry import RefuseCode
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.node import inbox
-from fedfsd.node.disk import is_full
-from fedfsd.node.line import ClosedError, Line
-from fedfsd.node.station import Station, StoppedError
-from fedfsd.node.upload import Delivery
+from fedfsd.node.line import ClosedError, CoordinatorLine
+from fedfsd.node.station import GateStation, StoppedError
+from fedfsd.node.upload import Upload
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
 
@@ -27,10 +27,10 @@ MAX_BEGAN = 1000
 
 
 class _DataPathError(NotReadyError):
-    """A round failed once it was booked, when data may have been read: neither code nor time says how."""
+    """A round failed after it was booked, when data may have been read: code and timing hide the cause."""
 
 
-def carry_out(station: Station, line: Line, delivery: Delivery, task: pb.Round) -> None:
+def carry_out(station: GateStation, line: CoordinatorLine, delivery: Upload, task: pb.Round) -> None:
     """Do one round to its end: receipted, or refused with a code. What it raises is about the connection."""
     plan, began = task.plan.hex(), _began(station, task)
     due = began + station.gate.policy.round_seconds
@@ -43,18 +43,18 @@ def carry_out(station: Station, line: Line, delivery: Delivery, task: pb.Round) 
     except Exception as error:
         late = isinstance(error, _DataPathError)
         cause = error.__cause__ if late and isinstance(error.__cause__, Exception) else error
-        _log(station, task, cause, word(cause))
-        station.tally.round(plan, task.round, word(cause))
+        _log(station, task, cause, outcome.of(cause))
+        station.tally.round(plan, task.round, outcome.of(cause))
         if late:
             station.rest(max(0.0, due - time.monotonic()))
-        line.refuse(task.plan, task.round, word(error))
+        line.refuse(task.plan, task.round, outcome.of(error))
         return
     station.rest(max(0.0, due - time.monotonic()))
     delivery.deliver(booked, released)
     (station.folder("inbox") / booked.arrays_sha256).unlink(missing_ok=True)
 
 
-def _released_before(station: Station, task: pb.Round, booked: Booked) -> Released | None:
+def _released_before(station: GateStation, task: pb.Round, booked: Booked) -> Released | None:
     """The release of this very round, to be sent again; the arrays are not needed for that."""
     run = station.ledger.state.runs.get(booked.plan_hash)
     if run is None or run.newest != task.round:
@@ -62,7 +62,7 @@ def _released_before(station: Station, task: pb.Round, booked: Booked) -> Releas
     return station.ledger.released(booked)
 
 
-def _work(station: Station, line: Line, task: pb.Round) -> Released:
+def _work(station: GateStation, line: CoordinatorLine, task: pb.Round) -> Released:
     plan = _demand(station, task)
     path = inbox.fetch(line, station.folder("inbox"), sha256=task.arrays_sha256, size=task.size)
     arrays = gate_arrays.view(path.read_bytes(), plan.model.arrays)
@@ -78,27 +78,29 @@ def _work(station: Station, line: Line, task: pb.Round) -> Released:
     except Exception as error:
         if not _is_booked(station, task):
             raise
-        raise _DataPathError("round", got="a failure after it was booked", expected="a release") from error
+        raise _DataPathError(
+            "round", got="a failure after the round was booked", expected="a release"
+        ) from error
     finally:
         station.working = False
 
 
-def _is_booked(station: Station, task: pb.Round) -> bool:
+def _is_booked(station: GateStation, task: pb.Round) -> bool:
     """Whether this round is reserved on these arrays."""
     run = station.ledger.state.runs.get(task.plan.hex())
     booking = run and run.bookings.get(task.round)
     return bool(booking and booking.entry.arrays == task.arrays_sha256.hex())
 
 
-def _demand(station: Station, task: pb.Round) -> Plan:
-    """The plan, where the ledger allows this round on these arrays; a refusal is told of in it."""
+def _demand(station: GateStation, task: pb.Round) -> Plan:
+    """The plan, if the ledger allows this round on these arrays; a refusal is recorded in the ledger."""
     state, plan = station.ledger.state, task.plan.hex()
     run, place = state.runs.get(plan), f"plan {plan[:8]}"
     refused: tuple[RefuseCode, FedfsdError] | None
     if run is None:
-        refused = "policy", PlanError(place, got="a plan that is not approved", expected="an approved one")
+        refused = "policy", PlanError(place, got="a plan without approval", expected="an approved one")
     elif run.settled:
-        refused = "settled", BudgetError(place, got="a plan that is over", expected="an open one")
+        refused = "settled", BudgetError(place, got="a plan that has ended", expected="an open one")
     elif not 1 <= task.round <= run.entry.rounds:
         rounds = run.entry.rounds
         refused = "arrays", RefusedError("round", got=task.round, expected=f"1 to {rounds}, as planned")
@@ -115,15 +117,15 @@ def _demand(station: Station, task: pb.Round) -> Plan:
     return plans.read(canonical.encode(document).decode())
 
 
-def _began(station: Station, task: pb.Round) -> float:
+def _began(station: GateStation, task: pb.Round) -> float:
     """When this round first came."""
     while len(station.began) > MAX_BEGAN:
         station.began.pop(next(iter(station.began)))
     return station.began.setdefault((task.plan.hex(), task.round), time.monotonic())
 
 
-def _log(station: Station, task: pb.Round, error: Exception, code: str) -> None:
-    """A refusal names its place; of anything else only the kind is told."""
+def _log(station: GateStation, task: pb.Round, error: Exception, code: str) -> None:
+    """A refusal names its place; of any other error only the type is logged."""
     about = {"plan": task.plan.hex(), "round": task.round, "code": code}
     if is_full(error):
         station.log.error("disk_full", extra=about)

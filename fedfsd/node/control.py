@@ -40,7 +40,7 @@ def ask(node: Node, request: Mapping[str, Any], *, seconds: float = 60.0) -> Doc
         silent = isinstance(error, TimeoutError | ValueError)
         raise NotReadyError(
             f"gate of {node.settings.name}",
-            got="no answer" if silent else "none that runs",
+            got="no answer" if silent else "no running gate",
             expected="a running gate",
             hint="fedfsd region up",
         ) from None

@@ -1,7 +1,7 @@
-"""The region's side of the border: it dials, asks for the next task, does it, and dials again after a cut.
+"""The region's side of the border: connect, ask for the next task, do it, and reconnect after a break.
 
-Nothing is kept in memory that is needed again: after a cut or a restart the coordinator hands out the same
-task, and the ledger says what of it was done.
+Memory keeps nothing that a restart needs: after a break or a restart the coordinator hands out the same
+task, and the ledger records how much of it was done.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import grpc
 
 from fedfsd.border import border_pb2 as pb
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError
+from fedfsd.ledger.disk import is_full
 from fedfsd.ledger.ledger import Booked
 from fedfsd.node.assignment import carry_out
-from fedfsd.node.disk import is_full
-from fedfsd.node.line import ClosedError, Line
+from fedfsd.node.line import ClosedError, CoordinatorLine
 from fedfsd.node.proposal import Proposals
-from fedfsd.node.station import Station, StoppedError
-from fedfsd.node.upload import Delivery, ForkError, fork
+from fedfsd.node.station import GateStation, StoppedError
+from fedfsd.node.upload import ForkError, Upload, fork
 
 BEAT_SECONDS = 10.0
 LOOK_SECONDS = 0.5
@@ -60,10 +60,10 @@ class Backoff:
 class Courier:
     """Works for the coordinator that ``dial`` reaches until the station is to stop."""
 
-    def __init__(self, station: Station, dial: Callable[[], grpc.Channel]) -> None:
+    def __init__(self, station: GateStation, dial: Callable[[], grpc.Channel]) -> None:
         self._station, self._dial = station, dial
         self._proposals = Proposals(station)
-        self._line: Line | None = None
+        self._line: CoordinatorLine | None = None
         self._retry = 0.0
 
     def run(self) -> None:
@@ -123,10 +123,10 @@ class Courier:
     def _connection(self, backoff: Backoff) -> None:
         """One connection, task by task, for as long as it holds."""
         station = self._station
-        line = self._line = Line(self._dial(), count=station.tally.crossed)
+        line = self._line = CoordinatorLine(self._dial(), count=station.tally.crossed)
         try:
             station.rest(0)  # whoever said stop before there was this line to close has said it to it, too
-            delivery = Delivery(station, line, line.hello())
+            delivery = Upload(station, line, line.hello())
             station.tally.connected("open")
             station.log.info("connected")
             self._retry = 0.0
@@ -139,7 +139,7 @@ class Courier:
         finally:
             line.close()
 
-    def _do(self, line: Line, delivery: Delivery, task: pb.Task) -> None:
+    def _do(self, line: CoordinatorLine, delivery: Upload, task: pb.Task) -> None:
         station, kind = self._station, task.WhichOneof("task")
         if kind == "round":
             carry_out(station, line, delivery, task.round)
@@ -149,7 +149,7 @@ class Courier:
             self._proposals.idle()
             self._idle(delivery)
 
-    def _idle(self, delivery: Delivery) -> None:
+    def _idle(self, delivery: Upload) -> None:
         """Offer again what has no receipt, and show what the coordinator has not seen."""
         station, now = self._station, time.monotonic()
         if station.paused or now < self._retry:
@@ -160,7 +160,7 @@ class Courier:
                 self._try(partial(self._again, delivery, plan, round))
         self._try(delivery.show)
 
-    def _again(self, delivery: Delivery, plan: str, round: int) -> None:
+    def _again(self, delivery: Upload, plan: str, round: int) -> None:
         """Offer a release that the coordinator may have taken without this region hearing of it."""
         ledger = self._station.ledger
         booked = Booked(plan, round, ledger.state.runs[plan].bookings[round].entry.arrays)

@@ -17,8 +17,8 @@ _PREFIX = b"fedfsd/data-set/v1\n"
 def commit(folder: Path, label: str, data: Path | None) -> str:
     """The commitment to ``label`` and to the files of ``data``, a table or a folder of tables.
 
-    What opens it (label, salt, SHA-256 of each file) stays in a new file of ``folder``, mode 0600;
-    without the salt the commitment says nothing about the data.
+    The opening (label, salt, SHA-256 of each file) stays in a new file of ``folder``, mode 0600;
+    without the salt the commitment reveals nothing about the data.
 
     Raises:
         DataError: no table in ``data``.

@@ -1,4 +1,4 @@
-"""Is this region fit to take part? Each check says what was found and how to mend it."""
+"""Is this region ready to take part? Each check reports what it found and how to fix it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from fedfsd.node import join, status
 from fedfsd.node.approve import DIGITS
 from fedfsd.node.approve import read as read_plan
 from fedfsd.node.node import Node
-from fedfsd.node.separation import Facts, ask
+from fedfsd.node.separation import Separation, ask
 from fedfsd.service import diagnosis
-from fedfsd.service.diagnosis import Finding, fail, ok, warn
+from fedfsd.service.diagnosis import CheckResult, fail, ok, warn
 
 CLOCK_SECONDS = 300.0
 LITTLE = 0.1  # of a grant
@@ -35,11 +35,11 @@ class Patient:
     train: Path
     today: datetime.date
     test_only: bool = False
-    ask: Callable[[Node, Path, str], Facts] = field(default=ask)
+    ask: Callable[[Node, Path, str], Separation] = field(default=ask)
 
     @cached_property
-    def facts(self) -> Facts:
-        """What runner and gate can do. NotReadyError where nobody could be asked."""
+    def facts(self) -> Separation:
+        """What runner and gate can do. NotReadyError if neither could be asked."""
         try:
             address = join.peer(self.node).address
         except FedfsdError:
@@ -48,16 +48,16 @@ class Patient:
 
     @cached_property
     def status(self) -> dict[str, Any]:
-        """Where the ledger stands."""
+        """The state of the ledger."""
         return status.status(self.node, today=self.today)
 
 
-def examine(patient: Patient) -> tuple[Finding, ...]:
-    """Every check, in the order in which a person would mend things."""
+def examine(patient: Patient) -> tuple[CheckResult, ...]:
+    """Every check, in the order in which an operator would fix things."""
     return diagnosis.diagnose(patient, CHECKS)
 
 
-def policy(patient: Patient) -> Finding:
+def policy(patient: Patient) -> CheckResult:
     """Is the policy complete, and are the recipient and purpose of transfers filled in?"""
     node = patient.node
     node.declared_policy()
@@ -72,45 +72,45 @@ def policy(patient: Patient) -> Finding:
     return ok("policy", f"for {purpose} by {recipient}")
 
 
-def disk(patient: Patient) -> Finding:
+def disk(patient: Patient) -> CheckResult:
     """Is there room for ledger, outbox and inbox?"""
     return diagnosis.disk("disk", patient.node.folder)
 
 
-def mirror(patient: Patient) -> Finding:
+def mirror(patient: Patient) -> CheckResult:
     """Would the ledger's second copy outlive the first?"""
     from fedfsd.node.new_region import on_one_disk
 
     found = diagnosis.disk("mirror", patient.node.mirror.parent)
     if on_one_disk(patient.node):
         return warn(
-            "mirror", "on the ledger's own disk", fix="move it to another disk; say so in region.toml: mirror"
+            "mirror", "on the ledger's own disk", fix="move it to another disk and set mirror in region.toml"
         )
     return found
 
 
-def keys(patient: Patient) -> Finding:
+def keys(patient: Patient) -> CheckResult:
     """Are private keys there, and their owner's alone?"""
     node = patient.node
     SigningKey.read(node.ledger / NODE_KEY)
-    inner = [node.folder / name for name in ("ledger", "tls", "tls.next", "keys", "salts")]
-    if node.folder.stat().st_mode & 0o067:
-        return fail("keys", f"{node.folder} is open to others", fix=f"chmod go= {node.folder}")
-    return diagnosis.private("keys", inner)
+    # The runner's group may pass through on its way to the socket.
+    return diagnosis.private("keys", node.folder, ("ledger", "tls", "tls.next", "keys", "salts"), shut=0o067)
 
 
-def ledger(patient: Patient) -> Finding:
+def ledger(patient: Patient) -> CheckResult:
     """Is the ledger the newest copy, open, with the node's key in force?"""
     found = patient.status
     if found["closed"]:
-        return fail("ledger", "closed: nothing follows", fix="fedfsd region init --previous begins the next")
+        return fail(
+            "ledger", "closed: no entry can follow", fix="fedfsd region init --previous begins the next"
+        )
     in_force = str(SigningKey.read(patient.node.ledger / NODE_KEY).verification) == found["node_key"]
     if not in_force:
-        return fail("ledger", "the node's key is not the one in force", fix="fedfsd region rotate")
+        return fail("ledger", "the node's key is not the current one", fix="fedfsd region rotate")
     return ok("ledger", f"{found['ledger'][:8]}, {found['entries']} entries, as its mirror says")
 
 
-def clock(patient: Patient) -> Finding:
+def clock(patient: Patient) -> CheckResult:
     """Is this machine's clock plausible? Nothing but certificates and dates of approvals depends on it."""
     fix = "set the clock (timedatectl set-ntp true, or the data centre's time server)"
     written = patient.node.ledger / "ledger.sqlite"
@@ -118,7 +118,7 @@ def clock(patient: Patient) -> Finding:
     booked = max((one["date"] for one in patient.status["releases"]), default="")
     today = patient.today.isoformat()
     if ahead > CLOCK_SECONDS or booked > today:
-        return fail("clock", f"{today} is earlier than what was written before", fix=fix)
+        return fail("clock", f"{today} is earlier than the last entry", fix=fix)
     mine = identity.read(join.peer(patient.node).certificate.read_bytes())
     now = datetime.datetime.now(datetime.UTC)
     if now < mine.not_valid_before_utc:
@@ -126,8 +126,8 @@ def clock(patient: Patient) -> Finding:
     return ok("clock", f"{today}, later than ledger and certificate")
 
 
-def certificate(patient: Patient) -> Finding:
-    """Does this region hold the federation's certificate, and for how long?"""
+def certificate(patient: Patient) -> CheckResult:
+    """Does this region have the federation's certificate, and for how long is it valid?"""
     peer = join.peer(patient.node)
     name = patient.node.settings.name
     return fitness.certificate(
@@ -140,7 +140,7 @@ def certificate(patient: Patient) -> Finding:
     )
 
 
-def coordinator(patient: Patient) -> Finding:
+def coordinator(patient: Patient) -> CheckResult:
     """Does the coordinator answer, and is it the right one?"""
     peer = join.peer(patient.node)
     return fitness.reach(
@@ -153,19 +153,19 @@ def coordinator(patient: Patient) -> Finding:
     )
 
 
-def data(patient: Patient) -> Finding:
+def data(patient: Patient) -> CheckResult:
     """Can the runner read the region's tables?"""
     facts = patient.facts
     if not facts.data:
         return fail(
             "data",
             f"the runner cannot read its tables ({facts.asked})",
-            fix=f"data_path in {patient.train / 'train.toml'}; fedfsd data check says more",
+            fix=f"data_path in {patient.train / 'train.toml'}; fedfsd data check shows details",
         )
     return ok("data", f"the runner reads its tables ({facts.asked})")
 
 
-def accelerator(patient: Patient) -> Finding:
+def accelerator(patient: Patient) -> CheckResult:
     """What does the runner compute on?"""
     device = patient.facts.device
     if device is None:
@@ -177,7 +177,7 @@ def accelerator(patient: Patient) -> Finding:
     return ok("accelerator", device)
 
 
-def plans(patient: Patient) -> Finding:
+def plans(patient: Patient) -> CheckResult:
     """Do the plans that came fit the policy, and does one wait for a person?"""
     node = patient.node
     allowed = declared(node.policy(), node.settings.policy, test_only=patient.test_only)
@@ -189,17 +189,17 @@ def plans(patient: Patient) -> Finding:
             return warn(
                 "plans",
                 f"{plan.hash[:8]} is refused: {'; '.join(reasons)}",
-                fix="as the policy says, or widen it",
+                fix="change the plan to fit the policy, or widen the policy",
             )
     waiting = [plan.hash[:DIGITS] for plan in found if plan.hash not in known]
     if waiting:
         return warn(
-            "plans", f"{', '.join(waiting)} to be approved", fix=f"fedfsd region approve {waiting[0]}"
+            "plans", f"{', '.join(waiting)} waiting for approval", fix=f"fedfsd region approve {waiting[0]}"
         )
-    return ok("plans", f"{len(found)} came, all within the policy")
+    return ok("plans", f"{len(found)} received, all within the policy")
 
 
-def budget(patient: Patient) -> Finding:
+def budget(patient: Patient) -> CheckResult:
     """Is anything left of what the data officer granted?"""
     grants = patient.status["grants"]
     if not grants:
@@ -207,15 +207,13 @@ def budget(patient: Patient) -> Finding:
     found = ", ".join(f"{one['data_set']}: {1 - one['left'] / one['rho_max']:.0%} booked" for one in grants)
     least = min(one["left"] / one["rho_max"] for one in grants)
     if all(one["left"] <= 0 for one in grants):
-        return fail(
-            "budget", found, fix="nothing can be approved any more; a new grant is the officer's to sign"
-        )
+        return fail("budget", found, fix="no further plan can be approved; the officer may sign a new grant")
     return (
         warn("budget", found, fix="plan for the end of the grant") if least < LITTLE else ok("budget", found)
     )
 
 
-def separation(patient: Patient) -> Finding:
+def separation(patient: Patient) -> CheckResult:
     """Can the runner reach a network or the gate's keys, or the gate the data?"""
     facts = patient.facts
     broken = []
@@ -235,13 +233,13 @@ def separation(patient: Patient) -> Finding:
     if facts.gate_reads_data is None:
         return warn(
             "separation",
-            f"the runner has no network and no keys; of the gate nothing is known ({facts.asked})",
+            f"no network or keys for the runner; unknown whether the gate can read the data ({facts.asked})",
             fix="ask again as root while fedfsd region up runs",
         )
     return ok("separation", f"no network and no keys for the runner, no data for the gate ({facts.asked})")
 
 
-CHECKS: tuple[Callable[[Patient], Finding], ...] = (
+CHECKS: tuple[Callable[[Patient], CheckResult], ...] = (
     policy,
     disk,
     mirror,

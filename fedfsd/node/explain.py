@@ -1,4 +1,4 @@
-"""What a paper says, in words that a data officer can check before signing. Nothing but the paper is read."""
+"""A document in words that a data officer can check before signing. Reads nothing but the document."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def facts(paper: Signed) -> Facts:
 def _genesis(paper: Genesis) -> Facts:
     return {
         "begins": f"the ledger {paper.ledger} of region {paper.region}",
-        "follows": f"the closed ledger {paper.previous}" if paper.previous else "nothing: a first ledger",
+        "follows": f"the closed ledger {paper.previous}"
+        if paper.previous
+        else "nothing: this is the first ledger",
         "node's key": paper.node_key,
         "officer's key": paper.officer_key,
         "program": f"fedfsd {paper.version}, code {paper.code[:16]}",
@@ -51,7 +53,7 @@ def _grant(paper: entry.Grant) -> Facts:
         return f"up to epsilon {at:.2f}; above it with your signature"
 
     found = {
-        "grants": f"epsilon {paper.epsilon:g} at delta {paper.delta:g} on {paper.data_set}, for ever",
+        "grants": f"epsilon {paper.epsilon:g} at delta {paper.delta:g} on {paper.data_set}, permanently",
         "in nano-nats": f"{paper.rho_max:,}, which is epsilon {most:.4f}",
         "counted": paper.explanation,
         "horizon": f"{paper.max_plans:,} plans, {paper.max_rounds:,} rounds together",
@@ -62,12 +64,12 @@ def _grant(paper: entry.Grant) -> Facts:
     }
     if paper.predecessor is not None:
         found["replaces"] = f"the grant in entry {paper.predecessor}" + (
-            "; SPENT LOSS BEGINS AT ZERO: you declare that no vehicle was in the data before"
+            "; THE SPENT BUDGET STARTS AT ZERO: you declare that no vehicle was in the data before"
             if paper.disjoint
-            else "; what is spent stays spent"
+            else "; spent budget stays spent"
         )
     if paper.carried_rho:
-        found["carries"] = f"{paper.carried_rho:,} nano-nats suffered elsewhere"
+        found["carries"] = f"{paper.carried_rho:,} nano-nats of loss booked elsewhere"
     return found
 
 
@@ -88,7 +90,7 @@ def _plan(paper: PlanEntry) -> Facts:
     booked = _booked(paper, plan)
     if not booked or plan.hash != paper.plan:
         raise PlanError(
-            f"plan {paper.plan[:8]}", got="figures that are not its document's", expected="the document's"
+            f"plan {paper.plan[:8]}", got="figures that differ from its document", expected="the document's"
         )
     terms = booked[0][1]
     # Computed again here: the officer's machine need not believe the node's.
@@ -109,7 +111,7 @@ def _plan(paper: PlanEntry) -> Facts:
 def _recover(paper: entry.Recover) -> Facts:
     charges = ", ".join(f"{one.rho:,} nano-nats to entry {one.grant}" for one in paper.charges)
     return {
-        "recovers": f"the ledger from a backup; {paper.lost_size} entries were known of it",
+        "recovers": f"the ledger from a backup; {paper.lost_size} entries were known",
         "what is lost": "you state that it is rounds of plans in the backup, nothing else"
         if paper.reach == "rounds"
         else "not known: every grant is charged in full",
@@ -129,7 +131,7 @@ def _rotate(paper: entry.KeyRotate) -> Facts:
 
 
 def _close(paper: entry.Close) -> Facts:
-    return {"closes": f"the ledger {paper.ledger} for ever", "reason": paper.reason}
+    return {"closes": f"the ledger {paper.ledger}, permanently", "reason": paper.reason}
 
 
 def _booked(paper: PlanEntry, plan: Plan) -> list[tuple[float, Terms]]:

@@ -1,19 +1,21 @@
-"""A grant drafted for the officer, and what its order means for the plans it is to pay for."""
+"""Grants and permissions to transfer, drafted for the officer, and what a grant's order means."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedfsd.errors import BudgetError, PlanError
 from fedfsd.gate.policy import Policy
-from fedfsd.ledger import budget, draft
-from fedfsd.ledger.entry import Grant
+from fedfsd.ledger import budget, draft, strict
+from fedfsd.ledger.entry import Approval, Grant
 from fedfsd.ledger.state import State
 from fedfsd.mechanism.event import MOST_STEPS, Event, repeat
 from fedfsd.mechanism.renyi import ORDERS, best_order, epsilon_lifetime, nano_nats, rho_max
 from fedfsd.node import data_set
+from fedfsd.node.node import Node
 
 
 @dataclass(frozen=True)
@@ -133,3 +135,48 @@ def _allowed(epsilon: float, delta: float, alpha: int) -> int:
         return rho_max(epsilon=epsilon, delta=delta, alpha=alpha)
     except PlanError:
         return 0
+
+
+def permission(
+    node: Node,
+    *,
+    data_set: str | None,
+    authority: str,
+    number: str,
+    models: tuple[str, ...],
+    valid: tuple[str, str],
+    max_releases: int,
+    max_bytes: int,
+) -> Approval:
+    """An approval for the recipient and purpose of the settings; ``valid`` are its first and last day.
+
+    Raises:
+        BudgetError: no grant for the data set, or several to choose from.
+        ConfigError: a value that an approval cannot have, or no recipient in the settings.
+    """
+    recipient, purpose = node.settings.transfer_to()
+    with closing(node.open_ledger()) as ledger:
+        state = ledger.state
+    labels = list(state.accounts)
+    label = labels[0] if data_set is None and len(labels) == 1 else data_set
+    if label not in labels:
+        raise BudgetError(
+            "--data-set",
+            got=data_set or f"{len(labels)} data sets with a grant",
+            expected="one of: " + (", ".join(labels) or "none yet"),
+            hint="fedfsd region grant comes first" if not labels else f"--data-set {labels[0]}",
+        )
+    with strict.typed("approval"):
+        return Approval(
+            ledger=state.genesis.ledger,
+            data_set=label,
+            authority=authority,
+            number=number,
+            recipient=recipient,
+            purpose=purpose,
+            models=models,
+            valid_from=valid[0],
+            valid_until=valid[1],
+            max_releases=max_releases,
+            max_bytes=max_bytes,
+        )

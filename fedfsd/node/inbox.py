@@ -1,4 +1,4 @@
-"""The arrays that a round starts from, fetched into a file, so that a cut goes on where it was."""
+"""The arrays that a round starts from, fetched into a file, so that an interrupted transfer resumes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import grpc
 
 from fedfsd.border import wire
-from fedfsd.node.line import Line
+from fedfsd.node.line import CoordinatorLine
 
 LEAST_PROGRESS = 65_536
 """Bytes that one stream must bring at least, unless it comes to the end."""
 
 
-def fetch(line: Line, folder: Path, *, sha256: bytes, size: int) -> Path:
+def fetch(line: CoordinatorLine, folder: Path, *, sha256: bytes, size: int) -> Path:
     """The file in ``folder`` with those ``size`` bytes; any other file there is removed.
 
     Raises:
@@ -34,20 +34,20 @@ def fetch(line: Line, folder: Path, *, sha256: bytes, size: int) -> Path:
     while (there := _offset(part, size)) < size:
         _stream(line, part, sha256, there, size)
         if _offset(part, size) < min(there + LEAST_PROGRESS, size):
-            raise _wrong("a stream that brings next to nothing", f"at least {LEAST_PROGRESS} bytes")
+            raise _wrong("a stream without progress", f"at least {LEAST_PROGRESS} bytes")
     if _sha256(part) != sha256:
         part.unlink()
-        raise _wrong("bytes of another SHA-256", "the announced one")
+        raise _wrong("bytes with a different SHA-256", "the announced one")
     return part.replace(path)
 
 
-def _stream(line: Line, part: Path, sha256: bytes, there: int, size: int) -> None:
+def _stream(line: CoordinatorLine, part: Path, sha256: bytes, there: int, size: int) -> None:
     """Append what one stream brings."""
     try:
         with part.open("ab") as file:
             for chunk in line.fetch(sha256, there):
                 if chunk.sha256 != sha256 or chunk.offset != there:
-                    raise _wrong("a chunk of something else", "the next one")
+                    raise _wrong("an unexpected chunk", "the next one")
                 if there + len(chunk.content) > size:
                     raise _wrong("more bytes than announced", f"{size} bytes")
                 file.write(chunk.content)

@@ -1,8 +1,8 @@
-"""A region joins a federation: its TLS key is made here and stays; the certificate comes when both sides'
-people have compared fingerprints. Joining again with a new invitation renews it.
+"""A region joins a federation: its TLS key is made here and never leaves; the certificate is issued when the
+operators of both sides have compared fingerprints. Joining again with a new invitation renews it.
 
-``tls/`` is what the gate dials with: region.key, region.crt, root.crt, invitation.json, request.json.
-``tls.next/`` is the same without region.crt, as long as the certificate is asked for.
+``tls/`` is what the gate connects with: region.key, region.crt, root.crt, invitation.json, request.json.
+``tls.next/`` is the same without region.crt, while the request is pending.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ def peer(node: Node) -> Peer:
 
 
 def demand_fingerprint(mine: Invitation, said: str | None) -> None:
-    """RefusedError where people ``said`` another fingerprint than that of the invitation's root."""
+    """RefusedError if ``said`` is not the fingerprint of the invitation's root."""
     if said is not None and not identity.same_fingerprint(said, mine.fingerprint):
         raise RefusedError(
             "--root-fingerprint",
             got=f"an invitation with the root {mine.fingerprint}",
             expected=said,
-            hint="do not use it; ask the coordinator's people",
+            hint="do not use it; ask the coordinator's operators",
         )
 
 

@@ -1,4 +1,4 @@
-"""The one connection out, call by call: each with a deadline, each answer held against border.proto."""
+"""The only outgoing connection: each call has a deadline, each answer is checked against border.proto."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ClosedError(Exception):
     """The connection was closed on this side."""
 
 
-class Line:
+class CoordinatorLine:
     """Calls to the coordinator over ``channel``.
 
     Every call raises grpc.RpcError where the connection or the coordinator fails, WireError where an answer
@@ -32,10 +32,10 @@ class Line:
     """
 
     def __init__(self, channel: grpc.Channel, *, count: Callable[[str, int], None]) -> None:
-        """``count`` is told ("in" or "out", bytes) of every message."""
+        """``count`` is called with ("in" or "out", bytes) for every message."""
         self._channel, self._count = channel, count
         self._ready = pb.Ready(version=wire.VERSION)
-        self._stub: Any = BorderStub(_Unregistered(channel))  # type: ignore[no-untyped-call]
+        self._stub: Any = BorderStub(_Unregistered(channel))
 
     def hello(self) -> tuple[int, int]:
         """(epoch, size) of the newest head of this region's ledger that the coordinator remembers.
@@ -88,7 +88,7 @@ class Line:
         self._call(self._stub.Refuse, pb.Refusal(plan=plan, round=round, code=reason))
 
     def offer(self, release: pb.Release) -> pb.Progress:
-        """Announce an update; the answer says what is there."""
+        """Announce an update; the answer states how much has arrived."""
         progress: pb.Progress = self._call(self._stub.Offer, release)
         return progress
 
@@ -143,7 +143,7 @@ class _Unregistered:
 
 @contextmanager
 def _open() -> Iterator[None]:
-    """gRPC says with a ValueError that a channel was closed."""
+    """gRPC reports a closed channel with a ValueError."""
     try:
         yield
     except ValueError:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError
-from fedfsd.gate.frame import FrameError, Frames, GoneError, address
+from fedfsd.gate.frame import FrameError, Frames, PeerGoneError, address
 
 MODE = 0o660  # the runner is another user of the same group
 LOG = logging.getLogger("fedfsd.runner")
@@ -26,7 +26,7 @@ class Listener:
     def __init__(self, path: Path, greet: Callable[[Frames], None], *, uid: int | None) -> None:
         """
         Args:
-            greet: what is said first on every connection; a FedfsdError ends it.
+            greet: the first exchange on every connection; a FedfsdError ends it.
             uid: the user of the peer; None: any.
         """
         self._path, self._greet, self._uid = path, greet, uid
@@ -56,7 +56,7 @@ class Listener:
         self._thread.start()
 
     def close(self) -> None:
-        """End everything; whoever waits gets a NotReadyError."""
+        """End everything; pending callers get a NotReadyError."""
         with self._change:
             self._closed = True
             if self._current is not None:
@@ -78,7 +78,7 @@ class Listener:
 
     @contextmanager
     def lent(self, seconds: float) -> Iterator[Frames]:
-        """The connection, for one caller alone; ended if what happens on it is a FrameError or GoneError.
+        """The connection, for one caller at a time; closed after a FrameError or PeerGoneError.
 
         Raises:
             NotReadyError: nobody connects within ``seconds``, or it is closed.
@@ -86,7 +86,7 @@ class Listener:
         frames = self._wait(seconds)
         try:
             yield frames
-        except (FrameError, GoneError):
+        except (FrameError, PeerGoneError):
             self._drop(frames)
             raise
         finally:
@@ -132,7 +132,7 @@ class Listener:
                 frames.close()
 
     def _wanted(self, connection: socket.socket) -> bool:
-        """Whether this user may connect, and there is nobody yet."""
+        """Whether this user may connect, and no peer is connected."""
         found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, uid, _ = _CREDENTIALS.unpack(found)
         if self._uid not in (None, uid):

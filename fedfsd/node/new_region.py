@@ -74,7 +74,7 @@ def rebuild(folder: Path, mirror: Path, *, name: str) -> Node:
 
 
 def officer_of(text: str, *, place: str = "--officer-vkey") -> VerificationKey:
-    """The officer's public key: itself, or a file that holds it, as ``fedfsd keys show`` prints it.
+    """The officer's public key: the key itself, or a file with it, as printed by ``fedfsd keys show``.
 
     Raises:
         UsageError: neither.
@@ -105,7 +105,7 @@ def _demand_new(folder: Path) -> None:
     named = folder.name not in ("", "..")
     if not named or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise NotReadyError(
-            str(folder), got="something there already", expected="a new folder", hint="choose another -o"
+            str(folder), got="an existing file or folder", expected="a new folder", hint="choose another -o"
         )
 
 
@@ -116,7 +116,7 @@ def _mirror(mirror: Path | None) -> Path:
     if not mirror.is_dir() or not os.access(mirror, os.W_OK) or not str(mirror.absolute()).isprintable():
         raise NotReadyError(
             str(mirror),
-            got="no folder that can be written to",
+            got="no writable folder",
             expected="a folder on another disk",
             hint="mount the disk, or choose another --mirror",
         )
@@ -124,9 +124,9 @@ def _mirror(mirror: Path | None) -> Path:
 
 
 def start_train(node: Node, folder: Path, *, data: Path) -> None:
-    """Make the runner's ``folder``: where the data lie, and where it meets the gate.
+    """Make the runner's ``folder``, which names the data and the gate's socket.
 
-    The same again, where it was made for these data, changes nothing.
+    Repeating it for the same data changes nothing.
 
     Raises:
         NotReadyError: ``folder`` was made for other data, or there is something else in it.
@@ -141,8 +141,8 @@ def start_train(node: Node, folder: Path, *, data: Path) -> None:
     if written is not None:
         raise NotReadyError(
             "--data",
-            got="another path than the runner's folder names",
-            expected="the same, or none",
+            got="a path that differs from data_path in the runner's folder",
+            expected="the same path, or none",
             hint=f"change data_path in {folder / TRAIN}",
         )
     _demand_new(folder)

@@ -6,8 +6,8 @@
 | ledger/ | the ledger, the node's private key, the outbox |
 | keys/ | the secret key of every open plan, in a region without a runner's folder |
 | salts/ | what opens the commitments to data sets |
-| heads/ | checkpoints of this ledger that witnesses hold, ``*.note``: each start compares with them |
-| drafts/ | papers on their way to the data officer and back |
+| heads/ | checkpoints of this ledger from witnesses, ``*.note``: compared at each start |
+| drafts/ | documents on their way to the data officer and back |
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fedfsd.ledger.ledger import NODE_KEY, Ledger
 from fedfsd.ledger.mirror import RECOVER
 from fedfsd.ledger.note import Note
 from fedfsd.ledger.store import DATABASE
-from fedfsd.node.settings import Settings
+from fedfsd.node.settings import RegionSettings
 from fedfsd.service.owner import private
 
 __all__ = ["SETTINGS", "Node", "open_node", "private"]
@@ -38,7 +38,7 @@ class Node:
     """One region's folder and what its settings say."""
 
     folder: Path
-    settings: Settings
+    settings: RegionSettings
 
     @property
     def ledger(self) -> Path:
@@ -62,7 +62,7 @@ class Node:
 
     @property
     def drafts(self) -> Path:
-        """Where papers for the officer go unless told otherwise."""
+        """Default folder of documents for the officer."""
         return self.folder / "drafts"
 
     def policy(self) -> Policy:
@@ -70,7 +70,7 @@ class Node:
         return load(Policy, self.folder / self.settings.policy)
 
     def declared_policy(self) -> Policy:
-        """The policy as it holds here. ConfigError where it lacks something or allows what no region may."""
+        """The policy in force here. ConfigError if it lacks something or allows what no region may."""
         place = str(self.folder / self.settings.policy)
         return declared(self.policy(), place, test_only=self.settings.border.test_only)
 
@@ -86,7 +86,7 @@ class Node:
                 found.append(str(Note.parse(path.read_bytes())))
             except EvidenceError as error:
                 raise NotReadyError(
-                    str(path), got=error.got, expected="a checkpoint", hint="get it from the witness again"
+                    str(path), got=error.got, expected="a checkpoint", hint="ask the witness for it again"
                 ) from None
         return found
 
@@ -130,4 +130,4 @@ def open_node(folder: Path, *, overrides: Iterable[str] = ()) -> Node:
             expected="a region's folder",
             hint="fedfsd region init makes one; --region names it",
         )
-    return Node(folder, load(Settings, path, overrides=overrides))
+    return Node(folder, load(RegionSettings, path, overrides=overrides))

@@ -11,11 +11,11 @@ from fedfsd.errors import NotReadyError, PlanError
 from fedfsd.node import join
 from fedfsd.node.control import Document
 from fedfsd.node.courier import Courier
-from fedfsd.node.station import PAUSED, Station, Trainer
+from fedfsd.node.station import PAUSED, GateStation, Trainer
 from fedfsd.service.diagnosis import can_read
 
 
-def operations(station: Station, courier: Courier) -> dict[str, Callable[[Document], Document]]:
+def operations(station: GateStation, courier: Courier) -> dict[str, Callable[[Document], Document]]:
     """What an operator's commands may ask."""
     flag = station.node.folder / PAUSED
 
@@ -73,12 +73,12 @@ def operations(station: Station, courier: Courier) -> dict[str, Callable[[Docume
     return {one.__name__: one for one in named} | {"stop": end, "approve-notify": look}
 
 
-def _idle(station: Station) -> Trainer:
+def _idle(station: GateStation) -> Trainer:
     """The runner, where it has time."""
     if station.working:
         raise NotReadyError(
             "runner",
-            got="a round in hand",
+            got="a round in progress",
             expected="an idle runner",
             hint="ask again when the round is over",
         )

@@ -25,15 +25,15 @@ LITTLE = 0.1  # of a grant
 def warnings(node: Node, state: State, found: dict[str, Any], date: str) -> Iterator[str]:
     """One sentence each; ``found`` is what ``status`` says so far, ``date`` today."""
     if on_one_disk(node):
-        yield "ledger and mirror lie on one disk and would be lost together: move the mirror to another"
+        yield "ledger and mirror are on the same disk and would be lost together: move the mirror"
     try:
         node.declared_policy()
     except ConfigError as error:
         yield f"no plan can be approved yet: {error}"
     if SigningKey.read(node.ledger / NODE_KEY).verification != state.node:
-        yield "the node's key is not the one in force, nothing can be signed: fedfsd region rotate"
+        yield "the node's key is not the current one, nothing can be signed: fedfsd region rotate"
     if state.closed:
-        yield "this ledger is closed: nothing follows"
+        yield "this ledger is closed: no entry can follow"
     if not state.accounts:
         yield "no grant yet: fedfsd region grant"
     certificate = node.folder / "tls" / "region.crt"
@@ -41,7 +41,7 @@ def warnings(node: Node, state: State, found: dict[str, Any], date: str) -> Iter
         certificate.exists()
         and (left := identity.days_left(identity.read(certificate.read_bytes()))) <= WARN_DAYS
     ):
-        yield f"the federation's certificate ends in {left} days: ask its people for a new invitation"
+        yield f"the certificate expires in {left} days: ask the coordinator's operators for a new invitation"
     for grant in found["grants"]:
         if grant["left"] < LITTLE * grant["rho_max"]:
             yield f"grant of {grant['data_set']}: less than a tenth is left"
@@ -61,7 +61,7 @@ def warnings(node: Node, state: State, found: dict[str, Any], date: str) -> Iter
             yield missing
     checkpoint = found["checkpoint"]
     if checkpoint is None or checkpoint["cosigned_size"] is None:
-        yield "no witness has cosigned this ledger: only its mirror shows whether it was put back"
+        yield "no witness has cosigned this ledger: only its mirror can show a restored old copy"
 
 
 def fitting(account: Account, plan: PlanEntry) -> int:

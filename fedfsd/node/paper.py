@@ -1,7 +1,7 @@
-"""Papers: entries that the officer must sign, on their way to the officer's machine and back.
+"""Papers: documents with entries that the officer must sign on a machine of their own.
 
 One mechanism for a genesis, a grant, an approval, a plan above the caps, a recovery, a rotation and the
-close: the node drafts a file, the officer reads and signs it where the key is, the node adds it.
+closing entry: the node drafts a file, the officer reads and signs it, the node adds it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def read(path: Path) -> Signed:
     except EvidenceError as error:
         raise ConfigError(
             str(path),
-            got=f"no paper of a ledger ({error})",
+            got=f"not a ledger document ({error})",
             expected="an unchanged file",
             hint="draft it again",
         ) from None
@@ -73,15 +73,20 @@ def sign(paper: Signed, officer: SigningKey, *, new: SigningKey | None = None) -
     if isinstance(paper, KeyRotate) and paper.role == "officer":
         if new is None or str(new.verification) != paper.key:
             raise UsageError(
-                "--new-key", got="no key or another", expected=paper.key, hint="the new key must sign as well"
+                "--new-key",
+                got="no key, or a different one",
+                expected=paper.key,
+                hint="the new key must sign as well",
             )
         roles["new"] = new
     elif new is not None:
-        raise UsageError("--new-key", got="a second key", expected="none: only a new officer's key signs so")
+        raise UsageError(
+            "--new-key", got="a second key", expected="none: only a new officer's key signs as the second one"
+        )
     signed: Signed = entry.sign(cast(Any, paper), roles)
     return signed
 
 
 def signed_path(draft: Path) -> Path:
-    """Where the signed paper goes unless told otherwise: beside the draft."""
+    """Default path of the signed document: beside the draft."""
     return draft.with_name(draft.stem + SIGNED)

@@ -10,13 +10,12 @@ from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
 from fedfsd.errors import ConfigError, FedfsdError, FormatError, NotReadyError, PlanError, RefusedError
-from fedfsd.gate.frame import GoneError
-from fedfsd.gate.message import word
-from fedfsd.ledger.disk import write_whole
+from fedfsd.gate import outcome
+from fedfsd.gate.frame import PeerGoneError
+from fedfsd.ledger.disk import is_full, write_whole
 from fedfsd.node.approve import approve_within_policy
-from fedfsd.node.disk import is_full
-from fedfsd.node.line import Line
-from fedfsd.node.station import Station
+from fedfsd.node.line import CoordinatorLine
+from fedfsd.node.station import GateStation
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
 
@@ -30,7 +29,7 @@ WITHDRAWN_SECONDS = 60.0
 class Proposals:
     """Answers plans on offer. Each is judged once: what came of it is remembered. Threads share it."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: GateStation) -> None:
         self._station, self._lock = station, threading.Lock()
         self._refused: dict[str, str] = {}
         self._pending: dict[str, Plan] = {}
@@ -39,7 +38,7 @@ class Proposals:
         self._offered: dict[str, float] = {}
         """When each that waits was last offered (monotonic seconds)."""
 
-    def consider(self, line: Line, offer: pb.PlanOffer) -> None:
+    def consider(self, line: CoordinatorLine, offer: pb.PlanOffer) -> None:
         """Answer an offer; where it waits for the operator or for the runner, ``look`` answers it later.
 
         Raises:
@@ -56,7 +55,7 @@ class Proposals:
                 self._offered[plan] = time.monotonic()
             self._answer(line, plan)
 
-    def look(self, line: Line) -> None:
+    def look(self, line: CoordinatorLine) -> None:
         """Answer what was approved meanwhile. Raises as ``consider``."""
         with self._lock:
             for name, plan in list(self._pending.items()):
@@ -77,23 +76,25 @@ class Proposals:
                 self._station.log.info("plan_withdrawn", extra={"plan": plan})
 
     def decline(self, plan: str) -> None:
-        """The operator says no; ``look`` tells the coordinator. NotReadyError where no such plan waits."""
+        """The operator refuses; ``look`` tells the coordinator. NotReadyError if no such plan is pending."""
         with self._lock:
             if plan not in self._pending:
                 raise NotReadyError(
                     f"plan {plan[:8]}",
-                    got="no plan that waits here",
-                    expected="one on offer, not approved",
+                    got="no such plan on offer",
+                    expected="a plan on offer that is not approved",
                     hint="fedfsd region status lists them",
                 )
-            self._refuse(plan, RefusedError(f"plan {plan[:8]}", got="the operator's no", expected="a yes"))
+            self._refuse(
+                plan, RefusedError(f"plan {plan[:8]}", got="the operator's refusal", expected="a yes")
+            )
 
     @property
     def pending(self) -> tuple[str, ...]:
         """Hashes of the plans that wait."""
         return tuple(self._pending)
 
-    def _judge(self, line: Line, offer: pb.PlanOffer) -> None:
+    def _judge(self, line: CoordinatorLine, offer: pb.PlanOffer) -> None:
         station, name = self._station, offer.plan.hex()
         try:
             plan = self._read(line, offer)
@@ -113,7 +114,7 @@ class Proposals:
             station.log.info("plan_offered", extra={"plan": name, "kind": station.gate.policy.approve})
 
     def _approve(self, plan: Plan) -> None:
-        """Approve a plan where the policy says that nobody needs to look at it. Raises a refusal."""
+        """Approve a plan if the policy requires no operator. Raises a refusal."""
         station, policy = self._station, self._station.gate.policy
         ready = station.runner.connected and not station.working
         if policy.approve != "within policy" or not ready or plan.hash in self._by_hand:
@@ -124,14 +125,14 @@ class Proposals:
             made = approve_within_policy(station.node, plan, station.runner.commitment, policy=policy)
             if made.seq is None:  # above a cap of the grant: the officer signs it
                 self._by_hand.add(plan.hash)
-        except GoneError:
+        except PeerGoneError:
             pass  # the runner is being started again
         except (NotReadyError, ConfigError) as error:
             self._by_hand.add(plan.hash)
             event = "disk_full" if is_full(error) else "plan_waits"
             station.log.error(event, extra={"plan": plan.hash, "line": str(error)})
 
-    def _answer(self, line: Line, plan: str) -> None:
+    def _answer(self, line: CoordinatorLine, plan: str) -> None:
         """Send what there is to say of a plan, if anything."""
         code = self._refused.get(plan)
         if code is None and plan not in self._station.ledger.state.runs:
@@ -148,7 +149,7 @@ class Proposals:
         self._offered.pop(plan, None)
         self._by_hand.discard(plan)
 
-    def _read(self, line: Line, offer: pb.PlanOffer) -> Plan:
+    def _read(self, line: CoordinatorLine, offer: pb.PlanOffer) -> Plan:
         """The plan, from its file where it came before. PlanError where it is none."""
         name = offer.plan.hex()
         path = self._path(name)
@@ -156,7 +157,7 @@ class Proposals:
             content = path.read_bytes()
         elif self._kept() >= MAX_PENDING:
             raise PlanError(
-                f"plan {name[:8]}", got="too many plans that wait", expected=f"at most {MAX_PENDING}"
+                f"plan {name[:8]}", got="too many pending plans", expected=f"at most {MAX_PENDING}"
             )
         else:
             content = line.document(offer.plan)
@@ -168,9 +169,9 @@ class Proposals:
         return plan
 
     def _kept(self) -> int:
-        """Documents in the folder that wait for the operator, those from before a restart among them.
+        """Pending documents in the folder, including those from before a restart.
 
-        Where they are too many, those that nobody offered since then make room.
+        If there are too many, those not offered again since the restart are dropped.
         """
         runs = self._station.ledger.state.runs
         waiting = [path for path in self._station.folder("plans").glob("*.json") if path.stem not in runs]
@@ -184,7 +185,7 @@ class Proposals:
     def _refuse(self, plan: str, error: FedfsdError) -> None:
         while len(self._refused) >= MAX_REMEMBERED:
             self._refused.pop(next(iter(self._refused)))
-        self._refused[plan] = "plan" if isinstance(error, FormatError) else word(error)
+        self._refused[plan] = "plan" if isinstance(error, FormatError) else outcome.of(error)
         self._station.log.warning("plan_refused", extra={"plan": plan, "line": str(error)})
 
     def _path(self, plan: str) -> Path:

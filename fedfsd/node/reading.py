@@ -45,8 +45,8 @@ def fold(contents: Iterable[bytes]) -> State:
         except FedfsdError as error:
             raise NotReadyError(
                 f"entry {state.size}",
-                got=f"one that cannot stand there ({error})",
+                got=f"an entry that is not allowed here ({error})",
                 expected="an unchanged ledger",
-                hint="compare with another copy; an audit of a bundle says more",
+                hint="compare with another copy; an audit of a bundle shows details",
             ) from None
     return state

@@ -23,7 +23,7 @@ MAX_LINE = 2**18
 HEAD = "coordinator.note"
 
 
-class Kept(Receipt):
+class KeptReceipt(Receipt):
     """One line of receipts/PLAN.jsonl."""
 
     signature: SignatureHex
@@ -35,7 +35,7 @@ class ReceiptError(RefusedError):
     """A receipt that is not for what was sent, or not by the coordinator."""
 
 
-class ReceiptBook:
+class ReceiptStore:
     """The receipts in a region's folder; ``hub`` is the coordinator's key, from the invitation."""
 
     def __init__(self, folder: Path, hub: VerificationKey) -> None:
@@ -60,12 +60,14 @@ class ReceiptBook:
             NotReadyError: a full disk.
         """
         if wire.received(got, sent.region) != sent:
-            raise ReceiptError("receipt", got="one of something else", expected="one of what was sent")
+            raise ReceiptError(
+                "receipt", got="a receipt for something else", expected="a receipt for what was sent"
+            )
         if not is_countersigned(sent, got.signature, self._hub):
-            raise ReceiptError("receipt", got="no good signature", expected=f"one by {self._hub.name}")
+            raise ReceiptError("receipt", got="no valid signature", expected=f"one by {self._hub.name}")
         cosigned = self.keep_head(got.cosigned, ledger)
         if not self.has(sent.plan, sent.round):
-            line = Kept(**sent.model_dump(), signature=got.signature.hex(), cosigned=cosigned)
+            line = KeptReceipt(**sent.model_dump(), signature=got.signature.hex(), cosigned=cosigned)
             self._append(sent.plan, strict.encode(line))
             self._known.add((sent.plan, sent.round))
         return cosigned
@@ -117,4 +119,4 @@ def _covers(kept: bytes, head: Checkpoint) -> bool:
     return known.origin == head.origin and known.size >= head.size
 
 
-_ADAPTER = TypeAdapter(Kept)
+_ADAPTER = TypeAdapter(KeptReceipt)

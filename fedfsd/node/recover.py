@@ -1,7 +1,7 @@
-"""After a loss: the ledger from its mirror, the mirror from the ledger, or a backup charged for it all.
+"""After a loss: the ledger from its mirror, the mirror from the ledger, or a backup at the worst case.
 
-Nobody can see from a copy alone that it is the newest. So a copy goes on only beside another one that
-agrees, or with an entry that charges what may be missing and that the officer signed.
+A copy alone does not show whether it is the newest. So a copy is used only if a second one agrees, or with
+an entry, signed by the officer, that charges whatever may be missing.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ def from_mirror(node: Node) -> int | None:
             str(node.mirror),
             got="no mirror",
             expected="the ledger's second copy",
-            hint="--new-mirror where the ledger was never put back, --from-backup where it was",
+            hint="--new-mirror if the ledger was never restored from a backup, --from-backup if it was",
         )
     known = there or []
     shared = min(len(known), len(mirrored))
     if known[:shared] != mirrored[:shared]:
         raise NotReadyError(
             str(node.mirror),
-            got="another history than the ledger's",
-            expected="one history",
-            hint="stop this region: one of the two was changed; an audit of bundles tells which",
+            got="a history that differs from the ledger's",
+            expected="a single history",
+            hint="stop this region: one of the two was modified; an audit of the bundles shows which",
         )
     _newest(node, reading.fold(known if len(known) > shared else mirrored))
     if len(known) >= len(mirrored):
@@ -75,7 +75,7 @@ def from_mirror(node: Node) -> int | None:
 
 
 def new_mirror(node: Node) -> int:
-    """Begin a lost mirror again from a ledger that was never put back; the number of entries.
+    """Rebuild a lost mirror from a ledger that was never restored from a backup; the number of entries.
 
     Raises:
         NotReadyError: there is a mirror, no ledger, or a witness has seen more than the ledger has.
@@ -89,11 +89,11 @@ def new_mirror(node: Node) -> int:
 
 
 def from_backup(node: Node, *, reach: Literal["rounds", "unknown"], lost_size: int | None) -> Recover:
-    """The entry, to be signed, that lets a backup go on (FORMAT.md, section 7).
+    """The entry, to be signed, with which a backup can continue (FORMAT.md, section 7).
 
     Args:
         reach: ``rounds`` where the officer will state that only rounds of known plans are lost.
-        lost_size: the largest size that anybody is known to have seen, where ``heads/`` does not tell.
+        lost_size: the largest size known to have been seen, if ``heads/`` does not contain it.
 
     Raises:
         NotReadyError: no ledger, or a mirror that has more than the backup and can bring it back.
@@ -140,12 +140,12 @@ def close(node: Node, reason: str) -> Close:
 
 
 def _kept(node: Node) -> State:
-    """What the ledger in the folder says, though it may be old."""
+    """The entries in the folder's ledger, though it may be outdated."""
     there = reading.kept(node.ledger)
     if not there:
         raise NotReadyError(
             str(node.ledger),
-            got="no ledger that can be read",
+            got="no readable ledger",
             expected="a ledger",
             hint="fedfsd region recover",
         )

@@ -1,13 +1,12 @@
 """The region's gate process: ``python -m fedfsd.node.region_gate --region FOLDER``.
 
-It holds the keys, the ledger, the outbox and the region's only connection; the data are the runner's. It
-dials out and listens on two Unix sockets of its own folder: for the runner and for the operator.
+It has the keys, the ledger, the outbox and the region's only connection; only the runner has the data. It
+connects out and listens on two Unix sockets in its own folder: for the runner and for the operator.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import datetime
 import os
 import signal
@@ -30,28 +29,30 @@ from fedfsd.node.control import Control
 from fedfsd.node.courier import Courier
 from fedfsd.node.node import Node, open_node
 from fedfsd.node.operation import operations
-from fedfsd.node.receipt_store import ReceiptBook
+from fedfsd.node.receipt_store import ReceiptStore
 from fedfsd.node.runner_link import Runner
-from fedfsd.node.station import FOLDERS, Station, StoppedError
+from fedfsd.node.station import FOLDERS, GateStation, StoppedError
 from fedfsd.node.tally import Tally
 from fedfsd.service import lock
 from fedfsd.service.gauge import Metrics
 from fedfsd.service.journal import journal
+from fedfsd.service.memory import give_back
 
 LOCK = "gate.pid"
 LOOK_SECONDS = 5.0
 END_SECONDS = 1.0
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fedfsd.node.region_gate", description="A region's gate.")
     parser.add_argument("--region", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--test-only", action="store_true", help="take rehearsals, whose noise is known")
+    parser.add_argument(
+        "--test-only", action="store_true", help="also accept rehearsal plans (their noise key is public)"
+    )
     options = parser.parse_args(arguments)
     os.umask(0o077)
-    _give_back()
+    give_back(2**16)  # updates pass through here in pieces of up to a MiB
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -85,7 +86,7 @@ def serve(node: Node, *, test_only: bool = False, stop: threading.Event) -> None
 
 
 @contextmanager
-def _station(node: Node, *, test_only: bool, stop: threading.Event) -> Iterator[Station]:
+def _station(node: Node, *, test_only: bool, stop: threading.Event) -> Iterator[GateStation]:
     """Everything opened, and closed again."""
     policy = declared(
         node.policy(),
@@ -101,18 +102,18 @@ def _station(node: Node, *, test_only: bool, stop: threading.Event) -> Iterator[
         metrics = stack.enter_context(Metrics(node.settings.border.metrics_port))
         runner = Runner(node.folder / node.settings.border.socket, gate)
         stack.callback(runner.close)
-        receipts = ReceiptBook(node.folder, peer.invitation.coordinator_key)
-        yield Station(node, ledger, gate, runner, receipts, Tally(metrics), log, stop)
+        receipts = ReceiptStore(node.folder, peer.invitation.coordinator_key)
+        yield GateStation(node, ledger, gate, runner, receipts, Tally(metrics), log, stop)
 
 
 def _joined(node: Node) -> join.Peer:
-    """The coordinator; its people may have confirmed the request since it was sent."""
+    """The coordinator; its operators may have confirmed the request since it was sent."""
     if not (node.folder / "tls" / "region.crt").exists() and not join.fetch_certificate(node):
         raise NotReadyError(
             "certificate",
-            got="a request that the coordinator's people have not confirmed yet",
+            got="a request that the coordinator's operators have not confirmed yet",
             expected="their confirmation of both fingerprints",
-            hint="tell them the fingerprints; this gate asks again by itself under fedfsd region up",
+            hint="tell them the fingerprints out of band; under fedfsd region up this gate retries by itself",
         )
     found = join.peer(node)
     found.demand_pair()
@@ -128,9 +129,9 @@ def _dial(node: Node) -> grpc.Channel:
     if not begins <= now <= ends:
         raise NotReadyError(
             "certificate",
-            got=f"one from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d}, by a clock at {now:%Y-%m-%d %H:%M}",
-            expected="a valid one, and the right time (UTC)",
-            hint=f"set the clock; where it is right: {again}",
+            got=f"valid from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d}, clock: {now:%Y-%m-%d %H:%M}",
+            expected="a valid certificate and the right time (UTC)",
+            hint=f"set the clock; if it is right: {again}",
         )
     return open_channel(
         peer.address,
@@ -141,7 +142,7 @@ def _dial(node: Node) -> grpc.Channel:
     )
 
 
-def _work(station: Station, courier: Courier) -> None:
+def _work(station: GateStation, courier: Courier) -> None:
     """Start the threads, look after the gauges, and end everything in time."""
     ended: list[BaseException] = []
 
@@ -181,21 +182,13 @@ def _work(station: Station, courier: Courier) -> None:
     station.log.info("stopped")
 
 
-def _give_back() -> None:
-    """Have glibc hand freed memory back at once: updates pass through here in pieces of up to a MiB."""
-    with suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((_MMAP_THRESHOLD, 2**16), (_TRIM_THRESHOLD, 2**17), (_ARENA_MAX, 2)):
-            mallopt(option, value)
-
-
 def _warm() -> None:
     """Load what computes an epsilon now: the first plan or round should not wait seconds for that."""
     with suppress(AccountingError):
         accountant.warm_up()
 
 
-def _gauge(station: Station) -> None:
+def _gauge(station: GateStation) -> None:
     try:
         days = join.peer(station.node).days_left
         station.tally.stands(station.ledger.state, waiting=len(station.waiting()), days=days)

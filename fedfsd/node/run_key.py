@@ -1,7 +1,7 @@
 """A plan's run key belongs to the runner: made, committed to and destroyed through the running gate.
 
-Where no gate runs, it is made in the runner's folder itself, if that is ``train`` of the region's folder and
-open to this user; a region that joined no federation keeps its run keys in its own folder.
+If no gate is running, it is made directly in the runner's folder, if that is ``train`` in the region's folder
+and writable for this user; a region that joined no federation keeps its run keys in its own folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GATE_LOCK = Path("run") / "gate.pid"
 
 
 def commitment(node: Node, plan_hash: str) -> str:
-    """Make the plan's run key where there is none; what its entry in the ledger says of it (hex).
+    """Make the plan's run key if there is none; the commitment for the ledger entry (hex).
 
     Raises:
         NotReadyError: no gate with a runner, and no folder of run keys for this user.

@@ -1,8 +1,8 @@
-"""The gate's side of the runner's socket: tasks out, and the runner's calls held against its task.
+"""The gate's side of the runner's socket: hand out tasks, and check the runner's calls against its task.
 
-The runner reads the data and is not believed: it can book and release the one round it was handed, on the
-arrays it was handed, with an update that the gate itself judges. Whatever else it says ends its connection.
-Of its failures the gate learns one word.
+The runner reads the data and is not trusted: it can only book and release the round it was given, on the
+arrays it was given, with an update that the gate itself judges. Any other message closes its connection.
+A failure is reported to the gate as one word.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from fedfsd import formats
 from fedfsd.config.load import Frozen
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate import message
-from fedfsd.gate.frame import Buffer, FrameError, Frames, GoneError
+from fedfsd.gate import message, outcome
+from fedfsd.gate.frame import Buffer, FrameError, Frames, PeerGoneError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.message import (
     AskFacts,
     Commit,
     Committed,
     Done,
-    Facts,
     Failed,
     Hello,
     Let,
-    Refused,
-    Release,
-    Reserve,
+    NotAllowed,
+    ReleaseCall,
+    ReserveCall,
     Reserved,
-    Settle,
+    RoundTask,
+    RunnerFacts,
+    SettleCall,
     Settled,
-    Task,
     Unwelcome,
     Welcome,
 )
@@ -57,7 +58,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _Work:
+class _HandedOut:
     """One round that is handed out."""
 
     plan: Plan
@@ -84,7 +85,7 @@ class Runner:
         wait_seconds: float = WAIT_SECONDS,
         task_seconds: float = TASK_SECONDS,
     ) -> None:
-        """``uid``: the only user whose processes may connect; None: whoever can open the socket."""
+        """``uid``: the only user whose processes may connect; None: any that can open the socket."""
         self._gate, self._wait, self._patience = gate, wait_seconds, task_seconds
         self._listener = Listener(socket, self._greet, uid=uid)
         self._turn = threading.RLock()
@@ -94,7 +95,7 @@ class Runner:
         self._listener.open()
 
     def close(self) -> None:
-        """Stop at once; a task in hand ends as if the runner had died."""
+        """Stop at once; a task in progress ends as if the runner had died."""
         self._listener.close()
 
     @property
@@ -111,7 +112,7 @@ class Runner:
 
     def settle(self, plan_hash: str) -> None:
         """Have the run key of a plan destroyed. NotReadyError: no runner; its next start does it too."""
-        self._ask(Settle(plan=plan_hash), Settled, wait=0.0)
+        self._ask(SettleCall(plan=plan_hash), Settled, wait=0.0)
 
     def facts(self, *, host: str = "", port: int = 0, folder: str = "") -> dict[str, Any]:
         """What the runner's process can do: ``data``, ``device``, ``tcp`` to that address, ``gate_folder``.
@@ -120,7 +121,7 @@ class Runner:
             host, port: what it should not be able to connect to.
             folder: what it should not be able to read.
         """
-        told = self._ask(AskFacts(host=host, port=port, folder=folder), Facts, wait=self._wait)
+        told = self._ask(AskFacts(host=host, port=port, folder=folder), RunnerFacts, wait=self._wait)
         return {key: value for key, value in told.model_dump().items() if key != "op"}
 
     def round(self, plan: Plan, round: int, arrays: Arrays) -> Released:
@@ -133,7 +134,7 @@ class Runner:
             NotReadyError: no runner in time, or a failure in its data path.
         """
         self._gate.admit(plan, round, arrays)
-        work = _Work(plan, plan.hash, round, arrays, gate_arrays.sha256(arrays, plan.model.arrays))
+        work = _HandedOut(plan, plan.hash, round, arrays, gate_arrays.sha256(arrays, plan.model.arrays))
         with self._turn:
             released = self._before(work) or self._handed_out(work)
             if work.last:
@@ -143,7 +144,7 @@ class Runner:
                 self.settle(work.hash)
         return released
 
-    def _before(self, work: _Work) -> Released | None:
+    def _before(self, work: _HandedOut) -> Released | None:
         """What was released of the round already; BudgetError where it cannot be sent again."""
         run = self._gate.ledger.state.runs.get(work.hash)
         booking = run and run.bookings.get(work.round)
@@ -151,11 +152,17 @@ class Runner:
             return None
         return self._gate.released(self._gate.ledger.reserve(work.hash, work.round, work.sha256))
 
-    def _handed_out(self, work: _Work) -> Released:
+    def _handed_out(self, work: _HandedOut) -> Released:
         """Hand the task to a runner, and to the next one where it dies."""
         document = work.plan.document().encode()
-        pin = self._gate.pin(work.plan.model.name)
-        task = Task(plan=work.hash, round=work.round, document=len(document), pin=pin)
+        name = work.plan.task.name
+        task = RoundTask(
+            plan=work.hash,
+            round=work.round,
+            document=len(document),
+            pin=self._gate.pin(work.plan.model.name, name),
+            task_pin=self._gate.pin_task(name),
+        )
         body: list[Buffer] = [document, *gate_arrays.parts(work.arrays, work.plan.model.arrays)]
         for _ in range(ATTEMPTS):
             try:
@@ -163,35 +170,37 @@ class Runner:
                     _demand_quiet(frames)
                     message.send(frames, task, *body)
                     return self._attend(frames, work)
-            except GoneError:
+            except PeerGoneError:
                 LOG.warning("runner_gone", extra={"plan": work.hash, "round": work.round})
             except FrameError as error:
                 raise _disbelieved(error, work.hash, work.round) from None
-        raise NotReadyError("runner", got=f"{ATTEMPTS} runners that ended", expected="one that lives")
+        raise NotReadyError(
+            "runner", got=f"{ATTEMPTS} runners that died", expected="a runner that stays alive"
+        )
 
-    def _attend(self, frames: Frames, work: _Work) -> Released:
+    def _attend(self, frames: Frames, work: _HandedOut) -> Released:
         """Answer the runner's calls, in the only order they may have."""
-        asked, _ = _hear(frames, work, Reserve, seconds=self._patience)
+        asked, _ = _hear(frames, work, ReserveCall, seconds=self._patience)
         if asked.arrays != work.sha256:
             raise FrameError("reserve", got="other arrays", expected="those handed out")
         booked = _allowed(frames, work, lambda: self._gate.ledger.reserve(work.hash, work.round, work.sha256))
         message.send(frames, Reserved(plan=work.hash, round=work.round))
-        _, update = _hear(frames, work, Release, seconds=self._patience, size=4 * work.plan.model.size)
+        _, update = _hear(frames, work, ReleaseCall, seconds=self._patience, size=4 * work.plan.model.size)
         released = _allowed(frames, work, lambda: self._gate.release_bytes(update, booked, work.plan))
         try:
             self._part(frames, work, released)
-        except (FrameError, GoneError, NotReadyError) as error:
+        except (FrameError, PeerGoneError, NotReadyError) as error:
             # It is released, whatever becomes of the runner.
             LOG.warning("runner_failed_after_release", extra=_about(work, error=type(error).__name__))
             frames.close()
         return released
 
-    def _part(self, frames: Frames, work: _Work, released: Released) -> None:
+    def _part(self, frames: Frames, work: _HandedOut, released: Released) -> None:
         """The end of a round that was released."""
         let = Let(entry=released.entry, entry_hash=released.entry_hash, sha256=released.sha256)
         message.send(frames, let)
         if work.last:
-            _hear(frames, work, Settle, seconds=SHORT_SECONDS)
+            _hear(frames, work, SettleCall, seconds=SHORT_SECONDS)
             self._gate.settle(work.hash)
             message.send(frames, Settled(plan=work.hash))
         told, _ = _hear(frames, work, Done, seconds=SHORT_SECONDS)
@@ -216,9 +225,11 @@ class Runner:
         return cast(M, told)
 
     def _greet(self, frames: Frames) -> None:
-        """The first words: which keys the runner has, and which of them belong to plans that are over."""
+        """The greeting: which keys the runner has, and which of them belong to plans that have ended."""
         try:
             hello, _ = message.receive(frames, Hello, seconds=GREETING_SECONDS)
+            if hello.version < message.PACKAGES and self._gate.policy.pins_packages:
+                raise formats.disagreement("runner socket", hello.version, peer="the runner", here="the gate")
         except FormatError:
             message.send(frames, Unwelcome(version=message.VERSION))
             raise
@@ -229,26 +240,30 @@ class Runner:
         message.send(frames, Welcome(over=over))
 
 
-def _hear(frames: Frames, work: _Work, kind: type[M], *, seconds: float, size: int = 0) -> tuple[M, bytes]:
+def _hear(
+    frames: Frames, work: _HandedOut, kind: type[M], *, seconds: float, size: int = 0
+) -> tuple[M, bytes]:
     """The runner's next call, which must be about the task; its failure as an error."""
-    told, body = message.receive(frames, kind, Failed, seconds=seconds, max_body=size, body_of=Release)
+    told, body = message.receive(frames, kind, Failed, seconds=seconds, max_body=size, body_of=ReleaseCall)
     if isinstance(told, Failed):
         LOG.warning("runner_failed", extra=_about(work, code=told.code))
         raise _failure(told)
     if getattr(told, "plan", None) != work.hash or getattr(told, "round", work.round) != work.round:
-        raise FrameError("round", got="another round than was handed out", expected="the task in hand")
+        raise FrameError(
+            "round", got="a different round than the one handed out", expected="the task in progress"
+        )
     return cast(M, told), body
 
 
-def _allowed(frames: Frames, work: _Work, call: Callable[[], T]) -> T:
-    """What ``call`` gives; where it refuses, the runner is told one word and is heard out."""
+def _allowed(frames: Frames, work: _HandedOut, call: Callable[[], T]) -> T:
+    """The result of ``call``; if it refuses, the runner gets one word and may finish its message."""
     try:
         return call()
     except Exception as error:  # whatever it is: the runner must not wait for an answer
         place = error.place if isinstance(error, FedfsdError) else type(error).__name__
-        LOG.warning("gate_refuses", extra=_about(work, code=message.word(error), line=place))
-        with suppress(FrameError, GoneError):
-            message.send(frames, Refused(code=message.word(error)))
+        LOG.warning("gate_refuses", extra=_about(work, code=outcome.of(error), line=place))
+        with suppress(FrameError, PeerGoneError):
+            message.send(frames, NotAllowed(code=outcome.of(error)))
             message.receive(frames, Failed, seconds=SHORT_SECONDS)
             raise
         frames.close()
@@ -257,25 +272,28 @@ def _allowed(frames: Frames, work: _Work, call: Callable[[], T]) -> T:
 
 def _demand_quiet(frames: Frames) -> None:
     if not frames.quiet:
-        raise FrameError("frame", got="words out of turn", expected="silence")
+        raise FrameError("frame", got="a message out of turn", expected="silence")
 
 
 def _failure(told: Failed) -> FedfsdError:
-    return message.ERRORS[told.code](
+    return outcome.REFUSALS[told.code].error(
         "runner", got=told.code, expected="a round", hint="region.log in the runner's folder says why"
     )
 
 
 def _disbelieved(error: FrameError, plan_hash: str | None = None, round: int | None = None) -> RefusedError:
-    """For the caller and the log: a runner that does not do as agreed; ``error`` holds only our own words."""
+    """For the caller and the log: a runner that broke the protocol; ``error`` has only our own text."""
     LOG.error(
         "runner_not_believed",
         extra={"plan": plan_hash, "round": round, "line": f"{error.place}: {error.got}"},
     )
     return RefusedError(
-        "runner", got=error.got, expected=error.expected, hint="stop this runner and look at what runs there"
+        "runner",
+        got=error.got,
+        expected=error.expected,
+        hint="stop this runner and check which program runs there",
     )
 
 
-def _about(work: _Work, **more: object) -> dict[str, object]:
+def _about(work: _HandedOut, **more: object) -> dict[str, object]:
     return {"plan": work.hash, "round": work.round, **more}

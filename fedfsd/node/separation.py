@@ -22,7 +22,7 @@ _READ += "sys.exit(0 if can_read(Path(sys.argv[1])) else 1)"
 
 
 @dataclass(frozen=True)
-class Facts:
+class Separation:
     """Answers of runner and gate."""
 
     data: bool
@@ -38,13 +38,13 @@ class Facts:
     """Whom."""
 
 
-def ask(node: Node, train: Path, address: str) -> Facts:
+def ask(node: Node, train: Path, address: str) -> Separation:
     """The facts; ``address`` (host:port) is what the runner should not be able to reach.
 
-    The processes are asked where they run. Else ones are started as ``region up`` starts them.
+    If the processes are running, they are asked. Otherwise processes are started as by ``region up``.
 
     Raises:
-        NotReadyError: nobody could be asked, or who runs does not answer.
+        NotReadyError: no process could be asked, or a running one does not answer.
     """
     host, _, port = address.rpartition(":")
     keys = str(node.ledger.absolute())
@@ -57,18 +57,18 @@ def ask(node: Node, train: Path, address: str) -> Facts:
             raise
         return _started(node, train, address, keys, data)
     known = data is not None and "gate_reads_data" in told
-    return Facts(
+    return Separation(
         data=bool(told.get("data")),
         device=told.get("device"),
         tcp=bool(told.get("tcp")),
         gate_folder=bool(told.get("gate_folder")),
         gate_reads_data=bool(told["gate_reads_data"]) if known else None,
-        asked="as the running processes say",
+        asked="as reported by the running processes",
     )
 
 
 def data_path(train: Path) -> Path | None:
-    """Where the data lie, as train.toml says; None where this user cannot read it or it is not a path."""
+    """The data path in train.toml; None if this user cannot read the file or it is not a path."""
     try:
         found = tomllib.loads((train / "train.toml").read_text(encoding="utf-8"))["data_path"]
     except (OSError, ValueError, KeyError):
@@ -77,7 +77,7 @@ def data_path(train: Path) -> Path | None:
     return path.absolute() if os.sep in str(found) or path.exists() else None
 
 
-def _started(node: Node, train: Path, address: str, keys: str, data: Path | None) -> Facts:
+def _started(node: Node, train: Path, address: str, keys: str, data: Path | None) -> Separation:
     words = ["--train", str(train.absolute()), "--facts", "--gate-folder", keys]
     words += ["--address", address] if address else []
     cut = launch.obstacle(network=False) is None
@@ -90,17 +90,18 @@ def _started(node: Node, train: Path, address: str, keys: str, data: Path | None
         refused = done.stderr.strip().splitlines()[-1:] if done.returncode == launch.REFUSED else []
         raise NotReadyError(
             "runner",
-            got="could not ask: none runs, and one started for it " + "".join(refused or ["gave no answer"]),
+            got="no answer: no runner is running, and one started for this check "
+            + "".join(refused or ["did not answer"]),
             expected="its facts",
-            hint=f"run by hand: python -m fedfsd.runner --train {train} --facts",
+            hint=f"run it manually: python -m fedfsd.runner --train {train} --facts",
         ) from None
-    return Facts(
+    return Separation(
         data=bool(told.get("data")),
         device=told.get("device"),
         tcp=bool(told.get("tcp")),
         gate_folder=bool(told.get("gate_folder")),
         gate_reads_data=None if data is None else _reads(_user(node.folder), data),
-        asked=f"none runs: tried by processes started for this {'without' if cut else 'with'} a network",
+        asked=f"not running: tested by processes started for this, {'without' if cut else 'with'} a network",
     )
 
 

@@ -1,4 +1,4 @@
-"""``region.toml``: where a region's things are and to whom its updates go."""
+"""``region.toml``: where a region's files are and who receives its updates."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Border(Frozen):
     """How the region's gate reaches the coordinator."""
 
     coordinator: str = ""
-    """Its address, host:port; empty: as the invitation says."""
+    """Its address, host:port; empty: the address in the invitation."""
     socket: str = "run/gate.sock"
     """Where the runner meets the gate: a folder that both users may enter, where they are two."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Prometheus metrics on loopback; 0: none."""
     test_only: bool = False
-    """Take rehearsals, whose noise is known, on data that are synthetic or published. For trials."""
+    """Also accept rehearsal plans (their noise key is public), on public or synthetic data. For testing."""
 
 
-class Settings(Frozen):
-    """A region's own file; paths are relative to the folder it lies in."""
+class RegionSettings(Frozen):
+    """A region's own file; paths are relative to its folder."""
 
     FORMAT: ClassVar[str] = "region.toml"
 
@@ -53,6 +53,6 @@ class Settings(Frozen):
                     f"region.toml: transfer.{key}",
                     got="nothing",
                     expected=expected,
-                    hint=f'write it there, or say --set transfer.{key}="..."',
+                    hint=f'set it there, or pass --set transfer.{key}="..."',
                 )
         return self.transfer.recipient, self.transfer.purpose

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from fedfsd.gate.gate import Gate
 from fedfsd.ledger.ledger import Ledger, Released
 from fedfsd.node.node import Node
-from fedfsd.node.receipt_store import ReceiptBook
+from fedfsd.node.receipt_store import ReceiptStore
 from fedfsd.node.tally import Tally
 from fedfsd.plan.plan import Arrays, Plan
 
@@ -48,14 +48,14 @@ class StoppedError(Exception):
 
 
 @dataclass
-class Station:
+class GateStation:
     """One region's gate process."""
 
     node: Node
     ledger: Ledger
     gate: Gate
     runner: Trainer
-    receipts: ReceiptBook
+    receipts: ReceiptStore
     tally: Tally
     log: logging.Logger
     stop: threading.Event = field(default_factory=threading.Event)
@@ -74,7 +74,7 @@ class Station:
 
     @property
     def paused(self) -> bool:
-        """Whether the operator holds the outbox."""
+        """Whether the operator paused the outbox."""
         return (self.node.folder / PAUSED).exists()
 
     def folder(self, name: str) -> Path:
@@ -82,7 +82,7 @@ class Station:
         return self.node.folder / name
 
     def hold(self) -> None:
-        """Return when the outbox is not held. StoppedError where the process ends meanwhile."""
+        """Return when the outbox is not paused. StoppedError if the process ends meanwhile."""
         if self.paused:
             self.log.warning("outbox_held")
             while self.paused:
@@ -91,7 +91,7 @@ class Station:
         self.rest(0)
 
     def rest(self, seconds: float) -> None:
-        """Wait. StoppedError where the process ends meanwhile."""
+        """Wait. StoppedError if the process ends meanwhile."""
         if self.stop.wait(seconds):
             raise StoppedError
 

@@ -1,7 +1,7 @@
-"""Where a region stands: spent, held and left of each grant, plans, transfers, refusals, and what to mind.
+"""A region's status: budget spent, reserved and left of each grant, plans, transfers, refusals, warnings.
 
-Epsilons are at the grant's order and delta. With nothing booked the epsilon is 0, though the bound that
-the ledger's conversion gives for no loss at all lies above it.
+Epsilons are at the grant's order and delta. With nothing booked the epsilon is 0, although the
+ledger's conversion gives a bound above 0 for zero loss.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Tally:
         self._connected.set(state == "open")
 
     def stands(self, state: State, *, waiting: int, days: float | None) -> None:
-        """Where the ledger stands, how many releases wait for a receipt, and the certificate's days left."""
+        """The state of the ledger, the releases without a receipt, and the certificate's days left."""
         for label, account in state.accounts.items():
             grant, used = account.grant, account.balance.spent
             at = epsilon_lifetime(used, alpha=grant.alpha, delta=grant.delta) if used else 0.0

@@ -1,28 +1,28 @@
-"""The two files that a region's people edit, as ``fedfsd region init`` first writes them."""
+"""The files that a region's operators edit, as first written by ``fedfsd region init``."""
 
 from __future__ import annotations
 
 import json
 
 SETTINGS = """\
-# The region {name}: where its things are, and to whom its updates go.
+# The region {name}: where its files are, and who receives its updates.
 # Paths are relative to this file's folder.
 
 name = {name_text}
 
-# The ledger's second copy. It belongs on another disk than this folder: from it the ledger is
-# rebuilt (fedfsd region recover) when this disk is lost, and against it an old copy of the ledger,
-# which would have forgotten what was spent, is noticed at every start.
+# The ledger's second copy, on a different disk than this folder. It serves to rebuild the ledger if
+# this disk is lost (fedfsd region recover), and to detect at every start an old copy of the ledger,
+# in which spent budget would be missing.
 mirror = {mirror_text}
 
 # What this region allows at all, whatever a coordinator proposes.
 policy = "policy.toml"
 
 [border]
-# How this region's gate reaches the coordinator, host:port; empty: as the invitation says.
+# How this region's gate reaches the coordinator, host:port; empty: the address in the invitation.
 coordinator = ""
-# Where the runner, which alone reads the data, meets the gate. Where they are two users, as they should
-# be, this lies in a folder that both may enter: "/run/fedfsd/{name}/gate.sock".
+# The socket between the gate and the runner, which alone reads the data. If they run as two users, as
+# they should, it must be in a folder that both may enter: "/run/fedfsd/{name}/gate.sock".
 socket = {socket_text}
 metrics_port = 0                # Prometheus metrics on loopback; 0: none
 
@@ -32,23 +32,23 @@ metrics_port = 0                # Prometheus metrics on loopback; 0: none
 recipient = {recipient_text}    # "fedfsd/coordinator/NAME"
 purpose = ""                    # "training of a motion forecasting model"
 
-# What a record of these transfers should say beyond the ledger (who the parties are, on what ground)
-# stands in a file of its own: clients/deploy/transfer/example.toml explains it.
+# What a record of these transfers needs beyond the ledger (the parties, the legal basis) is in a file of
+# its own: clients/deploy/transfer/example.toml explains it.
 """
 
 POLICY = """\
 # What the region {name} allows, whatever a coordinator proposes. A plan outside of it is refused before
-# any data is read (exit code 13). To be settled by the data officer. fedfsd config schema policy
+# any data is read (exit code 13). To be decided by the data officer. fedfsd config schema policy
 # explains each key; fedfsd config check FILE --kind policy checks this file.
 
-# Declare these two before the first plan: only plans that state the same are taken.
+# Declare these two before the first plan: only plans that state the same are accepted.
 # roster = 1000                 # N: training vehicle keys, those without a usable window included
 # identity = "recording"        # physical: one key is one car; recording: one car in one drive
 
-modes = ["private"]             # a real region takes no other
+modes = ["private"]             # a real region accepts no other
 
-# Privacy of one plan. What all plans together may cost stands in the grant (fedfsd region grant).
-max_epsilon = 10.0              # computed again by the region itself
+# Privacy of one plan. The limit for all plans together is in the grant (fedfsd region grant).
+max_epsilon = 10.0              # recomputed by the region itself
 max_delta = 1e-3
 min_noise_multiplier = 0.5      # noise, in units of one vehicle's largest contribution
 max_sample_rate = 1.0           # share of the vehicles drawn in each step
@@ -65,24 +65,26 @@ max_inbound_magnitude = 1e4     # of any number in the model that comes in
 
 # Conduct.
 round_seconds = 0.0             # no update leaves earlier than this after its round began
-approve = "by hand"             # or "within policy": plans that fit policy and grant, without a person
-# Models of other packages that were reviewed, beside those of fedfsd itself; each as
-# {{ name = "...", distribution = "...", version = "...", sha256 = "..." }}, the hash of its source file.
+approve = "by hand"             # or "within policy": plans within policy and grant, without an operator
+# Models and tasks of other packages that were reviewed, beside those of fedfsd itself; each as
+# {{ name = "...", distribution = "...", version = "...", package_sha256 = "..." }}, the hash of all files of
+# the package: fedfsd config pins prints what is installed.
 models = []
+tasks = []
 """
 
 
 TRAIN = """\
-# The runner of the region {name}: it alone reads the data, and talks to nobody but the gate's socket.
+# The runner of the region {name}: it alone reads the data, and connects only to the gate's socket.
 
 name = {name_text}
 
-# A folder of tables, or one: as fedfsd data check understands them.
+# A table or a folder of tables, as for fedfsd data check.
 data_path = {data_text}
 
 device = "auto"                 # or "cpu", "cuda", "cuda:1", ...
 socket = {socket_text}
-test_only = false               # true: also rehearsals, whose noise is known; for trials on public data
+test_only = false               # true: also accept rehearsal plans (their noise key is public); for testing
 """
 
 
@@ -109,5 +111,5 @@ def train(*, name: str, data_path: str, socket: str) -> str:
 
 
 def policy(*, name: str) -> str:
-    """The text of policy.toml: the defaults, said in words."""
+    """The text of policy.toml: the defaults, explained."""
     return POLICY.format(name=name)

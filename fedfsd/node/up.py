@@ -39,7 +39,7 @@ def up(
 ) -> None:
     """Keep the gate and the runner of ``node`` running until SIGTERM or Ctrl-C.
 
-    ``say`` is told, in a sentence each, what separation this machine does not enforce, and when all is ready.
+    ``say`` reports each separation that this machine does not enforce, and when both are ready.
 
     Raises:
         NotReadyError: no runner's folder, no ledger, never invited, folders of other users than those named,
@@ -112,7 +112,7 @@ def processes(
 
 
 class Pulse:
-    """What the running gate says of itself, asked a few times a second at most."""
+    """The running gate's status, asked at most a few times a second."""
 
     def __init__(self, node: Node) -> None:
         self._node, self._asked, self._answer = node, 0.0, {}

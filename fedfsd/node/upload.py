@@ -1,4 +1,4 @@
-"""A release on its way: announced with its proofs, sent from where it was cut, receipted, and that kept."""
+"""Sending a release: announced with its proofs, resumed where it was interrupted, its receipt kept."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fedfsd.ledger import witness
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.ledger.mirror import RECOVER
 from fedfsd.ledger.note import Checkpoint, Note
-from fedfsd.node.line import Line
-from fedfsd.node.station import Station
+from fedfsd.node.line import CoordinatorLine
+from fedfsd.node.station import GateStation
 
 # Small, so that little is under way when the operator holds the outbox; large enough not to cost time.
 PIECE = 2**18
@@ -24,13 +24,13 @@ MAX_STUCK = 3
 
 
 class ForkError(NotReadyError):
-    """The coordinator knows more of this ledger than there is here, or another history of it."""
+    """The coordinator knows more of this ledger than this copy has, or a different history."""
 
 
-class Delivery:
-    """Sends releases over one connection, on which the coordinator said that it knows ``position``."""
+class Upload:
+    """Sends releases over one connection, on which the coordinator reported the known ``position``."""
 
-    def __init__(self, station: Station, line: Line, position: tuple[int, int]) -> None:
+    def __init__(self, station: GateStation, line: CoordinatorLine, position: tuple[int, int]) -> None:
         """Raises ForkError where the coordinator has seen more of this ledger than there is here."""
         self._station, self._line, self._position = station, line, position
         state = station.ledger.state
@@ -88,9 +88,9 @@ class Delivery:
         return witness.show(self._station.ledger.state, checkpoint, epoch=epoch, size=size)
 
     def _send(self, released: Released, offset: int) -> pb.Progress | None:
-        """What the coordinator says after one stream; None where that took too long."""
+        """The coordinator's answer after one stream; None if that took too long."""
         if offset > len(released.content):
-            raise wire.WireError("Progress.offset", got="more than there is", expected="what it holds")
+            raise wire.WireError("Progress.offset", got="more than was sent", expected="what it holds")
         if offset == len(released.content):
             return None
         try:
@@ -101,7 +101,7 @@ class Delivery:
             return None
 
     def _pieces(self, released: Released, offset: int) -> Iterator[pb.Chunk]:
-        """Chunks from ``offset`` on; none while the outbox is held."""
+        """Chunks from ``offset`` on; none while the outbox is paused."""
         sha256, content = bytes.fromhex(released.sha256), memoryview(released.content)
         for start in range(offset, len(content), PIECE):
             if self._station.paused or self._station.stop.is_set():
@@ -129,7 +129,7 @@ class Delivery:
                 self._finish(cosigned)
 
     def _finish(self, cosigned: str) -> None:
-        """A plan is over: the ledger says what the coordinator cosigned, and that is shown, too."""
+        """A plan has ended: record what the coordinator cosigned, and show that head as well."""
         self._station.ledger.witness(cosigned, [self._station.receipts.cosigner])
         self.show()
 
@@ -138,13 +138,13 @@ class Delivery:
         self._position = max(self._position, (self._station.ledger.state.epoch, _size(cosigned)))
 
 
-def fork(got: str = "another history than the coordinator has seen") -> ForkError:
-    """The region's gate must not go on: its ledger was put back, or its key is used twice."""
+def fork(got: str = "a history that differs from what the coordinator has seen") -> ForkError:
+    """The region's gate must stop: its ledger was restored from an old copy, or its key is used twice."""
     return ForkError(
         "ledger",
         got=got,
-        expected="the newest copy, written by one node",
-        hint=f"stop the other node with this key; where this disk was put back, {RECOVER}",
+        expected="the newest copy, written by a single node",
+        hint=f"stop the other node with this key; if this disk was restored from a backup, {RECOVER}",
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from fedfsd.canvas import COLOURS, SHOWN, colours, themed
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
+from fedfsd.gate.outcome import MEANINGS, RELEASED
 from fedfsd.mechanism.statement import best_guess, sentence
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan, RegionPlan
@@ -28,18 +29,6 @@ from fedfsd.report.words import HEADINGS
 from fedfsd.task import registry
 from fedfsd.task.task import Metric, Task, headline, key_of
 
-OUTCOMES = {
-    "timeout": "took too long",
-    "region_unavailable": "could not be reached",
-    "refused": "refused the request or its own release",
-    "budget": "had no budget left for it",
-    "plan": "did not accept the plan",
-    "bad_reply": "sent something that is no update",
-    "lost": "got lost on the way",
-    "busy": "was still at an earlier round",
-    "late_used": "came late and counted less",
-    "late_dropped": "came late and was dropped",
-}
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _WEAK = 0.99  # from here on an attacker may guess almost always right
 Figures = Mapping[str, Any]
@@ -306,4 +295,4 @@ def _failures(rounds: Sequence[Figures], name: str) -> list[tuple[str, int]]:
     codes += Counter(
         one["outcome"] for line in rounds for one in line.get("late", ()) if one["region"] == name
     )
-    return [(OUTCOMES.get(code, code), times) for code, times in codes.most_common() if code != "released"]
+    return [(MEANINGS.get(code, code), times) for code, times in codes.most_common() if code != RELEASED]

@@ -33,7 +33,7 @@ from typing import Any
 from fedfsd import formats
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
-from fedfsd.federation.reply import LATE_DROPPED, LATE_USED, RELEASED
+from fedfsd.gate.outcome import LATE_DROPPED, LATE_USED, RELEASED
 from fedfsd.plan.plan import Plan
 
 START, FORMAT = "start.safetensors", "format.json"

@@ -13,14 +13,11 @@ from typing import Any, cast
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedfsd.errors import BudgetError, FedfsdError, PlanError, RefusedError
+from fedfsd.errors import FedfsdError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate import outcome
 from fedfsd.plan import plan as plans
 from fedfsd.runner.region import Region, RegionConfig, open_region, run_round
-
-# The only things a region ever says about a failure.
-REFUSED, BUDGET, PLAN, UNAVAILABLE = 1001, 1002, 1003, 1000
-CODES = {REFUSED: "refused", BUDGET: "budget", PLAN: "plan", UNAVAILABLE: "region_unavailable"}
 
 # In the region's folder: what went wrong there, in full.
 LOG = "region.log"
@@ -48,9 +45,9 @@ def client_app(
             folder = Path(config.folder)
             return Message(_round(region(config), message.content), reply_to=message)
         except Exception as error:  # the reply is a code, so nothing of the data can leave in a text
-            code = _code(error)
+            word = outcome.of(error)
             note(folder, error)
-            return Message(Error(code, CODES[code]), reply_to=message)
+            return Message(Error(outcome.REFUSALS[word].flower, word), reply_to=message)
 
     @app.query("region")
     def query(message: Message, context: Context) -> Message:
@@ -99,12 +96,6 @@ def note(folder: Path | None, error: Exception) -> None:
         return
     with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as file:
         file.write(text.rstrip() + "\n")
-
-
-def _code(error: Exception) -> int:
-    if isinstance(error, FedfsdError):
-        return {RefusedError: REFUSED, BudgetError: BUDGET, PlanError: PLAN}.get(type(error), UNAVAILABLE)
-    return UNAVAILABLE
 
 
 def _simulated(node: Mapping[str, Any]) -> RegionConfig:

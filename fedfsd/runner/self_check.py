@@ -13,7 +13,7 @@ import numpy as np
 from fedfsd.drive import source, table
 from fedfsd.engine.device import resolve
 from fedfsd.errors import FedfsdError
-from fedfsd.gate.message import Facts
+from fedfsd.gate.message import RunnerFacts
 
 _SECONDS = 3.0
 _NOWHERE = ("192.0.2.1", 9)  # RFC 5737: an address that nobody has
@@ -22,9 +22,9 @@ _SWITCHED_OFF = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EPER
 
 def facts(
     name: str, data_path: str, device: str, *, host: str = "", port: int = 0, folder: str = ""
-) -> Facts:
-    """See ``gate.message.Facts``; ``host`` and ``port`` are tried, ``folder`` is listed."""
-    return Facts(
+) -> RunnerFacts:
+    """See ``gate.message.RunnerFacts``; ``host`` and ``port`` are tried, ``folder`` is listed."""
+    return RunnerFacts(
         data=vehicles(name, data_path) is not None,
         device=_device(device),
         tcp=_reaches(host, port) if host else _has_route(),

@@ -11,11 +11,12 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
 from fedfsd import formats
+from fedfsd.config.load import Frozen
 from fedfsd.engine import randomness
 from fedfsd.errors import PlanError
 from fedfsd.flower import private
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate import message
+from fedfsd.gate import message, outcome
 from fedfsd.gate.frame import Frames
 from fedfsd.gate.message import (
     MAX_KEYS,
@@ -25,9 +26,9 @@ from fedfsd.gate.message import (
     Done,
     Failed,
     Hello,
-    Settle,
+    RoundTask,
+    SettleCall,
     Settled,
-    Task,
     Unwelcome,
     Welcome,
 )
@@ -83,31 +84,36 @@ class Worker:
         Raises:
             FedfsdError: the gate is gone, or asked nothing for ``seconds``.
         """
-        asked, body = message.receive(
+        heard, body = message.receive(
             self._frames,
-            *(Commit, Settle, AskFacts, Task),
+            Commit,
+            SettleCall,
+            AskFacts,
+            RoundTask,
             seconds=seconds,
             max_body=message.MAX_DOCUMENT + MAX_ARRAYS,
-            body_of=Task,
+            body_of=RoundTask,
         )
+        asked = cast(Commit | SettleCall | AskFacts | RoundTask, heard)
+        answer: Frozen
         plan = None if isinstance(asked, AskFacts) else asked.plan
         try:
-            answer = self._task(asked, body) if isinstance(asked, Task) else self._answer(asked)
+            answer = self._task(asked, body) if isinstance(asked, RoundTask) else self._answer(asked)
         except Exception as error:  # what failed is for this region's people; the gate learns one word
             client.note(self._folder, error)
-            answer = Failed(plan=plan, code=message.word(error))
+            answer = Failed(plan=plan, code=outcome.of(error))
         try:
             message.send(self._frames, answer)
-            if isinstance(answer, Done):
+            if isinstance(asked, RoundTask) and isinstance(answer, Done):
                 self._measure(asked, body)
         finally:
             self._gate.end()
 
-    def _answer(self, asked: Commit | Settle | AskFacts) -> message.Frozen:
+    def _answer(self, asked: Commit | SettleCall | AskFacts) -> Frozen:
         if isinstance(asked, Commit):
             key = randomness.run_key(self._region.keys, asked.plan)
             return Committed(plan=asked.plan, commitment=key_commitment(key))
-        if isinstance(asked, Settle):
+        if isinstance(asked, SettleCall):
             randomness.destroy_run_key(self._region.keys, asked.plan)
             return Settled(plan=asked.plan)
         config = self._config
@@ -120,7 +126,7 @@ class Worker:
             folder=asked.folder,
         )
 
-    def _task(self, task: Task, body: bytes) -> Done | Failed:
+    def _task(self, task: RoundTask, body: bytes) -> Done | Failed:
         """Have the app train the round."""
         plan, arrays = _read(task, body)
         self._gate.begin(self._frames, task)
@@ -135,12 +141,12 @@ class Worker:
         context = Context(run_id=RUN_ID, node_id=NODE_ID, node_config={}, state=RecordDict(), run_config={})
         reply = self._app(sent, context)
         if reply.has_error():
-            return Failed(plan=task.plan, code=client.CODES[reply.error.code])
+            return Failed(plan=task.plan, code=outcome.from_flower(reply.error.code) or "region_unavailable")
         release = reply.content.config_records["release"]
         entry, sha256 = str(release["entry"]), str(release["sha256"])
         return Done(plan=task.plan, round=task.round, entry_hash=entry, sha256=sha256)
 
-    def _measure(self, task: Task, body: bytes) -> None:
+    def _measure(self, task: RoundTask, body: bytes) -> None:
         """After the answer: the region's own figures of the model it was sent."""
         try:
             plan, arrays = _read(task, body)
@@ -151,7 +157,7 @@ class Worker:
             client.note(self._folder, error)
 
 
-def _read(task: Task, body: bytes) -> tuple[Plan, Arrays]:
+def _read(task: RoundTask, body: bytes) -> tuple[Plan, Arrays]:
     """The plan and the arrays in the body of a task. PlanError where it is not the plan that is named."""
     content = memoryview(body)
     try:

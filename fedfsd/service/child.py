@@ -22,9 +22,9 @@ _MAX_LINE = 4096
 class Process:
     """A process to keep running.
 
-    ``user`` and ``network=False`` are enforced by ``launch`` or the process does not start. Its lines go to
-    the supervisor's log, or to the file ``output`` where they may hold what that log must not. ``ready``
-    says, within a second, whether it does its work by now.
+    ``user`` and ``network=False`` are enforced by ``launch`` or the process does not start. Its output goes
+    to the supervisor's log, or to the file ``output`` if it may contain what that log must not. ``ready``
+    reports, within a second, whether it is working.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Child:
         return self._popen.stdout.fileno() if self._popen and self._popen.stdout else None
 
     def lines(self) -> list[str]:
-        """The whole lines it said since the last call."""
+        """The complete lines of output since the last call."""
         if self.pipe is None:
             return []
         try:

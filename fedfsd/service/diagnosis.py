@@ -22,7 +22,7 @@ LITTLE_BYTES, FEW_BYTES = 2_000_000_000, 200_000_000
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What came of one check."""
 
     check: str
@@ -31,27 +31,27 @@ class Finding:
     fix: str | None = None
 
 
-def ok(check: str, found: object) -> Finding:
+def ok(check: str, found: object) -> CheckResult:
     """As it should be."""
-    return Finding(check, "ok", str(found))
+    return CheckResult(check, "ok", str(found))
 
 
-def warn(check: str, found: object, *, fix: str) -> Finding:
+def warn(check: str, found: object, *, fix: str) -> CheckResult:
     """It works, and somebody should do something."""
-    return Finding(check, "warn", str(found), fix)
+    return CheckResult(check, "warn", str(found), fix)
 
 
-def fail(check: str, found: object, *, fix: str) -> Finding:
+def fail(check: str, found: object, *, fix: str) -> CheckResult:
     """It does not work, or does not keep what it promises."""
-    return Finding(check, "fail", str(found), fix)
+    return CheckResult(check, "fail", str(found), fix)
 
 
-def diagnose(subject: T, checks: Iterable[Callable[[T], Finding]]) -> tuple[Finding, ...]:
+def diagnose(subject: T, checks: Iterable[Callable[[T], CheckResult]]) -> tuple[CheckResult, ...]:
     """Every check on ``subject``; one that is refused fails with what the refusal says."""
     return tuple(_tried(subject, check) for check in checks)
 
 
-def disk(check: str, folder: Path) -> Finding:
+def disk(check: str, folder: Path) -> CheckResult:
     """Room on the disk of ``folder``."""
     free = shutil.disk_usage(folder).free
     found = f"{free / 1e9:.1f} GB free at {folder}"
@@ -61,15 +61,21 @@ def disk(check: str, folder: Path) -> Finding:
     return warn(check, found, fix=fix) if free < LITTLE_BYTES else ok(check, found)
 
 
-def private(check: str, folders: Iterable[Path]) -> Finding:
-    """Whether the files in ``folders`` are their owner's alone, who owns the folders too."""
+def private(check: str, folder: Path, names: Iterable[str], *, shut: int = 0o077) -> CheckResult:
+    """Whether the files in the folders ``names`` are their owner's alone, who owns those folders too.
+
+    ``folder`` itself must have none of the permissions ``shut``.
+    """
+    if folder.stat().st_mode & shut:
+        return fail(check, f"{folder} is open to others", fix=f"chmod go= {folder}")
+    folders = [folder / name for name in names]
     files = [path for folder in folders if folder.exists() for path in folder.rglob("*") if path.is_file()]
     open_to_others = [path for path in files if path.stat().st_mode & 0o077]
     if open_to_others:
         first = open_to_others[0]
         return fail(
             check,
-            f"{len(open_to_others)} files that others may read, such as {first}",
+            f"{len(open_to_others)} files readable by others, such as {first}",
             fix=f"chmod -R go= {first.parent}",
         )
     strange = [path for path in files if path.stat().st_uid != path.parent.stat().st_uid]
@@ -80,7 +86,7 @@ def private(check: str, folders: Iterable[Path]) -> Finding:
             f"{len(strange)} files of another user, such as {strange[0]}",
             fix=f"chown {owner} {strange[0]}",
         )
-    return ok(check, f"{len(files)} files, their owner's alone")
+    return ok(check, f"{len(files)} files, readable by their owner only")
 
 
 def can_read(path: Path) -> bool:
@@ -89,7 +95,7 @@ def can_read(path: Path) -> bool:
     return os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0))
 
 
-def _tried(subject: T, check: Callable[[T], Finding]) -> Finding:
+def _tried(subject: T, check: Callable[[T], CheckResult]) -> CheckResult:
     name = check.__name__.strip("_").replace("_", " ")
     try:
         return check(subject)
@@ -97,4 +103,4 @@ def _tried(subject: T, check: Callable[[T], Finding]) -> Finding:
         found = error.place if error.got is None else f"{error.place}: {error.got}"
         return fail(name, found, fix=error.hint or f"expected {error.expected}")
     except OSError as error:
-        return fail(name, f"{error.filename}: {error.strerror}", fix="check the path and its rights")
+        return fail(name, f"{error.filename}: {error.strerror}", fix="check the path and its permissions")

@@ -71,7 +71,7 @@ class Metrics:
         return made
 
     def value(self, sample: str, **labels: str) -> float | None:
-        """What ``sample`` (its full name) stands at."""
+        """The value of ``sample`` (its full name)."""
         return self._registry.get_sample_value(sample, labels)
 
     def text(self) -> str:

@@ -1,7 +1,7 @@
 """``python -m fedfsd.service.launch [options] -- command ...``: give up rights, then become the command.
 
-All of it or nothing: where a right cannot be given up, it says so in one line and ends with 125 instead of
-running the command with more than was meant.
+All or nothing: if a right cannot be given up, it prints one line and ends with 125 instead of running the
+command with more rights than intended.
 
 | option | effect |
 |---|---|
@@ -53,7 +53,7 @@ def obstacle(*, user: str | None = None, network: bool = True) -> str | None:
     )
     if tried.returncode == 0:
         return None
-    return (tried.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    return (tried.stderr.strip().splitlines() or ["it ended without a message"])[-1]
 
 
 def main(words: Sequence[str] | None = None) -> int:

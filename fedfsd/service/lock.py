@@ -28,8 +28,8 @@ def hold(path: Path, *, what: str) -> Iterator[None]:
         except BlockingIOError:
             raise NotReadyError(
                 str(path.parent),
-                got=f"{what} that runs already",
-                expected="one for each folder",
+                got=f"{what} is already running",
+                expected="one per folder",
                 hint="stop the other one, or name another folder",
             ) from None
         yield

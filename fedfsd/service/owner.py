@@ -1,4 +1,4 @@
-"""Whose new files are: of the owner of the folder they lie in, and for nobody else to read."""
+"""New files belong to the owner of their folder and are readable by nobody else."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Keep processes running: started, restarted with back-off, their lines logged, all ended together.
 
-A supervisor that is killed takes its processes with it; whatever they had in hand is durable by design.
+A supervisor that is killed takes its processes with it; their work in progress is durable by design.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TICK = 0.1
 class Supervisor:
     """Runs ``processes`` until ``stop`` or, in the main thread, SIGTERM, SIGINT or SIGHUP.
 
-    ``state`` is a file that says how they stand (``read`` it); ``on_ready`` is called with the seconds since
+    ``state`` is a file with their state (see ``read``); ``on_ready`` is called with the seconds since
     the start when all of them are ready for the first time.
     """
 
@@ -174,7 +174,7 @@ class Supervisor:
 
 
 def read(state: Path) -> dict[str, Any] | None:
-    """What a state file says; None where there is none."""
+    """The content of a state file; None if there is none."""
     try:
         return dict(json.loads(state.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
@@ -182,7 +182,7 @@ def read(state: Path) -> dict[str, Any] | None:
 
 
 def standing(folder: Path) -> dict[str, Any] | None:
-    """What the supervisor of ``folder`` says; None where none runs."""
+    """The state of the supervisor of ``folder``; None if none is running."""
     return read(folder / STATE) if lock.held(folder / LOCK) else None
 
 

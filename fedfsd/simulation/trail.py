@@ -16,7 +16,7 @@ from torch import nn
 
 from fedfsd.errors import AccountingError
 from fedfsd.federation import checkpoint
-from fedfsd.federation.reply import Outcome
+from fedfsd.federation.reply import RegionOutcome
 from fedfsd.federation.strategy import PlannedStrategy, Round
 from fedfsd.mechanism import accountant
 from fedfsd.plan import plan as plans
@@ -205,7 +205,7 @@ class Trail:
         return next((epsilon for at, epsilon in self.spent[name] if at >= number), None)
 
 
-def _line(outcome: Outcome) -> dict[str, Any]:
+def _line(outcome: RegionOutcome) -> dict[str, Any]:
     return {
         "outcome": outcome.code,
         "sha256": outcome.sha256,

@@ -6,6 +6,10 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+import books
+from plan import sample
+from plan.sample import spending
+
 from fedfsd import canonical
 from fedfsd.audit import receipt
 from fedfsd.audit.evidence import Evidence, load
@@ -13,12 +17,12 @@ from fedfsd.audit.receipt import Receipt, Receipts
 from fedfsd.audit.verdict import Report
 from fedfsd.audit.verify import verify
 from fedfsd.ledger import draft, entry, strict
-from fedfsd.ledger.entry import Approval, Grant
+from fedfsd.ledger.entry import Grant
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Ledger, Released
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.event import Event
-from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
+from fedfsd.plan.plan import ModelPlan, Plan
 
 DATA, PURPOSE, DELTA, FLOATS = "fleet-2026", "research", 1e-4, 5
 HUB = SigningKey.from_seed("fedfsd/coordinator/hub", b"c" * 32)
@@ -27,48 +31,12 @@ HUB = SigningKey.from_seed("fedfsd/coordinator/hub", b"c" * 32)
 def plan_of(*names: str, rounds: int = 3, noise: float = 2.0, mode: str = "private", **changes: Any) -> Plan:
     """A plan of ``rounds`` rounds of 4 steps at q 0.1; ``changes`` are fields of the plan."""
     epsilon = None if mode == "rehearsal" else epsilon_pld([Event(0.1, noise, 4 * rounds)], DELTA)
-    region = RegionPlan(
-        roster=1000,
-        identity="physical",
-        sample_rate=0.1,
-        noise_multiplier=noise,
-        max_grad_norm=0.5,
-        local_steps=4,
-        windows_per_vehicle=8,
-        weight=1.0,
-        target_delta=DELTA,
-        target_epsilon=None,
-        epsilon=epsilon,
-    )
-    defaults: dict[str, Any] = {
-        "name": "test",
-        "mode": mode,
-        "num_rounds": rounds,
-        "regions": dict.fromkeys(names or ("EU",), region),
-        "model": model(),
-        "task": TaskPlan(
-            name="forecasting",
-            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
-        ),
-        "optimizer": OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
-        "seed": 0,
-        "strategy": "FedAvg",
-        "strategy_options": {},
-        "quorum": 0.5,
-        "late_updates": "drop",
-        "average_last": 0.0,
-    }
-    return Plan(**{**defaults, **changes})
+    region = {"max_grad_norm": 0.5, "windows_per_vehicle": 8, "epsilon": epsilon}
+    return spending(*names or ("EU",), noise=noise, region=region, num_rounds=rounds, mode=mode, **changes)
 
 
 def model(name: str = "mlp") -> ModelPlan:
-    return ModelPlan(
-        name=name,
-        options={},
-        arrays=(ArraySchema(name="weight", shape=(FLOATS,)),),
-        witness_size=0,
-        initial_sha256="0" * 64,
-    )
+    return sample.model(FLOATS, name=name)
 
 
 class Region:
@@ -80,13 +48,9 @@ class Region:
         self.officer = SigningKey.from_seed(f"fedfsd/{name}/officer", name.encode().ljust(32, b"o"))
         ledger = canonical.sha256(name.encode())[:32]
         self.node = SigningKey.from_seed(f"fedfsd/{name}/{ledger}", name.encode().ljust(32, b"n"))
-        genesis = draft.genesis(
-            node=self.node.verification, officer=self.officer.verification, simulated=simulated
-        )
-        genesis = entry.sign(genesis, {"officer": self.officer, "node": self.node})
         mirror = self.folder / "mirror.jsonl"
-        self.folder.mkdir(parents=True)
-        Ledger.create(self.folder / "node", mirror=mirror, genesis=genesis, node=self.node).close()
+        keys = {"node": self.node, "officer": self.officer}
+        books.begin(self.folder / "node", mirror, **keys, simulated=simulated).close()
         self.ledger = Ledger(self.folder / "node", mirror=mirror, today=lambda: self.day)
         self.released: list[tuple[Plan, int, Released]] = []
 
@@ -106,20 +70,7 @@ class Region:
 
     def permit(self, **options: Any) -> int:
         """The officer's permission to transfer, for all of 2026."""
-        defaults = {
-            "ledger": self.ledger.state.genesis.ledger,
-            "data_set": DATA,
-            "authority": "Data office",
-            "number": "2026/1",
-            "recipient": HUB.name,
-            "purpose": PURPOSE,
-            "models": ("mlp",),
-            "valid_from": "2026-01-01",
-            "valid_until": "2026-12-31",
-            "max_releases": 100,
-            "max_bytes": 10**6,
-        }
-        return self.signed(Approval(**{**defaults, **options}))
+        return self.signed(books.permission(self.ledger.state.genesis.ledger, **options))
 
     def round(self, plan: Plan, number: int) -> None:
         """Reserve, train, release."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import books
+from plan.sample import spending
+
 from fedfsd import canonical
 from fedfsd.audit import receipt
 from fedfsd.audit.evidence import load
@@ -12,11 +15,11 @@ from fedfsd.audit.receipt import Receipt, Receipts
 from fedfsd.audit.verdict import Report
 from fedfsd.audit.verify import verify
 from fedfsd.ledger import bundle, draft, entry, note, strict
-from fedfsd.ledger.entry import Approval, Release, Reserve, Settle
+from fedfsd.ledger.entry import Release, Reserve, Settle
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.merkle import Tree, leaf_hash
 from fedfsd.ledger.state import State
-from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
+from fedfsd.plan.plan import Plan
 
 DATA, PURPOSE, DAY = "fleet-2026", "research", "2026-11-22"
 COORDINATOR = SigningKey.from_seed("fedfsd/coordinator/hub", b"c" * 32)
@@ -28,43 +31,12 @@ def plan_of(
 ) -> Plan:
     """A plan of two regions and ``rounds`` rounds of 5 steps; ``seed`` makes it another one."""
     region = {
-        "roster": 1000,
-        "identity": "physical",
-        "sample_rate": 0.1,
-        "noise_multiplier": noise,
-        "max_grad_norm": 1.0,
         "local_steps": 5,
-        "windows_per_vehicle": 2,
         "weight": 0.5,
-        "target_delta": 1e-4,
-        "target_epsilon": None,
         "epsilon": None if mode == "rehearsal" else epsilon_of(noise, 5 * rounds),
         **changes,
     }
-    return Plan(
-        name="test",
-        mode=mode,
-        num_rounds=rounds,
-        regions={name: RegionPlan(**region) for name in ("EU", "US")},
-        model=ModelPlan(
-            name="mlp",
-            options={},
-            arrays=(ArraySchema(name="weight", shape=(5,)),),
-            witness_size=0,
-            initial_sha256="0" * 64,
-        ),
-        task=TaskPlan(
-            name="forecasting",
-            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
-        ),
-        optimizer=OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
-        seed=seed,
-        strategy="FedAvg",
-        strategy_options={},
-        quorum=0.5,
-        late_updates="drop",
-        average_last=0.0,
-    )
+    return spending("EU", "US", noise=noise, region=region, num_rounds=rounds, seed=seed, mode=mode)
 
 
 def epsilon_of(noise: float, steps: int) -> float:
@@ -158,20 +130,8 @@ class Forge:
         return self.add(draft.plan(self.state, plan, **{**defaults, **options}))
 
     def permit(self, **options: Any) -> int:
-        defaults = {
-            "ledger": self.state.genesis.ledger,
-            "data_set": DATA,
-            "authority": "Data office",
-            "number": "2026/1",
-            "recipient": COORDINATOR.name,
-            "purpose": PURPOSE,
-            "models": ("mlp",),
-            "valid_from": "2026-01-01",
-            "valid_until": "2026-12-31",
-            "max_releases": 2,
-            "max_bytes": 40,
-        }
-        return self.add(Approval(**{**defaults, **options}))
+        limits = {"max_releases": 2, "max_bytes": 40, **options}
+        return self.add(books.permission(self.state.genesis.ledger, **limits))
 
     def reserve(self, plan: Plan, round: int, *, approval: int | None = None, date: str = DAY) -> int:
         state = self.state

@@ -15,23 +15,23 @@ from google.protobuf.message import Message
 
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
-from fedfsd.coordinator.desk import Task
-from fedfsd.coordinator.folder import Coordinator, Settings
+from fedfsd.coordinator.desk import DeskTask
+from fedfsd.coordinator.folder import Coordinator, CoordinatorSettings
 from fedfsd.coordinator.hall import Hall
 from fedfsd.coordinator.new_coordinator import make
-from fedfsd.coordinator.presence import Limit
+from fedfsd.coordinator.presence import CallLimit
 from fedfsd.coordinator.servicer import Servicer
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, witness_std
 from fedfsd.gate.policy import declared
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.node.courier import Courier
-from fedfsd.node.line import Line
+from fedfsd.node.line import CoordinatorLine
 from fedfsd.node.node import Node, open_node
-from fedfsd.node.receipt_store import ReceiptBook
-from fedfsd.node.station import FOLDERS, Station
+from fedfsd.node.receipt_store import ReceiptStore
+from fedfsd.node.station import FOLDERS, GateStation
 from fedfsd.node.tally import Tally
-from fedfsd.node.upload import Delivery
+from fedfsd.node.upload import Upload
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.service.gauge import Metrics
 
@@ -99,12 +99,12 @@ def model(plan: Plan, round: int) -> dict[str, np.ndarray]:
 class Side:
     """One region at its coordinator, and everything that crossed: (method, sent by the region?, content)."""
 
-    station: Station
+    station: GateStation
     hall: Hall
     server: Server
     crossed: list[tuple[str, bool, bytes]] = field(default_factory=list)
 
-    def line(self) -> Line:
+    def line(self) -> CoordinatorLine:
         """A connection whose messages are kept in ``crossed``."""
 
         def keep(method: str, content: bytes, ours: bool) -> bytes:
@@ -117,15 +117,15 @@ class Side:
             sent=lambda method, content: keep(method, content, True),
             received=lambda method, content: keep(method, content, False),
         )
-        return Line(channel, count=lambda direction, size: None)
+        return CoordinatorLine(channel, count=lambda direction, size: None)
 
-    def lay(self, plan: Plan, round: int) -> Task:
+    def lay(self, plan: Plan, round: int) -> DeskTask:
         """Put a round on the region's desk, as the bridge to Flower does."""
         schema, desk = plan.model.arrays, self.hall.station(self.station.region)
         size = 4 * sum(one.size for one in schema)
 
-        def task(sha256: str) -> Task:
-            return Task(plan=plan.hash, round=round, arrays=sha256, size=size, envelope="")
+        def task(sha256: str) -> DeskTask:
+            return DeskTask(plan=plan.hash, round=round, arrays=sha256, size=size, envelope="")
 
         self.hall.lay(desk, model(plan, round), schema, task)
         desk.desk.reveal()
@@ -151,7 +151,7 @@ class Side:
 def opened(folder: Path) -> Iterator[Side]:
     """A region with a grant and a coordinator that confirmed its keys, both in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    coordinator = make(Settings(name=FEDERATION), folder / "hub")
+    coordinator = make(CoordinatorSettings(name=FEDERATION), folder / "hub")
     node = open_node(kit.region(folder))
     for name in FOLDERS:
         (node.folder / name).mkdir(exist_ok=True)
@@ -162,18 +162,18 @@ def opened(folder: Path) -> Iterator[Side]:
         known.mkdir()
         (known / "node.vkey").write_text(genesis.node_key)
         (known / "officer.vkey").write_text(genesis.officer_key)
-        limit = Limit(calls_per_second=1e9, calls_at_once=1e9, bytes_per_second=1e15, bytes_at_once=1e15)
+        limit = CallLimit(calls_per_second=1e9, calls_at_once=1e9, bytes_per_second=1e15, bytes_at_once=1e15)
         metrics = [stack.enter_context(closing(Metrics(0))) for _ in range(2)]
         hall = Hall(coordinator, metrics=metrics[0], log=SILENT, limit=limit)
         servicer = Servicer(hall, caller=lambda context: context.region, hold=0.0)
         yield Side(_station(node, ledger, coordinator, metrics[1]), hall, Server(servicer))
 
 
-def _station(node: Node, ledger, coordinator: Coordinator, metrics: Metrics) -> Station:
+def _station(node: Node, ledger, coordinator: Coordinator, metrics: Metrics) -> GateStation:
     gate = Gate(kit.REGION, declared(node.policy(), "policy.toml"), node.folder)
     gate.ledger = ledger
-    receipts = ReceiptBook(node.folder, coordinator.key.verification)
-    return Station(node, ledger, gate, Trainer(gate), receipts, Tally(metrics), SILENT)
+    receipts = ReceiptStore(node.folder, coordinator.key.verification)
+    return GateStation(node, ledger, gate, Trainer(gate), receipts, Tally(metrics), SILENT)
 
 
 def run(side: Side, plan: Plan, other: Plan) -> None:
@@ -184,7 +184,7 @@ def run(side: Side, plan: Plan, other: Plan) -> None:
     """
     side.offer(plan)
     courier, line = Courier(side.station, lambda: None), side.line()
-    delivery = Delivery(side.station, line, line.hello())
+    delivery = Upload(side.station, line, line.hello())
 
     def turn() -> None:
         courier._do(line, delivery, line.next())

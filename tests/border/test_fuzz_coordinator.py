@@ -19,7 +19,7 @@ from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
 from fedfsd.coordinator.intake import Intake, offered
 from fedfsd.coordinator.offer import Board
-from fedfsd.coordinator.reception import Delivery
+from fedfsd.coordinator.reception import Reception
 
 PLAN, WAITING = kit.plan(rounds=3, seed=1), kit.plan(rounds=3, seed=2)
 THEIRS = kit.plan(rounds=3, seed=3, region="US")
@@ -39,9 +39,9 @@ CHECKS = (
     (Intake, "release"),
     (Intake, "show"),
     (Intake, "position"),
-    (Delivery, "offer"),
-    (Delivery, "take"),
-    (Delivery, "refuse"),
+    (Reception, "offer"),
+    (Reception, "take"),
+    (Reception, "refuse"),
     (Board, "plan_of"),
     (Board, "answer"),
 )

@@ -28,8 +28,8 @@ from fedfsd.ledger import note
 from fedfsd.ledger.ledger import Booked, Ledger
 from fedfsd.node import assignment, courier, proposal
 from fedfsd.node.line import ClosedError
-from fedfsd.node.receipt_store import ReceiptBook
-from fedfsd.node.upload import Delivery
+from fedfsd.node.receipt_store import ReceiptStore
+from fedfsd.node.upload import Upload
 
 PLAN, WAITING = kit.plan(rounds=200, seed=1, noise=8.0), kit.plan(rounds=3, seed=2)
 ROUND = 3
@@ -57,10 +57,10 @@ CHECKS = (
     (proposal.Proposals, "_judge"),
     (proposal.plans, "read"),
     (Policy, "demand"),
-    (Delivery, "_send"),
-    (Delivery, "__init__"),
-    (ReceiptBook, "keep"),
-    (ReceiptBook, "keep_head"),
+    (Upload, "_send"),
+    (Upload, "__init__"),
+    (ReceiptStore, "keep"),
+    (ReceiptStore, "keep_head"),
 )
 
 

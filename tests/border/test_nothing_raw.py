@@ -19,8 +19,8 @@ from fedfsd.coordinator.servicer import Servicer
 from fedfsd.gate import gate
 from fedfsd.ledger.ledger import Booked
 from fedfsd.node import courier
-from fedfsd.node.line import Line
-from fedfsd.node.upload import Delivery
+from fedfsd.node.line import CoordinatorLine
+from fedfsd.node.upload import Upload
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 
 TEXT = "Kestrel7Marlin4Ibis"
@@ -31,7 +31,7 @@ PLAN, OTHER = kit.plan(rounds=3, seed=1), kit.plan(rounds=3, seed=2)
 
 
 @contextmanager
-def border(folder: Path) -> Iterator[tuple[session.Side, Line]]:
+def border(folder: Path) -> Iterator[tuple[session.Side, CoordinatorLine]]:
     """A region at its coordinator over mutual TLS, a plan approved; both ends record in ``folder``/sink."""
     federation = Federation(folder / "pki")
     with (
@@ -42,10 +42,10 @@ def border(folder: Path) -> Iterator[tuple[session.Side, Line]]:
     ):
         side.offer(PLAN)
         side.approve(PLAN)
-        yield side, Line(channel, count=lambda direction, size: None)
+        yield side, CoordinatorLine(channel, count=lambda direction, size: None)
 
 
-def round_of(side: session.Side, line: Line, train: Callable[[Plan], Arrays]) -> None:
+def round_of(side: session.Side, line: CoordinatorLine, train: Callable[[Plan], Arrays]) -> None:
     """One round whose update is what ``train`` makes; a refusal is sent like any other."""
     trainer = side.station.runner
 
@@ -56,7 +56,7 @@ def round_of(side: session.Side, line: Line, train: Callable[[Plan], Arrays]) ->
     trainer.round = trained
     side.lay(PLAN, 1)
     work = courier.Courier(side.station, lambda: None)
-    work._do(line, Delivery(side.station, line, line.hello()), line.next())
+    work._do(line, Upload(side.station, line, line.hello()), line.next())
 
 
 def raw(plan: Plan) -> Arrays:
@@ -98,15 +98,15 @@ def test_the_search_matches_when_the_gate_is_off(tmp_path: Path, monkeypatch):
 
 def test_the_search_matches_when_a_failure_is_told_in_words(tmp_path: Path, monkeypatch):
     """A gate that sent texts instead of codes would be seen."""
-    plain = Line.refuse
+    plain = CoordinatorLine.refuse
 
-    def telling(line: Line, plan: bytes, round: int, code: str) -> None:
+    def telling(line: CoordinatorLine, plan: bytes, round: int, code: str) -> None:
         path = f"/data/{TEXT}.parquet"
         with pytest.raises(grpc.RpcError):
             line._stub.Beat(pb.Ready(version=1), timeout=5, metadata=(("x-error", path),))
         plain(line, plan, round, code)
 
-    monkeypatch.setattr(Line, "refuse", telling)
+    monkeypatch.setattr(CoordinatorLine, "refuse", telling)
     with border(tmp_path) as (side, line):
         round_of(side, line, failing)
     assert any(f"{TEXT} as utf-8" in hit for hit in crossing.found(tmp_path / "sink", NEEDLES))

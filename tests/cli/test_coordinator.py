@@ -53,7 +53,7 @@ def test_from_init_to_a_joined_region(fedfsd, folder, hub):
         assert 'recipient = "fedfsd/coordinator/roads"' in (folder / "eu" / "region.toml").read_text()
         assert f'data_path = "{folder}/tables"' in (folder / "train" / "train.toml").read_text()
         assert (folder / "train" / "train.toml").stat().st_mode & 0o077 == 0
-        assert "EU: a request waits" in fedfsd("coordinator", "doctor", *HUB).out
+        assert "EU: a request is waiting" in fedfsd("coordinator", "doctor", *HUB).out
         confirm = ["--confirm", asked["request_fingerprint"], "--confirm-ledger", asked["ledger_fingerprint"]]
         swapped = [confirm[0], confirm[3], confirm[2], confirm[1]]
         assert fedfsd("coordinator", "invite", "EU", *HUB, *swapped).code == 13
@@ -76,7 +76,11 @@ def test_from_init_to_a_joined_region(fedfsd, folder, hub):
 def test_a_coordinator_that_is_down_is_asked_later(fedfsd, folder, hub):
     fedfsd("coordinator", "invite", "EU", *HUB, "-o", "eu.json")
     said = fedfsd("region", "init", "EU", "-o", "eu", *KEY, "--join", "eu.json")
-    assert (said.code, "not sent yet" in said.out, "asks again" in said.out) == (0, True, True)
+    assert (said.code, "not sent yet" in said.out, "run the same command again" in said.out) == (
+        0,
+        True,
+        True,
+    )
     first = (folder / "eu" / "tls.next" / "region.key").read_bytes()
     again = fedfsd("region", "init", "EU", "-o", "eu", "--join", "eu.json", "--data", "embedded")
     assert again.code == 0

@@ -143,7 +143,7 @@ def test_a_second_up_is_refused(hub, fedfsd):
     with lock.hold(hub.folder / LOCK, what="fedfsd coordinator up"):
         said = fedfsd("coordinator", "up", "-C", "hub")
     assert said.code == 4
-    assert "runs already" in said.err
+    assert "is already running" in said.err
 
 
 def test_plans_on_offer_and_what_arrived(hub, fedfsd):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ COMMANDS = (
     "config",
     "config check",
     "config schema",
+    "config pins",
 )
 HEAVY = {"torch", "flwr", "opacus", "dp_accounting", "numpy", "pyarrow", "pydantic", "matplotlib", "rich"}
 
@@ -119,7 +121,7 @@ def test_a_wrong_call_is_exit_code_2_with_the_way_to_help(fedfsd, folder, words)
 
 if __name__ == "__main__":
     command = Path(sys.executable).with_name("fedfsd")
-    environment = {"COLUMNS": "80", "TERM": "dumb"}
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "dumb"}
     print(
         "\n\n".join(
             subprocess.run(

@@ -153,7 +153,7 @@ def test_a_draft_can_be_read_without_the_key_and_signed_by_the_right_one(fedfsd,
     signed = fedfsd("region", "sign", draft, *KEY, "--json").document
     assert signed["content"]["signatures"]["officer"] != made["content"]["signatures"]["officer"]
     assert region("add", signed["file"]).code == 0
-    refused(region("add", signed["file"]), "not_ready", 4)  # there is a ledger already
+    refused(region("add", signed["file"]), "not_ready", 4)  # there is an existing ledger
 
 
 @pytest.mark.parametrize(
@@ -429,13 +429,13 @@ def test_a_backup_is_not_charged_where_the_mirror_has_it_all(fedfsd, folder, eu,
 
 def test_two_histories_are_never_mended(fedfsd, folder, eu, region):
     shutil.copytree(eu, folder / "twin")
-    region("incident", "other", "one history")
+    region("incident", "other", "a single history")
     assert fedfsd("region", "incident", "other", "another", "--region", "twin").code == 0
     shutil.rmtree(eu / "ledger")
     shutil.copytree(folder / "twin" / "ledger", eu / "ledger")
     before = files(eu)
     assert "another history" in refused(region("status"), "not_ready", 4)
-    assert "another history" in refused(region("recover"), "not_ready", 4)
+    assert "a history that differs" in refused(region("recover"), "not_ready", 4)
     assert files(eu) == before
 
 
@@ -456,7 +456,7 @@ def test_a_backup_without_the_key(fedfsd, folder, eu, region):
     (eu / "ledger" / "node.key").unlink()
     next((eu / "mirror").iterdir()).unlink()
     assert region("recover", "--from-backup", "--reach", "rounds", *KEY).code == 0
-    assert "not the one in force" in region("status").out
+    assert "not the current one" in region("status").out
     refused(region("bundle", "-o", "eu.zip"), "not_ready", 4)
     assert region("rotate", *KEY).code == 0
     assert region("bundle", "-o", "eu.zip").code == 0

@@ -24,8 +24,8 @@ def eu(folder):
 def test_pause_holds_also_where_nothing_runs(fedfsd, eu):
     said = fedfsd("region", "pause", "--region", eu)
     assert said.code == 0
-    assert "nothing leaves until fedfsd region resume" in said.out
-    assert "no gate runs now" in said.out
+    assert "no update leaves until fedfsd region resume" in said.out
+    assert "no gate is running now" in said.out
     assert (eu / "paused").exists()
     assert fedfsd("region", "pause", "--region", eu, "--json").document == {
         "region": "EU",
@@ -40,7 +40,7 @@ def test_pause_holds_also_where_nothing_runs(fedfsd, eu):
 def test_stop_where_nothing_runs_says_so(fedfsd, eu):
     said = fedfsd("region", "stop", "--region", eu, "--json")
     assert said.code == 4
-    assert said.error["got"] == "none that runs"
+    assert said.error["got"] == "no running gate"
 
 
 def test_stop_waits_until_the_gate_has_ended(fedfsd, eu):
@@ -66,14 +66,14 @@ def test_stop_waits_until_the_gate_has_ended(fedfsd, eu):
 
 
 def test_stop_ends_the_supervisor(fedfsd, eu, monkeypatch):
-    from fedfsd.node import halt
+    from fedfsd.node import running
 
-    (eu / halt.STATE).parent.mkdir(exist_ok=True)
-    (eu / halt.STATE).write_text('{"pid": 4711, "processes": []}', encoding="utf-8")
-    with lock.hold(eu / halt.LOCK, what="fedfsd region up"):
+    (eu / running.STATE).parent.mkdir(exist_ok=True)
+    (eu / running.STATE).write_text('{"pid": 4711, "processes": []}', encoding="utf-8")
+    with lock.hold(eu / running.LOCK, what="fedfsd region up"):
         sent = []
-        monkeypatch.setattr(halt.os, "kill", lambda pid, number: sent.append((pid, number)))
-        monkeypatch.setattr(halt, "STOP_SECONDS", 0.1)
+        monkeypatch.setattr(running.os, "kill", lambda pid, number: sent.append((pid, number)))
+        monkeypatch.setattr(running, "STOP_SECONDS", 0.1)
         said = fedfsd("region", "stop", "--region", eu)
         assert said.code == 4  # it never ended
     assert sent == [(4711, signal.SIGTERM)]
@@ -84,7 +84,7 @@ def test_the_operators_no_reaches_the_gate(fedfsd, eu):
     (eu / "plans").mkdir(exist_ok=True)
     (eu / "plans" / f"{plan.hash}.json").write_text(plan.document(), encoding="utf-8")
     words = ["region", "refuse", plan.hash[:16], "--region", eu]
-    assert fedfsd(*words, "--json").error["got"] == "none that runs"
+    assert fedfsd(*words, "--json").error["got"] == "no running gate"
     (eu / "run").mkdir(exist_ok=True)
     asked: list[str] = []
     with closing(

@@ -16,8 +16,8 @@ from operator_kit import region as ready
 
 from fedfsd.errors import NotReadyError
 from fedfsd.node import control, up
-from fedfsd.node.live import live
 from fedfsd.node.node import Node, open_node
+from fedfsd.node.running import live
 from fedfsd.service import lock
 from fedfsd.service.supervise import LOCK, STATE, standing
 
@@ -92,7 +92,7 @@ def test_without_a_runners_folder_or_on_a_folder_that_is_up(eu, fedfsd):
     with lock.hold(eu.folder / LOCK, what=up.WHAT):
         said = fedfsd("region", "up", "--region", "eu")
     assert said.code == 4
-    assert "runs already" in said.err
+    assert "is already running" in said.err
 
 
 def test_what_no_restart_can_mend_is_refused_before_anything_starts(eu, fedfsd):
@@ -177,7 +177,7 @@ def test_nothing_runs(eu, fedfsd):
     assert (found["ready"], found["up"], found["gate"], found["own"]) == (False, None, None, None)
     assert found["grants"][0]["left"] > 0  # the ledger's part is as it was
     text = fedfsd("region", "status", "--region", "eu").out
-    assert "processes: no fedfsd region up runs here\ngate: does not answer\n" in text
+    assert "processes: no fedfsd region up runs here\ngate: no answer\n" in text
 
 
 def test_all_runs_and_the_own_figure_stays_here(eu, fedfsd):
@@ -198,12 +198,12 @@ def test_all_runs_and_the_own_figure_stays_here(eu, fedfsd):
     assert found["ready"]
     assert found["own"]["fde_m"] == 1.2345678
     assert "gate process 7; runner down, ended with -9, restarted 3 times (last: \\x1b[2J)" in text
-    assert "connected, runner there, PAUSED: nothing leaves until fedfsd region resume, 2 in the" in text
-    assert "last round: plan abababab, round 4, outcome received; in all: received 2\n" in text
-    assert "refused or failed since it started: region unavailable 1; log/gate.jsonl, or region.log" in text
+    assert "connected, runner there, PAUSED: no update leaves until fedfsd region resume, 2 in the" in text
+    assert "last round: plan abababab, round 4, outcome received; total: received 2\n" in text
+    assert "refused or failed since the start: region unavailable 1; log/gate.jsonl, or region.log" in text
     assert "sent 57 kB, received 0 B\n" in text
     assert "plan cdcdcdcd waits for approval: fedfsd region approve cdcdcdcdcdcdcdcd\n" in text
-    assert "on its own test vehicles (stays here): plan abababab, round 4, fde m 1.235\n" in text
+    assert "on its own test vehicles (never leaves the region): plan abababab, round 4, fde m 1.235\n" in text
 
 
 def test_a_supervisor_that_was_killed_is_not_believed_from_its_file(eu):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import books
 import grpc
 import numpy as np
 from google.protobuf.message import Message
@@ -21,9 +22,9 @@ from fedfsd.coordinator.folder import Coordinator
 from fedfsd.coordinator.servicer import Servicer
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import LEDGER, MIRROR, open_ledger, witness_std
-from fedfsd.ledger import draft, entry
+from fedfsd.ledger import draft
 from fedfsd.ledger import witness as witnesses
-from fedfsd.ledger.ledger import Booked, Ledger, Released
+from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.plan.plan import Plan
 
 READY = pb.Ready(version=wire.VERSION)
@@ -99,15 +100,8 @@ class RegionFake:
         self.name, self.folder, self._coordinator = name, folder, coordinator
         self.plans = {plan.hash: plan for plan in plans}
         self.officer, self.node = draft.officer_key(name), draft.node_key(name)
-        genesis = draft.genesis(node=self.node.verification, officer=self.officer.verification)
-        signed = entry.sign(genesis, {"officer": self.officer, "node": self.node})
-        (folder / LEDGER).mkdir(parents=True)
-        ledger = Ledger.create(folder / LEDGER, mirror=folder / MIRROR, genesis=signed, node=self.node)
-        events = [event for plan in plans for event in plan.events(name)]
-        made = draft.grant(
-            ledger.state, data_set=f"data {name}", data_commitment="0" * 64, delta=1e-4, events=events
-        )
-        ledger.add(entry.sign(made, {"officer": self.officer}))
+        ledger = books.begin(folder / LEDGER, folder / MIRROR, node=self.node, officer=self.officer)
+        books.grant_for(ledger, self.officer, *plans, data_set=f"data {name}")
         for plan in plans:
             ledger.approve_plan(
                 plan, recipient=coordinator.key.name, purpose="test", key_commitment=plan.hash

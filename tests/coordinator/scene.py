@@ -10,36 +10,23 @@ from typing import Any
 
 import numpy as np
 from coordinator.region_fake import Direct, RegionFake, arrays_of
-from plan.sample import planned
+from plan.sample import PLANNED, planned
 
 from fedfsd.coordinator.bridge import Bridge
-from fedfsd.coordinator.folder import Coordinator, Settings
+from fedfsd.coordinator.folder import Coordinator, CoordinatorSettings
 from fedfsd.coordinator.hall import Hall
 from fedfsd.coordinator.servicer import Servicer
 from fedfsd.errors import NotReadyError
-from fedfsd.flower.fleet import QUERY, TRAIN, GoneError, Instruction
+from fedfsd.flower.fleet import QUERY, TRAIN, Instruction, StaleReplyError
 from fedfsd.ledger.key import SigningKey
 from fedfsd.plan.plan import Plan
 
-_REGION = {
-    "roster": 30,
-    "identity": "physical",
-    "sample_rate": 0.5,
-    "noise_multiplier": 2.0,
-    "max_grad_norm": 0.3,
-    "local_steps": 2,
-    "windows_per_vehicle": 4,
-    "weight": 0.5,
-    "target_delta": 1e-3,
-    "target_epsilon": None,
-    "epsilon": None,
-}
 NAMES = ("CN", "EU")
 
 
 def plan_of(name: str = "sample", **changes: Any) -> Plan:
     """A plan of both regions."""
-    return planned(name=name, regions={region: dict(_REGION) for region in NAMES}, **changes)
+    return planned(name=name, regions={region: {**PLANNED, "weight": 0.5} for region in NAMES}, **changes)
 
 
 class FleetFake:
@@ -101,7 +88,7 @@ class FleetFake:
     def _answer(self, envelope: bytes, kind: str, what: Any) -> None:
         self._reach()
         if envelope.decode() in self.gone:
-            raise GoneError("SuperLink")
+            raise StaleReplyError("SuperLink")
         self.answers.append((envelope.decode(), kind, what))
 
     def _reach(self) -> None:
@@ -113,7 +100,7 @@ class Scene:
     """A coordinator in ``folder`` with two regions; ``restart`` is a kill and a new start."""
 
     def __init__(self, folder: Path, *plans: Plan) -> None:
-        self.coordinator = Coordinator(folder / "hub", Settings(name="roads"))
+        self.coordinator = Coordinator(folder / "hub", CoordinatorSettings(name="roads"))
         for inner in ("offers", "receipts", "store", "regions"):
             (folder / "hub" / inner).mkdir(parents=True)
         SigningKey.generate("fedfsd/coordinator/roads").write(folder / "hub" / "coordinator.key")

@@ -16,7 +16,7 @@ from fedfsd.coordinator.folder import Coordinator, open_coordinator
 from fedfsd.errors import NotReadyError
 from fedfsd.ledger.key import SigningKey
 from fedfsd.service import lock
-from fedfsd.service.diagnosis import Finding
+from fedfsd.service.diagnosis import CheckResult
 from fedfsd.service.owner import private
 from fedfsd.service.supervise import LOCK, STATE
 
@@ -55,7 +55,7 @@ def asked(hub: Coordinator, region: str) -> Request:
     return request
 
 
-def found(hub: Coordinator, check: str) -> Finding:
+def found(hub: Coordinator, check: str) -> CheckResult:
     findings = {one.check: one for one in doctor.examine(open_coordinator(hub.folder))}
     assert list(findings) == [one.__name__ for one in doctor.CHECKS]
     return findings[check]
@@ -123,7 +123,7 @@ def test_up_refuses_ports_of_others_and_starts_nothing(hub, monkeypatch):
     monkeypatch.setattr(up.os, "umask", lambda _: 0)  # of this process
     with (
         socket.create_server(("127.0.0.1", hub.settings.join_port)),
-        pytest.raises(NotReadyError, match=f"join_port {hub.settings.join_port}, which cannot"),
+        pytest.raises(NotReadyError, match=f"join_port {hub.settings.join_port}, which are not available"),
     ):
         up.up(hub, say=lambda _: None)
     assert not (hub.folder / STATE).exists()

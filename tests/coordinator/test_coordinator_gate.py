@@ -22,7 +22,7 @@ from fedfsd.border import authority, border_pb2_grpc, channel, identity
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border.authority import Authority
 from fedfsd.coordinator.coordinator_gate import CoordinatorGate
-from fedfsd.coordinator.folder import Coordinator, Settings
+from fedfsd.coordinator.folder import Coordinator, CoordinatorSettings
 from fedfsd.coordinator.new_coordinator import make
 from fedfsd.errors import NotReadyError
 
@@ -33,7 +33,7 @@ class Wire:
     """A coordinator's gate in this process and its regions, each with a channel of its own."""
 
     def __init__(self, folder: Path) -> None:
-        settings = Settings(name="roads", port=0, join_port=0, flower_port=0)
+        settings = CoordinatorSettings(name="roads", port=0, join_port=0, flower_port=0)
         self.coordinator: Coordinator = make(settings, folder / "hub")
         self.fleets = {name: FleetFake() for name in NAMES}
         self.regions = {name: RegionFake(self.coordinator, name, folder / name, PLAN) for name in NAMES}
@@ -211,7 +211,7 @@ def test_a_port_that_is_taken(wire):
 def test_the_process_survives_kill_and_ends_cleanly(tmp_path):
     """kill -9 and a new start; SIGTERM. The SuperLink is away all the time."""
     folder = tmp_path / "hub"
-    made = make(Settings(name="roads", port=0, join_port=0, flower_port=1), folder)
+    made = make(CoordinatorSettings(name="roads", port=0, join_port=0, flower_port=1), folder)
     (made.flower / "root.crt").write_bytes(made.root.read_bytes())
     command = [sys.executable, "-m", "fedfsd.coordinator.coordinator_gate", "--coordinator", str(folder)]
     log = folder / "log" / "gate.jsonl"

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from conftest import experiment_of
 from federation import Federation
 
 from fedfsd.config.experiment import Experiment
@@ -96,16 +97,7 @@ def hub(tmp_path):
 
 @pytest.fixture
 def written(drives_path):
-    return {
-        "name": "small",
-        "mode": "rehearsal",
-        "data": {"path": drives_path},
-        "regions": {name: {"roster": size, "identity": "physical"} for name, size in REGIONS.items()},
-        "pretraining": {"path": "none"},
-        "model": {"witness_size": 512},
-        "privacy": {"noise_multiplier": 4.0, "target_delta": 1e-3, "sample_rate": 0.5},
-        "training": {"num_rounds": 3, "learning_rate": 0.1, "device": "cpu"},
-    }
+    return experiment_of(drives_path, rounds=3, rosters=REGIONS)
 
 
 @pytest.fixture
@@ -188,7 +180,7 @@ def test_a_server_app_that_is_killed_is_started_again(hub, begun, tmp_path, writ
     assert where.complete
     assert len(engine.configs) == 3
     assert engine.configs[0] == {"run": str(where.path.resolve()), "coordinator": str(hub.folder.resolve())}
-    assert said == ["the run was cut off after 0 rounds and goes on"] * 2
+    assert said == ["the run was interrupted after 0 rounds and continues"] * 2
 
 
 def test_a_killed_server_app_is_noticed_before_the_engine_notices(hub, begun, tmp_path, written, monkeypatch):

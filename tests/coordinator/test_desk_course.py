@@ -25,12 +25,11 @@ from fedfsd import canonical
 from fedfsd.audit.receipt import Receipt, is_countersigned
 from fedfsd.border import border_pb2 as pb
 from fedfsd.coordinator import receipt_book
-from fedfsd.coordinator.bridge import CODES
 from fedfsd.errors import NotReadyError
 from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate.outcome import REFUSALS
 from fedfsd.ledger.ledger import Booked
 from fedfsd.ledger.note import Note, cosigners
-from fedfsd.runner import client
 
 PLAN = plan_of()
 
@@ -58,10 +57,6 @@ def ready(scene: Scene, name: str = "CN", round: int = 1):
     region.hello(stub)
     booked = Booked(PLAN.hash, round, arrays)
     return envelope, booked, released, region.release(booked, released)
-
-
-def test_codes_are_those_of_the_client():
-    assert {word: code for code, word in client.CODES.items()} == CODES
 
 
 def test_rounds_of_two_regions_go_through(scene):
@@ -154,10 +149,10 @@ def test_a_plan_that_was_not_approved_is_not_handed_out(scene):
     other = plan_of("other")
     scene.offer(other, approved=False)
     envelope = scene.fleets["CN"].ask(other, 1)
-    assert scene.fleets["CN"].answer(envelope) == ("fail", (CODES["plan"], "plan"))
+    assert scene.fleets["CN"].answer(envelope) == ("fail", (REFUSALS["plan"].flower, "plan"))
 
 
-@pytest.mark.parametrize("code", ["region_unavailable", "refused", "budget", "plan"])
+@pytest.mark.parametrize("code", REFUSALS)
 def test_a_refusal_is_forwarded_as_a_code(scene, code):
     from fedfsd.border import wire
 
@@ -166,7 +161,7 @@ def test_a_refusal_is_forwarded_as_a_code(scene, code):
     task = task_of(stub)
     refusal = pb.Refusal(plan=task.plan, round=1, code=wire.code(code))
     stub.Refuse(refusal)
-    assert scene.fleets["CN"].answer(envelope) == ("fail", (CODES[code], code))
+    assert scene.fleets["CN"].answer(envelope) == ("fail", (REFUSALS[code].flower, code))
     stub.Refuse(refusal)  # the answer was lost
     with pytest.raises(RefusedCall):
         stub.Refuse(pb.Refusal(plan=task.plan, round=2, code=wire.code(code)))
@@ -197,7 +192,7 @@ def test_a_node_says_which_region_it_is(scene):
 )
 def test_instructions_outside_the_plan_are_refused(scene, document, round, fill, word):
     envelope = scene.fleets["CN"].ask(document, round, arrays_of(PLAN, fill))
-    assert scene.fleets["CN"].answer(envelope) == ("fail", (CODES[word], word))
+    assert scene.fleets["CN"].answer(envelope) == ("fail", (REFUSALS[word].flower, word))
 
 
 def test_the_newest_round_is_handed_out(scene):

@@ -27,7 +27,7 @@ from ledger.ledger_kit import MEMORY
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
-from fedfsd.coordinator.presence import Limit, Presence
+from fedfsd.coordinator.presence import CallLimit, Presence
 from fedfsd.coordinator.servicer import Servicer
 from fedfsd.coordinator.standing import document
 from fedfsd.gate.gate import open_ledger
@@ -356,7 +356,7 @@ def test_calls_without_a_deadline(scene, seconds):
 
 
 def test_calls_are_counted_for_each_region(scene):
-    scene.hall.station("CN").presence = Presence(Limit(calls_per_second=1.0, calls_at_once=5.0))
+    scene.hall.station("CN").presence = Presence(CallLimit(calls_per_second=1.0, calls_at_once=5.0))
     stub = scene.stub("CN")
     codes = {refused(stub.Beat, pb.Ready()) for _ in range(5)}
     assert codes == {INVALID}
@@ -365,7 +365,7 @@ def test_calls_are_counted_for_each_region(scene):
 
 
 def test_bytes_are_counted_for_each_region(scene):
-    limit = Limit(bytes_per_second=1.0, bytes_at_once=20_000.0)
+    limit = CallLimit(bytes_per_second=1.0, bytes_at_once=20_000.0)
     scene.hall.station("CN").presence = Presence(limit)
     scene.fleets["CN"].ask(PLAN, 1)
     stub = scene.stub("CN")
@@ -377,7 +377,7 @@ def test_bytes_are_counted_for_each_region(scene):
 
 
 def test_calls_at_once_are_bounded(scene):
-    scene.hall.station("CN").presence = Presence(Limit(open_calls=1))
+    scene.hall.station("CN").presence = Presence(CallLimit(open_calls=1))
     waits = threading.Thread(target=lambda: scene.stub("CN").Next(READY))
     waits.start()
     until(lambda: scene.hall.station("CN").presence._open)

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from pki_kit import Callers, hello, outcome
+from pki_kit import Callers, hello, hub_border, outcome
 
 from fedfsd.border import authority, channel, enrolment, identity, invitation
 from fedfsd.border import border_pb2 as pb
@@ -23,7 +23,7 @@ from fedfsd.coordinator.folder import Coordinator, open_coordinator
 from fedfsd.errors import NotReadyError, RefusedError, UsageError
 from fedfsd.ledger.key import SigningKey
 from fedfsd.node import join
-from fedfsd.node.new_region import make as start_region
+from fedfsd.node.new_region import make as make_region
 from fedfsd.node.node import Node
 
 TODAY = datetime.datetime.now(datetime.UTC).date()
@@ -42,7 +42,7 @@ def hub(tmp_path):
 @pytest.fixture
 def eu(tmp_path) -> Node:
     """A region whose ledger has not begun yet."""
-    node, _ = start_region("EU", tmp_path / "eu", mirror=None, officer=OFFICER.verification)
+    node, _ = make_region("EU", tmp_path / "eu", mirror=None, officer=OFFICER.verification)
     return node
 
 
@@ -59,23 +59,13 @@ def confirm(hub: Coordinator, request: enrolment.Request) -> invite.Confirmed:
 
 def call(hub: Coordinator, node: Node, callers: Callers) -> tuple[grpc.StatusCode, str]:
     """What a call of the region over the coordinator's border ends with."""
-    server, port = channel.serve(
-        lambda server: rpc.add_BorderServicer_to_server(callers, server),
-        host="127.0.0.1",
-        port=0,
-        root=hub.root,
-        key=hub.tls_key,
-        certificate=hub.tls_certificate,
-        revoked=hub.revoked,
-        max_workers=2,
-    )
     mine = join.peer(node)
     files = {"root": mine.root, "key": mine.key, "certificate": mine.certificate}
-    try:
-        with channel.open_channel(f"127.0.0.1:{port}", **files, expected_uri=mine.expected_uri) as opened:
-            return outcome(lambda: hello(opened))
-    finally:
-        server.stop(0).wait()
+    with (
+        hub_border(hub, callers) as address,
+        channel.open_channel(address, **files, expected_uri=mine.expected_uri) as opened,
+    ):
+        return outcome(lambda: hello(opened))
 
 
 def test_a_region_joins_when_both_fingerprints_are_confirmed(hub, eu):
@@ -329,7 +319,7 @@ def test_a_new_invitation_renews_and_the_old_certificate_serves_meanwhile(hub, e
 
 def test_another_ledger_key_is_told_at_a_renewal(hub, eu, tmp_path):
     confirm(hub, asked(hub, eu))
-    other, _ = start_region("EU", tmp_path / "other", mirror=None, officer=OFFICER.verification)
+    other, _ = make_region("EU", tmp_path / "other", mirror=None, officer=OFFICER.verification)
     assert confirm(hub, asked(hub, other)).changed == ("node",)
 
 
@@ -376,7 +366,7 @@ def test_names_of_federations_and_regions(hub, tmp_path: Path, name):
 
 
 def test_a_folder_is_made_whole_or_not_at_all(hub, tmp_path, monkeypatch):
-    with pytest.raises(NotReadyError, match="something there already"):
+    with pytest.raises(NotReadyError, match="an existing file or folder"):
         new_coordinator.make(new_coordinator.settings("roads"), hub.folder)
     monkeypatch.setattr(new_coordinator, "renew", lambda made: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import experiment_of
 from federation import Federation
 from flower.engine_kit import Region, RunningEngine
 from safetensors.numpy import load_file
@@ -23,16 +24,7 @@ REGIONS = {"CN": 40, "EU": 30, "US": 20}
 
 @pytest.fixture
 def written(drives_path):
-    return {
-        "name": "small",
-        "mode": "rehearsal",
-        "data": {"path": drives_path},
-        "regions": {name: {"roster": size, "identity": "physical"} for name, size in REGIONS.items()},
-        "pretraining": {"path": "none"},
-        "model": {"witness_size": 512},
-        "privacy": {"noise_multiplier": 4.0, "target_delta": 1e-3, "sample_rate": 0.5},
-        "training": {"num_rounds": 5, "learning_rate": 0.1, "device": "cpu"},
-    }
+    return experiment_of(drives_path, rounds=5, rosters=REGIONS)
 
 
 @pytest.fixture

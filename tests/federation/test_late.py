@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import experiment_of
 from federation import Federation
 
-from fedfsd.federation import exchange
 from fedfsd.federation.exchange import Post, Roll
 from fedfsd.federation.strategy import Task
 from fedfsd.report.run_folder import Folder, releases
@@ -19,16 +19,7 @@ STEPS = {"CN": 6, "EU": 1, "US": 3}
 
 @pytest.fixture
 def experiment(drives_path):
-    return {
-        "name": "small",
-        "mode": "rehearsal",
-        "data": {"path": drives_path},
-        "pretraining": {"path": "none"},
-        "model": {"witness_size": 512},
-        "privacy": {"noise_multiplier": 2.0, "target_delta": 1e-3, "sample_rate": 0.5},
-        "training": {"num_rounds": 4, "local_steps": 2, "learning_rate": 0.1, "device": "cpu"},
-        "server": {"late_updates": "use"},
-    }
+    return experiment_of(drives_path, rounds=4) | {"server": {"late_updates": "use"}}
 
 
 @pytest.fixture
@@ -210,4 +201,3 @@ def test_a_message_that_the_grid_does_not_take_is_not_waited_for():
     post.send({"a": object(), "b": object()})
     assert post.expected == ["a"]
     assert post.collect(0.05) == {}
-    assert exchange.exchange(SimpleNamespace(push_messages=lambda _: []), [], timeout=60) == []

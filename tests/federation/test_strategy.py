@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import experiment_of
 from federation import Federation
 from flwr.app import Array, ArrayRecord
 
@@ -22,15 +23,7 @@ STRATEGIES = {
 
 @pytest.fixture
 def experiment(drives_path):
-    return {
-        "name": "small",
-        "mode": "rehearsal",
-        "data": {"path": drives_path},
-        "pretraining": {"path": "none"},
-        "model": {"witness_size": 512},
-        "privacy": {"noise_multiplier": 2.0, "target_delta": 1e-3, "sample_rate": 0.5},
-        "training": {"num_rounds": 4, "local_steps": 2, "learning_rate": 0.1, "device": "cpu"},
-    }
+    return experiment_of(drives_path, rounds=4)
 
 
 @pytest.fixture

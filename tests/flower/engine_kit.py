@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fedfsd.errors import NotReadyError
 from fedfsd.flower.engine import Engine
-from fedfsd.flower.fleet import FleetNode, GoneError, Instruction
+from fedfsd.flower.fleet import FleetNode, Instruction, StaleReplyError
 
 
 def free_port() -> int:
@@ -108,7 +108,7 @@ def patiently(call: Callable[..., None], *arguments: object) -> None:
             return call(*arguments)
         except NotReadyError:
             time.sleep(0.05)
-        except GoneError:
+        except StaleReplyError:
             return None
 
 

@@ -12,7 +12,7 @@ from engine_kit import Region, RunningEngine, free_port, patiently, plus_one, wa
 
 from fedfsd.errors import NotReadyError, RefusedError, UsageError
 from fedfsd.flower.engine import Engine
-from fedfsd.flower.fleet import FleetNode, GoneError, Instruction
+from fedfsd.flower.fleet import FleetNode, Instruction, StaleReplyError
 
 # Large enough to travel in chunks.
 SIZE = 1_500_000
@@ -112,7 +112,7 @@ def test_a_run_survives(engine: RunningEngine, tmp_path: Path, flat: bool, round
     ]
     late = regions[1].connect()
     late.activate(regions[1].node_id)
-    with pytest.raises(GoneError):
+    with pytest.raises(StaleReplyError):
         plus_one(
             late,
             Instruction(trouble.last, "train", arrays={"w": _FEW, "b": _FEW}),

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 
 from fedfsd.flower import flat, private
 from fedfsd.flower.engine import Engine
-from fedfsd.flower.fleet import FleetNode, GoneError
+from fedfsd.flower.fleet import FleetNode, StaleReplyError
 from fedfsd.flower.link_grid import LinkGrid
 
 
@@ -181,6 +181,6 @@ def test_an_answer_that_comes_too_late_is_not_sent(tmp_path) -> None:  # type: i
     metadata = Metadata(1, "m", 1, 7, "", "1", 1.7e9, 60.0, "train")
 
     envelope = b"\x00" + metadata_to_proto(metadata).SerializeToString()
-    with pytest.raises(GoneError, match="expired"):
+    with pytest.raises(StaleReplyError, match="expired"):
         node.fail(envelope, 1000, "region_unavailable")
     node.close()

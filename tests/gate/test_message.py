@@ -19,8 +19,9 @@ from plan.sample import REGION, planned
 from fedfsd.drive import table
 from fedfsd.federation import reply
 from fedfsd.flower import private
+from fedfsd.gate import outcome
 from fedfsd.plan.plan import WITNESS, Plan
-from fedfsd.runner.client import CODES, client_app
+from fedfsd.runner.client import client_app
 from fedfsd.runner.region import RegionConfig
 from fedfsd.task.forecasting.model import registry
 from fedfsd.task.forecasting.window import WindowSpec
@@ -84,7 +85,7 @@ def refused(node: Node, content: RecordDict, *, booked: bool = False) -> str:
     """The code of a reply, which says nothing else; nothing was booked."""
     answer = node.ask(content)
     assert answer.has_error()
-    assert answer.error.reason == CODES[answer.error.code]
+    assert answer.error.reason == outcome.from_flower(answer.error.code)
     assert booked or node.booked == []
     assert SECRET.encode() not in pickle.dumps(answer)
     return answer.error.reason
@@ -225,7 +226,7 @@ DATA = {
     "a broken archive": b"PK\x03\x04" + bytes(60),
     "a header without data": npy(np.zeros(3, np.float32))[:128],
     "a terabyte announced": header(250_000_000_000),
-    "more than there is": header(2**62),
+    "more than was sent": header(2**62),
     "another version": b"\x93NUMPY\x09\x00" + npy(np.zeros(3, np.float32))[8:],
     "float64": npy(np.zeros(4096)),
     "another shape": npy(np.zeros((1, 4096), np.float32)),

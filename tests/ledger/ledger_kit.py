@@ -6,14 +6,15 @@ import datetime
 import os
 from pathlib import Path
 
+import books
+from plan.sample import spending
+
 from fedfsd import canonical
 from fedfsd.ledger import draft, entry
 from fedfsd.ledger.digest import key_commitment
-from fedfsd.ledger.entry import Approval
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Booked, Ledger
-from fedfsd.mechanism.kind import GaussianByRoundPlan
-from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
+from fedfsd.plan.plan import Plan
 
 REGION = "EU"
 DATA = "fleet-2026"
@@ -32,53 +33,12 @@ def plan_of(
     *, rounds: int = 3, noise: float | tuple[float, ...] = 1.0, seed: int = 0, mode: str = "private"
 ) -> Plan:
     """A plan of ``rounds`` rounds of 4 steps; ``seed`` makes it another one, several noises one by round."""
-    by_round = GaussianByRoundPlan(noise_multipliers=noise) if isinstance(noise, tuple) else None
-    return Plan(
-        name="test",
-        mode=mode,
-        num_rounds=rounds,
-        regions={
-            REGION: RegionPlan(
-                roster=1000,
-                identity="physical",
-                sample_rate=0.1,
-                noise_multiplier=None if by_round else noise,
-                mechanism=by_round,
-                max_grad_norm=1.0,
-                local_steps=4,
-                windows_per_vehicle=2,
-                weight=1.0,
-                target_delta=1e-4,
-                target_epsilon=None,
-                epsilon=None,
-            )
-        },
-        model=ModelPlan(
-            name="mlp",
-            options={},
-            arrays=(ArraySchema(name="weight", shape=(FLOATS,)),),
-            witness_size=0,
-            initial_sha256="0" * 64,
-        ),
-        task=TaskPlan(
-            name="forecasting",
-            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
-        ),
-        optimizer=OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
-        seed=seed,
-        strategy="FedAvg",
-        strategy_options={},
-        quorum=0.5,
-        late_updates="drop",
-        average_last=0.0,
-    )
+    return spending(REGION, noise=noise, num_rounds=rounds, seed=seed, mode=mode)
 
 
 def create(folder: Path, **options: object) -> Ledger:
     """A ledger in ``folder``/node with its mirror in ``folder``/mirror.jsonl, and no grant."""
-    genesis = draft.genesis(node=NODE.verification, officer=OFFICER.verification)
-    genesis = entry.sign(genesis, {"officer": OFFICER, "node": NODE})
-    Ledger.create(folder / "node", mirror=mirror(folder), genesis=genesis, node=NODE).close()
+    books.begin(folder / "node", mirror(folder), node=NODE, officer=OFFICER).close()
     return reopen(folder, **options)
 
 
@@ -114,20 +74,7 @@ def approve(ledger: Ledger, plan: Plan, **options: object) -> int:
 
 def approval(ledger: Ledger, **options: object) -> int:
     """A signed permission to transfer, for all of 2026, or as ``options`` say."""
-    defaults = {
-        "ledger": ledger.state.genesis.ledger,
-        "data_set": DATA,
-        "authority": "Data office",
-        "number": "2026/1",
-        "recipient": RECIPIENT,
-        "purpose": PURPOSE,
-        "models": ("mlp",),
-        "valid_from": "2026-01-01",
-        "valid_until": "2026-12-31",
-        "max_releases": 100,
-        "max_bytes": 10**6,
-    }
-    return ledger.add(sign(Approval(**{**defaults, **options})))
+    return ledger.add(sign(books.permission(ledger.state.genesis.ledger, **options)))
 
 
 def update(booked: Booked) -> bytes:

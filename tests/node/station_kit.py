@@ -20,8 +20,8 @@ from fedfsd.gate.policy import declared
 from fedfsd.ledger.ledger import Released
 from fedfsd.node.courier import Courier
 from fedfsd.node.node import Node, open_node
-from fedfsd.node.receipt_store import ReceiptBook
-from fedfsd.node.station import FOLDERS, Station, StoppedError
+from fedfsd.node.receipt_store import ReceiptStore
+from fedfsd.node.station import FOLDERS, GateStation, StoppedError
 from fedfsd.node.tally import Tally
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.service.gauge import Metrics
@@ -98,15 +98,17 @@ def approve(path: Path, plan: Plan) -> None:
 
 
 @contextmanager
-def station(path: Path, coordinator: Coordinator) -> Iterator[Station]:
+def station(path: Path, coordinator: Coordinator) -> Iterator[GateStation]:
     """What the gate's process holds, opened on a folder that may have a past."""
     node: Node = open_node(path)
     with closing(node.open_ledger()) as ledger, Metrics(0) as metrics:
         gate = Gate(node.settings.name, declared(node.policy(), "policy"), path)
         gate.ledger = ledger
         coordinator.ledger = ledger.state.genesis.ledger
-        receipts = ReceiptBook(path, coordinator.key.verification)
-        yield Station(node, ledger, gate, RunnerFake(gate), receipts, Tally(metrics), journal("gate", path))
+        receipts = ReceiptStore(path, coordinator.key.verification)
+        yield GateStation(
+            node, ledger, gate, RunnerFake(gate), receipts, Tally(metrics), journal("gate", path)
+        )
 
 
 @contextmanager
@@ -114,8 +116,8 @@ def working(
     path: Path,
     coordinator: Coordinator,
     dial: Callable[[], Any] | None = None,
-    prepare: Callable[[Station], None] = lambda made: None,
-) -> Iterator[Station]:
+    prepare: Callable[[GateStation], None] = lambda made: None,
+) -> Iterator[GateStation]:
     """A station whose courier runs in a thread; what that raised is raised on leaving."""
     ended: list[BaseException] = []
     with station(path, coordinator) as made:

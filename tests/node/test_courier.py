@@ -26,18 +26,10 @@ PLAN = operator_kit.plan()
 CANARY = "vehicle-4711-at-lat-52.5"
 
 
-@pytest.fixture(scope="session")
-def blank(tmp_path_factory) -> Path:
-    """A region with a grant, made once."""
-    path = tmp_path_factory.mktemp("blank")
-    kit.folder(path)
-    return path / "eu"
-
-
 @pytest.fixture
-def eu(blank, tmp_path) -> Path:
+def eu(granted, tmp_path) -> Path:
     """A region that has approved nothing."""
-    return Path(shutil.copytree(blank, tmp_path / "eu"))
+    return Path(shutil.copytree(granted, tmp_path / "eu"))
 
 
 @pytest.fixture
@@ -262,7 +254,7 @@ def test_a_replayed_receipt_of_an_earlier_round_is_not_taken(approved, hub):
         old = hub.receipts[PLAN.hash, 1]
         hub.twists["Offer"] = lambda progress, request: pb.Progress(receipt=old)
         hub.ask(PLAN, 2, arrays(2))
-        until(lambda: "one of something else" in kit.log(approved))
+        until(lambda: "a receipt for something else" in kit.log(approved))
         assert made.waiting() == [(PLAN.hash, 2)]
     assert len(lines(approved)) == 1
 
@@ -338,9 +330,9 @@ def test_pause_holds_before_the_next_byte(approved, hub, monkeypatch):
 
 
 @pytest.fixture
-def patient(blank, tmp_path):
+def patient(granted, tmp_path):
     """A region from which nothing leaves before 0.4 s; its plan is approved."""
-    eu = Path(shutil.copytree(blank, tmp_path / "eu"))
+    eu = Path(shutil.copytree(granted, tmp_path / "eu"))
     policy = eu / "policy.toml"
     lines = [one for one in policy.read_text(encoding="utf-8").splitlines() if "round_seconds" not in one]
     policy.write_text("\n".join(["round_seconds = 0.4", *lines]), encoding="utf-8")

@@ -16,12 +16,10 @@ from types import SimpleNamespace
 import pytest
 from operator_kit import plan, send
 from operator_kit import region as ready
-from pki_kit import Callers
+from pki_kit import Callers, hub_border
 
-from fedfsd.border import authority, channel, identity
-from fedfsd.border import border_pb2_grpc as rpc
-from fedfsd.coordinator import invite
-from fedfsd.coordinator import new_coordinator as coordinator_start
+from fedfsd.border import authority, identity
+from fedfsd.coordinator import invite, new_coordinator
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.errors import NotReadyError
 from fedfsd.node import doctor, join, operation, region_gate, separation
@@ -29,37 +27,27 @@ from fedfsd.node.control import Control
 from fedfsd.node.doctor import Patient, examine
 from fedfsd.node.node import open_node
 from fedfsd.service import diagnosis, lock
-from fedfsd.service.diagnosis import Finding
+from fedfsd.service.diagnosis import CheckResult
 
 CALLERS = Callers()
 TODAY = datetime.datetime.now(datetime.UTC).date()
-FIT = separation.Facts(
+FIT = separation.Separation(
     data=True, device="cpu", tcp=False, gate_folder=False, gate_reads_data=False, asked="asked of a test"
 )
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory) -> Coordinator:
-    return coordinator_start.make(
-        coordinator_start.settings("hub", port=0), tmp_path_factory.mktemp("hub") / "hub"
+    return new_coordinator.make(
+        new_coordinator.settings("hub", port=0), tmp_path_factory.mktemp("hub") / "hub"
     )
 
 
 @pytest.fixture(scope="module")
 def address(hub) -> Iterator[str]:
     """Where its border answers."""
-    server, port = channel.serve(
-        lambda server: rpc.add_BorderServicer_to_server(CALLERS, server),
-        host="127.0.0.1",
-        port=0,
-        root=hub.root,
-        key=hub.tls_key,
-        certificate=hub.tls_certificate,
-        revoked=hub.revoked,
-        max_workers=2,
-    )
-    yield f"127.0.0.1:{port}"
-    server.stop(0).wait()
+    with hub_border(hub, CALLERS) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +74,11 @@ def folder(joined, tmp_path, address) -> Path:
     return made
 
 
-def patient(folder: Path, facts: separation.Facts = FIT) -> Patient:
+def patient(folder: Path, facts: separation.Separation = FIT) -> Patient:
     return Patient(open_node(folder), folder / "train", TODAY, ask=lambda *_: facts)
 
 
-def found(folder: Path, check: str, facts: separation.Facts = FIT) -> Finding:
+def found(folder: Path, check: str, facts: separation.Separation = FIT) -> CheckResult:
     """The finding of ``check``; every other check still gives one."""
     findings = {one.check: one for one in examine(patient(folder, facts))}
     assert list(findings) == [one.__name__ for one in doctor.CHECKS]
@@ -208,7 +196,7 @@ def test_a_gate_of_which_nothing_is_known_is_no_success(folder):
 
 
 def test_nobody_to_ask_fails_three_checks_and_no_other(folder):
-    def silent(*_: object) -> separation.Facts:
+    def silent(*_: object) -> separation.Separation:
         raise NotReadyError("runner", got="could not ask", hint="start it")
 
     findings = examine(replace(patient(folder), ask=silent))
@@ -229,7 +217,7 @@ def test_a_certificate_that_ends_soon_or_ended(hub, folder):
     issue(hub, folder, days=-0.5)
     told = found(folder, "certificate")
     assert (told.outcome, "new invitation" in str(told.fix)) == ("fail", True)
-    assert "certificates" in found(folder, "coordinator").found
+    assert "handshake" in found(folder, "coordinator").found
 
 
 def test_a_revoked_certificate(hub, folder):
@@ -285,7 +273,7 @@ def test_what_was_started_for_the_question_answers(folder, tmp_path, monkeypatch
     monkeypatch.setattr(
         separation, "_run", lambda command: separation.subprocess.CompletedProcess(command, 1, "", "no")
     )
-    with pytest.raises(NotReadyError, match="could not ask"):
+    with pytest.raises(NotReadyError, match="no runner is running"):
         separation.ask(open_node(folder), folder / "train", "")
 
 
@@ -318,7 +306,7 @@ def test_the_running_gate_answers_for_both(folder, tmp_path):
     with closing(Control(folder / "run", operations)) as control:
         control.start()
         told = separation.ask(open_node(folder), train, "hub.example:9443")
-        assert told == replace(FIT, gate_reads_data=True, asked="as the running processes say")
+        assert told == replace(FIT, gate_reads_data=True, asked="as reported by the running processes")
         ledger = str((folder / "ledger").absolute())
         assert trainer.asked == {"host": "hub.example", "port": 9443, "folder": ledger}
         (train / "train.toml").unlink()  # of another user: the gate is not even told where the data lie

@@ -15,23 +15,16 @@ from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
 from fedfsd.errors import NotReadyError
 from fedfsd.node import proposal
-from fedfsd.node.line import Line
+from fedfsd.node.line import CoordinatorLine
 from fedfsd.node.proposal import Proposals
 
 PLAN = operator_kit.plan()
 
 
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory) -> Path:
-    """A region with a grant, made once."""
-    path = tmp_path_factory.mktemp("blank")
-    kit.folder(path)
-    return path / "eu"
-
-
 @pytest.fixture
-def eu(blank, tmp_path) -> Path:
-    return Path(shutil.copytree(blank, tmp_path / "eu"))
+def eu(granted, tmp_path) -> Path:
+    """A region that has approved nothing."""
+    return Path(shutil.copytree(granted, tmp_path / "eu"))
 
 
 @pytest.fixture
@@ -45,7 +38,7 @@ class Told:
 
     def __init__(self, made, hub: Coordinator) -> None:
         self.station, self.hub = made, hub
-        self.line = Line(Direct(hub), count=made.tally.crossed)
+        self.line = CoordinatorLine(Direct(hub), count=made.tally.crossed)
         self.proposals = Proposals(made)
 
     def offer(self, document: str | bytes, *, name: str | None = None, size: int | None = None) -> str | None:
@@ -122,7 +115,7 @@ def test_a_plan_is_left_to_the_operator_and_answered_once_approved(told):
 
 
 def test_the_operators_no_is_told(told):
-    with pytest.raises(NotReadyError, match="no plan that waits"):
+    with pytest.raises(NotReadyError, match="no such plan on offer"):
         told.proposals.decline(PLAN.hash)
     told.offer(PLAN.document())
     told.proposals.decline(PLAN.hash)

@@ -19,16 +19,16 @@ import operator_kit
 import pytest
 from node import station_kit as kit
 from node.coordinator_fake import Coordinator, Direct
+from pki_kit import hub_border
 
 from fedfsd import canonical
-from fedfsd.border import authority, channel
-from fedfsd.border import border_pb2_grpc as rpc
+from fedfsd.border import authority
 from fedfsd.coordinator import invite, new_coordinator
 from fedfsd.coordinator.enrolment_service import serve_enrolment
 from fedfsd.coordinator.folder import open_coordinator
 from fedfsd.errors import BudgetError, FedfsdError, FormatError, NotReadyError
 from fedfsd.ledger.store import Store
-from fedfsd.node import control, halt, join, region_gate
+from fedfsd.node import control, join, region_gate, running
 from fedfsd.node.control import Control, ask
 from fedfsd.node.courier import Courier
 from fedfsd.node.node import Node, open_node
@@ -52,23 +52,13 @@ def joined(tmp_path_factory) -> Iterator[tuple[Node, Coordinator]]:
     enrolment.stop(0).wait()
     (path / "memory").mkdir()
     coordinator = Coordinator(path / "memory", key=hub.key)
-    server, bound = channel.serve(
-        lambda server: rpc.add_BorderServicer_to_server(coordinator, server),
-        host="127.0.0.1",
-        port=0,
-        root=hub.root,
-        key=hub.tls_key,
-        certificate=hub.tls_certificate,
-        revoked=hub.revoked,
-        max_workers=8,
-    )
-    settings = node.folder / "region.toml"
-    lines = [one for one in settings.read_text(encoding="utf-8").splitlines() if "coordinator =" not in one]
-    lines.insert(lines.index("[border]") + 1, f'coordinator = "127.0.0.1:{bound}"')
-    settings.write_text("\n".join(lines), encoding="utf-8")
-    node = open_node(node.folder)
-    yield node, coordinator
-    server.stop(0).wait()
+    with hub_border(hub, coordinator) as address:
+        settings = node.folder / "region.toml"
+        text = settings.read_text(encoding="utf-8")
+        lines = [one for one in text.splitlines() if "coordinator =" not in one]
+        lines.insert(lines.index("[border]") + 1, f'coordinator = "{address}"')
+        settings.write_text("\n".join(lines), encoding="utf-8")
+        yield open_node(node.folder), coordinator
 
 
 @contextmanager
@@ -100,12 +90,12 @@ def test_a_round_over_tls_paused_and_resumed(joined, monkeypatch):
     kit.approve(node.folder, PLAN)
     with serving(node, monkeypatch):
         assert ask(node, {"op": "commit", "plan": PLAN.hash}) == {"commitment": kit.commitment(PLAN.hash)}
-        assert halt.hold(node, paused=True)
+        assert running.hold(node, paused=True)
         hub.ask(PLAN, 1, np.zeros(operator_kit.WITNESS_SIZE, "<f4").tobytes())
         wait(lambda: ask(node, {"op": "status"})["outbox"] == 1)
         assert ask(node, {"op": "status"})["paused"]
         assert "Offer" not in hub.calls
-        assert halt.hold(node, paused=False)
+        assert running.hold(node, paused=False)
         hub.wait(lambda: hub.received)
         wait(lambda: ask(node, {"op": "status"})["outbox"] == 0)
         found = ask(node, {"op": "status"})
@@ -113,8 +103,8 @@ def test_a_round_over_tls_paused_and_resumed(joined, monkeypatch):
         assert found["runner"]
         assert 80 < found["certificate_days"] <= 90
         ask(node, {"op": "approve-notify"})
-        halt.halt(node)
-    assert not halt.hold(node, paused=False)
+        running.halt(node)
+    assert not running.hold(node, paused=False)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "another", "missing"])
@@ -137,7 +127,7 @@ def test_a_key_that_is_not_the_certificates_is_refused_at_once(joined, damage):
 
 def test_a_second_gate_on_one_folder_is_refused(joined, monkeypatch):
     node, _ = joined
-    with serving(node, monkeypatch), pytest.raises(NotReadyError, match="runs already"):
+    with serving(node, monkeypatch), pytest.raises(NotReadyError, match="is already running"):
         region_gate.serve(node, stop=threading.Event())
 
 
@@ -225,7 +215,7 @@ def test_nonsense_on_the_control_socket_does_no_harm(desk, text):
 
 
 def test_nobody_to_ask(tmp_path, joined):
-    with pytest.raises(NotReadyError, match="none that runs"):
+    with pytest.raises(NotReadyError, match="no running gate"):
         ask(Node(tmp_path, joined[0].settings), {"op": "status"})
 
 

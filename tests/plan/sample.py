@@ -1,22 +1,36 @@
-"""Plans written by hand, for tests that need one without an experiment; arrays that fit them."""
+"""Plans written by hand, for tests that need one without an experiment; arrays that fit them.
+
+``planned`` changes a document, ``spending`` gives regions that spend a budget and never train.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from fedfsd import canonical
+from fedfsd.mechanism.accountant import epsilon_pld
+from fedfsd.mechanism.kind import GaussianByRoundPlan
 from fedfsd.plan import plan as plans
-from fedfsd.plan.plan import WITNESS, Plan
+from fedfsd.plan.plan import (
+    WITNESS,
+    ArraySchema,
+    ModelPlan,
+    OptimizerPlan,
+    Plan,
+    RegionPlan,
+    TaskPlan,
+)
 
 REGION = "CN"
 WITNESS_SIZE = 4096
 Shapes = Mapping[str, tuple[int, ...]]
 SMALL: Shapes = {"body.weight": (4, 3), "body.bias": (4,), WITNESS: (WITNESS_SIZE,)}
 
-_REGION = {
+PLANNED = {
     "roster": 30,
     "identity": "physical",
     "sample_rate": 0.5,
@@ -45,7 +59,7 @@ def document(shapes: Shapes = SMALL, **changes: Any) -> dict[str, Any]:
         "unit": "vehicle",
         "adjacency": "zero-out",
         "num_rounds": 3,
-        "regions": {REGION: dict(_REGION)},
+        "regions": {REGION: dict(PLANNED)},
         "model": {
             "name": "mlp",
             "options": {},
@@ -66,7 +80,7 @@ def document(shapes: Shapes = SMALL, **changes: Any) -> dict[str, Any]:
     }
     for key, value in changes.items():
         *tables, last = key.split("__")
-        table = found["regions"][REGION] if not tables and last in _REGION else found
+        table = found["regions"][REGION] if not tables and last in PLANNED else found
         for name in tables:
             table = table[name]
         table[last] = value
@@ -78,8 +92,6 @@ def planned(shapes: Shapes = SMALL, **changes: Any) -> Plan:
     plan = plans.read(canonical.encode(document(shapes, **changes)).decode())
     if plan.mode == "none" or "epsilon" in changes or "regions" in changes:
         return plan
-    from fedfsd.mechanism.accountant import epsilon_pld
-
     epsilon = epsilon_pld(plan.events(REGION), plan.region(REGION).target_delta)
     return plans.read(canonical.encode(document(shapes, **changes, epsilon=epsilon)).decode())
 
@@ -97,10 +109,66 @@ def by_round(noise: tuple[float, ...], shapes: Shapes = SMALL, **changes: Any) -
         return plans.read(canonical.encode(found).decode())
 
     if "epsilon" not in changes:
-        from fedfsd.mechanism.accountant import epsilon_pld
-
         mine["epsilon"] = epsilon_pld(read().events(REGION), mine["target_delta"])
     return read()
+
+
+def spending(
+    *names: str,
+    noise: float | tuple[float, ...] = 1.0,
+    region: Mapping[str, Any] = MappingProxyType({}),
+    **changes: Any,
+) -> Plan:
+    """A plan of rounds of 4 steps at q 0.1 for the regions ``names``, with no epsilon stated.
+
+    ``noise`` is that of every round, or one multiplier a round. ``region`` has fields of every region,
+    ``changes`` fields of the plan.
+    """
+    by_round = isinstance(noise, tuple)
+    mine: dict[str, Any] = {
+        "roster": 1000,
+        "identity": "physical",
+        "sample_rate": 0.1,
+        "noise_multiplier": None if by_round else noise,
+        "mechanism": GaussianByRoundPlan(noise_multipliers=noise) if by_round else None,
+        "max_grad_norm": 1.0,
+        "local_steps": 4,
+        "windows_per_vehicle": 2,
+        "weight": 1.0,
+        "target_delta": 1e-4,
+        "target_epsilon": None,
+        "epsilon": None,
+    }
+    fields: dict[str, Any] = {
+        "name": "test",
+        "mode": "private",
+        "num_rounds": 3,
+        "regions": dict.fromkeys(names, RegionPlan(**{**mine, **region})),
+        "model": model(5),
+        "task": TaskPlan(
+            name="forecasting",
+            options={"history_seconds": 2.0, "future_seconds": 3.0, "period_seconds": 0.5},
+        ),
+        "optimizer": OptimizerPlan(learning_rate=0.1, momentum=0.9, schedule="constant"),
+        "seed": 0,
+        "strategy": "FedAvg",
+        "strategy_options": {},
+        "quorum": 0.5,
+        "late_updates": "drop",
+        "average_last": 0.0,
+    }
+    return Plan(**{**fields, **changes})
+
+
+def model(floats: int, *, name: str = "mlp", array: str = "weight") -> ModelPlan:
+    """A model of one array, which is the witness block where it has that name."""
+    return ModelPlan(
+        name=name,
+        options={},
+        arrays=(ArraySchema(name=array, shape=(floats,)),),
+        witness_size=floats if array == WITNESS else 0,
+        initial_sha256="0" * 64,
+    )
 
 
 def zeros(shapes: Shapes = SMALL) -> dict[str, np.ndarray]:

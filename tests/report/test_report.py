@@ -18,7 +18,7 @@ from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
 from fedfsd.mechanism.statement import sentence
 from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
-from fedfsd.report import figure
+from fedfsd.report import figure, page
 from fedfsd.report.page import read_run, title, upwards, write_report
 from fedfsd.report.run_folder import Folder, create
 from fedfsd.task.forecasting.task import Forecasting
@@ -262,7 +262,7 @@ def test_the_page_says_what_was_trained_and_what_it_cost(run: Path) -> None:
         "CC BY 4.0",
     ):
         assert fact in words
-    assert "took too long; sent something that is no update" in words
+    assert "took too long; sent a reply that is not a valid update" in words
     assert sentence(7.9912, 1e-4) in words
     assert "alone rules out little" in words
     assert read_run(run).plan.hash in words
@@ -438,3 +438,13 @@ def test_a_broken_file_is_one_error(tmp_path: Path, name: str) -> None:
     (run / name).write_bytes(b"\x00{")
     with pytest.raises(NotReadyError, match=name):
         write_report(run)
+
+
+def test_examples_go_to_their_region_even_where_one_name_begins_another(tmp_path: Path) -> None:
+    np.savez(tmp_path / "examples.npz", EU_a=np.zeros(1), EU_north_a=np.ones(1), EU_north_b=np.ones(2))
+    regions = {"EU": None, "EU_north": None, "US": None}
+    run: Any = SimpleNamespace(folder=Folder(tmp_path), plan=SimpleNamespace(regions=regions))
+    assert {name: set(parts) for name, parts in page._examples(run).items()} == {
+        "EU": {"a"},
+        "EU_north": {"a", "b"},
+    }

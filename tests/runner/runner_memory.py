@@ -37,12 +37,14 @@ def train(path: Path, plan) -> None:
         frames = Frames(connection)
         message.send(frames, message.Hello(version=message.VERSION, region=REGION, keys=()))
         message.receive(frames, message.Welcome, seconds=60)
-        task, body = message.receive(frames, message.Task, seconds=60, max_body=2**30, body_of=message.Task)
+        task, body = message.receive(
+            frames, message.RoundTask, seconds=60, max_body=2**30, body_of=message.RoundTask
+        )
         arrays = gate_arrays.view(body[task.document :], plan.model.arrays)
         sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
-        message.send(frames, message.Reserve(plan=plan.hash, round=1, arrays=sha256))
+        message.send(frames, message.ReserveCall(plan=plan.hash, round=1, arrays=sha256))
         message.receive(frames, message.Reserved, seconds=60)
-        message.send(frames, message.Release(plan=plan.hash, round=1), noise)
+        message.send(frames, message.ReleaseCall(plan=plan.hash, round=1), noise)
         let, _ = message.receive(frames, message.Let, seconds=60)
         done = {"entry_hash": let.entry_hash, "sha256": let.sha256}
         message.send(frames, message.Done(plan=plan.hash, round=1, **done))

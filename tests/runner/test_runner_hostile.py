@@ -21,7 +21,7 @@ from runner.runner_kit import faking, gate_of, listening
 from fedfsd import canonical
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate import frame, message
+from fedfsd.gate import frame, message, outcome
 from fedfsd.gate.frame import FrameError, Frames
 from fedfsd.gate.gate import open_ledger, witness_std
 from fedfsd.gate.message import (
@@ -30,14 +30,16 @@ from fedfsd.gate.message import (
     Failed,
     Hello,
     Let,
-    Release,
-    Reserve,
+    ReleaseCall,
+    ReserveCall,
     Reserved,
-    Settle,
+    RoundTask,
+    SettleCall,
     Settled,
-    Task,
+    Unwelcome,
     Welcome,
 )
+from fedfsd.gate.policy import ModelPin
 from fedfsd.plan.plan import WITNESS
 
 PLAN = planned(mode="rehearsal")
@@ -68,13 +70,13 @@ def gate(tmp_path):
     return gate_of(tmp_path / "gate", PLAN)
 
 
-def task(frames: Frames) -> Task:
-    return message.receive(frames, Task, seconds=10, max_body=2**22, body_of=Task)[0]
+def task(frames: Frames) -> RoundTask:
+    return message.receive(frames, RoundTask, seconds=10, max_body=2**22, body_of=RoundTask)[0]
 
 
 def reserve(frames: Frames, **changes: object) -> None:
     asked = {"plan": PLAN.hash, "round": 1, "arrays": SHA256, **changes}
-    message.send(frames, Reserve(**asked))
+    message.send(frames, ReserveCall(**asked))
     message.receive(frames, Reserved, seconds=10)
 
 
@@ -84,8 +86,8 @@ def sending(content: bytes, **changes: object) -> Act:
     def act(frames: Frames, _: socket.socket) -> None:
         task(frames)
         reserve(frames)
-        message.send(frames, Release(**{"plan": PLAN.hash, "round": 1, **changes}), content)
-        message.receive(frames, message.Refused, seconds=10)
+        message.send(frames, ReleaseCall(**{"plan": PLAN.hash, "round": 1, **changes}), content)
+        message.receive(frames, message.NotAllowed, seconds=10)
         message.send(frames, Failed(plan=PLAN.hash, code="refused"))
 
     return act
@@ -133,9 +135,9 @@ HOSTILE: dict[str, Act] = {
     "books other arrays": booking(arrays=OTHER),
     "releases another plan": sending(GOOD, plan=OTHER),
     "releases another round": sending(GOOD, round=2),
-    "releases without booking": saying(Release(plan=PLAN.hash, round=1), body=GOOD),
+    "releases without booking": saying(ReleaseCall(plan=PLAN.hash, round=1), body=GOOD),
     "is done without releasing": saying(DONE),
-    "settles": saying(Settle(plan=PLAN.hash)),
+    "settles": saying(SettleCall(plan=PLAN.hash)),
     "an extra array": sending(GOOD + bytes(400)),
     "a byte more": sending(GOOD + b"\0"),
     "a byte less": sending(GOOD[:-1]),
@@ -192,20 +194,20 @@ def honest(frames: Frames, _: socket.socket) -> None:
     let = released(frames)
     message.send(frames, Done(plan=PLAN.hash, round=1, entry_hash=let.entry_hash, sha256=let.sha256))
     while True:  # until the gate ends it
-        message.receive(frames, Task, seconds=10)
+        message.receive(frames, RoundTask, seconds=10)
 
 
 def released(frames: Frames, round: int = 1) -> Let:
     task(frames)
     reserve(frames, round=round)
-    message.send(frames, Release(plan=PLAN.hash, round=round), GOOD)
+    message.send(frames, ReleaseCall(plan=PLAN.hash, round=round), GOOD)
     return message.receive(frames, Let, seconds=10)[0]
 
 
 def test_what_is_released_stays_so_whatever_the_runner_says_then(gate, tmp_path):
     def twice(frames: Frames, _: socket.socket) -> None:
         released(frames)
-        message.send(frames, Release(plan=PLAN.hash, round=1), spoiled(5, 0.0))
+        message.send(frames, ReleaseCall(plan=PLAN.hash, round=1), spoiled(5, 0.0))
 
     with listening(gate, tmp_path, wait_seconds=2) as runner:
         with faking(tmp_path, twice):
@@ -221,7 +223,7 @@ def test_an_answer_left_over_is_not_taken_for_the_next_round(gate, tmp_path):
         done = Done(plan=PLAN.hash, round=1, entry_hash=let.entry_hash, sha256=let.sha256)
         message.send(frames, done)
         message.send(frames, done)
-        message.receive(frames, Task, seconds=10)
+        message.receive(frames, RoundTask, seconds=10)
 
     with listening(gate, tmp_path, wait_seconds=0.2) as runner, faking(tmp_path, double):
         runner.round(PLAN, 1, ARRAYS)
@@ -233,10 +235,10 @@ def test_an_answer_left_over_is_not_taken_for_the_next_round(gate, tmp_path):
 def test_the_last_round_ends_the_plan(gate, tmp_path):
     def act(frames: Frames, _: socket.socket) -> None:
         let = released(frames, round=3)
-        message.send(frames, Settle(plan=PLAN.hash))
+        message.send(frames, SettleCall(plan=PLAN.hash))
         message.receive(frames, Settled, seconds=10)
         message.send(frames, Done(plan=PLAN.hash, round=3, entry_hash=let.entry_hash, sha256=let.sha256))
-        asked, _ = message.receive(frames, Settle, seconds=10)
+        asked, _ = message.receive(frames, SettleCall, seconds=10)
         message.send(frames, Settled(plan=asked.plan))
 
     with listening(gate, tmp_path, wait_seconds=2) as runner, faking(tmp_path, act):
@@ -266,18 +268,18 @@ def test_a_frame_that_never_ends_is_given_up(gate, tmp_path, monkeypatch):
         runner.round(PLAN, 1, ARRAYS)
 
 
-@pytest.mark.parametrize(("code", "error"), message.ERRORS.items())
-def test_a_failure_comes_back_as_its_kind(gate, tmp_path, code, error):
-    fake = Failed(plan=PLAN.hash, code=code)
+@pytest.mark.parametrize("code", outcome.REFUSALS)
+def test_a_failure_comes_back_as_its_kind(gate, tmp_path, code):
+    error, fake = outcome.REFUSALS[code].error, Failed(plan=PLAN.hash, code=code)
     with listening(gate, tmp_path) as runner, faking(tmp_path, saying(fake)), pytest.raises(error) as caught:
         runner.round(PLAN, 1, ARRAYS)
     assert type(caught.value) is error
-    assert message.word(caught.value) == code
+    assert outcome.of(caught.value) == code
 
 
 def test_one_runner_at_a_time_and_a_new_one_after_it(gate, tmp_path):
     def wait(frames: Frames, _: socket.socket) -> None:
-        message.receive(frames, Task, seconds=10)
+        message.receive(frames, RoundTask, seconds=10)
 
     with listening(gate, tmp_path, wait_seconds=1) as runner:
         assert not runner.connected
@@ -291,7 +293,7 @@ def test_one_runner_at_a_time_and_a_new_one_after_it(gate, tmp_path):
             assert runner.round(PLAN, 1, ARRAYS).content == GOOD
 
 
-@pytest.mark.parametrize("hello", [{"region": "EU"}, {"version": 2}])
+@pytest.mark.parametrize("hello", [{"region": "EU"}, {"version": message.VERSION + 1}])
 def test_a_runner_of_another_region_or_version_is_sent_away(gate, tmp_path, hello):
     said = {"version": message.VERSION, "region": REGION, "keys": (), **hello}
     with listening(gate, tmp_path) as runner, socket.socket(socket.AF_UNIX) as connection:
@@ -301,6 +303,26 @@ def test_a_runner_of_another_region_or_version_is_sent_away(gate, tmp_path, hell
         with pytest.raises((NotReadyError, FrameError)):
             message.receive(frames, Welcome, seconds=5)
         assert not runner.connected
+
+
+def test_a_runner_of_the_first_release_works_until_a_package_is_pinned(gate, tmp_path):
+    pin = {"name": "theirs", "distribution": "d", "version": "1"}
+
+    def greeted() -> Welcome | Unwelcome:
+        with listening(gate, tmp_path), socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(tmp_path / "gate.sock"))
+            frames = Frames(connection)
+            message.send(frames, Hello(version=1, region=REGION, keys=()))
+            return message.receive(frames, Welcome, Unwelcome, seconds=5)[0]
+
+    one_file = ModelPin(**pin, sha256="0" * 64)
+    task = RoundTask(plan="0" * 64, round=1, document=1, pin=one_file)
+    assert set(task.model_dump()) == {"op", "plan", "round", "document", "pin"}
+    assert set(task.model_dump()["pin"]) == {*pin, "sha256"}
+    gate.policy = gate.policy.model_copy(update={"models": (one_file,)})
+    assert isinstance(greeted(), Welcome)
+    gate.policy = gate.policy.model_copy(update={"tasks": (ModelPin(**pin, package_sha256="0" * 64),)})
+    assert isinstance(greeted(), Unwelcome)
 
 
 def test_only_the_runners_user_may_connect(gate, tmp_path):
@@ -356,6 +378,6 @@ def test_no_bytes_make_the_reader_fail_otherwise(content):
         one.sendall(content)
         one.shutdown(socket.SHUT_WR)
         frames = Frames(other)
-        with suppress(FrameError, frame.GoneError):
+        with suppress(FrameError, frame.PeerGoneError):
             while True:
-                message.receive(frames, Reserve, Release, seconds=1, max_body=64, body_of=Release)
+                message.receive(frames, ReserveCall, ReleaseCall, seconds=1, max_body=64, body_of=ReleaseCall)

@@ -54,7 +54,7 @@ def questions(document: str) -> dict[str, tuple[str, RecordDict]]:
 
     rehearsal = json.dumps(json.loads(document) | {"mode": "rehearsal"}, sort_keys=True)
     return {
-        "a round of a plan that is not approved": ("train", content()),
+        "a round of a plan without approval": ("train", content()),
         "a rehearsal": ("train", content(plan=rehearsal)),
         "no plan": ("train", content(plan="import os")),
         "a noise seed": ("train", content(noise_seed=7)),

@@ -11,7 +11,7 @@ from node.coordinator_fake import Coordinator, Direct
 
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
-from fedfsd.node.line import Line
+from fedfsd.node.line import CoordinatorLine
 from fedfsd.node.proposal import Proposals
 
 PLAN = operator_kit.plan()
@@ -51,7 +51,7 @@ def proposals(tmp_path_factory):
     (folder / "hub").mkdir()
     hub = Coordinator(folder / "hub")
     with kit.station(kit.folder(folder), hub) as made:
-        yield Proposals(made), Line(Direct(hub), count=made.tally.crossed), hub
+        yield Proposals(made), CoordinatorLine(Direct(hub), count=made.tally.crossed), hub
 
 
 @pytest.mark.parametrize("what", ABSURD)

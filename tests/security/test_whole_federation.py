@@ -56,7 +56,7 @@ device = "cpu"
 round_timeout_seconds = 120.0
 """
 ASKED = {
-    "a round of a plan that is not approved": [1003, "plan"],
+    "a round of a plan without approval": [1003, "plan"],
     "a rehearsal": [1003, "plan"],
     "no plan": [1003, "plan"],
     "a noise seed": [1001, "refused"],

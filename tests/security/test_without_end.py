@@ -17,7 +17,7 @@ from fedfsd.border import border_pb2 as pb
 from fedfsd.border import border_pb2_grpc as rpc
 from fedfsd.ledger import ledger as ledgers
 from fedfsd.node import proposal
-from fedfsd.node.line import Line
+from fedfsd.node.line import CoordinatorLine
 from fedfsd.node.proposal import Proposals
 
 PLAN = operator_kit.plan()
@@ -57,7 +57,7 @@ def test_plans_on_offer_do_not_fill_the_disk_however_often_the_gate_restarts(reg
     (folder / "plans" / f"{PLAN.hash}.json").write_text(PLAN.document(), encoding="utf-8")
     for start in range(3):
         with kit.station(folder, hub) as made:
-            line, proposals = Line(Direct(hub), count=made.tally.crossed), Proposals(made)
+            line, proposals = CoordinatorLine(Direct(hub), count=made.tally.crossed), Proposals(made)
             for seed in range(10 * start + 2, 10 * start + 7):
                 one = operator_kit.plan(seed=seed)
                 name, content = bytes.fromhex(one.hash), one.document().encode()

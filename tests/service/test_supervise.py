@@ -245,7 +245,7 @@ def test_one_a_folder(tmp_path):
     with lock.hold(path, what="region up"):
         assert lock.held(path)
         with (
-            pytest.raises(NotReadyError, match="region up that runs already"),
+            pytest.raises(NotReadyError, match="region up is already running"),
             lock.hold(path, what="region up"),
         ):
             pass

@@ -143,13 +143,13 @@ def test_users_and_folders_are_made(tmp_path):
 
 @pytest.mark.parametrize("region", REGIONS)
 def test_the_examples_are_read_and_agree(region):
-    mine = load(settings.Settings, CLIENTS / "region" / f"{region}.toml")
+    mine = load(settings.RegionSettings, CLIENTS / "region" / f"{region}.toml")
     train = load(process.Settings, CLIENTS / "train" / f"{region}.toml")
     assert mine.name == train.name == region.upper()
     assert mine.border.socket == train.socket == f"/run/fedfsd/{region}/gate.sock"
     assert Path(train.data_path) == Path("/srv/fedfsd/data") / region
     assert (train.test_only, mine.border.test_only) == (False, False)
-    hub = load(folder.Settings, SERVER / "coordinator.toml")
+    hub = load(folder.CoordinatorSettings, SERVER / "coordinator.toml")
     assert mine.transfer_to()[0] == f"fedfsd/coordinator/{hub.name}"
 
 

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import drives
+from conftest import drives, experiment_of
 from federation import Federation
 from safetensors.numpy import load_file
 
@@ -32,16 +32,7 @@ ROSTERS = {"CN": 40, "EU": 30, "US": 20}
 
 @pytest.fixture
 def written(drives_path):
-    return {
-        "name": "small",
-        "mode": "rehearsal",
-        "data": {"path": drives_path},
-        "regions": {name: {"roster": size, "identity": "physical"} for name, size in ROSTERS.items()},
-        "pretraining": {"path": "none"},
-        "model": {"witness_size": 512},
-        "privacy": {"noise_multiplier": 4.0, "target_delta": 1e-3, "sample_rate": 0.5},
-        "training": {"num_rounds": 4, "learning_rate": 0.1, "device": "cpu"},
-    }
+    return experiment_of(drives_path, rounds=4, rosters=ROSTERS)
 
 
 @pytest.fixture

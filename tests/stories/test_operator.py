@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from operator_kit import DATA, DELTA, GRANT, HUB, checkpoint, fill_in, plan, run_rounds, send
 
-from fedfsd.cli.region_folder import up
+from fedfsd.cli.answer import rounded_up
 from fedfsd.errors import RefusedError
 
 pytest_plugins = ["cli.typing_user"]
@@ -66,8 +66,8 @@ def test_from_the_first_key_to_the_bundle(fedfsd, folder, region, officer):
     said = region("approve", sent)
     epsilon = one.region("EU").epsilon
     balance = region("status", json=True)["grants"][0]
-    charged = f"charged to the lifetime grant {up(balance['epsilon_lifetime'])} of 10.00"
-    assert f"this plan alone {up(epsilon)}; {charged}" in said
+    charged = f"charged to the lifetime grant {rounded_up(balance['epsilon_lifetime'])} of 10.00"
+    assert f"this plan alone {rounded_up(epsilon)}; {charged}" in said
     assert epsilon < balance["epsilon_lifetime"] < 10
     assert balance["more_like_it"] == chosen["fitting"] - 1
     assert "until an approval covers its transfers" in said
@@ -143,7 +143,7 @@ def test_both_copies_lost_and_a_backup_that_is_charged_for_it(fedfsd, folder, re
     assert grant["spent"] == lost["grants"][0]["spent"] + lost["grants"][0]["held"]
     assert found["plans"][0]["settled"]
     assert not (folder / "eu" / "keys" / f"{one.hash}.key").exists()
-    assert "a plan that is over" in region("approve", "plan.json", code=12)
+    assert "a plan that has ended" in region("approve", "plan.json", code=12)
     region("approve", send(folder, plan(seed=2)))
     region("bundle", "-o", "eu.zip")
     (folder / "hub.note").write_text(witnessed, encoding="utf-8")

@@ -129,3 +129,6 @@ def _bases(modes: int, future: int) -> Tensor:
                 [[cos(heading), -sin(heading)], [sin(heading), cos(heading)]]
             )
     return table.cumsum(dim=1)
+
+
+ENTRY = (Options, Gru)

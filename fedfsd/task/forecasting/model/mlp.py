@@ -103,3 +103,6 @@ def _orthogonal(count: int) -> np.ndarray:
     columns, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, count), _MODES, increasing=True))
     rows = columns.T / np.sqrt(count)
     return rows * np.sign(rows[:, -1:])
+
+
+ENTRY = (Options, Mlp)

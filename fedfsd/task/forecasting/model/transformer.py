@@ -89,3 +89,6 @@ class Layer(nn.Module):
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (B, N, S, D / N)
         weight = (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(dim=-1)
         return self.out((weight @ value).transpose(1, 2).flatten(2))
+
+
+ENTRY = (Options, Transformer)
