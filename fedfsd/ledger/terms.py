@@ -17,7 +17,7 @@ from fedfsd.errors import PlanError
 from fedfsd.ledger.entry import MAX_INTEGER
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.mechanism import kind
-from fedfsd.mechanism.kind import AnyPlan, GaussianByRoundText, GaussianText, Mechanism
+from fedfsd.mechanism.kind import AnyPlan, AnyText, GaussianText, Mechanism
 
 _Count = Annotated[int, Field(ge=1, le=10**6)]
 
@@ -30,7 +30,7 @@ class Terms:
     model: str
     rounds: int
     mechanism: Mechanism
-    event: GaussianText | GaussianByRoundText
+    event: AnyText
     """The whole plan, as the ledger writes it."""
     schema: str
     release_bytes: int

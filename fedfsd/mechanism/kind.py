@@ -122,6 +122,10 @@ class _ByRound(Written):
 class GaussianByRoundPlan(_ByRound):
     """``mechanism`` of a region in a plan's document."""
 
+    def covers(self, rounds: int) -> bool:
+        """Whether there is noise for each of ``rounds`` rounds and for no other."""
+        return len(self.noise_multipliers) == rounds
+
 
 class GaussianByRoundText(_ByRound, Text):
     """All rounds of a plan: the Gaussian of each, with steps / rounds steps."""

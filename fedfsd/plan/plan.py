@@ -201,7 +201,7 @@ class Plan(Frozen):
     @model_validator(mode="after")
     def _noise_for_every_round(self) -> Plan:
         for mine in self.regions.values():
-            if mine.mechanism is not None and len(mine.mechanism.noise_multipliers) != self.num_rounds:
+            if mine.mechanism is not None and not mine.mechanism.covers(self.num_rounds):
                 raise ValueError("a noise multiplier for every round")
         return self
 
