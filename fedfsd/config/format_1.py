@@ -31,7 +31,8 @@ def moved(key: str) -> str:
 def read(document: Mapping[str, Any]) -> dict[str, Any]:
     """``document`` with the keys of today; one that is written in both ways keeps the old, to be refused."""
     found = deepcopy(dict(document))
-    if found.get("format") == 1 and (privacy := _table(found, ["privacy"], create=True)) is not None:
+    privacy = _table(found, ["privacy"], create=True) if found.get("format") == 1 else None
+    if privacy is not None:
         privacy.setdefault("noise_schedule", "flat")
     for old, (new, _) in MOVED.items():
         *tables, last = old.split(".")
