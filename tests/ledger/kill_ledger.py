@@ -22,6 +22,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the kits of all tests
+
 import ledger_kit as kit
 import sync_vfs
 

@@ -26,6 +26,7 @@ from fedfsd.ledger.key import SigningKey
 
 PLAN = kit.plan_of(rounds=3)
 HERE = Path(__file__).parent
+KITS = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
 listens = pytest.mark.skipif(not sync_vfs.available(), reason="SQLite is no shared library here")
 
 
@@ -284,7 +285,7 @@ def test_racing_processes_cannot_overspend(tmp_path):
     ledger = kit.create(tmp_path)
     kit.grant(ledger, epsilon=None, events=kit.plan_of(rounds=2).events("EU") * 7)
     racers = [
-        subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(10 * number)], cwd=HERE)
+        subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(10 * number)], cwd=HERE, env=KITS)
         for number in range(3)
     ]
     assert [racer.wait(timeout=120) for racer in racers] == [0, 0, 0]
@@ -304,7 +305,10 @@ def test_racing_for_one_round_charges_once(tmp_path):
     # Both do the same round on the same arrays; the one that comes too late for round 1 is told so.
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path), str(n)], cwd=HERE, stderr=subprocess.PIPE
+            [sys.executable, "-c", script, str(tmp_path), str(n)],
+            cwd=HERE,
+            env=KITS,
+            stderr=subprocess.PIPE,
         )
         for n in range(2)
     ]
