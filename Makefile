@@ -58,5 +58,5 @@ kit: setup
 	$(BIN)/python -m fedfsd.service.kit --output dist/kit $(if $(AUDITOR),--auditor)
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,6 +16,7 @@ from forge import Forge, check, outcomes, plan_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedfsd.errors import FormatError
 from fedfsd.ledger import draft, strict
 from fedfsd.ledger.entry import MAX_INTEGER, Abort, Incident, Refuse, WitnessEntry, parse
 from fedfsd.ledger.error import EvidenceError
@@ -146,7 +147,7 @@ def says(forge: Forge, seq: int) -> bool:
     """Whether the format has a way to say what the entry now holds."""
     try:
         return bool(parse(strict.encode(forge.entries[seq])))
-    except EvidenceError:
+    except (EvidenceError, FormatError):
         return False
 
 
