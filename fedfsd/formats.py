@@ -35,7 +35,7 @@ READ: Mapping[str, tuple[int, ...]] = {
     "table": (1,),
     "run folder": (1,),
     "border": (1, 2),
-    "runner socket": (1,),
+    "runner socket": (1, 2),
     "invitation": (1,),
     "signing request": (1,),
 }

@@ -21,7 +21,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from fedfsd.drive import source, table
 
@@ -136,15 +135,8 @@ class Stage:
             (home / inner).mkdir(parents=True, mode=0o700)
         (mine,) = table.in_region(source.tables("embedded"), name)
         data = home / "data" / "drives.parquet"
-        rows = mine.rows.replace_schema_metadata(
-            {
-                "fedfsd.version": str(table.VERSION),
-                "fedfsd.licence": mine.licence,
-                "fedfsd.identity": mine.identity,
-                "fedfsd.origin": mine.origin,
-            }
-        )
-        pq.write_table(rows, data)
+        table.write(mine, data)
+        rows = mine.rows
         training = rows.filter(pc.invert(rows["test"]))
         roster = len(pc.unique(pa.chunked_array(training["vehicle"])))
         return Place(name, home / "gate", home / "train", data, home / "officer", roster, mine.identity)

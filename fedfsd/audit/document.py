@@ -76,7 +76,6 @@ def _part(part: Part) -> dict[str, Any]:
         **part.facts,
         "checks": [
             {
-                "number": one.number,
                 "name": one.name,
                 "claim": one.claim,
                 "outcome": str(one.outcome),

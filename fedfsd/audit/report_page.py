@@ -80,12 +80,10 @@ def title(document: Mapping[str, Any]) -> str:
 
 
 def _checks(verification: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each check with its outcome for every file."""
-    found: dict[int, dict[str, Any]] = {}
+    """Each check with its outcome for every file, in the order in which they first ran."""
+    found: dict[str, dict[str, Any]] = {}
     for part in verification["parts"]:
         for one in part["checks"]:
-            row = found.setdefault(
-                one["number"], {"name": one["name"], "claim": one["claim"], "outcomes": []}
-            )
+            row = found.setdefault(one["name"], {"name": one["name"], "claim": one["claim"], "outcomes": []})
             row["outcomes"].append((part["region"] or part["source"], one["outcome"]))
-    return [found[place] for place in sorted(found)]
+    return list(found.values())

@@ -62,18 +62,18 @@ def _facts(part: Part) -> str:
 
 def _tables(report: Report) -> Iterator[list[list[str]]]:
     """Outcomes: checks down, files across, a few files at a time."""
-    alike: dict[tuple[int, ...], list[Part]] = {}
+    alike: dict[tuple[str, ...], list[Part]] = {}
     for part in report.parts:
-        alike.setdefault(tuple(one.number for one in part.answers), []).append(part)
+        alike.setdefault(tuple(one.name for one in part.answers), []).append(part)
     for parts in alike.values():
         for start in range(0, len(parts), ABREAST):
             yield _table(parts[start : start + ABREAST])
 
 
 def _table(parts: Sequence[Part]) -> list[list[str]]:
-    head = ["", "check", *(part.title for part in parts)]
+    head = ["check", *(part.title for part in parts)]
     rows = [
-        [str(one.number), one.name, *(str(part.answers[place].outcome) for part in parts)]
+        [one.name, *(str(part.answers[place].outcome) for part in parts)]
         for place, one in enumerate(parts[0].answers)
     ]
     return [head, *rows]

@@ -35,7 +35,6 @@ _DECIDING = (
 class Answer:
     """What one check found out about one file."""
 
-    number: int
     name: str
     claim: str
     outcome: Outcome
@@ -118,12 +117,10 @@ class Report:
 
 
 class Sheet:
-    """Runs the checks of one part, numbering them; a check is a function ``check_<name>`` of findings."""
+    """Runs the checks of one part; a check is a function ``check_<name>`` of findings."""
 
-    def __init__(
-        self, source: str, *, region: str | None = None, title: str | None = None, start: int = 1
-    ) -> None:
-        self.source, self.region, self._start = source, region, start
+    def __init__(self, source: str, *, region: str | None = None, title: str | None = None) -> None:
+        self.source, self.region = source, region
         self.title = title or region or source
         self._answers: list[Answer] = []
         self.rest: Finding | None = None
@@ -143,7 +140,6 @@ class Sheet:
             kept[self.rest.kind].append(self.rest)
         self._answers.append(
             Answer(
-                number=self._start + len(self._answers),
                 name=check.__name__.removeprefix("check_"),
                 claim=(check.__doc__ or "").strip().partition("\n")[0],
                 outcome=next((outcome for kind, outcome in _DECIDING if kept[kind]), Outcome.HOLDS),

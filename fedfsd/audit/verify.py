@@ -1,9 +1,12 @@
 """Check regions' evidence, offline, trusting neither the regions nor the coordinator.
 
-The argument, in the order of the checks: a bundle is one list of entries (1-3), signed by the region's
-own people (4, 5), and the only one there is (6, 7). By it, nothing was released that was not planned,
-reserved, paid for and permitted (8-13). What was promised is what the mathematics gives (14-16). What
-arrived is what was released (17), and the region's own program agrees (18).
+The argument, in the order of the checks: a bundle is one list of entries (archive, entries, history), signed
+by the region's own people (signatures, identity), and the only one there is (witnesses, succession). By it,
+nothing was released that was not planned (plans, rounds), reserved (reservations, once), paid for (filter)
+and permitted (approvals). What was promised is what the mathematics gives (rehearsal, epsilon, lifetime).
+What arrived is what was released (receipts), and the region's own program agrees (rules).
+
+A check is known by its name, the function's without ``check_``; the order is for reading alone.
 """
 
 from __future__ import annotations
@@ -45,34 +48,34 @@ def verify(evidence: Evidence) -> Report:
     for ledger in evidence.ledgers:
         title = f"{ledger.region} ({ledger.source})" if bundles[ledger.region] > 1 else ledger.region
         sheet = Sheet(ledger.source, region=ledger.region, title=title)
-        sheet.run(check_archive, ledger)  # 1. the archive's bytes
+        sheet.run(check_archive, ledger)  # the archive's bytes
         sheet.rest = _rest(ledger)
-        sheet.run(check_entries, ledger)  # 2. canonical, numbered, one genesis
-        sheet.run(check_history, ledger)  # 3. roots of all checkpoints, each extending the one before
-        sheet.run(check_signatures, ledger)  # 4. by the keys in force
-        sheet.run(check_identity, ledger, evidence)  # 5. which are those of the trust file
-        sheet.run(check_witnesses, ledger, evidence)  # 6. nobody saw another history
-        sheet.run(check_succession, ledger, evidence)  # 7. no second ledger that forgets the first
-        sheet.run(check_plans, ledger)  # 8. hash, q, sigma, C and steps are the document's
-        sheet.run(check_rounds, ledger)  # 9. rounds and releases are as planned
-        sheet.run(check_reservations, ledger)  # 10. every release was reserved before it
-        sheet.run(check_once, ledger)  # 11. no round twice, no key again
-        sheet.run(check_filter, ledger)  # 12. at no prefix more loss than granted
-        sheet.run(check_approvals, ledger)  # 13. permission where it is needed
-        sheet.run(check_rehearsal, ledger)  # 14. noise that nobody knows
-        sheet.run(check_epsilon, ledger)  # 15. each plan's epsilon is what was stated
-        sheet.run(check_lifetime, ledger)  # 16. and what is charged bounds all of it
-        sheet.run(check_receipts, ledger, evidence)  # 17. what arrived is what was released
-        sheet.run(check_rules, ledger)  # 18. the region's own program agrees
+        sheet.run(check_entries, ledger)  # canonical, numbered, one genesis
+        sheet.run(check_history, ledger)  # roots of all checkpoints, each extending the one before
+        sheet.run(check_signatures, ledger)  # by the keys in force
+        sheet.run(check_identity, ledger, evidence)  # which are those of the trust file
+        sheet.run(check_witnesses, ledger, evidence)  # nobody saw another history
+        sheet.run(check_succession, ledger, evidence)  # no second ledger that forgets the first
+        sheet.run(check_plans, ledger)  # hash, q, sigma, C and steps are the document's
+        sheet.run(check_rounds, ledger)  # rounds and releases are as planned
+        sheet.run(check_reservations, ledger)  # every release was reserved before it
+        sheet.run(check_once, ledger)  # no round twice, no key again
+        sheet.run(check_filter, ledger)  # at no prefix more loss than granted
+        sheet.run(check_approvals, ledger)  # permission where it is needed
+        sheet.run(check_rehearsal, ledger)  # noise that nobody knows
+        sheet.run(check_epsilon, ledger)  # each plan's epsilon is what was stated
+        sheet.run(check_lifetime, ledger)  # and what is charged bounds all of it
+        sheet.run(check_receipts, ledger, evidence)  # what arrived is what was released
+        sheet.run(check_rules, ledger)  # the region's own program agrees
         parts.append(sheet.part(_facts(ledger)))
-    together = Sheet("receipts and checkpoints", start=19)
-    together.run(check_coordinator, evidence)  # 19. the receipts are the coordinator's
-    together.run(check_heads, evidence)  # 20. no checkpoint of a ledger that is missing
+    together = Sheet("receipts and checkpoints")
+    together.run(check_coordinator, evidence)  # the receipts are the coordinator's
+    together.run(check_heads, evidence)  # no checkpoint of a ledger that is missing
     return Report((*parts, together.part({})), UNPROVED)
 
 
 def _refused(one: Refused) -> Part:
-    """A file that is no bundle fails the first check; the others have nothing to look at."""
+    """A file that is no bundle fails the check of the archive; the others have nothing to look at."""
 
     def check_archive() -> tuple[Any, ...]:
         """Every byte of the bundle is where the format wants it, and it is the ledger it says it is."""

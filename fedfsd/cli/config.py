@@ -51,6 +51,37 @@ def schema(
     return Answer(found, json.dumps(found, indent=1))
 
 
+def pins(_json: Json = False) -> Answer:
+    """Print pins of installed models and tasks for a policy.
+
+    Review every file of a package before you paste its pin. Readers are comments: only fedfsd data import
+    runs them, so no policy names them.
+    """
+    from fedfsd.errors import RefusedError
+    from fedfsd.task import pin
+
+    found: list[dict[str, Any]] = []
+    lines: list[str] = []
+    for group, entry, package in pin.installed():
+        named = {"name": entry.name, "distribution": "", "version": ""}
+        if entry.dist is not None:
+            named |= {"distribution": entry.dist.name, "version": entry.dist.version}
+        if isinstance(package, RefusedError):
+            found.append({"group": group, **named, "refused": package.document()})
+            lines += [
+                f"# {group}: {plain(entry.name)} of {plain(named['distribution'])}: {plain(package)}",
+                "",
+            ]
+            continue
+        named["package_sha256"] = package.sha256
+        found.append({"group": group, **named, "files": dict(package.files)})
+        files = f"{len(package.files)} files of {package.name}"
+        table = [f"[[{group}]]", *(f"{key} = {json.dumps(value)}" for key, value in named.items())]
+        lines += [f"# {plain(files)}", *(f"{'# ' * (group == 'readers')}{plain(line)}" for line in table), ""]
+    text = "\n".join(lines).rstrip() or "# no package registers a model, task or reader"
+    return Answer({"pins": found}, text)
+
+
 def schema_of(kind: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of an experiment or policy file."""
     return {
@@ -83,4 +114,5 @@ def _lines(document: dict[str, Any], prefix: str = "") -> list[str]:
 COMMANDS = (
     ("check", check, "experiments/quickstart.toml"),
     ("schema", schema, "experiment > experiment.schema.json"),
+    ("pins", pins, "> pins.toml"),
 )

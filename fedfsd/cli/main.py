@@ -57,7 +57,7 @@ _GROUPS: dict[str, tuple[str | None, Sequence[tuple[str, Callable[..., Answer], 
     "coordinator": ("Run a federation: invite regions, train over the border.", coordinator.COMMANDS),
     "keys": ("Make keys and show public keys.", keys.COMMANDS),
     "audit": ("Verify regions' claims against their evidence, offline.", audit.COMMANDS),
-    "config": ("Check experiment files; print their JSON Schema.", config.COMMANDS),
+    "config": ("Check experiment files; print JSON Schemas and pins.", config.COMMANDS),
 }
 for _group, (_about, _commands) in _GROUPS.items():
     _place = typer.Typer(help=_about, **_PLAIN) if _group else app

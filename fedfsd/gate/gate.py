@@ -74,9 +74,13 @@ class Gate:
     def demand_wanted(self) -> None:
         """Raise if the update is no longer wanted: never, in one process."""
 
-    def pin(self, model: str) -> ModelPin | None:
-        """The policy's review entry for a model of another package."""
-        return self.policy.pin(model)
+    def pin(self, model: str, task: str) -> ModelPin | None:
+        """What the policy says of a task's model of another package."""
+        return self.policy.pin(model, task)
+
+    def pin_task(self, task: str) -> ModelPin | None:
+        """What the policy says of a task of another package."""
+        return self.policy.pin_task(task)
 
 
 def open_ledger(folder: Path) -> Ledger:

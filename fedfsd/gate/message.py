@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from fedfsd import formats
 from fedfsd.config.experiment import RegionName
@@ -24,6 +24,7 @@ from fedfsd.gate.policy import ModelPin
 from fedfsd.plan.plan import Sha256
 
 VERSION = formats.NEWEST["runner socket"]
+PACKAGES = 2  # the first version in which a pin can be of a task, or of a whole package
 MAX_DOCUMENT = 2**20  # bytes of a plan
 MAX_KEYS = 512
 
@@ -109,6 +110,13 @@ class RoundTask(Frozen):
     round: RoundNumber
     document: Annotated[int, Field(ge=1, le=MAX_DOCUMENT)]
     pin: ModelPin | None
+    """What the model must be."""
+    task_pin: ModelPin | None = None
+    """What a task of another package must be; since version 2."""
+
+    @model_serializer(mode="wrap")
+    def _as_first_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if (key, value) != ("task_pin", None)}
 
 
 class ReserveCall(Frozen):

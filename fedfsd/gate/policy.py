@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fedfsd.config.experiment import Mode
 from fedfsd.config.load import Frozen
@@ -15,17 +16,37 @@ from fedfsd.plan.plan import Plan, Sha256
 
 # The models inside fedfsd: their code is in the program's hash that every plan's entry holds.
 OWN_MODELS = ("mlp", "gru", "transformer")
+# The same of tasks: each name with its class. The models above belong to forecasting.
+OWN_TASKS: Mapping[str, str] = {
+    "forecasting": "fedfsd.task.forecasting.task:Forecasting",
+}
 
 
 class ModelPin(Frozen):
-    """A model of another package, as it was reviewed: only these bytes are ever run."""
+    """A model or task of another package, as it was reviewed: only these bytes are ever run."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["sha256"]}, {"required": ["package_sha256"]}]}
+    )
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
     """As plans and the package's entry point call it."""
     distribution: Annotated[str, Field(min_length=1, max_length=128)]
     version: Annotated[str, Field(min_length=1, max_length=64)]
-    sha256: Sha256
-    """Of the source file that defines the model, as installed."""
+    sha256: Sha256 | None = None
+    """Of the one source file that defines it, as installed; or else package_sha256."""
+    package_sha256: Sha256 | None = None
+    """Over all files of its top-level package, as fedfsd config pins prints it."""
+
+    @model_validator(mode="after")
+    def _demand_one_hash(self) -> ModelPin:
+        if (self.sha256 is None) == (self.package_sha256 is None):
+            raise ValueError("exactly one of sha256 and package_sha256 is needed")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class Policy(Frozen):
@@ -59,11 +80,25 @@ class Policy(Frozen):
     """Whether plans within policy and grant are approved by themselves."""
     models: Annotated[tuple[ModelPin, ...], Field(strict=False)] | None = ()
     """Reviewed models of other packages, beside those of fedfsd; null, for any, in a simulation only."""
+    tasks: Annotated[tuple[ModelPin, ...], Field(strict=False)] | None = ()
+    """The same of tasks. The pin of a task covers the models that its own package has."""
 
-    def pin(self, model: str) -> ModelPin | None:
+    def pin(self, model: str, task: str) -> ModelPin | None:
         """What was reviewed of a model of another package; None for fedfsd's own and for unknown ones."""
-        own = model in OWN_MODELS
-        return None if own else next((one for one in self.models or () if one.name == model), None)
+        if task in OWN_TASKS and model in OWN_MODELS:
+            return None
+        named = next((one for one in self.models or () if one.name == model), None)
+        return named or self.pin_task(task)
+
+    def pin_task(self, task: str) -> ModelPin | None:
+        """What was reviewed of a task of another package; None for fedfsd's own and for unknown ones."""
+        own = task in OWN_TASKS
+        return None if own else next((one for one in self.tasks or () if one.name == task), None)
+
+    @property
+    def pins_packages(self) -> bool:
+        """Whether it pins what release 0.1.0 could not: tasks, or all files of a package."""
+        return bool(self.tasks) or any(one.package_sha256 for one in self.models or ())
 
     def demand(self, plan: Plan, region: str) -> None:
         """RefusedError with every objection, or nothing."""
@@ -100,10 +135,26 @@ def declared(policy: Policy, place: str, *, test_only: bool = False) -> Policy:
 
 
 def simulated(policy: Policy) -> Policy:
-    """The policy of a simulated region: any mode, any installed model, no witness needed."""
+    """The policy of a simulated region: any mode, any installed model and task, no witness needed."""
     return policy.model_copy(
-        update={"modes": ("private", "rehearsal", "none"), "min_witness_size": 0, "models": None}
+        update={
+            "modes": ("private", "rehearsal", "none"),
+            "min_witness_size": 0,
+            "models": None,
+            "tasks": None,
+        }
     )
+
+
+def unreviewed(plan: Plan, *, model: ModelPin | None, task: ModelPin | None) -> list[str]:
+    """Which code that the plan names nobody looked at, given the pins of its model and task."""
+    found = []
+    own = plan.task.name in OWN_TASKS
+    if not own and task is None:
+        found.append("its task is neither built in nor listed under tasks in the policy")
+    if not (own and plan.model.name in OWN_MODELS) and model is None:
+        found.append("its model is neither built in nor listed under models in the policy")
+    return found
 
 
 def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
@@ -124,12 +175,9 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
         found.append(f"roster {mine.roster} is not the declared one")
     if policy.identity not in (None, mine.identity):
         found.append(f"identity {mine.identity} is not the declared one")
-    if (
-        policy.models is not None
-        and plan.model.name not in OWN_MODELS
-        and policy.pin(plan.model.name) is None
-    ):
-        found.append("its model is neither built in nor listed under models in the policy")
+    if policy.models is not None or policy.tasks is not None:
+        model = policy.pin(plan.model.name, plan.task.name)
+        found += unreviewed(plan, model=model, task=policy.pin_task(plan.task.name))
     if plan.model.witness_size < policy.min_witness_size:
         found.append(f"witness_size {plan.model.witness_size} is below the floor {policy.min_witness_size}")
     if plan.mode != "none":

@@ -16,7 +16,7 @@ from fedfsd.gate import message, outcome
 from fedfsd.gate.frame import FRAME_SECONDS, Frames, PeerGoneError
 from fedfsd.gate.gate import content_of
 from fedfsd.gate.message import RoundTask
-from fedfsd.gate.policy import OWN_MODELS, ModelPin
+from fedfsd.gate.policy import ModelPin, unreviewed
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.plan.plan import Arrays, Plan
 
@@ -60,12 +60,10 @@ class RemoteGate:
                 expected=" or ".join(self._modes),
                 hint="set test_only = true in train.toml to accept rehearsal plans",
             )
-        if plan.model.name not in OWN_MODELS and self.pin(plan.model.name) is None:
-            raise RefusedError(
-                "model",
-                got="a model without a review entry in the policy",
-                expected="a model listed in the policy",
-            )
+        name = plan.task.name
+        objections = unreviewed(plan, model=self.pin(plan.model.name, name), task=self.pin_task(name))
+        if objections:
+            raise RefusedError("plan", got="; ".join(objections), expected="a plan within the policy")
         gate_arrays.check(arrays, plan.model.arrays)
 
     def reserve(self, plan: Plan, round: int, arrays: Arrays) -> Booked:
@@ -103,10 +101,15 @@ class RemoteGate:
                 "gate", got="a gate that has ended", expected="the one that handed the round out"
             )
 
-    def pin(self, model: str) -> ModelPin | None:
-        """The gate's review entry for the plan's model."""
+    def pin(self, model: str, task: str) -> ModelPin | None:
+        """What the gate's policy says of the plan's model."""
         pin = None if self._work is None else self._work.task.pin
-        return pin if pin is not None and pin.name == model else None
+        return pin if pin is not None and pin.name in (model, task) else None
+
+    def pin_task(self, task: str) -> ModelPin | None:
+        """What the gate's policy says of the plan's task."""
+        pin = None if self._work is None else self._work.task.task_pin
+        return pin if pin is not None and pin.name == task else None
 
     def _demand(self, plan_hash: str, round: int | None = None) -> _Work:
         """The task in progress, if the arguments match it."""

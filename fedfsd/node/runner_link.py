@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from fedfsd import formats
 from fedfsd.config.load import Frozen
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
@@ -154,8 +155,14 @@ class Runner:
     def _handed_out(self, work: _HandedOut) -> Released:
         """Hand the task to a runner, and to the next one where it dies."""
         document = work.plan.document().encode()
-        pin = self._gate.pin(work.plan.model.name)
-        task = RoundTask(plan=work.hash, round=work.round, document=len(document), pin=pin)
+        name = work.plan.task.name
+        task = RoundTask(
+            plan=work.hash,
+            round=work.round,
+            document=len(document),
+            pin=self._gate.pin(work.plan.model.name, name),
+            task_pin=self._gate.pin_task(name),
+        )
         body: list[Buffer] = [document, *gate_arrays.parts(work.arrays, work.plan.model.arrays)]
         for _ in range(ATTEMPTS):
             try:
@@ -221,6 +228,8 @@ class Runner:
         """The greeting: which keys the runner has, and which of them belong to plans that have ended."""
         try:
             hello, _ = message.receive(frames, Hello, seconds=GREETING_SECONDS)
+            if hello.version < message.PACKAGES and self._gate.policy.pins_packages:
+                raise formats.disagreement("runner socket", hello.version, peer="the runner", here="the gate")
         except FormatError:
             message.send(frames, Unwelcome(version=message.VERSION))
             raise

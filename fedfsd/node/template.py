@@ -66,9 +66,11 @@ max_inbound_magnitude = 1e4     # of any number in the model that comes in
 # Conduct.
 round_seconds = 0.0             # no update leaves earlier than this after its round began
 approve = "by hand"             # or "within policy": plans within policy and grant, without an operator
-# Models of other packages that were reviewed, beside those of fedfsd itself; each as
-# {{ name = "...", distribution = "...", version = "...", sha256 = "..." }}, the hash of its source file.
+# Models and tasks of other packages that were reviewed, beside those of fedfsd itself; each as
+# {{ name = "...", distribution = "...", version = "...", package_sha256 = "..." }}, the hash of all files of
+# the package: fedfsd config pins prints what is installed.
 models = []
+tasks = []
 """
 
 

@@ -82,12 +82,13 @@ class Region:
 
     def task(self, plan: Plan) -> Task:
         """The plan's task. RefusedError where it is not the one that the policy names."""
-        return registry.of(plan.task.name, plan.task.options)
+        name = plan.task.name
+        return registry.of(name, plan.task.options, reviewed=self.gate.pin_task(name))
 
     def model(self, task: Task, plan: Plan) -> nn.Module:
         """The plan's model as initialised. RefusedError where it is not the one that the policy names."""
         name, options = plan.model.name, plan.model.options
-        return task.model(name, options, seed=plan.seed, reviewed=self.gate.pin(name))
+        return task.model(name, options, seed=plan.seed, reviewed=self.gate.pin(name, plan.task.name))
 
 
 def policy_of(config: RegionConfig) -> Policy:

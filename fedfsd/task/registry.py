@@ -7,13 +7,10 @@ from importlib import import_module, metadata
 from typing import Any, cast
 
 from fedfsd.errors import ConfigError
-from fedfsd.gate.policy import ModelPin
+from fedfsd.gate.policy import OWN_TASKS, ModelPin
 from fedfsd.task import pin
 from fedfsd.task.task import Task
 
-TASKS: Mapping[str, str] = {
-    "forecasting": "fedfsd.task.forecasting.task:Forecasting",
-}
 GROUP = "fedfsd.tasks"
 
 
@@ -27,10 +24,10 @@ def of(name: str, options: Mapping[str, Any], *, reviewed: ModelPin | None = Non
         ConfigError: no such task, or options it does not know.
         RefusedError: not the reviewed task.
     """
-    if name in TASKS:
-        module, _, attribute = TASKS[name].partition(":")
+    if name in OWN_TASKS:
+        module, _, attribute = OWN_TASKS[name].partition(":")
         return cast(Task, getattr(import_module(module), attribute)(options))
-    make: Callable[[Mapping[str, Any]], Task] = registered(GROUP, name, TASKS, "task.name", reviewed)
+    make: Callable[[Mapping[str, Any]], Task] = registered(GROUP, name, OWN_TASKS, "task.name", reviewed)
     return make(options)
 
 
@@ -40,7 +37,11 @@ def registered(group: str, name: str, own: Iterable[str], place: str, reviewed: 
     Raises:
         ConfigError: nobody does. RefusedError: not what was reviewed.
     """
-    found = {entry.name: entry for entry in metadata.entry_points(group=group)}
+    entries: Iterable[metadata.EntryPoint] = metadata.entry_points(group=group)
+    if reviewed is not None:  # several distributions may register one name: the reviewed one wins
+        mine = reviewed.distribution
+        entries = sorted(entries, key=lambda entry: entry.dist is not None and entry.dist.name == mine)
+    found = {entry.name: entry for entry in entries}
     if name not in found:
         raise ConfigError(
             place,

@@ -148,7 +148,9 @@ def test_sarif_is_what_tools_expect(evil):
     (run,) = log["runs"]
     rules = run["tool"]["driver"]["rules"]
     assert run["tool"]["driver"]["name"]
-    assert len({rule["id"] for rule in rules}) == len(rules) == 20
+    assert [rule["id"] for rule in rules] == list(
+        dict.fromkeys(one.name for part in evil.parts for one in part.answers)
+    )
     assert all(rule["shortDescription"]["text"] for rule in rules)
     assert run["invocations"][0]["exitCode"] == 10
     for result in run["results"]:

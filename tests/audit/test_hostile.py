@@ -117,7 +117,8 @@ def test_a_damaged_bundle_does_not_hide_the_others(tmp_path, forge):
     paths = [tmp_path / "bad.zip", forge.bundle(tmp_path)]
     report = verify(load(paths, receipts=receipts(tmp_path, forge), trust=trust(tmp_path, forge)))
     assert outcomes(report) == {"archive": "contradicted"}
-    assert [len(part.answers) for part in report.parts] == [1, 18, 2]
+    assert [one.name for one in report.parts[0].answers] == ["archive"]
+    assert report.parts[1].answers
 
 
 LINES = {

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import pkgutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from forge import COORDINATOR, DATA, PURPOSE, WITNESS, Forge, outcomes, plan_of, texts, trust
 
 import fedfsd.ledger
-from fedfsd import canonical
+from fedfsd import audit, canonical
 from fedfsd.audit.evidence import load
 from fedfsd.audit.receipt import Receipt, Receipts, sign
 from fedfsd.audit.verify import verify
@@ -103,12 +105,18 @@ def test_the_example_of_the_format_holds(tmp_path):
     assert outcomes(report) == {}, texts(report, "epsilon")
 
 
+def written() -> set[str]:
+    """The names of all checks that the audit's modules define."""
+    modules = [import_module(f"fedfsd.audit.{one.name}") for one in pkgutil.iter_modules(audit.__path__)]
+    found = {name for module in modules for name in vars(module) if name.startswith("check_")}
+    return {name.removeprefix("check_") for name in found}
+
+
 def test_every_check_says_what_it_checks(tmp_path, forge, ledger):
     ledger.bundle(tmp_path / "EU.zip")
     report = verify(load([tmp_path / "EU.zip"]))
     answers = [one for part in report.parts for one in part.answers]
-    assert [one.number for one in answers] == list(range(1, 21))
-    assert len({one.name for one in answers}) == 20
+    assert sorted(one.name for one in answers) == sorted(written())
     for one in answers:
         assert one.claim.endswith(".")
         assert len(one.claim) <= 110

@@ -59,6 +59,7 @@ COMMANDS = (
     "config",
     "config check",
     "config schema",
+    "config pins",
 )
 HEAVY = {"torch", "flwr", "opacus", "dp_accounting", "numpy", "pyarrow", "pydantic", "matplotlib", "rich"}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedfsd.cli.data_import import FORMATS
 from fedfsd.drive import reader, table
 from fedfsd.drive.reader import READERS, Drive, Options, Reader, import_drives, resolve
 from fedfsd.drive.reader.drive import central_differences, content, drive
@@ -77,7 +78,7 @@ def test_an_entry_point_that_is_no_reader_is_refused():
 
 
 def test_the_built_in_formats_stand_in_a_dict():
-    assert set(READERS) == {"apolloscape", "argoverse2", "commonroad", "interaction", "scenarionet"}
+    assert ", ".join(READERS) == FORMATS  # the help of fedfsd data import
     assert all(resolve(name) is entry for name, entry in READERS.items())
     with pytest.raises(UsageError, match=r"apolloscape \| argoverse2"):
         resolve("kitti")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import cast
 
 import numpy as np
 import pytest
 from plan.sample import REGION, SMALL, planned, zeros
 
 from fedfsd.errors import FedfsdError, PlanError, RefusedError
+from fedfsd.gate.frame import Frames
 from fedfsd.gate.gate import Gate
-from fedfsd.gate.policy import Policy, declared, objections, simulated
+from fedfsd.gate.message import RoundTask
+from fedfsd.gate.policy import ModelPin, Policy, declared, objections, simulated
+from fedfsd.gate.remote import RemoteGate
+from fedfsd.plan.plan import TaskPlan
 
 
 @pytest.fixture
@@ -216,13 +221,50 @@ def test_a_model_of_another_package_needs_its_name_in_the_policy():
     assert any("model" in one for one in objections(Policy(), plan, REGION))
     for one in (plan, mine):
         assert objections(policy, one, REGION) == []
-    assert policy.pin("theirs") == policy.models[0]
-    assert policy.pin("mlp") is None
-    assert simulated(Policy()).pin("theirs") is None
+    assert policy.pin("theirs", "forecasting") == policy.models[0]
+    assert policy.pin("mlp", "forecasting") is None
+    assert simulated(Policy()).pin("theirs", "forecasting") is None
     assert objections(simulated(Policy()), plan, REGION) == []
+
+
+def test_a_task_of_another_package_needs_its_name_in_the_policy():
+    pin = {"name": "theirs", "distribution": "their-tasks", "version": "1.0", "package_sha256": "0" * 64}
+    policy = Policy.model_validate({"tasks": [pin]})
+    plan = planned().model_copy(update={"task": TaskPlan(name="theirs", options={})})
+    assert [one for one in objections(Policy(), plan, REGION) if "task" in one]
+    assert any("task" in one for one in objections(Policy.model_validate({"models": [pin]}), plan, REGION))
+    assert objections(policy, plan, REGION) == []
+    assert objections(simulated(Policy()), plan, REGION) == []
+    assert policy.pin_task("theirs") == policy.tasks[0]
+    assert policy.pin_task("forecasting") is None
+    assert simulated(Policy()).pin_task("theirs") is None
+
+
+def test_the_pin_of_a_task_covers_its_models_and_no_others():
+    pin = {"name": "theirs", "distribution": "their-tasks", "version": "1.0", "package_sha256": "0" * 64}
+    policy = Policy.model_validate({"tasks": [pin], "models": [pin | {"name": "big", "version": "2.0"}]})
+    # A name of fedfsd's own means something else in another task: it is not trusted there.
+    assert policy.pin("mlp", "theirs") == policy.pin("tiny", "theirs") == policy.tasks[0]
+    assert policy.pin("big", "theirs") == policy.models[0]
+    assert policy.pin("tiny", "forecasting") is None
+    assert any("model" in one for one in objections(policy, planned(model__name="tiny"), REGION))
 
 
 def test_a_node_that_only_tests_rehearses_too():
     policy = Policy(roster=30, identity="physical")
     assert declared(policy, "policy.toml").modes == ("private",)
     assert declared(policy, "policy.toml", test_only=True).modes == ("private", "rehearsal")
+
+
+def test_the_runner_refuses_what_came_without_its_pin():
+    plan = planned().model_copy(update={"task": TaskPlan(name="theirs", options={})})
+    pin = ModelPin(name="theirs", distribution="their-tasks", version="1.0", package_sha256="0" * 64)
+    given = {"plan": plan.hash, "round": 1, "document": 1}
+    gate = RemoteGate(REGION, test_only=True)
+    for pins in ({"pin": None}, {"pin": pin}, {"pin": None, "task_pin": pin}):
+        gate.begin(cast(Frames, None), RoundTask(**given, **pins))
+        with pytest.raises(RefusedError, match=r"task|model"):
+            gate.admit(plan, 1, zeros())
+    gate.begin(cast(Frames, None), RoundTask(**given, pin=pin, task_pin=pin))
+    gate.admit(plan, 1, zeros())
+    assert gate.pin_task("theirs") == gate.pin("tiny", "theirs") == pin

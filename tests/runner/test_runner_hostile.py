@@ -36,8 +36,10 @@ from fedfsd.gate.message import (
     RoundTask,
     SettleCall,
     Settled,
+    Unwelcome,
     Welcome,
 )
+from fedfsd.gate.policy import ModelPin
 from fedfsd.plan.plan import WITNESS
 
 PLAN = planned(mode="rehearsal")
@@ -291,7 +293,7 @@ def test_one_runner_at_a_time_and_a_new_one_after_it(gate, tmp_path):
             assert runner.round(PLAN, 1, ARRAYS).content == GOOD
 
 
-@pytest.mark.parametrize("hello", [{"region": "EU"}, {"version": 2}])
+@pytest.mark.parametrize("hello", [{"region": "EU"}, {"version": message.VERSION + 1}])
 def test_a_runner_of_another_region_or_version_is_sent_away(gate, tmp_path, hello):
     said = {"version": message.VERSION, "region": REGION, "keys": (), **hello}
     with listening(gate, tmp_path) as runner, socket.socket(socket.AF_UNIX) as connection:
@@ -301,6 +303,26 @@ def test_a_runner_of_another_region_or_version_is_sent_away(gate, tmp_path, hell
         with pytest.raises((NotReadyError, FrameError)):
             message.receive(frames, Welcome, seconds=5)
         assert not runner.connected
+
+
+def test_a_runner_of_the_first_release_works_until_a_package_is_pinned(gate, tmp_path):
+    pin = {"name": "theirs", "distribution": "d", "version": "1"}
+
+    def greeted() -> Welcome | Unwelcome:
+        with listening(gate, tmp_path), socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(tmp_path / "gate.sock"))
+            frames = Frames(connection)
+            message.send(frames, Hello(version=1, region=REGION, keys=()))
+            return message.receive(frames, Welcome, Unwelcome, seconds=5)[0]
+
+    one_file = ModelPin(**pin, sha256="0" * 64)
+    task = RoundTask(plan="0" * 64, round=1, document=1, pin=one_file)
+    assert set(task.model_dump()) == {"op", "plan", "round", "document", "pin"}
+    assert set(task.model_dump()["pin"]) == {*pin, "sha256"}
+    gate.policy = gate.policy.model_copy(update={"models": (one_file,)})
+    assert isinstance(greeted(), Welcome)
+    gate.policy = gate.policy.model_copy(update={"tasks": (ModelPin(**pin, package_sha256="0" * 64),)})
+    assert isinstance(greeted(), Unwelcome)
 
 
 def test_only_the_runners_user_may_connect(gate, tmp_path):

@@ -1,0 +1,1 @@
+"""A task: from a small image of a lane line to how much the road curves."""
