@@ -19,7 +19,6 @@ from fedfsd.errors import FedfsdError
 from fedfsd.ledger import bundle
 from fedfsd.ledger.entry import WitnessEntry
 
-
 EVERY = int(os.environ.get("FEDFSD_FLIPS", "7"))
 """Of so many bytes one is changed, a bit of it: 1 takes every byte, and half a minute longer."""
 

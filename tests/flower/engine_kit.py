@@ -15,7 +15,6 @@ from fedfsd.errors import NotReadyError
 from fedfsd.flower.engine import Engine
 from fedfsd.flower.fleet import FleetNode, Instruction, StaleReplyError
 
-
 PULL_SECONDS = 0.2
 """Between two questions for work: each costs the SuperLink milliseconds of a core."""
 
