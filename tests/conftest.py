@@ -22,9 +22,10 @@ settings.load_profile("fedfsd")
 
 for module in (accountant, epsilon):
     remembered.install(module)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(Path(__file__).parent / "startup"), *filter(None, [os.environ.get("PYTHONPATH")])]
-)
+STARTUP = Path(__file__).parent / "startup"
+collect_ignore = [str(STARTUP)]  # a module of this name is there already
+paths = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one not in ("", str(STARTUP))]
+os.environ["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *paths])
 
 
 class AskAnew:
@@ -105,3 +106,9 @@ def granted(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("granted")
     station_kit.folder(path)
     return path / "eu"
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Pages without their pictures, which take longer to draw than a small run to train."""
+    monkeypatch.setattr("fedfsd.report.page._figures", lambda run: {})

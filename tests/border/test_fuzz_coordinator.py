@@ -169,7 +169,7 @@ def _another_region(side: session.Side):
         us,
         session.model(THEIRS, 7),
         schema,
-        lambda sha256: session.Task(plan=THEIRS.hash, round=1, arrays=sha256, size=4096, envelope="ab"),
+        lambda sha256: session.DeskTask(plan=THEIRS.hash, round=1, arrays=sha256, size=4096, envelope="ab"),
     )
     us.desk.reveal()
     return us.desk.task
