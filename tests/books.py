@@ -30,7 +30,7 @@ def grant_for(ledger: Ledger, officer: SigningKey, *plans: Plan, data_set: str) 
         data_set=data_set,
         data_commitment="0" * 64,
         delta=1e-4,
-        events=[plan.event(ledger.state.genesis.region) for plan in plans],
+        events=[event for plan in plans for event in plan.events(ledger.state.genesis.region)],
     )
     ledger.add(entry.sign(made, {"officer": officer}))
 

@@ -80,7 +80,7 @@ def _books(folder: Path, rounds: int) -> tuple[Ledger, str]:
     books = Ledger.create(folder / "ledger", mirror=mirror, genesis=signed, node=node)
     plan = plan_of(0, rounds=rounds)
     grant = draft.grant(
-        books.state, data_set="fleet", data_commitment="0" * 64, delta=1e-5, events=[plan.event(REGION)]
+        books.state, data_set="fleet", data_commitment="0" * 64, delta=1e-5, events=plan.events(REGION)
     )
     books.add(entry.sign(grant, {"officer": officer}))
     books.approve_plan(plan, recipient="hub", purpose="benchmark", key_commitment="0" * 64)

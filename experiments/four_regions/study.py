@@ -153,7 +153,8 @@ def _privacy(run: Run, name: str) -> Privacy:
     plan = plans.read((run.path / "plan.json").read_text(encoding="utf-8"))
     if plan.mode != "private":
         return Privacy(None)
-    return Privacy(plan.region(name).epsilon, plan.region(name).target_delta, plan.event(name))
+    (event,) = plan.events(name)  # the study's noise is the same in every round
+    return Privacy(plan.region(name).epsilon, plan.region(name).target_delta, event)
 
 
 def _prepare(path: str, overrides: Sequence[str]) -> Prepared:

@@ -8,12 +8,14 @@ was promised to the earlier vehicles stands beside it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fedfsd.audit.epsilon import MAX_EVENTS, Promise, promise
 from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.filter import Sum, Walk
+from fedfsd.audit.loss import epsilon_lifetime, nano_nats, rounds_of
 from fedfsd.errors import AccountingError, PlanError
 from fedfsd.ledger.entry import (
     Abort,
@@ -23,7 +25,6 @@ from fedfsd.ledger.entry import (
     Grant,
     Incident,
     KeyRotate,
-    Mechanism,
     PlanEntry,
     Recover,
     Refuse,
@@ -34,7 +35,6 @@ from fedfsd.ledger.entry import (
 from fedfsd.ledger.terms import Terms
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.event import Event, merge
-from fedfsd.mechanism.renyi import epsilon_lifetime, nano_nats
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Run:
     releases: dict[int, Release] = field(default_factory=dict)
     aborted: set[int] = field(default_factory=set)
     settled: bool = False
-    _epsilons: dict[int, float | None] = field(default_factory=dict)
+    _epsilons: dict[tuple[Event, ...], float] = field(default_factory=dict)
 
     @property
     def rehearsal(self) -> bool:
@@ -67,19 +67,21 @@ class Run:
         """Rounds of the plan that were never booked."""
         return self.entry.rounds - len(self.reserves)
 
-    def epsilon(self, rounds: int) -> float | None:
-        """Epsilon (PLD) of that many rounds alone, at the plan's own delta; None where there is none."""
-        if self.terms is None or self.promise is None or self.rehearsal or not self.computed:
-            return None
-        if rounds not in self._epsilons:
-            self._epsilons[rounds] = self._epsilon(self.terms, self.promise, rounds)
-        return self._epsilons[rounds]
+    @property
+    def rounds(self) -> range:
+        """The numbers of all rounds of the plan."""
+        return range(1, self.entry.rounds + 1)
 
-    def _epsilon(self, terms: Terms, promise: Promise, rounds: int) -> float | None:
-        one = terms.round_event.event
+    def epsilon(self, rounds: Collection[int]) -> float | None:
+        """Epsilon (PLD) of those rounds alone, at the plan's own delta; None where there is none."""
+        if self.terms is None or self.promise is None or self.rehearsal or not (self.computed and rounds):
+            return None
         try:
-            event = Event(one.sample_rate, one.noise_multiplier, one.steps * rounds)
-            return epsilon_pld([event], promise.target_delta)
+            planned = rounds_of(self.entry.event.model_dump(), self.entry.rounds)
+            events = planned.events if rounds == self.rounds else merge(planned[one].event for one in rounds)
+            if events not in self._epsilons:
+                self._epsilons[events] = epsilon_pld(events, self.promise.target_delta)
+            return self._epsilons[events]
         except (AccountingError, PlanError):
             return None
 
@@ -168,7 +170,7 @@ class Course:
 def course(ledger: Ledger) -> Course:
     """Read a ledger from its first entry to its last, also where it contradicts itself."""
     found, walk = Course(ledger), Walk()
-    mechanisms: set[tuple[Mechanism, float | None]] = set()
+    mechanisms: set[tuple[object, float | None]] = set()
     live: dict[str, Chapter] = {}
     for one in ledger.entries():
         with suppress(AccountingError, PlanError):  # verify tells; sums go on without that entry

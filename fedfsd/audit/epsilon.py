@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.filter import sums
 from fedfsd.audit.finding import Finding, contradiction, left_out, remark, undecided
+from fedfsd.audit.loss import epsilon_lifetime, event_of, nano_nats, rounds_of
 from fedfsd.errors import AccountingError, PlanError
 from fedfsd.ledger.entry import PlanEntry
 from fedfsd.mechanism import accountant
 from fedfsd.mechanism.event import Event, merge
-from fedfsd.mechanism.renyi import epsilon_lifetime, nano_nats
 
 EQUAL = 1e-3  # versions of an accountant may differ by this much
 MAX_EVENTS = 100  # distinct plans that are recomputed; each takes up to a few seconds
@@ -45,7 +45,7 @@ def promise(plan: PlanEntry, region: str) -> Promise | None:
 
 @dataclass(frozen=True)
 class _Case:
-    event: Event
+    events: tuple[Event, ...]
     delta: float
 
 
@@ -73,7 +73,9 @@ def check_epsilon(ledger: Ledger) -> Iterator[Finding]:
         elif said.epsilon is None:
             yield left_out(f"{place}: none is stated")
         else:
-            stated[_Case(read.event.event, said.target_delta)].setdefault(said.epsilon, one.seq)
+            planned = event_of(one.document, ledger.region, read.rounds)
+            events = rounds_of(planned, read.rounds).events
+            stated[_Case(events, said.target_delta)].setdefault(said.epsilon, one.seq)
     for number, (case, said_by) in enumerate(stated.items()):
         if number < MAX_EVENTS:
             yield from _confirmed(case, said_by)
@@ -108,7 +110,7 @@ def _confirmed(case: _Case, said_by: dict[float, int]) -> Iterator[Finding]:
     """PLD is the claim; PRV confirms it within 0.02 and RDP bounds it."""
     place = f"entry {min(said_by.values())} (plan), epsilon"
     try:
-        claim = accountant.epsilon_pld([case.event], case.delta)
+        claim = accountant.epsilon_pld(case.events, case.delta)
     except (AccountingError, PlanError) as error:
         yield undecided(place, f"PLD cannot compute it: {error.got}")
         return
@@ -116,7 +118,7 @@ def _confirmed(case: _Case, said_by: dict[float, int]) -> Iterator[Finding]:
         if abs(epsilon - claim) > EQUAL:
             yield contradiction(f"entry {seq} (plan), epsilon", epsilon, f"{claim:.4f} by PLD")
     try:
-        found = accountant.check([case.event], case.delta)
+        found = accountant.check(case.events, case.delta)
         yield remark(f"PLD {found.pld:.4f}, PRV {found.prv:.4f}, RDP {found.rdp:.4f}", place)
     except AccountingError as error:
         yield undecided(place, f"PLD says {claim:.4f}, but {error.place}: {error.got}")

@@ -113,9 +113,7 @@ def outputs(given: Sources) -> Facts:
 def mechanism(given: Sources) -> Facts:
     """What was done to the data in each step."""
     yield given.recomputed("sample rate q", given.grouped(lambda row: f"{row['sample_rate']:g}"))
-    yield given.recomputed(
-        "noise multiplier sigma", given.grouped(lambda row: f"{row['noise_multiplier']:g}")
-    )
+    yield given.recomputed("noise multiplier sigma", given.grouped(lambda row: row["noise"]))
     yield given.recomputed("clipping norm C", given.grouped(lambda row: f"{row['max_grad_norm']:g}"))
     yield given.recomputed(
         "steps T", given.grouped(lambda row: f"{row['steps']:,} in {counted(row['rounds'], 'round')}")

@@ -13,10 +13,10 @@ from fedfsd.audit.chapter import Chapter
 from fedfsd.audit.fact import Fact, Facts, Sources
 from fedfsd.audit.finding import Kind
 from fedfsd.audit.keyring import keyring
+from fedfsd.audit.loss import NANO
 from fedfsd.audit.text import number
 from fedfsd.audit.words import chance, counted, listed, version
 from fedfsd.ledger.entry import WitnessEntry
-from fedfsd.mechanism.renyi import NANO
 
 
 def accounting(given: Sources) -> Facts:

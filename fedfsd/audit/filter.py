@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.finding import Finding, contradiction, refusal
+from fedfsd.audit.loss import epsilon_lifetime, nano_nats, rounds_of
 from fedfsd.errors import AccountingError, PlanError
 from fedfsd.ledger.budget import SLACK
 from fedfsd.ledger.entry import Entry, Grant, PlanEntry, Recover, Reserve, Settle
 from fedfsd.mechanism.event import Event
-from fedfsd.mechanism.renyi import epsilon_lifetime, nano_nats
 
 
 @dataclass
@@ -39,7 +39,8 @@ class Part:
 
     entry: PlanEntry
     sum: str
-    rho_round: int
+    rounds: int
+    """Not reserved yet."""
     left: int
 
 
@@ -114,11 +115,9 @@ class Walk:
         live.grant, live.spent = one, live.spent + one.carried_rho
 
     def _plan(self, one: PlanEntry, held_on: Sum, place: str) -> Iterator[Finding]:
-        whole, grant = one.event.event, held_on.grant
-        round_event = Event(whole.sample_rate, whole.noise_multiplier, max(1, whole.steps // one.rounds))
-        rho_round = nano_nats([round_event], grant.alpha)
-        rho = rho_round * one.rounds
-        self.parts.setdefault(one.plan, Part(one, grant.data_set, rho_round, rho))
+        grant = held_on.grant
+        rho = rounds_of(one.event.model_dump(), one.rounds).nano_nats(grant.alpha)
+        self.parts.setdefault(one.plan, Part(one, grant.data_set, one.rounds, rho))
         held_on.held += rho
         held_on.plans += 1
         held_on.rounds += one.rounds
@@ -137,12 +136,14 @@ class Walk:
 
     def _reserve(self, one: Reserve, account: Sum, place: str) -> Iterator[Finding]:
         part = self.parts[one.plan]
-        rho = nano_nats([one.event.event], account.grant.alpha)
+        event = rounds_of(one.event.model_dump(), 1)[1].event
+        rho = nano_nats([event], account.grant.alpha)
         drawn = min(rho, part.left)  # a round too many holds nothing, but it is spent
         part.left -= drawn
+        part.rounds = max(0, part.rounds - 1)
         account.held -= drawn
         account.spent += rho
-        account.events.append(one.event.event)
+        account.events.append(event)
         for name, got, expected in (
             ("rho", one.rho, rho),
             ("spent", one.spent, account.spent),
@@ -155,7 +156,7 @@ class Walk:
     def _settle(self, one: Settle, part: Part, place: str) -> Iterator[Finding]:
         account = self.sums[part.sum]
         account.held -= part.left
-        account.rounds -= part.left // part.rho_round
+        account.rounds -= part.rounds
         account.recipients[part.entry.recipient] -= part.left
         if one.freed != part.left:
             yield contradiction(f"{place}, freed", one.freed, part.left)

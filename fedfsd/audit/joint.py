@@ -12,10 +12,10 @@ from typing import Any
 
 from fedfsd.audit.case import Case
 from fedfsd.audit.chapter import Chapter
+from fedfsd.audit.loss import epsilon_lifetime
 from fedfsd.audit.text import number
 from fedfsd.audit.words import chance, meaning
 from fedfsd.errors import PlanError
-from fedfsd.mechanism.renyi import epsilon_lifetime
 
 DISJOINT = "each vehicle is in one data set of one region only, which the evidence cannot show"
 

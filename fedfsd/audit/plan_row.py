@@ -7,6 +7,7 @@ from typing import Any
 
 from fedfsd.audit.case import Case
 from fedfsd.audit.chapter import Run
+from fedfsd.audit.loss import rounds_of
 from fedfsd.audit.words import said
 from fedfsd.errors import FedfsdError
 from fedfsd.mechanism import accountant
@@ -37,7 +38,8 @@ def _row(run: Run, *, claims: bool) -> dict[str, Any]:
         "aborted": len(run.aborted),
         "settled": run.settled,
         "sample_rate": event.sample_rate,
-        "noise_multiplier": event.noise_multiplier,
+        "noise_multiplier": event.least_noise,
+        "noise": event.words,
         "max_grad_norm": event.max_grad_norm,
         "steps": event.steps,
         "unit": event.unit,
@@ -67,7 +69,8 @@ def _epsilons(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = dict.fromkeys(_EPSILONS)
     if run.promise is None:
         return found
-    events, delta = [run.entry.event.event], run.promise.target_delta
+    delta = run.promise.target_delta
+    events = rounds_of(run.entry.event.model_dump(), run.entry.rounds).events
     for name, work in (
         ("epsilon", lambda: accountant.epsilon_pld(events, delta)),
         ("epsilon_prv", lambda: accountant.epsilon_prv(events, delta)),

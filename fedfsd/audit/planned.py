@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from fedfsd import canonical
 from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.finding import Finding, contradiction, refusal
+from fedfsd.audit.loss import Rounds, differing, event_of, nano_nats, rounds_of
 from fedfsd.errors import AccountingError, ConfigError
 from fedfsd.ledger import terms
-from fedfsd.ledger.entry import Entry, Grant, Mechanism, PlanEntry, Release, Reserve
+from fedfsd.ledger.entry import Entry, Grant, PlanEntry, Release, Reserve
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.terms import Terms
-from fedfsd.mechanism.renyi import nano_nats
 
 Fields = Sequence[tuple[str, object, object]]
 
@@ -32,11 +32,18 @@ def check_plans(ledger: Ledger) -> Iterator[Finding]:
 
 def check_rounds(ledger: Ledger) -> Iterator[Finding]:
     """Every reservation and release is as its plan says: mechanism, steps, loss, bytes, destination."""
+    planned: dict[str, Rounds] = {}
     for one in ledger.entries():
-        if isinstance(one, Reserve) and one.plan in ledger.terms:
-            yield from _differing(one, _of_reserve(one, ledger.plans[one.plan], ledger.terms[one.plan]))
-        elif isinstance(one, Release) and one.plan in ledger.terms:
-            yield from _differing(one, _of_release(one, ledger.plans[one.plan], ledger.terms[one.plan]))
+        if not isinstance(one, Reserve | Release) or one.plan not in ledger.terms:
+            continue
+        plan, read = ledger.plans[one.plan], ledger.terms[one.plan]
+        if isinstance(one, Release):
+            yield from _differing(one, _of_release(one, plan, read))
+            continue
+        if one.plan not in planned:
+            event = event_of(plan.document, ledger.region, read.rounds)
+            planned[one.plan] = rounds_of(event, read.rounds)
+        yield from _differing(one, _of_reserve(one, plan, planned[one.plan], read.rounds))
 
 
 def _of_plan(one: PlanEntry, grant: Grant | None, region: str) -> Fields:
@@ -44,23 +51,28 @@ def _of_plan(one: PlanEntry, grant: Grant | None, region: str) -> Fields:
     read = terms.read(one.document, region)
     if grant is None:
         return [("grant", one.grant, "a grant before it")]
-    rho_round = nano_nats([read.round_event.event], grant.alpha)
+    expected = event_of(one.document, region, read.rounds)
+    rounds = rounds_of(expected, read.rounds)
+    numbers = range(1, read.rounds + 1) if "kind" in expected else range(1, 2)
+    each = tuple(nano_nats([rounds[number].event], grant.alpha) for number in numbers)
     return [
         ("hash", one.plan, canonical.digest(one.document)),
-        *_of_event(one.event, read.event),
+        *differing(one.event.model_dump(mode="json"), expected),
         ("rounds", one.rounds, read.rounds),
-        ("rho_round", one.rho_round, rho_round),
-        ("rho", one.rho, rho_round * read.rounds),
+        ("rho_round", one.rho_round, each if "kind" in expected else each[0]),
+        ("rho", one.rho, rounds.nano_nats(grant.alpha)),
         ("release_bytes", one.release_bytes, read.release_bytes),
     ]
 
 
-def _of_reserve(one: Reserve, plan: PlanEntry, read: Terms) -> Fields:
-    within = 1 <= one.round <= read.rounds
+def _of_reserve(one: Reserve, plan: PlanEntry, planned: Rounds, count: int) -> Fields:
     return [
-        *_of_event(one.event, read.round_event),
-        ("rho", one.rho, plan.rho_round),
-        ("round", one.round, one.round if within else f"1 to {read.rounds}"),
+        *(
+            (name, getattr(one.event, name), getattr(planned[one.round], name))
+            for name in ("sample_rate", "noise_multiplier", "max_grad_norm", "steps")
+        ),
+        ("rho", one.rho, plan.rho_of(max(1, min(one.round, plan.rounds)))),
+        ("round", one.round, one.round if 1 <= one.round <= count else f"1 to {count}"),
     ]
 
 
@@ -69,13 +81,6 @@ def _of_release(one: Release, plan: PlanEntry, read: Terms) -> Fields:
         ("bytes", one.bytes, read.release_bytes),
         ("schema", one.schema_, read.schema),
         ("destination", one.destination, plan.recipient),
-    ]
-
-
-def _of_event(got: Mechanism, expected: Mechanism) -> Fields:
-    return [
-        (name, getattr(got, name), getattr(expected, name))
-        for name in ("sample_rate", "noise_multiplier", "max_grad_norm", "steps")
     ]
 
 

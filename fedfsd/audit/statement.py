@@ -17,11 +17,11 @@ from fedfsd.audit.declaration import Declaration
 from fedfsd.audit.evidence import Evidence
 from fedfsd.audit.finding import Kind
 from fedfsd.audit.joint import joint
+from fedfsd.audit.loss import NANO
 from fedfsd.audit.text import number
 from fedfsd.audit.verdict import Report
 from fedfsd.audit.words import chance, counted, listed, meaning, quoted, said
 from fedfsd.ledger.entry import Grant
-from fedfsd.mechanism.renyi import NANO
 
 IDENTITIES = {
     "physical": "A vehicle key stands for one real vehicle in everything its source recorded.",
@@ -142,9 +142,9 @@ def _plan(run: Run) -> dict[str, Any]:
     return {
         "plan": run.entry.plan,
         "rehearsal": run.rehearsal,
-        "epsilon": None if void else run.epsilon(run.entry.rounds),
+        "epsilon": None if void else run.epsilon(run.rounds),
         "epsilon_stated": run.promise.epsilon if run.promise else None,
-        "epsilon_booked": None if void else run.epsilon(booked),
+        "epsilon_booked": None if void else run.epsilon(run.reserves),
         "epsilon_lifetime": None if void else run.chapter.epsilon(run.committed, run.grant),
         "delta": run.promise.target_delta if run.promise else None,
         "rounds": run.entry.rounds,
@@ -233,12 +233,12 @@ def _of_plan(run: Run) -> str:
     )
     if run.rehearsal:
         return f"{what}: a rehearsal, for which no epsilon holds."
-    epsilon = run.epsilon(entry.rounds)
+    epsilon = run.epsilon(run.rounds)
     if epsilon is None or run.promise is None or run.chapter.rehearsal:
         return f"{what}: no epsilon is stated for it."
     part = ""
     if run.unbooked:
-        cost = run.epsilon(booked)
+        cost = run.epsilon(run.reserves)
         so_far = f"{counted(booked, 'round')} booked: {number(cost)}" if cost else "no round booked"
         part = f" (ended early, {so_far})" if run.settled else f" ({so_far})"
     return (

@@ -11,10 +11,10 @@ from typing import Any
 
 from fedfsd.audit.case import Case
 from fedfsd.audit.chapter import Chapter, Point
+from fedfsd.audit.loss import NANO, epsilon_lifetime
 from fedfsd.audit.text import number
 from fedfsd.audit.words import said
 from fedfsd.errors import PlanError
-from fedfsd.mechanism.renyi import NANO, epsilon_lifetime
 
 WIDTH, HEIGHT = 880, 268
 LEFT, RIGHT, TOP, BOTTOM = 52, 140, 20, 44

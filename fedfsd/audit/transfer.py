@@ -19,10 +19,10 @@ from fedfsd.audit.chapter import Crossing
 from fedfsd.audit.crossing import releases
 from fedfsd.audit.declaration import Declaration
 from fedfsd.audit.evidence import Evidence
+from fedfsd.audit.loss import NANO
 from fedfsd.audit.verdict import Report
 from fedfsd.audit.words import version
 from fedfsd.ledger.permission import year_of
-from fedfsd.mechanism.renyi import NANO
 from fedfsd.plain_text import plain
 
 FLOAT_BYTES = 4
@@ -201,8 +201,8 @@ def _privacy(case: Case, crossing: Crossing) -> dict[str, Any]:
         return found
     return found | {
         "delta": run.promise.target_delta,
-        "epsilon_object": run.epsilon(1),
-        "epsilon_plan": run.epsilon(run.entry.rounds),
+        "epsilon_object": run.epsilon([reserve.round]),
+        "epsilon_plan": run.epsilon(run.rounds),
         "epsilon_cumulative": run.chapter.epsilon(crossing.spent, grant),
         "epsilon_granted": grant.epsilon,
         "delta_granted": grant.delta,

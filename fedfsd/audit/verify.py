@@ -22,6 +22,7 @@ from fedfsd.audit.evidence import Evidence, Ledger, Refused
 from fedfsd.audit.filter import Sum, check_filter, sums
 from fedfsd.audit.finding import Finding, skipped
 from fedfsd.audit.history import check_archive, check_entries, check_history
+from fedfsd.audit.loss import epsilon_lifetime
 from fedfsd.audit.origin import check_coordinator, check_identity, check_signatures
 from fedfsd.audit.planned import check_plans, check_rounds
 from fedfsd.audit.replay import check_rules
@@ -29,7 +30,6 @@ from fedfsd.audit.succession import check_succession
 from fedfsd.audit.verdict import Part, Report, Sheet
 from fedfsd.audit.witness import check_heads, check_witnesses
 from fedfsd.errors import PlanError
-from fedfsd.mechanism.renyi import epsilon_lifetime
 
 UNPROVED = (
     "that nothing left a region past its ledger: no record can show that",

@@ -33,7 +33,7 @@ def _text(found: dict[str, Any]) -> str:
         {
             "region": name,
             "vehicles": f"{region['vehicles']}{' (counted)' if region['roster_counted'] else ''}",
-            "sigma": f"{region['noise_multiplier']:.3g}",
+            "sigma": _sigma(region),
             **({"steps": region["local_steps"]} if unequal else {}),
             "C": None if region["max_grad_norm"] is None else f"{region['max_grad_norm']:.3g}",
             "epsilon": region["epsilon"],
@@ -58,8 +58,20 @@ def _text(found: dict[str, Any]) -> str:
     refusals = [
         f"{name} refuses: {plain(one)}" for name, region in regions.items() for one in region["objections"]
     ]
+    saved = [region["noise_saved"] for region in regions.values() if region["noise_saved"] is not None]
+    if saved:
+        text.append(
+            f"noise by round: at this epsilon and C {100 * min(saved):.0f} % less noise in the released "
+            "model than the same noise in every round would leave"
+        )
     alike: dict[str, list[str]] = {}
     for name, region in regions.items():
         alike.setdefault(region["statement"], []).append(name)
     statements = [f"{', '.join(names)}: {plain(one)}" for one, names in alike.items()]
     return "\n".join([*text, *refusals, "", *statements])
+
+
+def _sigma(region: dict[str, Any]) -> str:
+    """The noise multiplier of the first and of the last round, or of all."""
+    first, last = (f"{sigma:.3g}" for sigma in region["noise_ends"])
+    return first if first == last else f"{first} to {last}"

@@ -66,13 +66,13 @@ def grant(
 
     node = open_node(region)
     plan = approve.read(for_plan) if for_plan else None
-    event = plan.event(node.settings.name) if plan else None
+    events = plan.events(node.settings.name) if plan else ()
     wish = grant.Wish(
         data_set=data_set,
         epsilon=epsilon,
         delta=delta,
         alpha=alpha,
-        plan=event,
+        plan=events,
         max_plans=max_plans,
         max_rounds=max_rounds,
         plan_cap=plan_cap,
@@ -85,9 +85,9 @@ def grant(
         state = ledger.state
     made = grant.make(state, wish, policy=node.policy(), salts=node.salts, data=data)
     answer = finish(node, made, officer_key=officer_key, output=output)
-    if plan is None or event is None:
+    if plan is None:
         return answer
-    orders = grant.orders(made, event, rounds=plan.num_rounds, state=state)
+    orders = grant.orders(made, events, rounds=plan.num_rounds, state=state)
     rows = [
         {
             "order": f"{one.alpha}{' (the grant)' if one.alpha == made.alpha else ''}",

@@ -82,11 +82,15 @@ class Privacy(Frozen):
     target_epsilon: Positive = 8.0
     target_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     noise_multiplier: Positive | None = None
-    """Set it to fix sigma; otherwise it is calibrated from target_epsilon."""
+    """Set it to fix sigma, the same in every round; otherwise it is calibrated from target_epsilon."""
+    noise_schedule: Literal["flat", "by_influence"] = "flat"
+    """Calibrated noise is the same in every round, or larger in rounds that move the released model less:
+    less noise in the model at the same epsilon."""
     sample_rate: Fraction = 1.0
     max_grad_norm: Annotated[float, Field(ge=1e-6)] = 10.0
     max_noise_std: Positive | None = None
-    """Lowers max_grad_norm where noise_multiplier * max_grad_norm would exceed it."""
+    """Lowers max_grad_norm where noise_multiplier * max_grad_norm would exceed it. For noise that differs by
+    round, noise_multiplier is here the flat one that leaves as much noise in the released model."""
     windows_per_vehicle: Count = 8
     noise_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """32 bytes in hex; only a rehearsal may fix it."""

@@ -31,6 +31,9 @@ def moved(key: str) -> str:
 def read(document: Mapping[str, Any]) -> dict[str, Any]:
     """``document`` with the keys of today; one that is written in both ways keeps the old, to be refused."""
     found = deepcopy(dict(document))
+    privacy = _table(found, ["privacy"], create=True) if found.get("format") == 1 else None
+    if privacy is not None:
+        privacy.setdefault("noise_schedule", "flat")
     for old, (new, _) in MOVED.items():
         *tables, last = old.split(".")
         place = _table(found, tables)
@@ -46,7 +49,7 @@ def read(document: Mapping[str, Any]) -> dict[str, Any]:
 def write(document: Mapping[str, Any]) -> dict[str, Any] | None:
     """A resolved experiment in format 1, or None where that cannot hold it."""
     found = deepcopy(dict(document))
-    if found["task"]["name"] != "forecasting":
+    if found["task"]["name"] != "forecasting" or found["privacy"].pop("noise_schedule") != "flat":
         return None
     for old, (new, default) in MOVED.items():
         *tables, last = new.split(".")

@@ -63,8 +63,8 @@ def private_step(
     total[: gradient.size] = gradient.clipped_sum(
         data, slots, window, taken, max_grad_norm=mine.max_grad_norm
     )
-    if mine.max_grad_norm is not None:  # None in mode none alone
-        total += mine.noise_std * key.stream("noise", step).normal(size)
+    if mine.noise is not None:  # None in mode none alone
+        total += mine.noise.draw(key.stream("noise", step), round=key.round, size=size)
     return total / mine.divisor
 
 

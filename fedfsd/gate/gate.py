@@ -12,6 +12,7 @@ from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.policy import ModelPin, Policy
 from fedfsd.ledger.ledger import Booked, Ledger, Released
+from fedfsd.mechanism.kind import gains
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 
 # Correct noise passes with probability 1 - exp(-18) on either side (Laurent and Massart 2000, lemma 1).
@@ -136,27 +137,30 @@ def _energy(values: np.ndarray) -> float:
 def witness_std(plan: Plan, region: str, round: int) -> float:
     """Standard deviation of every entry of a round's update that no gradient touches."""
     mine = plan.region(region)
-    return float(np.linalg.norm(_gains(plan, region, round))) * mine.noise_std / mine.divisor
+    if mine.noise is None:
+        return 0.0
+    return mine.noise.witness_std(round, _gains(plan, region, round), divisor=mine.divisor)
 
 
 def max_update_norm(plan: Plan, region: str, round: int) -> float:
-    """No update of a region that clips and adds the planned noise is longer, but by chance exp(-18).
-
-    At most N clipped gradients a step, and noise of the model's size on top.
-    """
+    """No update of a region that clips and adds the planned noise is longer, but by chance exp(-18)."""
     mine = plan.region(region)
-    if mine.max_grad_norm is None:
+    if mine.noise is None:
         return inf
-    signal = float(np.sum(_gains(plan, region, round))) * mine.roster * mine.max_grad_norm / mine.divisor
-    # Correct rounding in float32 stays far inside the last factor.
-    return (signal + witness_std(plan, region, round) * (sqrt(plan.model.size) + WITNESS_Z)) * (1 + 1e-4)
+    return mine.noise.max_update_norm(
+        round,
+        _gains(plan, region, round),
+        divisor=mine.divisor,
+        roster=mine.roster,
+        size=plan.model.size,
+        z=WITNESS_Z,
+    )
 
 
 def _gains(plan: Plan, region: str, round: int) -> np.ndarray:
-    """How far each step's mean gradient moves the parameters by the round's end, (local_steps,).
-
-    With momentum m the gradient of step t counts lr * (1 - m^(n-t)) / (1 - m).
-    """
-    momentum = plan.optimizer.momentum
-    left = np.arange(plan.region(region).local_steps, 0, -1)
-    return plan.learning_rate(round) * (1 - momentum**left) / (1 - momentum)
+    """How far each step's mean gradient moves the parameters by the round's end, (local_steps,)."""
+    return gains(
+        learning_rate=plan.learning_rate(round),
+        momentum=plan.optimizer.momentum,
+        local_steps=plan.region(region).local_steps,
+    )

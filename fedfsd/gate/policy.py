@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import inf
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -181,18 +180,17 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     if plan.model.witness_size < policy.min_witness_size:
         found.append(f"witness_size {plan.model.witness_size} is below the floor {policy.min_witness_size}")
     if plan.mode != "none":
-        sigma, floor = mine.noise_multiplier, policy.min_noise_multiplier
         caps += [
-            (
-                "max_grad_norm",
-                inf if mine.max_grad_norm is None else mine.max_grad_norm,
-                policy.max_grad_norm,
-            ),
             ("target_delta", mine.target_delta, policy.max_delta),
             ("target_delta * roster", mine.target_delta * mine.roster, 1.0),
         ]
-        if sigma < floor:
-            found.append(f"noise_multiplier {sigma:g} is below the floor {floor:g}")
+        if mine.noise is None:
+            found.append("it does not clip")
+        else:
+            found += mine.noise.objections(
+                min_noise_multiplier=policy.min_noise_multiplier,
+                max_grad_norm=policy.max_grad_norm,
+            )
     found += [f"{name} {value:g} is above the cap {cap:g}" for name, value, cap in caps if value > cap]
     if found or plan.mode == "none":
         return found
@@ -204,7 +202,7 @@ def _epsilon_objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     """The plan's own epsilon is the coordinator's word: the region computes it again."""
     mine = plan.region(region)
     try:
-        epsilon = epsilon_pld([plan.event(region)], mine.target_delta)
+        epsilon = epsilon_pld(plan.events(region), mine.target_delta)
     except FedfsdError as error:
         return [f"epsilon cannot be computed ({error.code})"]
     found = []

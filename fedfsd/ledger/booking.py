@@ -49,16 +49,16 @@ def objection(
 
 def reservation(state: State, run: Run, round: int, arrays: str, date: str) -> entry.Reserve:
     """The entry that books a round to which there is no objection."""
-    account = state.accounts[run.data_set]
+    account, rho = state.accounts[run.data_set], run.entry.rho_of(round)
     return entry.Reserve(
         plan=run.entry.plan,
         round=round,
         arrays=arrays,
-        event=run.terms.round_event,
-        rho=run.entry.rho_round,
+        event=run.terms.round_event(round),
+        rho=rho,
         grant=account.grant.seq,
-        spent=account.spent + run.entry.rho_round,
-        held=account.held - run.entry.rho_round,
+        spent=account.spent + rho,
+        held=account.held - rho,
         approval=_approval(state, run, date),
         date=date,
     )

@@ -13,11 +13,11 @@ from fedfsd.errors import BudgetError
 from fedfsd.ledger.entry import Charge, Grant, PlanEntry
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.terms import Terms
-from fedfsd.mechanism.event import Event
-from fedfsd.mechanism.renyi import NANO, epsilon_lifetime, nano_nats
+from fedfsd.mechanism.calibration import what_fits
+from fedfsd.mechanism.kind import GaussianText
+from fedfsd.mechanism.renyi import NANO, epsilon_lifetime
 
 SLACK = 1e-9  # two machines' logarithms may differ in the last digit
-_NOISE_GRID = 100
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,12 @@ class Account:
                 f"grant of {grant.data_set}",
                 got=f"a plan that costs {nats(plan.rho)}",
                 expected=f"at most {nats(balance.left)}, what is left of {nats(grant.rho_max)}",
-                hint=what_fits(plan.event.event, plan.rounds, left=balance.left, alpha=grant.alpha),
+                hint=what_fits(
+                    plan.event,
+                    [plan.rho_of(number) for number in range(1, plan.rounds + 1)],
+                    left=balance.left,
+                    alpha=grant.alpha,
+                ),
             )
         if self.plans + 1 > grant.max_plans or self.rounds + plan.rounds > grant.max_rounds:
             raise BudgetError(
@@ -171,29 +176,18 @@ def check_epsilon(grant: Grant) -> None:
 
 def check_plan(plan: PlanEntry, terms: Terms, grant: Grant) -> None:
     """EvidenceError where a plan's entry does not say what its document and the grant make it."""
-    rho_round = nano_nats([terms.round_event.event], grant.alpha)
-    expected = (terms.event, terms.rounds, rho_round, rho_round * terms.rounds, terms.release_bytes)
+    rho_round, rho = losses(terms, grant.alpha)
+    expected = (terms.event, terms.rounds, rho_round, rho, terms.release_bytes)
     if (plan.event, plan.rounds, plan.rho_round, plan.rho, plan.release_bytes) != expected:
         raise EvidenceError(
             f"plan {plan.plan[:8]}", got="an event or a loss of its own", expected="its document's"
         )
 
 
-def what_fits(event: Event, rounds: int, *, left: int, alpha: int) -> str:
-    """What could be asked for instead of ``rounds`` rounds of ``event`` together."""
-    one = Event(event.sample_rate, event.noise_multiplier, event.steps // rounds)
-    fitting = left // nano_nats([one], alpha)
-    low, high = int(event.noise_multiplier * _NOISE_GRID), 1000 * _NOISE_GRID
-
-    def cost(noise: int) -> int:
-        return nano_nats([Event(event.sample_rate, noise / _NOISE_GRID, event.steps)], alpha)
-
-    if cost(high) > left:
-        return f"{fitting} of its {rounds} rounds would fit; ask the data officer for more"
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if cost(middle) <= left else (middle, high)
-    return f"{fitting} of its {rounds} rounds would fit, or all with noise_multiplier {high / _NOISE_GRID:g}"
+def losses(terms: Terms, alpha: int) -> tuple[int | tuple[int, ...], int]:
+    """(``rho_round``, ``rho``) of a plan's entry: what its rounds cost, and all of them together."""
+    each = terms.mechanism.rho_by_round(terms.rounds, alpha)
+    return each[0] if isinstance(terms.event, GaussianText) else each, sum(each)
 
 
 def nats(rho: int) -> str:

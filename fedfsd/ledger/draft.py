@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from fedfsd.errors import BudgetError, PlanError
-from fedfsd.ledger import digest, strict, terms
+from fedfsd.ledger import budget, digest, strict, terms
 from fedfsd.ledger.entry import MAX_INTEGER, Genesis, Grant, PlanEntry, Recover
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey, VerificationKey
@@ -147,17 +147,18 @@ def plan(
         read = terms.read(document, state.genesis.region)
     except EvidenceError as error:  # not evidence yet, just a plan that cannot be booked
         raise PlanError(error.place, got=error.got, expected=error.expected) from None
-    rho_round = nano_nats([read.round_event.event], account.grant.alpha)
+    rho_round, rho = budget.losses(read, account.grant.alpha)
     with strict.typed("plan"):
         return PlanEntry(
             ledger=state.genesis.ledger,
             plan=plan.hash,
             document=document,
             grant=account.grant.seq,
+            format=None if isinstance(rho_round, int) else 2,
             event=read.event,
             rounds=read.rounds,
             rho_round=rho_round,
-            rho=rho_round * read.rounds,
+            rho=rho,
             release_bytes=read.release_bytes,
             recipient=recipient,
             purpose=purpose,

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import datetime
 import unicodedata
-from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
 
 from fedfsd import formats
 from fedfsd.ledger import key, strict
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey, VerificationKey
 from fedfsd.ledger.strict import Document
-from fedfsd.mechanism.event import Event
+from fedfsd.mechanism.kind import AnyText, GaussianText
 
 MAX_ENTRY = 4 * 2**20
 MAX_INTEGER = 2**53 - 1
@@ -56,20 +64,8 @@ Region = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
 Vkey = Annotated[str, AfterValidator(_vkey)]
 
 
-class Mechanism(Document):
-    """``steps`` times a sampled Gaussian of standard deviation noise_multiplier * max_grad_norm."""
-
-    sample_rate: Annotated[float, Field(gt=0, le=1)]
-    noise_multiplier: Annotated[float, Field(gt=0)]
-    max_grad_norm: Annotated[float, Field(gt=0)]
-    steps: Annotated[int, Field(ge=1, le=10**6)]
-    unit: Literal["vehicle"] = "vehicle"
-    adjacency: Literal["zero-out"] = "zero-out"
-
-    @property
-    def event(self) -> Event:
-        """What an accountant sees of it."""
-        return Event(self.sample_rate, self.noise_multiplier, self.steps)
+Mechanism: TypeAlias = GaussianText
+"""What one round does; in a plan of the first format also what all of them do."""
 
 
 class _Entry(Document):
@@ -164,16 +160,18 @@ class Approval(_Entry):
 
 
 class PlanEntry(_Entry):
-    """A plan is approved: all its loss is held."""
+    """A plan is approved: all its loss is held. Format 2 where ``event`` names its kind."""
 
     type: Literal["plan"] = "plan"
+    format: Literal[2] | None = None
     ledger: LedgerId
     plan: Hex32
     document: dict[str, JsonValue]
     grant: Integer
-    event: Mechanism
+    event: AnyText
     rounds: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
-    rho_round: Integer
+    rho_round: Integer | Annotated[tuple[Integer, ...], Field(strict=False, min_length=1, max_length=10**6)]
+    """Of one round; in format 2 of each."""
     rho: Integer
     release_bytes: Integer
     recipient: Text
@@ -182,6 +180,30 @@ class PlanEntry(_Entry):
     code: Hex32
     version: Text
     signatures: PlanSignature = PlanSignature()
+
+    @model_validator(mode="after")
+    def _one_format(self) -> PlanEntry:
+        by_round = not isinstance(self.event, GaussianText)
+        if (self.format == 2, isinstance(self.rho_round, tuple)) != (by_round, by_round):
+            raise ValueError("the fields of one format")
+        if isinstance(self.rho_round, tuple) and len(self.rho_round) != self.rounds:
+            raise ValueError("the loss of every round")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = write(self)
+        if found["format"] is None:
+            del found["format"]
+        return found
+
+    def rho_of(self, round: int) -> int:
+        """Nano-nats of one round."""
+        return self.rho_round if isinstance(self.rho_round, int) else self.rho_round[round - 1]
+
+    def rho_left(self, reserved: Collection[int]) -> int:
+        """Nano-nats of all rounds but those."""
+        return self.rho - sum(map(self.rho_of, reserved))
 
 
 class Reserve(_Entry):

@@ -161,7 +161,7 @@ class State:
         plan, account = run.entry, self.accounts[run.data_set]
         demand(one.round not in run.bookings, one, "a round booked before", "a new round")
         demand(1 <= one.round <= plan.rounds, one, f"round {one.round}", f"1 to {plan.rounds}")
-        expected = (run.terms.round_event, plan.rho_round, account.grant.seq)
+        expected = (run.terms.round_event(one.round), plan.rho_of(one.round), account.grant.seq)
         demand((one.event, one.rho, one.grant) == expected, one, "another event", "the plan's")
         after = (account.spent + one.rho, account.held - one.rho)
         demand((one.spent, one.held) == after, one, "another balance", "the running one")
@@ -272,8 +272,7 @@ class State:
     def settlement(self, run: Run) -> tuple[int, int, int]:
         """(rounds reserved, rounds released, nano-nats of the hold that would be free again)."""
         released = sum(booking.release is not None for booking in run.bookings.values())
-        unused = run.entry.rounds - len(run.bookings)
-        return len(run.bookings), released, unused * run.entry.rho_round
+        return len(run.bookings), released, run.entry.rho_left(run.bookings)
 
     def objection(self, approval: int, run: Run, date: str) -> str | None:
         """Why the approval of that number does not cover one more round of ``run``."""

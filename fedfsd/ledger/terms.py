@@ -13,8 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedfsd import canonical
-from fedfsd.ledger.entry import MAX_INTEGER, Mechanism
+from fedfsd.errors import PlanError
+from fedfsd.ledger.entry import MAX_INTEGER
 from fedfsd.ledger.error import EvidenceError
+from fedfsd.mechanism import kind
+from fedfsd.mechanism.kind import AnyPlan, AnyText, GaussianText, Mechanism
 
 _Count = Annotated[int, Field(ge=1, le=10**6)]
 
@@ -26,11 +29,15 @@ class Terms:
     mode: Literal["private", "rehearsal"]
     model: str
     rounds: int
-    event: Mechanism
-    """The whole plan."""
-    round_event: Mechanism
+    mechanism: Mechanism
+    event: AnyText
+    """The whole plan, as the ledger writes it."""
     schema: str
     release_bytes: int
+
+    def round_event(self, round: int) -> GaussianText:
+        """One round, as the ledger writes it."""
+        return self.mechanism.round_text(round)
 
 
 class _Part(BaseModel):
@@ -49,7 +56,8 @@ class _Model(_Part):
 
 class _Region(_Part):
     sample_rate: Annotated[float, Field(gt=0, le=1)]
-    noise_multiplier: Annotated[float, Field(gt=0)]
+    noise_multiplier: Annotated[float, Field(gt=0)] | None = None
+    mechanism: AnyPlan | None = None
     max_grad_norm: Annotated[float, Field(gt=0)]
     local_steps: _Count
 
@@ -72,15 +80,8 @@ def read(document: Mapping[str, Any], region: str) -> Terms:
     try:
         plan = _Document.model_validate(document)
         mine = _Region.model_validate(regions.get(region) if isinstance(regions, Mapping) else None)
-        whole, part = (
-            Mechanism(
-                sample_rate=mine.sample_rate,
-                noise_multiplier=mine.noise_multiplier,
-                max_grad_norm=mine.max_grad_norm,
-                steps=steps,
-            )
-            for steps in (mine.local_steps * plan.num_rounds, mine.local_steps)
-        )
+        mechanism = kind.of(**dict(mine))
+        event = mechanism.text(plan.num_rounds)
     except ValidationError as error:
         first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
         raise EvidenceError(
@@ -88,12 +89,14 @@ def read(document: Mapping[str, Any], region: str) -> Terms:
             got=f"a value that a ledger cannot book ({first['type']})",
             expected=f"a private plan, or a rehearsal, that names {region}",
         ) from None
+    except PlanError as error:
+        raise EvidenceError(f"plan.{error.place}", got=error.got, expected=error.expected) from None
     return Terms(
         mode=plan.mode,
         model=plan.model.name,
         rounds=plan.num_rounds,
-        event=whole,
-        round_event=part,
+        mechanism=mechanism,
+        event=event,
         schema=canonical.digest(document["model"]["arrays"]),
         release_bytes=4 * sum(prod(array.shape) for array in plan.model.arrays),
     )

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fedfsd.errors import AccountingError
-from fedfsd.mechanism.event import Event, check_delta, merge
+from fedfsd.mechanism.event import Event, check_delta, exact
 from fedfsd.mechanism.renyi import rho
 
 TOLERANCE = 0.02  # what two accountants may differ by
@@ -58,8 +58,13 @@ def epsilon_pld(events: Iterable[Event], delta: float, *, coarse: bool = False) 
         AccountingError: a loss too large for the coarsest grid.
     """
     check_delta(delta)
-    merged = merge(events)
+    merged = exact(events)
     return _pld(merged, delta, interval(merged) * (10 if coarse else 1)) if merged else 0.0
+
+
+def warm_up() -> None:
+    """Load what computes an epsilon: the first one should not take seconds."""
+    epsilon_pld([Event(sample_rate=0.1, noise_multiplier=1.0, steps=1)], 1e-5)
 
 
 def epsilon_prv(events: Iterable[Event], delta: float) -> Bounds:
@@ -71,7 +76,7 @@ def epsilon_prv(events: Iterable[Event], delta: float) -> Bounds:
     Source: Gopi, Lee, Wutschitz 2021.
     """
     check_delta(delta)
-    merged = merge(events)
+    merged = exact(events)
     return _prv(merged, delta) if merged else Bounds(0.0, 0.0, 0.0)
 
 
@@ -86,7 +91,7 @@ def epsilon_rdp(events: Iterable[Event], delta: float) -> float:
 
     with _asking("RDP (dp-accounting)"):
         accountant = rdp.RdpAccountant(neighboring_relation=_zero_out())
-        accountant.compose(_dp_event(merge(events)))
+        accountant.compose(_dp_event(exact(events)))
         return float(accountant.get_epsilon(delta))
 
 
@@ -97,7 +102,7 @@ def check(events: Iterable[Event], delta: float) -> Epsilons:
         AccountingError: PRV differs from PLD, or RDP lies below PLD, by more than 0.02; or one of
             them cannot answer.
     """
-    merged = merge(events)
+    merged = exact(events)
     pld, prv, rdp = epsilon_pld(merged, delta), epsilon_prv(merged, delta), epsilon_rdp(merged, delta)
     # The PLD grid can lift a tiny epsilon a little above RDP's; that is still an upper bound.
     if not (math.isfinite(pld) and abs(pld - prv.estimate) <= TOLERANCE and rdp >= pld - TOLERANCE):
@@ -120,7 +125,7 @@ def compose(plans: Iterable[Iterable[Event]], delta: float) -> float:
 
 def interval(events: Iterable[Event]) -> float:
     """The discretisation at which ``epsilon_pld`` answers, nats: a function of the events alone."""
-    merged = merge(events)
+    merged = exact(events)
     losses = [rho(event, 2) for event in merged]
     widths = [_width(event) for event in merged]
     # How far the composed loss spreads, and by how much dp-accounting's bounds on that overshoot

@@ -62,6 +62,25 @@ def merge(events: Iterable[Event]) -> tuple[Event, ...]:
     return tuple(Event(q, sigma, count) for (q, sigma), count in sorted(steps.items()))
 
 
+def exact(events: Iterable[Event]) -> tuple[Event, ...]:
+    """``merge``, and unsampled Gaussians of different noise as the one Gaussian that they compose to.
+
+    Steps without sampling that add noise s_i to the same vehicles tell exactly as much as one step with
+    noise (sum of 1 / s_i^2)^(-1/2).
+    """
+    merged = merge(events)
+    plain = [one for one in merged if one.sample_rate == 1]
+    if len(plain) < 2:
+        return merged
+    sigma = math.fsum(one.steps / one.noise_multiplier**2 for one in plain) ** -0.5
+    return merge([*(one for one in merged if one.sample_rate < 1), Event(1.0, sigma, 1)])
+
+
+def repeat(events: Iterable[Event], count: int) -> tuple[Event, ...]:
+    """``events`` ``count`` times over."""
+    return tuple(Event(one.sample_rate, one.noise_multiplier, one.steps * count) for one in merge(events))
+
+
 def check_delta(delta: float) -> None:
     """Refuse (PlanError) a delta that is no probability or below what double precision resolves."""
     if not _is_number(delta) or not SMALLEST_DELTA <= delta < 1:

@@ -94,11 +94,11 @@ def _plan(paper: PlanEntry) -> Facts:
         )
     terms = booked[0][1]
     # Computed again here: the officer's machine need not believe the node's.
-    alone = {f"epsilon {epsilon_pld([event.event], delta):.4f} at delta {delta:g}" for delta, _ in booked}
+    alone = {f"epsilon {epsilon_pld(event.events(), delta):.4f} at delta {delta:g}" for delta, _ in booked}
     return {
         "approves": f"the plan {plan.name} ({paper.plan[:8]}), mode {terms.mode}",
-        "trains": f"the model {terms.model} in {paper.rounds} rounds of {terms.round_event.steps} steps",
-        "each step": f"sample rate {event.sample_rate:g}, noise multiplier {event.noise_multiplier:g}, "
+        "trains": f"the model {terms.model} in {paper.rounds} rounds of {terms.mechanism.local_steps} steps",
+        "each step": f"sample rate {event.sample_rate:g}, noise multiplier {event.words}, "
         f"clip {event.max_grad_norm:g}",
         "this plan alone": " or ".join(sorted(alone)),
         "charged": f"{paper.rho:,} nano-nats ({paper.rho / NANO:.4g} nats), grant of entry {paper.grant}",

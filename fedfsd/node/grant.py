@@ -12,7 +12,7 @@ from fedfsd.gate.policy import Policy
 from fedfsd.ledger import budget, draft, strict
 from fedfsd.ledger.entry import Approval, Grant
 from fedfsd.ledger.state import State
-from fedfsd.mechanism.event import MOST_STEPS, Event
+from fedfsd.mechanism.event import MOST_STEPS, Event, repeat
 from fedfsd.mechanism.renyi import ORDERS, best_order, epsilon_lifetime, nano_nats, rho_max
 from fedfsd.node import data_set
 from fedfsd.node.node import Node
@@ -26,8 +26,8 @@ class Wish:
     epsilon: float
     delta: float
     alpha: int | None = None
-    plan: Event | None = None
-    """One of the plans it should pay for."""
+    plan: tuple[Event, ...] = ()
+    """What one of the plans does that it should pay for."""
     max_plans: int = 1000
     max_rounds: int = 100_000
     plan_cap: float | None = None
@@ -62,10 +62,7 @@ def make(state: State, wish: Wish, *, policy: Policy, salts: Path, data: Path | 
             expected=f"at most 1 / roster (1/{policy.roster})",
             hint=f"--delta {10.0 ** -len(str(policy.roster)):g}",
         )
-    events = []
-    if wish.plan is not None:
-        count = _most(wish.plan, wish)
-        events = [Event(wish.plan.sample_rate, wish.plan.noise_multiplier, wish.plan.steps * count)]
+    events = repeat(wish.plan, _most(wish.plan, wish)) if wish.plan else ()
     options: dict[str, Any] = {
         "delta": wish.delta,
         "epsilon": wish.epsilon,
@@ -98,7 +95,7 @@ def make(state: State, wish: Wish, *, policy: Policy, salts: Path, data: Path | 
     return draft.grant(state, data_set=wish.data_set, data_commitment=commitment, **options, **caps)
 
 
-def orders(grant: Grant, plan: Event, *, rounds: int, state: State) -> list[Order]:
+def orders(grant: Grant, plan: tuple[Event, ...], *, rounds: int, state: State) -> list[Order]:
     """The grant's own order, with half and twice of it where that can still be chosen."""
     kept = grant.predecessor is not None and not grant.disjoint
     live = state.accounts.get(grant.data_set) if kept else None
@@ -112,25 +109,25 @@ def orders(grant: Grant, plan: Event, *, rounds: int, state: State) -> list[Orde
     )
     found = []
     for alpha in near:
-        charged, allowed = nano_nats([plan], alpha), _allowed(grant.epsilon, grant.delta, alpha)
+        charged, allowed = nano_nats(plan, alpha), _allowed(grant.epsilon, grant.delta, alpha)
         alone = epsilon_lifetime(charged, alpha=alpha, delta=grant.delta)
         found.append(Order(alpha, alone, max(0, min(horizon, (allowed - used) // charged))))
     return found
 
 
-def _most(plan: Event, wish: Wish) -> int:
+def _most(plan: tuple[Event, ...], wish: Wish) -> int:
     """How many such plans fit at the best order; BudgetError where not even one does."""
-    most = max(_allowed(wish.epsilon, wish.delta, alpha) // nano_nats([plan], alpha) for alpha in ORDERS)
+    most = max(_allowed(wish.epsilon, wish.delta, alpha) // nano_nats(plan, alpha) for alpha in ORDERS)
     if most < 1 and wish.alpha is None:
-        alpha = best_order([plan], wish.delta)
-        least = epsilon_lifetime(nano_nats([plan], alpha), alpha=alpha, delta=wish.delta)
+        alpha = best_order(plan, wish.delta)
+        least = epsilon_lifetime(nano_nats(plan, alpha), alpha=alpha, delta=wish.delta)
         raise BudgetError(
             f"grant of {wish.data_set}",
             got=f"epsilon {wish.epsilon:g}",
             expected=f"at least {least + 0.005:.2f} to pay for one such plan",
             hint=f"--epsilon {least + 0.005:.2f}, or a plan with more noise",
         )
-    return max(1, min(most, wish.max_plans, MOST_STEPS // plan.steps))
+    return max(1, min(most, wish.max_plans, MOST_STEPS // max(one.steps for one in plan)))
 
 
 def _allowed(epsilon: float, delta: float, alpha: int) -> int:

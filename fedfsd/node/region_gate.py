@@ -23,8 +23,7 @@ from fedfsd.border.channel import open_channel
 from fedfsd.errors import AccountingError, FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import declared
-from fedfsd.mechanism.accountant import epsilon_pld
-from fedfsd.mechanism.event import Event
+from fedfsd.mechanism import accountant
 from fedfsd.node import join
 from fedfsd.node.control import Control
 from fedfsd.node.courier import Courier
@@ -186,7 +185,7 @@ def _work(station: GateStation, courier: Courier) -> None:
 def _warm() -> None:
     """Load what computes an epsilon now: the first plan or round should not wait seconds for that."""
     with suppress(AccountingError):
-        epsilon_pld([Event(sample_rate=0.1, noise_multiplier=1.0, steps=1)], 1e-5)
+        accountant.warm_up()
 
 
 def _gauge(station: GateStation) -> None:

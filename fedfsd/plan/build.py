@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
 from statistics import median
 from typing import Any, Literal
@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from fedfsd import canonical
 from fedfsd.config.experiment import Experiment, Region
 from fedfsd.errors import PlanError
+from fedfsd.mechanism import influence, kind
 from fedfsd.mechanism.accountant import epsilon_pld
-from fedfsd.mechanism.calibration import noise_multiplier
-from fedfsd.mechanism.event import Event
-from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan, read
+from fedfsd.mechanism.calibration import noise_multiplier, noise_multipliers
+from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan, influences, read
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,30 @@ def build(
             expected="at least one region with training vehicles",
             hint="check data.path and [regions]",
         )
-    steps = local_steps(experiment, rosters)
-    noise = {
-        name: _noise(experiment, name, roster, steps[name], (limits or {}).get(name))
-        for name, roster in rosters.items()
-    }
-    most = max(steps.values())
-    shares = weights(
-        {name: roster.size for name, roster in rosters.items()},
-        # Updates count as if all had made the same steps; what is left of the noise of more is less.
-        {name: sigma * sqrt(most / steps[name]) for name, (sigma, _, _) in noise.items()},
-        max_weight=experiment.server.max_weight,
-    )
-    training, privacy = experiment.training, experiment.privacy
     try:
+        steps = local_steps(experiment, rosters)
+        training, privacy = experiment.training, experiment.privacy
+        optimizer = OptimizerPlan(
+            learning_rate=training.learning_rate, momentum=training.momentum, schedule=training.schedule
+        )
+        moved = influences(
+            optimizer,
+            num_rounds=training.num_rounds,
+            strategy=experiment.server.strategy,
+            options=experiment.server.options,
+            average_last=experiment.server.average_last,
+        )
+        noise = {
+            name: _noise(experiment, name, roster, steps[name], moved, (limits or {}).get(name))
+            for name, roster in rosters.items()
+        }
+        most = max(steps.values())
+        shares = weights(
+            {name: roster.size for name, roster in rosters.items()},
+            # Updates count as if all had made the same steps; what is left of the noise of more is less.
+            {name: one.effective * sqrt(most / steps[name]) for name, one in noise.items()},
+            max_weight=experiment.server.max_weight,
+        )
         plan = Plan(
             name=experiment.name,
             run=run or _run_id(experiment),
@@ -95,22 +105,21 @@ def build(
                     roster=roster.size,
                     identity=roster.identity,
                     sample_rate=privacy.sample_rate,
-                    noise_multiplier=noise[name][0],
-                    max_grad_norm=_clip(experiment, noise[name][0]),
+                    noise_multiplier=noise[name].flat,
+                    mechanism=noise[name].by_round,
+                    max_grad_norm=_clip(experiment, noise[name].effective),
                     local_steps=steps[name],
                     windows_per_vehicle=privacy.windows_per_vehicle,
                     weight=shares[name],
                     target_delta=privacy.target_delta,
-                    target_epsilon=noise[name][1],
-                    epsilon=noise[name][2],
+                    target_epsilon=noise[name].target_epsilon,
+                    epsilon=noise[name].epsilon,
                 )
                 for name, roster in sorted(rosters.items())
             },
             model=model,
             task=task,
-            optimizer=OptimizerPlan(
-                learning_rate=training.learning_rate, momentum=training.momentum, schedule=training.schedule
-            ),
+            optimizer=optimizer,
             seed=experiment.seed,
             strategy=experiment.server.strategy,
             strategy_options=experiment.server.options,
@@ -170,20 +179,37 @@ def weights(
         capped |= over
 
 
-def _clip(experiment: Experiment, noise_multiplier: float) -> float | None:
-    """C, from public constants alone."""
+@dataclass(frozen=True)
+class _Noise:
+    """The noise of one region and its promise."""
+
+    flat: float | None
+    by_round: kind.AnyPlan | None
+    effective: float
+    """The flat noise multiplier that would leave as much noise in the released model."""
+    target_epsilon: float | None = None
+    epsilon: float | None = None
+
+
+def _clip(experiment: Experiment, effective: float) -> float | None:
+    """C, from public constants alone and the same in every round."""
     if experiment.mode == "none":
         return None
     clip, limit = experiment.privacy.max_grad_norm, experiment.privacy.max_noise_std
-    return clip if limit is None else min(clip, limit / noise_multiplier)
+    return clip if limit is None else min(clip, limit / effective)
 
 
 def _noise(
-    experiment: Experiment, name: str, roster: Roster, local_steps: int, limit: Limit | None
-) -> tuple[float, float | None, float | None]:
-    """(noise_multiplier, target_epsilon, epsilon) of one region."""
+    experiment: Experiment,
+    name: str,
+    roster: Roster,
+    local_steps: int,
+    moved: Sequence[float],
+    limit: Limit | None,
+) -> _Noise:
+    """What one region adds and promises."""
     if experiment.mode == "none":
-        return 0.0, None, None
+        return _Noise(0.0, None, 0.0)
     privacy = experiment.privacy
     if privacy.target_delta > 1 / roster.size:
         raise PlanError(
@@ -192,24 +218,35 @@ def _noise(
             expected=f"at most 1 / number of vehicles in {name} (1/{roster.size})",
             hint=f"set privacy.target_delta = {10.0 ** -len(str(roster.size)):g}",
         )
-    steps = local_steps * experiment.training.num_rounds
     region = experiment.regions.get(name)
     target = (region and region.target_epsilon) or privacy.target_epsilon
+    shape = influence.shape(moved)
+    wanted: dict[str, Any] = {
+        "target_epsilon": target,
+        "target_delta": privacy.target_delta,
+        "sample_rate": privacy.sample_rate,
+        "rho_limit": limit.rho if limit else None,
+        "alpha": limit.alpha if limit else None,
+    }
     if privacy.noise_multiplier is not None:
-        sigma, target_epsilon = privacy.noise_multiplier, None
+        made = _Noise(privacy.noise_multiplier, None, privacy.noise_multiplier)
     else:
-        sigma, target_epsilon = (
-            noise_multiplier(
-                target_epsilon=target,
-                target_delta=privacy.target_delta,
-                sample_rate=privacy.sample_rate,
-                steps=steps,
-                rho_limit=limit.rho if limit else None,
-                alpha=limit.alpha if limit else None,
-            ),
-            target,
-        )
+        sigma = noise_multiplier(steps=local_steps * len(moved), **wanted)
+        made = _Noise(sigma, None, sigma, target)
+        if privacy.noise_schedule == "by_influence" and len(set(shape)) > 1:
+            sigmas = noise_multipliers(shape, local_steps=local_steps, **wanted)
+            by_round = kind.GaussianByRoundPlan(noise_multipliers=sigmas)
+            varied = _Noise(None, by_round, influence.effective(sigmas, moved), target)
+            # With little noise and sampling a step's loss grows faster than 1 / sigma^2: flat may be better.
+            made = min(made, varied, key=lambda one: one.effective)
     if experiment.mode == "rehearsal":  # the noise is known, so there is no epsilon to state
-        return sigma, target_epsilon, None
-    event = Event(sample_rate=privacy.sample_rate, noise_multiplier=sigma, steps=steps)
-    return sigma, target_epsilon, epsilon_pld([event], privacy.target_delta)
+        return made
+    mechanism = kind.of(
+        sample_rate=privacy.sample_rate,
+        max_grad_norm=privacy.max_grad_norm,
+        local_steps=local_steps,
+        noise_multiplier=made.flat,
+        mechanism=made.by_round,
+    )
+    events = mechanism.events(range(1, len(moved) + 1))
+    return replace(made, epsilon=epsilon_pld(events, privacy.target_delta))

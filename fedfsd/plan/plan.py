@@ -17,7 +17,9 @@ from fedfsd import canonical
 from fedfsd.config.experiment import Mode, Options, RegionName
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError, PlanError
+from fedfsd.mechanism import influence, kind
 from fedfsd.mechanism.event import Event
+from fedfsd.mechanism.kind import AnyPlan, Mechanism
 from fedfsd.plan import written
 
 WITNESS = "noise_witness"
@@ -80,6 +82,12 @@ class OptimizerPlan(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)]
     schedule: Literal["constant", "cosine"]
 
+    def rate(self, round: int, num_rounds: int) -> float:
+        """The learning rate of a round; by cosine it falls from the first round's to almost nothing."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * (1 + cos(pi * (round - 1) / num_rounds)) / 2
+
     def reach(self, local_steps: int) -> float:
         """How far ``local_steps`` equal gradients go, in steps without momentum.
 
@@ -88,13 +96,34 @@ class OptimizerPlan(Frozen):
         return sum((1 - self.momentum**step) / (1 - self.momentum) for step in range(1, local_steps + 1))
 
 
+def influences(
+    optimizer: OptimizerPlan, *, num_rounds: int, strategy: str, options: Options, average_last: float
+) -> tuple[float, ...]:
+    """How much each round moves the released model, as far as public constants tell.
+
+    Of the server, FedAvg and FedAvgM are known; any other strategy counts as FedAvg.
+    """
+    momentum = options.get("server_momentum", 0.0) if strategy == "FedAvgM" else 0.0
+    known = isinstance(momentum, int | float) and 0 <= momentum < 1
+    return influence.influence(
+        [optimizer.rate(number, num_rounds) for number in range(1, num_rounds + 1)],
+        averaged=max(1, round(average_last * num_rounds)),
+        server_momentum=momentum if known else 0.0,
+    )
+
+
 class RegionPlan(Frozen):
-    """One region's constants. ``max_grad_norm`` is None (no clipping) in mode none only."""
+    """One region's constants. ``max_grad_norm`` is None (no clipping) in mode none only.
+
+    Noise that is the same in every round is ``noise_multiplier``; any other kind is ``mechanism``, and then
+    ``noise_multiplier`` is None.
+    """
 
     roster: Annotated[int, Field(ge=1)]
     identity: Literal["physical", "recording"]
     sample_rate: Annotated[float, Field(gt=0, le=1)]
-    noise_multiplier: Annotated[float, Field(ge=0)]
+    noise_multiplier: Annotated[float, Field(ge=0)] | None = None
+    mechanism: AnyPlan | None = None
     max_grad_norm: Annotated[float, Field(ge=1e-6)] | None
     local_steps: Annotated[int, Field(ge=1)]
     windows_per_vehicle: Annotated[int, Field(ge=1)]
@@ -109,10 +138,26 @@ class RegionPlan(Frozen):
         """B = q N, the public divisor of every step."""
         return self.sample_rate * self.roster
 
+    @model_validator(mode="after")
+    def _one_kind(self) -> RegionPlan:
+        if (self.noise_multiplier is None) == (self.mechanism is None):
+            raise ValueError("either noise_multiplier or mechanism")
+        if self.mechanism is not None and self.max_grad_norm is None:
+            raise ValueError("max_grad_norm beside mechanism")
+        return self
+
     @property
-    def noise_std(self) -> float:
-        """Standard deviation of the noise on the clipped sum."""
-        return self.noise_multiplier * (self.max_grad_norm or 0.0)
+    def noise(self) -> Mechanism | None:
+        """What is done to vehicles in every round; None without privacy."""
+        if self.max_grad_norm is None:
+            return None
+        return kind.of(
+            sample_rate=self.sample_rate,
+            max_grad_norm=self.max_grad_norm,
+            local_steps=self.local_steps,
+            noise_multiplier=self.noise_multiplier,
+            mechanism=self.mechanism,
+        )
 
 
 class Plan(Frozen):
@@ -153,12 +198,16 @@ class Plan(Frozen):
             raise ValueError("a format that can hold this plan")
         return self
 
+    @model_validator(mode="after")
+    def _noise_for_every_round(self) -> Plan:
+        for mine in self.regions.values():
+            if mine.mechanism is not None and not mine.mechanism.covers(self.num_rounds):
+                raise ValueError("a noise multiplier for every round")
+        return self
+
     def learning_rate(self, round: int) -> float:
-        """The learning rate of a round; by cosine it falls from the first round's to almost nothing."""
-        rate = self.optimizer.learning_rate
-        if self.optimizer.schedule == "constant":
-            return rate
-        return rate * (1 + cos(pi * (round - 1) / self.num_rounds)) / 2
+        """The learning rate of a round."""
+        return self.optimizer.rate(round, self.num_rounds)
 
     @property
     def hash(self) -> str:
@@ -193,14 +242,42 @@ class Plan(Frozen):
             / self.optimizer.reach(self.region(name).local_steps)
         )
 
-    def event(self, name: str) -> Event:
-        """The privacy event of one region over the whole plan."""
+    def mechanism(self, name: str) -> Mechanism:
+        """What one region does to its vehicles in every round. PlanError in mode none."""
+        found = self.region(name).noise
+        if found is None:
+            raise PlanError("mode", got=self.mode, expected="a private plan, or a rehearsal")
+        return found
+
+    def noise_multiplier(self, name: str) -> float:
+        """Of the region's round with the least noise; 0 in mode none."""
         mine = self.region(name)
-        return Event(
-            sample_rate=mine.sample_rate,
-            noise_multiplier=mine.noise_multiplier,
-            steps=mine.local_steps * self.num_rounds,
+        return 0.0 if mine.noise is None else mine.noise.least_noise()[0]
+
+    def effective_noise(self, name: str) -> float:
+        """The flat noise multiplier that would leave as much noise of the region in the released model."""
+        mine = self.region(name)
+        if mine.noise is None:
+            return 0.0
+        moved = influences(
+            self.optimizer,
+            num_rounds=self.num_rounds,
+            strategy=self.strategy,
+            options=self.strategy_options,
+            average_last=self.average_last,
         )
+        noise = [mine.noise.noise_multiplier(number) for number in range(1, self.num_rounds + 1)]
+        return influence.effective(noise, moved)
+
+    def noise_words(self, name: str) -> str:
+        """The region's noise multiplier for people."""
+        mine = self.region(name)
+        return "none" if mine.noise is None else mine.noise.words
+
+    def events(self, name: str, rounds: int | None = None) -> tuple[Event, ...]:
+        """What one region's vehicles go through in the first ``rounds`` rounds, by default in all."""
+        count = self.num_rounds if rounds is None else rounds
+        return self.mechanism(name).events(range(1, count + 1))
 
     def as_written(self) -> dict[str, Any]:
         """The document as plain values, with the fields that its format has."""
@@ -213,10 +290,17 @@ class Plan(Frozen):
 
 def _plain(given: dict[str, Any]) -> dict[str, Any]:
     """Fields that may hold models, as plain values; what is missing or wrong is for the validators."""
-    task = given.get("task")
+    task, regions = given.get("task"), given.get("regions")
     plain = task.model_dump() if isinstance(task, TaskPlan) else task
     known = isinstance(plain, dict) and isinstance(plain.get("options"), dict)
-    return {"task": plain if known else {"name": "", "options": {}}}
+    return {
+        "task": plain if known else {"name": "", "options": {}},
+        "regions": {
+            name: one.model_dump() if isinstance(one, RegionPlan) else one
+            for name, one in (regions.items() if isinstance(regions, dict) else ())
+            if isinstance(one, RegionPlan | dict)
+        },
+    }
 
 
 def read(document: str) -> Plan:

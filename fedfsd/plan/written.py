@@ -1,7 +1,9 @@
 """How a plan is written: every format of its document beside the one shape that it has in memory.
 
-Format 1 knows one task, motion forecasting, whose options stand under ``window``. Format 2 names the task
-under ``task``. A new plan is written in the oldest format that can hold it, so that regions of earlier
+Format 1 knows one task, motion forecasting, whose options stand under ``window``, and one mechanism, the
+same Gaussian in every round, whose ``noise_multiplier`` stands among a region's constants. Format 2 names the
+task under ``task`` and any other mechanism of a region under ``mechanism``, in the place of
+``noise_multiplier``. A new plan is written in the oldest format that can hold it, so that regions of earlier
 releases can take part; a plan that was read keeps the format in which it came, and with it its hash.
 """
 
@@ -16,6 +18,8 @@ from fedfsd.config.load import Frozen
 from fedfsd.formats import demand
 
 FORECASTING = "forecasting"
+_KINDS = ("noise_multiplier", "mechanism")
+"""Of a region: one of the two is there, and names the kind of noise."""
 
 
 class Window(Frozen):
@@ -30,12 +34,17 @@ def oldest(fields: Mapping[str, Any]) -> int:
     """The oldest format that can hold a plan of these fields."""
     task = fields["task"]
     options = task["options"] if task["name"] == FORECASTING else {}
-    return 1 if options.keys() == Window.model_fields.keys() else 2
+    flat = all(region.get("mechanism") is None for region in fields["regions"].values())
+    return 1 if flat and options.keys() == Window.model_fields.keys() else 2
 
 
 def document(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The document of a plan with these fields, in the format that it names."""
     written = dict(fields)
+    written["regions"] = {
+        name: {key: value for key, value in region.items() if value is not None or key not in _KINDS}
+        for name, region in fields["regions"].items()
+    }
     if written["format"] == 1:
         written["window"] = written.pop("task")["options"]
     return written

@@ -94,13 +94,14 @@ def cost(runs: Sequence[WrittenRun]) -> dict[str, Any]:
 
 def _cost(runs: Sequence[WrittenRun], name: str) -> dict[str, Any]:
     private = [run for run in runs if run.plan.mode == "private"]
-    events = [run.plan.event(name) for run in private]
+    events = [run.plan.events(name) for run in private]
+    together = [event for one in events for event in one]
     delta = min((run.plan.region(name).target_delta for run in private), default=None)
-    epsilon = compose([[event] for event in events], delta) if delta else None
+    epsilon = compose(events, delta) if delta else None
     adaptive = None
     if delta:
-        order = renyi.best_order(events, delta)
-        adaptive = renyi.epsilon_lifetime(renyi.nano_nats(events, order), alpha=order, delta=delta)
+        order = renyi.best_order(together, delta)
+        adaptive = renyi.epsilon_lifetime(renyi.nano_nats(together, order), alpha=order, delta=delta)
     protected = len(private) == len(runs)
     return {
         "runs": len(runs),

@@ -88,9 +88,9 @@ class WrittenRun:
             "rounds_released": sum(one == name for line in self.rounds for one, _, _ in releases(line)),
             "vehicles": mine.roster,
             "delta": None if mine.epsilon is None else mine.target_delta,
-            **mine.model_dump(
-                include={"epsilon", "identity", "noise_multiplier", "sample_rate", "max_grad_norm", "weight"}
-            ),
+            "noise_multiplier": self.plan.noise_multiplier(name),
+            "noise": self.plan.noise_words(name),
+            **mine.model_dump(include={"epsilon", "identity", "sample_rate", "max_grad_norm", "weight"}),
         }
 
 

@@ -125,7 +125,7 @@ class Evidence:
             data_set=f"{name}:{self._label}",
             data_commitment=canonical.sha256(salt + bytes.fromhex(self._data[name])),
             delta=self._plan.region(name).target_delta,
-            events=[self._plan.event(name)],
+            events=self._plan.events(name),
         )
         ledger.add(entry.sign(made, {"officer": SigningKey.read(folder / OFFICER)}))
 

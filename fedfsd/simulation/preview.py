@@ -7,6 +7,7 @@ from typing import Any
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.gate.policy import objections
+from fedfsd.mechanism.calibration import noise_multiplier
 from fedfsd.mechanism.renyi import best_order, epsilon_lifetime, nano_nats
 from fedfsd.mechanism.statement import Claim, paragraph, sentence
 from fedfsd.plan.plan import Plan
@@ -75,7 +76,10 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
         "licence": prepared.licences[name],
         "origin": prepared.origins[name],
         "local_steps": mine.local_steps,
-        "noise_multiplier": mine.noise_multiplier,
+        "noise_multiplier": plan.noise_multiplier(name),
+        "noise": plan.noise_words(name),
+        "noise_ends": _ends(plan, name),
+        "noise_saved": _saved(plan, name),
         "max_grad_norm": mine.max_grad_norm,
         "target_epsilon": mine.target_epsilon,
         "epsilon": mine.epsilon,
@@ -97,14 +101,39 @@ def _lifetime(plan: Plan, name: str) -> float | None:
     mine = plan.region(name)
     if mine.epsilon is None:
         return None
-    alpha = best_order([plan.event(name)], mine.target_delta)
-    return epsilon_lifetime(nano_nats([plan.event(name)], alpha), alpha=alpha, delta=mine.target_delta)
+    events = plan.events(name)
+    alpha = best_order(events, mine.target_delta)
+    return epsilon_lifetime(nano_nats(events, alpha), alpha=alpha, delta=mine.target_delta)
 
 
 def _noise(plan: Plan, name: str) -> float:
-    """Norm to expect of the noise that one step of a region adds to the model's parameters."""
+    """Norm to expect of the noise that one step of a region adds to the model's parameters.
+
+    Where noise differs by round: of flat noise that leaves as much in the released model.
+    """
     mine = plan.region(name)
-    return mine.noise_std * sqrt(_parameters(plan)) / mine.divisor
+    std = plan.effective_noise(name) * (mine.max_grad_norm or 0.0)
+    return std * sqrt(_parameters(plan)) / mine.divisor
+
+
+def _ends(plan: Plan, name: str) -> list[float]:
+    """The noise multipliers of the first and the last round."""
+    noise = plan.region(name).noise
+    return [noise.noise_multiplier(round) if noise else 0.0 for round in (1, plan.num_rounds)]
+
+
+def _saved(plan: Plan, name: str) -> float | None:
+    """By how much less noise by round leaves in the released model than flat noise; None for flat noise."""
+    mine = plan.region(name)
+    if mine.mechanism is None or mine.target_epsilon is None:
+        return None
+    flat = noise_multiplier(
+        target_epsilon=mine.target_epsilon,
+        target_delta=mine.target_delta,
+        sample_rate=mine.sample_rate,
+        steps=mine.local_steps * plan.num_rounds,
+    )
+    return 1 - plan.effective_noise(name) / flat
 
 
 def _averaged(plan: Plan) -> float:

@@ -19,7 +19,6 @@ from fedfsd.federation import checkpoint
 from fedfsd.federation.reply import RegionOutcome
 from fedfsd.federation.strategy import PlannedStrategy, Round
 from fedfsd.mechanism import accountant
-from fedfsd.mechanism.event import Event
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.report.run_folder import Folder, releases
@@ -180,7 +179,8 @@ class Trail:
             "roster_counted": self.prepared.rosters[name].counted,
             "identity": mine.identity,
             "licence": self.prepared.licences.get(name, ""),
-            "noise_multiplier": mine.noise_multiplier,
+            "noise_multiplier": self.plan.noise_multiplier(name),
+            "noise": self.plan.noise_words(name),
             "sample_rate": mine.sample_rate,
             "max_grad_norm": mine.max_grad_norm,
             "weight": mine.weight,
@@ -231,16 +231,7 @@ def epsilon_by_round(plan: Plan, name: str) -> list[tuple[int, float]]:
     return [
         (
             number,
-            accountant.epsilon_pld(
-                [
-                    Event(
-                        sample_rate=mine.sample_rate,
-                        noise_multiplier=mine.noise_multiplier,
-                        steps=mine.local_steps * number,
-                    )
-                ],
-                mine.target_delta,
-            ),
+            accountant.epsilon_pld(plan.events(name, number), mine.target_delta),
         )
         for number in rounds
     ]
@@ -255,12 +246,12 @@ def epsilon_check(plan: Plan, name: str) -> dict[str, float | None] | None:
     mine = plan.region(name)
     if mine.epsilon is None:
         return None
-    event, delta = [plan.event(name)], mine.target_delta
+    events, delta = plan.events(name), mine.target_delta
     try:
-        return asdict(accountant.check(event, delta))
+        return asdict(accountant.check(events, delta))
     except AccountingError:
         try:
-            accountant.epsilon_prv(event, delta)
+            accountant.epsilon_prv(events, delta)
         except AccountingError:
-            return {"pld": mine.epsilon, "prv": None, "rdp": accountant.epsilon_rdp(event, delta)}
+            return {"pld": mine.epsilon, "prv": None, "rdp": accountant.epsilon_rdp(events, delta)}
         raise

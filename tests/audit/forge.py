@@ -137,16 +137,17 @@ class Forge:
         state = self.state
         run = state.runs[plan.hash]
         account = state.accounts[run.data_set]
+        rho = run.entry.rho_of(min(round, run.entry.rounds))
         return self.add(
             Reserve(
                 plan=plan.hash,
                 round=round,
                 arrays=canonical.sha256(b"arrays%d" % round),
-                event=run.terms.round_event,
-                rho=run.entry.rho_round,
+                event=run.terms.round_event(min(round, run.entry.rounds)),
+                rho=rho,
                 grant=account.grant.seq,
-                spent=account.spent + run.entry.rho_round,
-                held=account.held - run.entry.rho_round,
+                spent=account.spent + rho,
+                held=account.held - rho,
                 approval=approval,
                 date=date,
             )

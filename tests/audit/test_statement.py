@@ -259,7 +259,7 @@ def test_a_rehearsal_promises_nothing(tmp_path):
 def test_a_simulation_is_headed_so(tmp_path):
     eu = Region(tmp_path, simulated=True)
     plan = plan_of()
-    eu.grant(epsilon=None, events=[plan.event("EU")])
+    eu.grant(epsilon=None, events=plan.events("EU"))
     eu.run(plan)
     document = statement(*audited(tmp_path, eu))
     assert document["heading"] == "simulated"

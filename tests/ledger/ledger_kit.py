@@ -29,8 +29,10 @@ MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Where syncing costs nothing: what a crash leaves behind is the same."""
 
 
-def plan_of(*, rounds: int = 3, noise: float = 1.0, seed: int = 0, mode: str = "private") -> Plan:
-    """A plan of ``rounds`` rounds of 4 steps; ``seed`` makes it another one."""
+def plan_of(
+    *, rounds: int = 3, noise: float | tuple[float, ...] = 1.0, seed: int = 0, mode: str = "private"
+) -> Plan:
+    """A plan of ``rounds`` rounds of 4 steps; ``seed`` makes it another one, several noises one by round."""
     return spending(REGION, noise=noise, num_rounds=rounds, seed=seed, mode=mode)
 
 

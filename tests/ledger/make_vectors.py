@@ -26,6 +26,7 @@ HUB = SigningKey.from_seed(kit.RECIPIENT, b"h" * 32)
 WITNESS = SigningKey.from_seed("witness/one", b"w" * 32)
 SECONDS = 1_800_000_000
 FIRST, SECOND = kit.plan_of(rounds=3), kit.plan_of(rounds=2, noise=2.5, seed=1)
+BY_ROUND = kit.plan_of(rounds=4, noise=(2.5, 2.5, 3.75, 6.0))
 
 
 def ledger_of(folder: Path) -> tuple[list[str], Path, list[Receipt]]:
@@ -57,6 +58,19 @@ def ledger_of(folder: Path) -> tuple[list[str], Path, list[Receipt]]:
     checkpoints.append(ledger.checkpoint())
     ledger.bundle(folder / "EU.zip")
     return checkpoints, folder / "EU.zip", [received]
+
+
+def by_round() -> list[str]:
+    """The entries of a second ledger, whose plan has noise of its own in every round and ends early."""
+    with tempfile.TemporaryDirectory(dir=kit.MEMORY) as name:
+        ledger = kit.create(Path(name))
+        kit.grant(ledger, alpha=4)
+        kit.approve(ledger, BY_ROUND)
+        for number in (1, 3):
+            booked = ledger.reserve(BY_ROUND.hash, number, kit.ARRAYS[number])
+            ledger.release(kit.update(booked), booked)
+        ledger.settle(BY_ROUND.hash)
+        return [content.decode() for content in ledger._store.entries()]
 
 
 def losses() -> list[dict[str, object]]:
@@ -110,6 +124,7 @@ def vectors() -> dict[str, object]:
             ledger = kit.reopen(Path(name))
             entries = [content.decode() for content in ledger._store.entries()]
             tree = ledger.state.tree
+        varied = by_round()
     finally:
         digest.code, digest.version = usual
     receipts = Receipts(
@@ -133,6 +148,7 @@ def vectors() -> dict[str, object]:
         "consistency": {"first": 10, "second": 16, "proof": [n.hex() for n in tree.consistency(10, 16)]},
         "checkpoints": checkpoints,
         "losses": losses(),
+        "by_round": varied,
         "newer": newer(entries),
         "receipts": strict.encode(sign(receipts, HUB)).decode(),
         "bundle_base64": base64.b64encode(archive).decode(),

@@ -113,7 +113,7 @@ def test_a_changed_outbox_is_not_sent(ledger):
 
 def test_the_books_add_up(ledger):
     (before,) = ledger.balances()
-    cost = nano_nats([PLAN.event("EU")], before.alpha)
+    cost = nano_nats(PLAN.events("EU"), before.alpha)
     assert (before.spent, before.held, before.left) == (0, cost, before.rho_max - cost)
     kit.run_round(ledger, PLAN, 1)
     (during,) = ledger.balances()
@@ -170,7 +170,7 @@ def test_plans_are_refused_beyond_the_grant_with_what_would_fit(ledger):
 
 def test_two_approved_plans_cannot_strand_each_other(tmp_path):
     ledger = kit.create(tmp_path)
-    event = PLAN.event("EU")
+    (event,) = PLAN.events("EU")
     kit.grant(ledger, epsilon=None, events=[event, event])
     second = kit.plan_of(seed=1)
     kit.approve(ledger, PLAN)
@@ -193,7 +193,7 @@ def test_approving_again_changes_nothing(ledger):
 
 def test_caps_need_the_officer(tmp_path):
     ledger = kit.create(tmp_path)
-    cost = nano_nats([PLAN.event("EU")], 4)
+    cost = nano_nats(PLAN.events("EU"), 4)
     kit.grant(ledger, alpha=4, plan_cap=cost - 1)
     with pytest.raises(BudgetError, match="sign"):
         kit.approve(ledger, PLAN)
@@ -342,7 +342,7 @@ def test_a_date_can_only_refuse(tmp_path):
 @pytest.mark.parametrize("year", [1980, 2026, 2200])
 def test_the_budget_does_not_look_at_the_clock(tmp_path, year):
     ledger = kit.create(tmp_path, today=lambda: datetime.date(year, 1, 1))
-    kit.grant(ledger, epsilon=None, events=[PLAN.event("EU")])
+    kit.grant(ledger, epsilon=None, events=PLAN.events("EU"))
     kit.approve(ledger, PLAN)
     for round in (1, 2, 3):
         kit.run_round(ledger, PLAN, round)

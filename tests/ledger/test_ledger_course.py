@@ -35,7 +35,7 @@ class Course(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=kit.MEMORY))
         self.ledger = kit.create(self.folder)
-        events = [kit.plan_of(rounds=ROOM).event("EU")]
+        events = kit.plan_of(rounds=ROOM).events("EU")
         kit.grant(self.ledger, epsilon=None, events=events, alpha=4, max_plans=3)
         self.sent: dict[tuple[str, int], bytes] = {}
         self.booked: set[tuple[str, int]] = set()
@@ -44,7 +44,7 @@ class Course(RuleBasedStateMachine):
     def approve(self, plan) -> None:
         state = self.ledger.state
         account, run = state.accounts[kit.DATA], state.runs.get(plan.hash)
-        cost = nano_nats([plan.event("EU")], account.grant.alpha)
+        cost = nano_nats(plan.events("EU"), account.grant.alpha)
         fits = cost <= account.balance.left and account.plans < account.grant.max_plans
         if (fits and run is None) or (run is not None and not run.settled):
             kit.approve(self.ledger, plan)
@@ -171,7 +171,7 @@ def test_a_full_disk_refuses_and_under_counts_nothing(tmp_path, monkeypatch, ste
     content = kit.run_round(ledger, plan, 1)
     assert kit.run_round(kit.reopen(tmp_path), plan, 1) == content
     (balance,) = ledger.balances()
-    assert balance.spent == nano_nats([plan.event("EU")], balance.alpha) // 3
+    assert balance.spent == nano_nats(plan.events("EU"), balance.alpha) // 3
 
 
 def test_threads_share_a_ledger(tmp_path):

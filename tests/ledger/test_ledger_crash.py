@@ -282,7 +282,7 @@ for seed in range(first, first + 6):
 
 def test_racing_processes_cannot_overspend(tmp_path):
     ledger = kit.create(tmp_path)
-    kit.grant(ledger, epsilon=None, events=[kit.plan_of(rounds=2).event("EU")] * 7)
+    kit.grant(ledger, epsilon=None, events=kit.plan_of(rounds=2).events("EU") * 7)
     racers = [
         subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(10 * number)], cwd=HERE)
         for number in range(3)

@@ -111,23 +111,35 @@ def verify(entries: list[dict]) -> dict[str, tuple[int, int]]:
             (book,) = [one for one in books.values() if one["grant"]["seq"] == entry["grant"]]
             document, mine = entry["document"], entry["document"]["regions"][first["region"]]
             assert sha(rfc8785.dumps(document)).hex() == entry["plan"]
-            event = {name: mine[name] for name in ("sample_rate", "noise_multiplier", "max_grad_norm")}
+            event = {name: mine[name] for name in ("sample_rate", "max_grad_norm")}
             event |= {"unit": "vehicle", "adjacency": "zero-out"}
-            steps = mine["local_steps"]
-            assert entry["event"] == {**event, "steps": steps * document["num_rounds"]}
-            loss = step_loss(mine["sample_rate"], mine["noise_multiplier"], book["grant"]["alpha"])
-            assert (entry["rho_round"], entry["rho"]) == (loss * steps, loss * steps * entry["rounds"])
+            steps, count = mine["local_steps"], document["num_rounds"]
+            noise = mine.get("mechanism") or {"noise_multiplier": mine["noise_multiplier"]}
+            assert entry["event"] == {**event, **noise, "steps": steps * count}
+            assert entry["rounds"] == count
+            assert entry.get("format", 1) == (2 if "kind" in noise else 1)
+            sigmas = noise["noise_multipliers"] if "kind" in noise else [noise["noise_multiplier"]] * count
+            assert noise.get("kind", "gaussian-by-round") == "gaussian-by-round"
+            assert len(sigmas) == count
+            losses = [
+                step_loss(mine["sample_rate"], sigma, book["grant"]["alpha"]) * steps for sigma in sigmas
+            ]
+            assert entry["rho_round"] == (losses if "kind" in noise else losses[0])
+            assert entry["rho"] == sum(losses)
             assert signatures["officer"] or entry["rho"] <= book["grant"]["plan_cap"]
             book["held"] += entry["rho"]
             assert book["spent"] + book["held"] <= book["grant"]["rho_max"]
-            plans[entry["plan"]] = {**entry, "book": book["grant"]["data_set"], "open": True, "count": 0}
-            rhos[entry["plan"]] = {**event, "steps": steps}
+            plans[entry["plan"]] = {**entry, "book": book["grant"]["data_set"], "open": True, "left": {}}
+            for number, (sigma, loss) in enumerate(zip(sigmas, losses, strict=True), 1):
+                rhos[entry["plan"], number] = {**event, "noise_multiplier": sigma, "steps": steps}
+                plans[entry["plan"]]["left"][number] = loss
         elif kind == "reserve":
             plan = plans[entry["plan"]]
             book = books[plan["book"]]
             assert plan["open"]
             assert (entry["plan"], entry["round"]) not in rounds
-            assert entry["event"] == rhos[entry["plan"]]
+            assert entry["event"] == rhos[entry["plan"], entry["round"]]
+            assert entry["rho"] == plan["left"].pop(entry["round"])
             book["spent"] += entry["rho"]
             book["held"] -= entry["rho"]
             assert (entry["spent"], entry["held"]) == (book["spent"], book["held"])
@@ -138,7 +150,6 @@ def verify(entries: list[dict]) -> dict[str, tuple[int, int]]:
                 assert approval["valid_from"] <= entry["date"] <= approval["valid_until"]
                 assert approval["recipient"] == plan["recipient"]
             rounds[entry["plan"], entry["round"]] = entry
-            plan["count"] += 1
         elif kind == "release":
             plan, reserve = plans[entry["plan"]], rounds[entry["plan"], entry["round"]]
             assert entry["reserve"] == reserve["seq"]
@@ -149,7 +160,7 @@ def verify(entries: list[dict]) -> dict[str, tuple[int, int]]:
             plan = plans[entry["plan"]]
             books[plan["book"]]["held"] -= entry["freed"]
             plan["open"] = False
-            assert entry["freed"] == (plan["rounds"] - plan["count"]) * plan["rho_round"]
+            assert entry["freed"] == sum(plan["left"].values())
         elif kind == "recover":
             assert entry["lost_size"] >= seq
             for charge in entry["charges"]:
@@ -217,6 +228,25 @@ def test_the_second_verifier_accepts_the_ledger():
     assert spent == sum(e["rho"] for e in ENTRIES if e["type"] == "reserve") + sum(
         charge["rho"] for e in ENTRIES if e["type"] == "recover" for charge in e["charges"]
     )
+
+
+def test_the_second_verifier_accepts_noise_by_round():
+    entries = [json.loads(text) for text in VECTORS["by_round"]]
+    assert [rfc8785.dumps(entry).decode() for entry in entries] == VECTORS["by_round"]
+    ((spent, held),) = verify(entries).values()
+    assert held == 0
+    booked = [entry["rho"] for entry in entries if entry["type"] == "reserve"]
+    assert spent == sum(booked)
+    assert len(set(booked)) == 2
+
+
+@pytest.mark.parametrize("round", [1, 2, 3, 4])
+def test_the_second_verifier_misses_no_change_of_a_rounds_noise(round):
+    entries = [json.loads(text) for text in VECTORS["by_round"]]
+    plan = next(entry for entry in entries if entry["type"] == "plan")
+    plan["event"]["noise_multipliers"][round - 1] += 0.5
+    with pytest.raises(AssertionError):
+        verify(entries)
 
 
 COUNTED = ("genesis", "grant", "approval", "plan", "reserve", "settle", "key-rotate")

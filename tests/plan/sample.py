@@ -13,6 +13,7 @@ import numpy as np
 
 from fedfsd import canonical
 from fedfsd.mechanism.accountant import epsilon_pld
+from fedfsd.mechanism.kind import GaussianByRoundPlan
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import (
     WITNESS,
@@ -91,22 +92,45 @@ def planned(shapes: Shapes = SMALL, **changes: Any) -> Plan:
     plan = plans.read(canonical.encode(document(shapes, **changes)).decode())
     if plan.mode == "none" or "epsilon" in changes or "regions" in changes:
         return plan
-    epsilon = epsilon_pld([plan.event(REGION)], plan.region(REGION).target_delta)
+    epsilon = epsilon_pld(plan.events(REGION), plan.region(REGION).target_delta)
     return plans.read(canonical.encode(document(shapes, **changes, epsilon=epsilon)).decode())
 
 
+def by_round(noise: tuple[float, ...], shapes: Shapes = SMALL, **changes: Any) -> Plan:
+    """The plan of ``document`` with a noise multiplier of its own in every round."""
+    found = document(shapes, **changes, num_rounds=len(noise))
+    mine = found["regions"][REGION]
+    del mine["noise_multiplier"]
+    mine["mechanism"] = {"kind": "gaussian-by-round", "noise_multipliers": list(noise)}
+    found["task"] = {"name": "forecasting", "options": found.pop("window")}
+    found["format"] = 2
+
+    def read() -> Plan:
+        return plans.read(canonical.encode(found).decode())
+
+    if "epsilon" not in changes:
+        mine["epsilon"] = epsilon_pld(read().events(REGION), mine["target_delta"])
+    return read()
+
+
 def spending(
-    *names: str, noise: float = 1.0, region: Mapping[str, Any] = MappingProxyType({}), **changes: Any
+    *names: str,
+    noise: float | tuple[float, ...] = 1.0,
+    region: Mapping[str, Any] = MappingProxyType({}),
+    **changes: Any,
 ) -> Plan:
     """A plan of rounds of 4 steps at q 0.1 for the regions ``names``, with no epsilon stated.
 
-    ``region`` has fields of every region, ``changes`` fields of the plan.
+    ``noise`` is that of every round, or one multiplier a round. ``region`` has fields of every region,
+    ``changes`` fields of the plan.
     """
+    by_round = isinstance(noise, tuple)
     mine: dict[str, Any] = {
         "roster": 1000,
         "identity": "physical",
         "sample_rate": 0.1,
-        "noise_multiplier": noise,
+        "noise_multiplier": None if by_round else noise,
+        "mechanism": GaussianByRoundPlan(noise_multipliers=noise) if by_round else None,
         "max_grad_norm": 1.0,
         "local_steps": 4,
         "windows_per_vehicle": 2,

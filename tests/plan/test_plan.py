@@ -85,14 +85,14 @@ def test_the_hash_does_not_depend_on_the_process():
 
 
 def test_the_event_covers_the_whole_plan():
-    event = planned(local_steps=7, num_rounds=11).event(REGION)
+    (event,) = planned(local_steps=7, num_rounds=11).events(REGION)
     assert (event.sample_rate, event.noise_multiplier, event.steps) == (0.5, 2.0, 77)
 
 
 def test_the_divisor_and_the_noise_come_from_public_constants():
     mine = planned(roster=40, sample_rate=0.25).region(REGION)
     assert mine.divisor == 10
-    assert mine.noise_std == pytest.approx(0.6)
+    assert mine.noise.std(1) == pytest.approx(0.6)
 
 
 def test_a_plan_cannot_be_changed_and_a_changed_copy_has_its_own_hash():

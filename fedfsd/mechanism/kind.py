@@ -1,0 +1,387 @@
+"""The mechanisms, by kind: what a region does to its vehicles in every round of a plan.
+
+All that depends on the distribution of the noise is asked here: the event that accountants see, its Renyi
+loss, its text in the ledger, how noise is drawn, what a correct update looks like from outside, and what a
+policy bounds. A mechanism is made from public constants alone.
+
+``gaussian``, which a document names by naming no kind, adds the same noise in every round.
+``gaussian-by-round`` has a noise multiplier for each round; in the ledger each of its rounds is a plain
+Gaussian. Another kind is another class in ``KINDS``, with its two texts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from fedfsd.errors import PlanError
+from fedfsd.mechanism.event import MOST_STEPS, Event, merge
+from fedfsd.mechanism.renyi import nano_nats
+
+Positive = Annotated[float, Field(gt=0)]
+MOST_LEVELS = 16
+"""Of noise in one plan: accountants, a region's too, take time for each."""
+
+
+class Noise(Protocol):
+    """A secret stream of random numbers."""
+
+    def normal(self, count: int) -> np.ndarray:
+        """``count`` standard normal values, float64."""
+
+
+class Written(BaseModel):
+    """A part of a document that names a mechanism."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+class Text(Written):
+    """What the ledger says of some rounds: ``event`` of FORMAT.md, section 4."""
+
+    sample_rate: Annotated[float, Field(gt=0, le=1)]
+    max_grad_norm: Positive
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
+    """Of all the rounds together."""
+    unit: Literal["vehicle"] = "vehicle"
+    adjacency: Literal["zero-out"] = "zero-out"
+
+    def events(self) -> tuple[Event, ...]:
+        """What an accountant sees of it."""
+        raise NotImplementedError
+
+    @property
+    def least_noise(self) -> float:
+        """The smallest noise multiplier."""
+        raise NotImplementedError
+
+    def with_noise(self, least: float) -> Text:
+        """The same with another ``least_noise`` and all noise in proportion."""
+        raise NotImplementedError
+
+    @property
+    def words(self) -> str:
+        """Its noise multiplier for people, with how it differs between rounds."""
+        return f"{self.least_noise:g}"
+
+    louder: ClassVar[str] = ""
+    """What to add where a sentence asks for another noise multiplier."""
+
+
+class GaussianText(Text):
+    """``steps`` times a sampled Gaussian of standard deviation noise_multiplier * max_grad_norm."""
+
+    noise_multiplier: Positive
+
+    def events(self) -> tuple[Event, ...]:
+        """What an accountant sees of it."""
+        return (
+            Event(sample_rate=self.sample_rate, noise_multiplier=self.noise_multiplier, steps=self.steps),
+        )
+
+    @property
+    def least_noise(self) -> float:
+        """The noise multiplier."""
+        return self.noise_multiplier
+
+    def with_noise(self, least: float) -> GaussianText:
+        """The same with another noise multiplier."""
+        return self.model_copy(update={"noise_multiplier": least})
+
+
+def by_round_words(noise: Sequence[float]) -> str:
+    """Noise multipliers from the first round to the last, with extremes that lie between."""
+    ends = f"{noise[0]:g} in round 1 to {noise[-1]:g} in round {len(noise)}"
+    inner = {min(noise), max(noise)} - {noise[0], noise[-1]}
+    return f"{ends}, by round" + "".join(f", {one:g} between" for one in sorted(inner))
+
+
+class _ByRound(Written):
+    kind: Literal["gaussian-by-round"] = "gaussian-by-round"
+    noise_multipliers: Annotated[
+        tuple[Positive, ...], Field(strict=False, min_length=1, max_length=MOST_STEPS)
+    ]
+    """One a round."""
+
+    @model_validator(mode="after")
+    def _few_levels(self) -> _ByRound:
+        if len(set(self.noise_multipliers)) > MOST_LEVELS:
+            raise ValueError(f"at most {MOST_LEVELS} different noise multipliers")
+        return self
+
+
+class GaussianByRoundPlan(_ByRound):
+    """``mechanism`` of a region in a plan's document."""
+
+    def covers(self, rounds: int) -> bool:
+        """Whether there is noise for each of ``rounds`` rounds and for no other."""
+        return len(self.noise_multipliers) == rounds
+
+
+class GaussianByRoundText(_ByRound, Text):
+    """All rounds of a plan: the Gaussian of each, with steps / rounds steps."""
+
+    louder: ClassVar[str] = " in the round with the least noise, the others in proportion"
+
+    @model_validator(mode="after")
+    def _whole_rounds(self) -> GaussianByRoundText:
+        if self.steps % len(self.noise_multipliers):
+            raise ValueError("as many steps in every round")
+        return self
+
+    def events(self) -> tuple[Event, ...]:
+        """What an accountant sees of it."""
+        return _events(self.sample_rate, self.noise_multipliers, self.steps // len(self.noise_multipliers))
+
+    @property
+    def least_noise(self) -> float:
+        """The smallest noise multiplier of a round."""
+        return min(self.noise_multipliers)
+
+    @property
+    def words(self) -> str:
+        """From the first round to the last."""
+        return by_round_words(self.noise_multipliers)
+
+    def with_noise(self, least: float) -> GaussianByRoundText:
+        """The same with another smallest noise multiplier and all others in proportion."""
+        factor = least / self.least_noise
+        louder = tuple(sigma * factor for sigma in self.noise_multipliers)
+        return self.model_copy(update={"noise_multipliers": louder})
+
+
+def _kind(value: Any) -> str:
+    found = value.get("kind", Gaussian.kind) if isinstance(value, Mapping) else None
+    return str(found or getattr(value, "kind", Gaussian.kind))
+
+
+AnyText = Annotated[
+    Annotated[GaussianText, Tag("gaussian")] | Annotated[GaussianByRoundText, Tag("gaussian-by-round")],
+    Discriminator(_kind),
+]
+AnyPlan = GaussianByRoundPlan
+"""``mechanism`` in a plan: every kind but the one that a document names by naming none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanism(ABC):
+    """One region's mechanism: per step, sample vehicles, clip to C, add noise to the sum.
+
+    Rounds are numbered from 1. The loss of a block of rounds is asked for as a block: it need not be a
+    multiple of one round's.
+    """
+
+    kind: ClassVar[str]
+    sample_rate: float
+    max_grad_norm: float
+    local_steps: int
+
+    @abstractmethod
+    def noise_multiplier(self, round: int, /) -> float:
+        """Sigma of a round's steps."""
+
+    @abstractmethod
+    def least_noise(self) -> tuple[float, str]:
+        """The smallest noise multiplier of all rounds, and in which it is, for people."""
+
+    @property
+    @abstractmethod
+    def words(self) -> str:
+        """The noise multiplier for people, with how it differs between rounds."""
+
+    @abstractmethod
+    def text(self, rounds: int) -> GaussianText | GaussianByRoundText:
+        """What the ledger says of all ``rounds`` rounds of a plan. PlanError where it has not that many."""
+
+    def round_text(self, round: int) -> GaussianText:
+        """What the ledger says of one round."""
+        return GaussianText(
+            sample_rate=self.sample_rate,
+            noise_multiplier=self.noise_multiplier(round),
+            max_grad_norm=self.max_grad_norm,
+            steps=self.local_steps,
+        )
+
+    def events(self, rounds: range) -> tuple[Event, ...]:
+        """What an accountant sees of ``rounds`` together."""
+        sigmas = (self.noise_multiplier(round) for round in rounds)
+        return _events(self.sample_rate, sigmas, self.local_steps)
+
+    def rho(self, rounds: range, alpha: int) -> int:
+        """What the filter books for ``rounds`` together, in nano-nats."""
+        return nano_nats(self.events(rounds), alpha)
+
+    def rho_by_round(self, rounds: int, alpha: int) -> tuple[int, ...]:
+        """What the filter books for each of ``rounds`` rounds; they add up to ``rho`` of all."""
+        known: dict[float, int] = {}
+        for round in range(1, rounds + 1):
+            sigma = self.noise_multiplier(round)
+            if sigma not in known:
+                known[sigma] = self.rho(range(round, round + 1), alpha)
+        return tuple(known[self.noise_multiplier(round)] for round in range(1, rounds + 1))
+
+    def std(self, round: int) -> float:
+        """Standard deviation of the noise on a step's clipped sum."""
+        return self.noise_multiplier(round) * self.max_grad_norm
+
+    def draw(self, stream: Noise, *, round: int, size: int) -> np.ndarray:
+        """The noise of one step, (size,) float64, from the region's secret stream for that step."""
+        noise: np.ndarray = self.std(round) * stream.normal(size)
+        return noise
+
+    def witness_std(self, round: int, gains: np.ndarray, *, divisor: float) -> float:
+        """Standard deviation of every entry of a round's update that no gradient touches.
+
+        ``gains``: how far each step's mean gradient moves the parameters (see ``gains``).
+        """
+        return float(np.linalg.norm(gains)) * self.std(round) / divisor
+
+    def max_update_norm(
+        self, round: int, gains: np.ndarray, *, divisor: float, roster: int, size: int, z: float
+    ) -> float:
+        """No update of ``size`` numbers with correct clipping and noise is longer, but by chance exp(-z^2/2).
+
+        At most ``roster`` clipped gradients a step, and noise of the update's size on top.
+        """
+        signal = float(np.sum(gains)) * roster * self.max_grad_norm / divisor
+        # Correct rounding in float32 stays far inside the last factor.
+        return (signal + self.witness_std(round, gains, divisor=divisor) * (sqrt(size) + z)) * (1 + 1e-4)
+
+    def objections(self, *, min_noise_multiplier: float, max_grad_norm: float) -> list[str]:
+        """What a policy with these bounds would not accept."""
+        found = []
+        least, where = self.least_noise()
+        if least < min_noise_multiplier:
+            found.append(f"noise_multiplier {least:g}{where} is below the floor {min_noise_multiplier:g}")
+        if self.max_grad_norm > max_grad_norm:
+            found.append(f"max_grad_norm {self.max_grad_norm:g} is above the cap {max_grad_norm:g}")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Mechanism):
+    """The same Gaussian in every step."""
+
+    kind: ClassVar[str] = "gaussian"
+    sigma: float
+
+    def noise_multiplier(self, _: int, /) -> float:
+        """Sigma, in every round."""
+        return self.sigma
+
+    def least_noise(self) -> tuple[float, str]:
+        """Sigma, in every round."""
+        return self.sigma, ""
+
+    @property
+    def words(self) -> str:
+        """Sigma."""
+        return f"{self.sigma:g}"
+
+    def text(self, rounds: int) -> GaussianText:
+        """The whole plan as one event."""
+        return GaussianText(
+            sample_rate=self.sample_rate,
+            noise_multiplier=self.sigma,
+            max_grad_norm=self.max_grad_norm,
+            steps=self.local_steps * rounds,
+        )
+
+    def events(self, rounds: range) -> tuple[Event, ...]:
+        """One event of all the steps."""
+        steps = self.local_steps * len(rounds)
+        return (Event(sample_rate=self.sample_rate, noise_multiplier=self.sigma, steps=steps),)
+
+    def rho_by_round(self, rounds: int, alpha: int) -> tuple[int, ...]:
+        """The same for every round."""
+        return (self.rho(range(1, 2), alpha),) * rounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianByRound(Mechanism):
+    """A Gaussian of its own in every round."""
+
+    kind: ClassVar[str] = "gaussian-by-round"
+    sigmas: tuple[float, ...]
+
+    def noise_multiplier(self, round: int, /) -> float:
+        """Sigma of that round. PlanError outside the plan: no noise was planned for it."""
+        if not 1 <= round <= len(self.sigmas):
+            raise PlanError("round", got=round, expected=f"1 to {len(self.sigmas)}, as planned")
+        return self.sigmas[round - 1]
+
+    def least_noise(self) -> tuple[float, str]:
+        """Of the first round with the least."""
+        least = min(self.sigmas)
+        return least, f" of round {self.sigmas.index(least) + 1}"
+
+    @property
+    def words(self) -> str:
+        """From the first round to the last."""
+        return by_round_words(self.sigmas)
+
+    def text(self, rounds: int) -> GaussianByRoundText:
+        """The whole plan with the noise of every round."""
+        if rounds != len(self.sigmas):
+            raise PlanError("noise_multipliers", got=f"{len(self.sigmas)} of them", expected=f"{rounds}")
+        return GaussianByRoundText(
+            sample_rate=self.sample_rate,
+            noise_multipliers=self.sigmas,
+            max_grad_norm=self.max_grad_norm,
+            steps=self.local_steps * rounds,
+        )
+
+
+KINDS: Mapping[str, type[Mechanism]] = {one.kind: one for one in (Gaussian, GaussianByRound)}
+
+
+def of(
+    *,
+    sample_rate: float,
+    max_grad_norm: float,
+    local_steps: int,
+    noise_multiplier: float | None,
+    mechanism: AnyPlan | None,
+) -> Mechanism:
+    """The mechanism of a region's constants, as a plan's document has them.
+
+    Raises:
+        PlanError: no noise, or noise of two kinds.
+    """
+    step: dict[str, Any] = {
+        "sample_rate": sample_rate,
+        "max_grad_norm": max_grad_norm,
+        "local_steps": local_steps,
+    }
+    if mechanism is None and noise_multiplier is not None:
+        return Gaussian(**step, sigma=noise_multiplier)
+    if mechanism is not None and noise_multiplier is None:
+        return GaussianByRound(**step, sigmas=mechanism.noise_multipliers)
+    raise PlanError("noise", got="no kind of noise, or two", expected="noise_multiplier or mechanism")
+
+
+def gains(*, learning_rate: float, momentum: float, local_steps: int) -> np.ndarray:
+    """How far each step's mean gradient moves the parameters by the round's end, (local_steps,).
+
+    With momentum m the gradient of step t counts lr * (1 - m^(n-t)) / (1 - m).
+    """
+    left = np.arange(local_steps, 0, -1)
+    moved: np.ndarray = learning_rate * (1 - momentum**left) / (1 - momentum)
+    return moved
+
+
+def _events(sample_rate: float, sigmas: Iterable[float], local_steps: int) -> tuple[Event, ...]:
+    """Rounds of ``local_steps`` steps with these noise multipliers, equal ones composed."""
+    return merge(
+        Event(sample_rate=sample_rate, noise_multiplier=sigma, steps=local_steps * count)
+        for sigma, count in Counter(sigmas).items()
+    )
