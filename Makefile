@@ -36,7 +36,8 @@ demo: setup
 federation: setup
 	$(BIN)/python -m experiments.federation
 
-# Everything that CI checks: lint and types beside the tests, each with its output in one piece.
+# Everything that CI checks: lint and types beside the tests, each with its output in one piece. The + lets
+# the tests' own output through as it comes.
 test: setup
 	@$(MAKE) --no-print-directory --jobs --output-sync=target --keep-going lint format types imports tests
 
@@ -53,9 +54,9 @@ types:
 imports:
 	$(BIN)/lint-imports
 tests:
-	$(BIN)/pytest -n $(WORKERS) $(ORDER)
+	+$(BIN)/pytest -n $(WORKERS) $(ORDER)
 quick:
-	$(BIN)/pytest -n $(WORKERS) $(ORDER) -m "not slow"
+	+$(BIN)/pytest -n $(WORKERS) $(ORDER) -m "not slow"
 
 # The generated half of the border: run it after an edit of border.proto.
 proto: setup

@@ -66,7 +66,7 @@ def _remembered(module: ModuleType, name: str) -> Callable[..., Any]:
             return answer
         return module.Bounds(**said) if isinstance(said, dict) else said
 
-    ask.asks_the_disk = True  # type: ignore[attr-defined]
+    ask.asks_the_disk = True
     return ask
 
 
