@@ -7,8 +7,10 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 # Two processes a machine of two cores; more where there are more: make test WORKERS=8
 WORKERS ?= 2
+# A worker that is done takes from one that is not.
+ORDER := --dist worksteal
 
-.PHONY: setup demo federation test check proto kit clean
+.PHONY: setup demo federation test check lint format types imports tests quick proto kit clean
 
 setup: .venv/setup.done
 
@@ -34,19 +36,27 @@ demo: setup
 federation: setup
 	$(BIN)/python -m experiments.federation
 
-# Everything that CI checks.
+# Everything that CI checks: lint and types beside the tests, each with its output in one piece. The + lets
+# the tests' own output through as it comes.
 test: setup
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/pytest -n $(WORKERS)
+	@$(MAKE) --no-print-directory --jobs --output-sync=target --keep-going lint format types imports tests
 
 # For daily work: the same without the slow tests.
 check: setup
+	@$(MAKE) --no-print-directory --jobs --output-sync=target --keep-going lint types quick
+
+lint:
 	$(BIN)/ruff check
+format:
+	$(BIN)/ruff format --check
+types:
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+imports:
+	$(BIN)/lint-imports
+tests:
+	+$(BIN)/pytest -n $(WORKERS) $(ORDER)
+quick:
+	+$(BIN)/pytest -n $(WORKERS) $(ORDER) -m "not slow"
 
 # The generated half of the border: run it after an edit of border.proto.
 proto: setup
@@ -58,5 +68,5 @@ kit: setup
 	$(BIN)/python -m fedfsd.service.kit --output dist/kit $(if $(AUDITOR),--auditor)
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

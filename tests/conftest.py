@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import remembered
 from hypothesis import settings
 
+from fedfsd.audit import epsilon
 from fedfsd.drive import table
+from fedfsd.mechanism import accountant
 
 # A busy machine is no failure, and in CI the same examples are tried each time.
 settings.register_profile("fedfsd", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("fedfsd")
+
+for module in (accountant, epsilon):
+    remembered.install(module)
+STARTUP = Path(__file__).parent / "startup"
+collect_ignore = [str(STARTUP)]  # a module of this name is there already
+paths = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one not in ("", str(STARTUP))]
+os.environ["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *paths])
+
+
+class AskAnew:
+    """Tests of the accountants, their doctests included, ask the accountants."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+        with remembered.asking_anew() if "mechanism" in item.path.parts else nullcontext():
+            return (yield)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(AskAnew())
 
 
 def drives(regions: dict[str, int], *, seed: int = 0, origin: str = "synthetic") -> table.Table:
@@ -82,3 +106,9 @@ def granted(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("granted")
     station_kit.folder(path)
     return path / "eu"
+
+
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Pages without their pictures, which take longer to draw than a small run to train."""
+    monkeypatch.setattr("fedfsd.report.page._figures", lambda run: {})

@@ -13,7 +13,7 @@ from typing import Any
 from border.mutation import Mutation, Sample
 from border.session import KINDS, Side
 
-MUTATIONS = int(os.environ.get("FEDFSD_MUTATIONS", "5000"))
+MUTATIONS = int(os.environ.get("FEDFSD_MUTATIONS", "2000"))
 """Of both sides together; FEDFSD_MUTATIONS=100000 for the whole."""
 SEED = int(os.environ.get("FEDFSD_MUTATION_SEED", "1"))
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

@@ -116,10 +116,16 @@ def test_what_two_regions_start_from_is_kept_once(scene):
 
 def test_a_task_reaches_a_region_that_waits(scene):
     found = []
-    waits = threading.Thread(target=lambda: found.append(scene.stub("CN").Next(READY)))
-    waits.start()
+
+    def waits():
+        while not (task := scene.stub("CN").Next(READY)).HasField("round"):
+            pass  # on a busy machine it may have waited in vain before anything was asked
+        found.append(task)
+
+    waiting = threading.Thread(target=waits, daemon=True)
+    waiting.start()
     scene.fleets["CN"].ask(PLAN, 1)
-    waits.join(5)
+    waiting.join()
     assert found[0].round.round == 1
 
 

@@ -52,6 +52,7 @@ def trainer(federation, name, before=lambda round: None):
     return train
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_run_on_a_real_engine_gives_the_model_of_one_in_process(tmp_path, written, hub):
     whole, _ = real.begin(load(Experiment, written), tmp_path / "whole")

@@ -90,7 +90,7 @@ def run(*words: object, code: int = 0) -> Outcome:
 
 def process(*words: object) -> Outcome:
     """One command in a process of one thread: where it computes, threads make other bits."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}", "OMP_NUM_THREADS": "1"}
     code = "from fedfsd.cli.main import run; run()"
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, env=env

@@ -202,6 +202,7 @@ def test_the_settings_file_is_toml_with_counts():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_climbs_resumes_and_refuses(tmp_path, capsys):
     path = tmp_path / "drives.parquet"
     table.write(drives({"CN": 30, "EU": 20}), path)
@@ -226,6 +227,7 @@ def test_the_command_climbs_resumes_and_refuses(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_search_runs_on_training_vehicles(tmp_path):
     path = tmp_path / "drives.parquet"
     table.write(drives({"CN": 60, "EU": 40}), path)

@@ -341,6 +341,7 @@ def test_a_run_before_its_first_round(tmp_path: Path) -> None:
     assert "0 of 40 rounds are on record" in _words(write_report(run))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_worse_than_constant_velocity_is_called_worse(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", shift_m=1.0)
     assert "worse than constant velocity" in title(read_run(run))
@@ -401,6 +402,7 @@ def test_rounds_are_whole_on_every_axis() -> None:
     assert ">3<" in figure.privacy(regions, {"EU": None})
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_small_epsilon_is_not_called_weak(tmp_path: Path) -> None:
     words = _words(write_report(write_run(tmp_path / "run", epsilon=1.0)))
     assert "at most 2.72 times" in words

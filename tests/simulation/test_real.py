@@ -53,6 +53,7 @@ def model_of(path):
     return load_file(path / "model.safetensors")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_rehearsal_gives_the_model_that_a_simulation_gives(tmp_path, written, coordinator):
     simulated = fedfsd.simulate(written, output=tmp_path / "simulated")
@@ -101,6 +102,7 @@ def test_without_a_public_table_figures_are_null_and_everything_is_written(
     assert compare.compare([where.path], tmp_path / "compared")["settings"][0]["runs"] == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, written, coordinator):
     whole, _ = start(written, tmp_path / "whole")
     real.serve(Federation(tmp_path / "a", written), whole.path, coordinator)
@@ -177,6 +179,7 @@ def test_a_table_that_contradicts_a_written_identity_is_refused(tmp_path, writte
         fedfsd.simulate(written, output=tmp_path / "run")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_late_updates_have_receipts_that_an_auditor_accepts(tmp_path, written):
     written |= {"mode": "private", "server": {"late_updates": "use", "round_timeout_seconds": 0.5}}

@@ -68,6 +68,7 @@ def test_a_run_leaves_model_metrics_and_report(small, tmp_path):
     assert not list((run.path / "regions" / "CN" / "keys").iterdir())
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_two_private_runs_differ_and_two_rehearsals_do_not(small, tmp_path):
     runs = [fedfsd.simulate(small(mode="private"), output=tmp_path / f"p{n}") for n in range(2)]
@@ -76,6 +77,7 @@ def test_two_private_runs_differ_and_two_rehearsals_do_not(small, tmp_path):
     assert same(*(model_of(run.path) for run in runs))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_bits(small, tmp_path):
     whole = fedfsd.simulate(small(), output=tmp_path / "whole")
@@ -93,6 +95,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(small, tmp_path):
     assert same(model_of(run.path), model_of(whole.path))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_kill_9_in_the_middle_loses_nothing(small, tmp_path):
     whole = fedfsd.simulate(small(), output=tmp_path / "whole")
@@ -111,6 +114,7 @@ def test_kill_9_in_the_middle_loses_nothing(small, tmp_path):
     assert same(model_of(place), model_of(whole.path))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_resume_of_something_else_is_refused(small, tmp_path):
     run = fedfsd.simulate(small(), output=tmp_path / "run")
@@ -178,6 +182,7 @@ def test_ray_that_is_missing_is_said(small, tmp_path, monkeypatch):
         fedfsd.simulate(small(), output=tmp_path / "run", engine="ray")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_kept_ledgers_are_charged_until_the_grant_is_spent(small, tmp_path):
     """A simulated grant pays for one such run; the second is refused before it starts."""
@@ -190,6 +195,7 @@ def test_kept_ledgers_are_charged_until_the_grant_is_spent(small, tmp_path):
     assert not (tmp_path / "two").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_the_same_rehearsal_twice_on_kept_ledgers_is_the_same_run(small, tmp_path):
     fedfsd.simulate(small(), output=tmp_path / "one", ledgers=tmp_path / "books")
@@ -197,6 +203,7 @@ def test_the_same_rehearsal_twice_on_kept_ledgers_is_the_same_run(small, tmp_pat
         fedfsd.simulate(small(), output=tmp_path / "two", ledgers=tmp_path / "books")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_run_leaves_evidence_that_an_auditor_accepts(small, tmp_path):
     from fedfsd.audit.evidence import load
@@ -211,6 +218,7 @@ def test_a_run_leaves_evidence_that_an_auditor_accepts(small, tmp_path):
     assert not (none.path / "bundles").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_rehearsal_cannot_be_decided(small, tmp_path):
     from fedfsd.audit.evidence import load
