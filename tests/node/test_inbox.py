@@ -76,6 +76,6 @@ def test_a_part_that_is_too_long_is_begun_anew(tmp_path):
 
 def test_a_part_that_was_damaged_is_thrown_away(tmp_path):
     (tmp_path / f"{SHA256.hex()}.part").write_bytes(bytes(1000))
-    with pytest.raises(WireError, match="another SHA-256"):
+    with pytest.raises(WireError, match="a different SHA-256"):
         inbox.fetch(Pieces([]), tmp_path, sha256=SHA256, size=len(CONTENT))
     assert inbox.fetch(Pieces([]), tmp_path, sha256=SHA256, size=len(CONTENT)).read_bytes() == CONTENT
