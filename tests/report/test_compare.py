@@ -10,10 +10,10 @@ from lights import Lights, write_lights
 from test_report import REGIONS, write_run
 
 from fedfsd.errors import NotReadyError, UsageError
+from fedfsd.gate.policy import OWN_TASKS
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.event import Event
 from fedfsd.report.compare import compare
-from fedfsd.task import registry
 
 GOLDEN = Path(__file__).parents[1] / "evolution" / "release_0_1_0" / "simulation"
 
@@ -123,7 +123,7 @@ def test_no_run_and_no_folder() -> None:
 @pytest.fixture
 def lights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The made-up task is registered."""
-    monkeypatch.setitem(registry.TASKS, Lights.name, "lights:Lights")
+    monkeypatch.setitem(OWN_TASKS, Lights.name, "lights:Lights")
 
 
 @pytest.mark.usefixtures("lights")

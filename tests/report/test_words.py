@@ -12,10 +12,10 @@ from test_report import _words, write_run
 from fedfsd.cli.simulate import told
 from fedfsd.cli.watch import line
 from fedfsd.errors import ConfigError
+from fedfsd.gate.policy import OWN_TASKS
 from fedfsd.report import words
 from fedfsd.report.page import read_run, title, write_report
 from fedfsd.simulation.trail import Progress
-from fedfsd.task import registry
 from fedfsd.task.task import Metric
 
 ERROR = Metric("error_m", "error", "m")
@@ -27,7 +27,7 @@ MISSED = Metric("missed", "missed", "%")
 @pytest.fixture
 def lights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The made-up task is registered."""
-    monkeypatch.setitem(registry.TASKS, Lights.name, "lights:Lights")
+    monkeypatch.setitem(OWN_TASKS, Lights.name, "lights:Lights")
 
 
 @pytest.mark.parametrize(
