@@ -170,7 +170,7 @@ def without_gate(told: Story) -> None:
     try:
         stage.approve(stage.offered())
         gate = stage.coordinator
-        stage.wait("a refusal", lambda: "noise witness" in told.log(gate) or "a norm that" in told.log(gate))
+        stage.wait("a refusal", lambda: "noise witness" in told.log(gate) or "a norm larger" in told.log(gate))
     finally:
         process.kill()
         process.wait()
