@@ -68,7 +68,7 @@ def test_a_rehearsal_gives_the_model_that_a_simulation_gives(tmp_path, written, 
     assert mine["regions"]["CN"]["roster_counted"] is False
     page = html.unescape((where.path / "report.html").read_text())
     assert "simulat" not in page
-    assert "On the coordinator's own table, forecasting" in page
+    assert "On the coordinator's own table, the model reaches" in page
     assert "what a region measures on its own vehicles stays there" in page
     assert "which nobody trained on" not in page
 
