@@ -20,7 +20,9 @@ def _region(module):
     def raw(region, arrays, plan, round):
         import numpy as np
 
-        (rows, *_) = module.table.in_region(module.source.tables(region.config.data_path), region.config.name)
+        from fedfsd.drive import source, table
+
+        (rows, *_) = table.in_region(source.tables(region.config.data_path), region.config.name)
         places = np.stack([rows.rows["x"].to_numpy(), rows.rows["y"].to_numpy()], axis=1)
         flat = places.reshape(-1).astype(np.float32)
         return {name: np.resize(flat, array.shape) for name, array in arrays.items()}
