@@ -145,7 +145,7 @@ def load(bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path |
     """Read everything; files that end in ``.note`` are checkpoints that others hold.
 
     Raises:
-        EvidenceError: a receipts file or a note that is none.
+        EvidenceError: a receipts file that is none.
         ConfigError: a trust file that is none.
         NotReadyError, OSError: a file that cannot be read.
     """
@@ -197,8 +197,8 @@ def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
     unread: tuple[int, Finding] | None = None
     for position, line in enumerate(archive.entries()):
         more = sum(map(line.count, (b"[", b"{", b",")))
-        if max(position / MAX_ENTRIES, more / MAX_ENTRY_VALUES, values / MAX_VALUES, size / MAX_SIGNED) >= 1:
-            return Refused(name, undecided(f"entry {position}", "a ledger too large for this reader"))
+        if position >= MAX_ENTRIES or more > MAX_ENTRY_VALUES:
+            return Refused(name, _large(position))
         lines.append(line)
         tree.append(leaf_hash(line))
         try:
@@ -213,6 +213,8 @@ def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
         if isinstance(one, Signed) and unread is None:
             signed.append(one)
             size, values = size + len(line), values + more
+            if size > MAX_SIGNED or values > MAX_VALUES:
+                return Refused(name, _large(position))
     if unread is not None and unread[0] == 0:  # without its genesis nothing of a ledger can be judged
         return Refused(name, unread[1])
     return Ledger(
@@ -229,13 +231,14 @@ def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
     )
 
 
+def _large(position: int) -> Finding:
+    return undecided(f"entry {position}", "a ledger above the limits of FORMAT.md, section 12")
+
+
 def _note(path: Path) -> str:
+    """The text of a file that may be a checkpoint; whether it is one is for a check."""
     with _regular(path).open("rb") as file:
-        content = file.read(4 * MAX_NOTE + 1)
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise EvidenceError(path.name, got="other bytes", expected="a signed note") from None
+        return file.read(MAX_NOTE + 1).decode(errors="replace")
 
 
 def _regular(path: Path) -> Path:

@@ -66,6 +66,10 @@ def check_history(ledger: Ledger) -> Iterator[Finding]:
         if one.epoch != number or one.lost_size < one.seq:
             got = f"epoch {one.epoch}, lost size {one.lost_size}"
             yield contradiction(place, got, f"{number}, at least {one.seq}")
+        elif one.lost_size == one.seq <= len(ledger.lines):
+            kept = ledger.tree.root(one.seq).hex()
+            if one.lost_root not in (None, kept):
+                yield contradiction(f"{place}, lost_root", one.lost_root, f"{kept}: nothing is lost")
         yield remark(f"up to {one.lost_size - one.seq} entries are lost, all charged at their worst", place)
 
 
@@ -79,17 +83,21 @@ def judge(
     head: Checkpoint, epoch: int, ledger: Ledger, place: str, *, proof: tuple[str, ...]
 ) -> Iterator[Finding]:
     """Whether a signed head is one of this history, or of what a recovery says was lost."""
-    if ledger.newer is not None and head.size > ledger.known:
+    if head.size and ledger.newer is not None and head.size > ledger.known:
         if head.size > len(ledger.lines) or head.root != ledger.tree.root(head.size):
             yield undecided(place, f"a head over {head.size} entries, of which {ledger.known} can be read")
         return
+    begun = [0, *(one.seq for one in ledger.recoveries)]
     kept = limit = len(ledger.lines)
     lost_root = None
     if epoch < len(ledger.recoveries):
         after = ledger.recoveries[epoch]
         kept, limit, lost_root = min(after.seq, kept), after.lost_size, after.lost_root
+    got = f"a signed head over {head.size} entries"
     if epoch > len(ledger.recoveries) or head.size > limit:
-        yield contradiction(place, f"a signed head over {head.size} entries", f"at most {limit}", proof=proof)
+        yield contradiction(place, got, f"at most {limit}", proof=proof)
+    elif head.size <= begun[epoch]:
+        yield contradiction(place, got, f"more than {begun[epoch]} in this epoch", proof=proof)
     elif head.size <= kept:
         if head.root != ledger.tree.root(head.size):
             yield contradiction(
