@@ -15,8 +15,8 @@ Round = tuple[str, int]
 
 def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
     """What the coordinator received is what the region released, one to one, in the plans covered."""
-    if evidence.newer_receipts is not None:
-        yield skipped("receipts that a newer release wrote")
+    if evidence.refused_receipts is not None:
+        yield skipped("receipts that cannot be read")
         return
     if evidence.receipts is None:
         yield skipped("no --receipts: nothing shows what reached the coordinator")
@@ -55,7 +55,9 @@ def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
 def check_regions(evidence: Evidence) -> Iterator[Finding]:
     """Of every region that the receipts name, there is a bundle."""
     if evidence.receipts is None:
-        yield skipped("no --receipts that this release reads")
+        yield skipped(
+            "no --receipts" if evidence.refused_receipts is None else "receipts that cannot be read"
+        )
         return
     here = {one.region for one in evidence.ledgers}
     counts: dict[str, int] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -97,7 +97,7 @@ def check_lifetime(ledger: Ledger) -> Iterator[Finding]:
     """What each grant is charged bounds the loss of everything reserved on it, by another accountant too."""
     for label, account in sums(ledger).items():
         grant, place = account.grant, f"grant of {label}"
-        events = merge(account.events)
+        events = account.events
         try:
             charged = epsilon_lifetime(account.spent, alpha=grant.alpha, delta=grant.delta)
             booked = nano_nats(events, grant.alpha)
@@ -152,12 +152,14 @@ def _epsilon_at_order(events: Iterable[Event], alpha: int, delta: float) -> floa
     import dp_accounting as dp
     from dp_accounting import rdp
 
+    counted: Counter[tuple[float, float]] = Counter()
+    for one in events:
+        counted[one.sample_rate, one.noise_multiplier] += one.steps
     ledger = rdp.RdpAccountant([alpha], dp.NeighboringRelation.REPLACE_SPECIAL)
     try:
-        for event in events:
-            step = dp.GaussianDpEvent(event.noise_multiplier)
-            sampled = step if event.sample_rate == 1 else dp.PoissonSampledDpEvent(event.sample_rate, step)
-            ledger.compose(sampled, event.steps)
+        for (rate, noise), steps in counted.items():
+            step = dp.GaussianDpEvent(noise)
+            ledger.compose(step if rate == 1 else dp.PoissonSampledDpEvent(rate, step), steps)
         return float(ledger.get_epsilon(delta))
     except (ArithmeticError, ValueError) as error:
         raise AccountingError("RDP (dp-accounting)", got=error, expected="a finite epsilon") from None

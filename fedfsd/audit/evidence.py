@@ -98,6 +98,10 @@ class Ledger:
         """Where the ledger went on from a backup."""
         return tuple(one for one in self.signed if isinstance(one, Recover))
 
+    def lost(self, epoch: int, size: int) -> bool:
+        """Whether a recovery says that a head of that size is beyond what was kept of the epoch."""
+        return epoch < len(self.recoveries) and size > self.recoveries[epoch].seq
+
     def entries(self) -> Iterator[Entry]:
         """Every entry that can be read, in order, up to the first that a newer release wrote."""
         return (one for _, one in self.numbered())
@@ -132,8 +136,8 @@ class Evidence:
     """(file, note): checkpoints that others hold."""
     receipts: Receipts | None = None
     trust: Trust | None = None
-    newer_receipts: Finding | None = None
-    """A receipts file that a newer release wrote, in the place of ``receipts``."""
+    refused_receipts: Finding | None = None
+    """Why a receipts file cannot be read, in the place of ``receipts``."""
 
     def unread(self, region: str) -> bool:
         """Whether there may be entries of the region that this program cannot read."""
@@ -145,23 +149,24 @@ def load(bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path |
     """Read everything; files that end in ``.note`` are checkpoints that others hold.
 
     Raises:
-        EvidenceError: a receipts file that is none.
         ConfigError: a trust file that is none.
         NotReadyError, OSError: a file that cannot be read.
     """
     read = [_bundle(path) for path in bundles if path.suffix != ".note"]
-    received, newer_receipts = None, None
+    received, refused_receipts = None, None
     try:
         received = None if receipts is None else receipt_file(receipts)
     except FormatError as error:
-        newer_receipts = newer(error)
+        refused_receipts = newer(error)
+    except EvidenceError as error:
+        refused_receipts = refusal("receipts", error)
     return Evidence(
         ledgers=tuple(one for one in read if isinstance(one, Ledger)),
         refused=tuple(one for one in read if isinstance(one, Refused)),
         heads=tuple((plain(path.name), _note(path)) for path in bundles if path.suffix == ".note"),
         receipts=received,
         trust=None if trust is None else trust_file(trust),
-        newer_receipts=newer_receipts,
+        refused_receipts=refused_receipts,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.finding import Finding, contradiction, refusal, remark, undecided
-from fedfsd.audit.keyring import NO_GENESIS
+from fedfsd.audit.keyring import NO_GENESIS, keyring
 from fedfsd.ledger.entry import Close, Genesis
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.note import Checkpoint, Note
@@ -42,7 +42,7 @@ def check_entries(ledger: Ledger) -> Iterator[Finding]:
 
 def check_history(ledger: Ledger) -> Iterator[Finding]:
     """The root of every checkpoint follows from the entries, and the last checkpoint covers them all."""
-    genesis = ledger.genesis
+    genesis, keys = ledger.genesis, keyring(ledger)
     if genesis is None:
         yield undecided("checkpoints", NO_GENESIS)
         return
@@ -50,14 +50,16 @@ def check_history(ledger: Ledger) -> Iterator[Finding]:
     for epoch, size, text in ledger.checkpoints:
         place = f"checkpoint {epoch}-{size}"
         try:
-            head = Checkpoint.parse(Note.parse(text).text)
+            parsed = Note.parse(text)
+            head = Checkpoint.parse(parsed.text)
         except EvidenceError as error:
             yield refusal(place, error)
             continue
         if (head.origin, head.size) != (origin(genesis, epoch), size):
             yield contradiction(place, f"origin {head.origin}, size {head.size}", "as its name says")
         else:
-            yield from judge(head, epoch, ledger, place, proof=(text,))
+            if not ledger.lost(epoch, size) or (keys and keys.signed(parsed)):
+                yield from judge(head, epoch, ledger, place, proof=(text,))
             newest = size if epoch == len(ledger.recoveries) or ledger.newer else newest
     if newest != len(ledger.lines):
         yield contradiction("checkpoints", f"none over all {len(ledger.lines)} entries", "a signed head")

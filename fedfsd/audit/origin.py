@@ -30,7 +30,7 @@ def check_signatures(ledger: Ledger) -> Iterator[Finding]:
             yield contradiction(place, "the id of another ledger", "this one's")
     for epoch, size, text in ledger.checkpoints:
         place = f"checkpoint {epoch}-{size}"
-        lost = epoch < len(ledger.recoveries) and size > ledger.recoveries[epoch].seq
+        lost = ledger.lost(epoch, size)
         by = tuple(one for _, one in keys.nodes) if lost else (keys.node_at(size),)
         try:
             parsed = note.Note.parse(text)
@@ -65,8 +65,8 @@ def check_identity(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
 def check_coordinator(evidence: Evidence) -> Iterator[Finding]:
     """The receipts are signed by a coordinator of the trust file."""
     receipts, trust = evidence.receipts, evidence.trust
-    if evidence.newer_receipts is not None:
-        yield evidence.newer_receipts
+    if evidence.refused_receipts is not None:
+        yield evidence.refused_receipts
         return
     if receipts is None:
         yield skipped("no --receipts: nothing shows what reached the coordinator")

@@ -140,7 +140,7 @@ def _booked(ledger: Ledger, genesis: Genesis, keys: Keyring) -> Iterator[Finding
             continue
         if not parsed.is_cosigned:
             yield contradiction(place, "no cosignature", "one by a witness")
-        if not _signed(parsed, (keys.node_at(head.size),)):
+        if not keys.signed(parsed, head.size):
             yield contradiction(place, "no signature by the node", "one")
         yield from judge(head, epoch, ledger, place, proof=(one.checkpoint,))
 
@@ -153,7 +153,7 @@ def _held(place: str, text: str, genesis: Genesis, keys: Keyring) -> Held | None
     except EvidenceError:
         return None
     epoch = epoch_of(head, origin(genesis, 0))
-    if epoch is None or not _signed(parsed, tuple(one for _, one in keys.nodes)):
+    if epoch is None or not keys.signed(parsed):
         return None
     return Held(place, text, head, epoch)
 
@@ -169,10 +169,3 @@ def _names(text: str, genesis: Genesis) -> bool:
 def _newest(ledger: Ledger) -> tuple[int, int]:
     """(epoch, size) of the last checkpoint of a bundle."""
     return max(((epoch, size) for epoch, size, _ in ledger.checkpoints), default=(0, 0))
-
-
-def _signed(parsed: Note, keys: tuple[VerificationKey, ...]) -> bool:
-    try:
-        return parsed.signed_by_one_of(keys)
-    except EvidenceError:
-        return False
