@@ -80,6 +80,8 @@ def check_epsilon(ledger: Ledger) -> Iterator[Finding]:
             planned = event_of(one.document, ledger.region, read.rounds)
             events = merge(rounds_of(planned, read.rounds).events)
             beyond = _beyond(events, said.target_delta)
+            if 10 * said.target_delta * said.roster > 1:
+                yield remark(f"delta {said.target_delta:g} is above 1 / (10 N), N = {said.roster}", place)
             if beyond:
                 yield undecided(place, f"{beyond}: no epsilon is computed of such a plan")
             else:

@@ -26,7 +26,7 @@ class Keyring:
         return [one for start, one in self.nodes if start <= size or start == 1][-1]
 
     def signed(self, note: Note, *at: int) -> bool:
-        """Whether one of the node's keys signed ``note``, or only that of a size, and no line of theirs is bad."""
+        """Whether one of the node's keys (or that of a size) signed ``note`` and no line of theirs is bad."""
         keys = [self.node_at(size) for size in at] or [one for _, one in self.nodes]
         try:
             return note.signed_by_one_of(keys)
