@@ -67,8 +67,15 @@ def is_type(value: Any, kind: str) -> bool:
 
 
 TYPES: dict[str, Callable[[Any], bool]] = {
-    "int": is_integer, "number": is_number, "text": is_text, "region": is_region, "vkey": is_vkey,
-    "hex16": is_hex(32), "hex32": is_hex(64), "signature": is_hex(128), "date": is_date,
+    "int": is_integer,
+    "number": is_number,
+    "text": is_text,
+    "region": is_region,
+    "vkey": is_vkey,
+    "hex16": is_hex(32),
+    "hex32": is_hex(64),
+    "signature": is_hex(128),
+    "date": is_date,
     "one": lambda v: is_integer(v) and v == 1,
     "two": lambda v: is_integer(v) and v == 2,
     "bool": lambda v: type(v) is bool,
