@@ -37,16 +37,18 @@ def check_witnesses(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
     copies = [one for one in evidence.ledgers if one.genesis and one.genesis.ledger == genesis.ledger]
     mine = [one for one in (_held(*row, genesis, keys) for row in _notes(ledger)) if one]
     others = []
+    keyrings = [found for one in copies if (found := keyring(one))]
     for source, text in evidence.heads:
-        held = _held(source, text, genesis, keys)
+        held = next((found for one in keyrings if (found := _held(source, text, genesis, one))), None)
         if held is None:
             if _names(text, genesis):
                 yield undecided(source, "a checkpoint of this ledger that no key of its node signed")
         else:
             others.append(held)
     for other in copies:
+        own = keyring(other) or keys  # a fork may have rotated to a key that this ledger does not name
         for place, text in _notes(other) if other is not ledger else ():
-            held = _held(f"{other.source}, {place}", text, genesis, keys)
+            held = _held(f"{other.source}, {place}", text, genesis, own)
             others += [held] if held else []  # told where that bundle is checked
     newest = _newest(ledger)
     longest = all(_newest(other) <= newest for other in copies)

@@ -82,10 +82,10 @@ def recovered(forge: Forge, kept: int = 5, **changes: Any) -> Forge:
     return forge
 
 
-def rotated(forge: Forge, role: str) -> SigningKey:
+def rotated(forge: Forge, role: str, seed: bytes = b"2" * 32) -> SigningKey:
     """The key of ``role`` replaced; returns the old one."""
     old: SigningKey = getattr(forge, role)
-    new = SigningKey.from_seed(old.name, b"2" * 32)
+    new = SigningKey.from_seed(old.name, seed)
     one = KeyRotate(seq=len(forge.entries), ledger=forge.ledger, role=role, key=str(new.verification))
     keys = {"officer": forge.officer, "new": new, **({"old": old} if role == "node" else {})}
     forge.entries.append(entry.sign(one, keys))
@@ -331,6 +331,15 @@ def _fork(folder: Path) -> Made:
     forge = story()
     fork = copy.deepcopy(forge)
     fork.edit(6, sha256="0" * 64)
+    return given(folder, forge, fork, receipts=None)
+
+
+@case("two histories, each signed by a key that the other does not name", CONTRADICTED)
+def _fork_rotated(folder: Path) -> Made:
+    forge = story()
+    fork = copy.deepcopy(forge)
+    rotated(forge, "node")
+    rotated(fork, "node", b"3" * 32)
     return given(folder, forge, fork, receipts=None)
 
 

@@ -7,6 +7,7 @@ every key changes something, signs all of it again, and packs it.
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,13 +19,14 @@ from typing import Any
 import stranger_values as values
 from forge import COORDINATOR, DATA, WITNESS, Forge
 from forge import plan_of as any_plan
-from stranger_verifier import archive
+from stranger_verifier import archive, local_member
 
 from fedfsd import canonical
 from fedfsd.errors import FedfsdError
 from fedfsd.ledger import draft, entry, note
 from fedfsd.ledger.entry import Abort, Close, Incident, KeyRotate, Refuse, WitnessEntry
 from fedfsd.ledger.key import SigningKey
+from fedfsd.ledger.state import State
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.event import Event
 from fedfsd.plan.plan import Plan
@@ -32,6 +34,7 @@ from fedfsd.plan.plan import Plan
 Noise = float | tuple[float, ...]
 NOISES: tuple[Noise, ...] = (2.0, 3.0, (2.0, 3.0), (4.0, 2.0, 4.0))
 STRANGER = b"s" * 32
+REGIONS = max(24, int(os.environ.get("FEDFSD_STRANGER", "0")) // 8)  # honest ledgers to start from
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,19 @@ class Region(Forge):
         self.rng, self.plans, self.permits = rng, [], []  # type: ignore[var-annotated]
         self.secrets = {str(key.verification): key for key in (self.node, self.officer)}
         self.grant(epsilon=30.0, **self.terms())
+
+    @property
+    def state(self) -> State:
+        """As an honest region would have it, continued where only entries were added."""
+        seen = self.__dict__.setdefault("_seen", [])
+        if len(seen) > len(self.entries) or any(a is not b for a, b in zip(seen, self.entries, strict=False)):
+            seen.clear()
+        if not seen:
+            self._state = State()
+        for one in self.entries[len(seen) :]:
+            self._state.apply(one, entry.encode(one))
+            seen.append(one)
+        return self._state
 
     def terms(self) -> dict[str, Any]:
         signed = self.rng.random() < 0.3  # every plan is above a cap of nothing
@@ -227,7 +243,7 @@ class Parts:
         return [self.raw.get(seq) or values.canonical(one) for seq, one in enumerate(self.entries)]
 
     def keys_at(self, size: int) -> dict[str, SigningKey]:
-        """The keys in force after so many entries; whoever is in a rotation that makes no sense signs nothing."""
+        """The keys in force after so many entries; a key that nobody has signs nothing."""
         found: dict[str, SigningKey] = {}
         for one in self.entries[:size]:
             if one.get("type") == "genesis":
@@ -279,7 +295,7 @@ class Parts:
     def head(self, epoch: int, size: int, *, root: bytes = b"", key: SigningKey | None = None) -> str:
         root = root or values.Tree(self.lines()).root(size)
         origin = self.name + (f"/{epoch}" if epoch else "")
-        key = key or self.keys_at(size)["node"]
+        key = key or self.keys_at(max(size, 1))["node"]
         return note.sign(f"{origin}\n{size}\n{values.base64.b64encode(root).decode()}\n", [key])
 
     def bundle(self, heads: dict[tuple[int, int], str] | None = None) -> bytes:
@@ -347,14 +363,21 @@ def kind(make: Maker) -> Maker:
     return make
 
 
-def region(rng: random.Random, name: str = "EU", steps: int | None = None) -> Region:
-    return Region(rng, name, seed=str(rng.randrange(3))).walk(steps or rng.randrange(3, 22))
+@cache
+def grown(name: str, number: int) -> Region:
+    rng = random.Random(f"region {name} {number}")
+    return Region(rng, name, seed=str(number)).walk(rng.randrange(3, 25))
+
+
+def region(rng: random.Random, name: str = "EU") -> Region:
+    """One of some honest regions, to be changed by whoever gets it."""
+    return deepcopy(grown(name, rng.randrange(REGIONS)))
 
 
 def parts(rng: random.Random, *wanted: str) -> Parts:
     """A ledger that has entries of all these types."""
     while True:
-        found = Parts.of(region(rng, steps=24 if wanted else None))
+        found = Parts.of(region(rng))
         if set(wanted) <= {one["type"] for one in found.entries}:
             return found
 
@@ -362,7 +385,9 @@ def parts(rng: random.Random, *wanted: str) -> Parts:
 @kind
 def honest(rng: random.Random) -> Case:
     regions = [region(rng, name) for name in (("EU",), ("EU", "US"))[rng.random() < 0.3]]
-    return Case("honest", False, pack(*map(Parts.of, regions)), "holds")
+    found = [Parts.of(one) for one in regions]
+    answer = None if any(one.lost for one in found) else "holds"  # heads by a lost key cannot be judged
+    return Case("honest", False, pack(*found), answer)
 
 
 @kind
@@ -516,7 +541,7 @@ def forged_head(rng: random.Random) -> Case:
         "zero": lambda: one.head(0, 0, root=other, key=one.keys_at(1)["node"]),
         "beyond": lambda: one.head(epoch, size + rng.randrange(1, 9), root=other),
         "epoch": lambda: one.head(epoch + 1, size),
-        "early": lambda: one.head(epoch, rng.randrange(begun[-1] + 1)) if begun else one.head(1, 1),
+        "early": lambda: one.head(epoch, rng.randrange(1, begun[-1] + 1)) if begun else one.head(1, 1),
     }[how]
     with suppress(IndexError):
         made = text()
@@ -579,8 +604,8 @@ def lost_part(rng: random.Random) -> Case:
     epoch, key = recover["epoch"] - 1, one.keys_at(recover["seq"])["node"]
     roots = [rng.randbytes(32), rng.randbytes(32)]
     size = rng.randrange(recover["seq"], recover["lost_size"] + 2)
-    heads = [one.head(epoch, size, root=root, key=key) for root in roots[: rng.choice([1, 2])]]
-    changed = rng.choice(["", "", "lost_size", "lost_root", "epoch", "reach", "charges"])
+    heads = [one.head(epoch, size, root=root, key=key) for root in roots[: rng.choice([1, 1, 1, 2])]]
+    changed = rng.choice([*[""] * 8, "lost_size", "lost_root", "epoch", "reach", "charges"])
     if changed:
         _change(rng, recover, changed)
         one.resign()
@@ -612,8 +637,8 @@ def two_bundles(rng: random.Random) -> Case:
         _append(other, {"type": "incident", "plan": None, "code": "other", "text": "another history"})
     rows = receipts_of(one.receipts())
     made = pack(one, other, receipts=rng.choice([rows, None]))
-    if one.sizes[-1] < other.sizes[-1]:
-        forged = False  # it is the newer one
+    if one.sizes[-1][0] != other.sizes[-1][0] or one.sizes[-1] < other.sizes[-1]:
+        forged = False  # what a recovery lost, or the newer one
     return Case("two_bundles, one forged" if forged else "two_bundles", forged, made)
 
 
@@ -687,7 +712,7 @@ def odd_trust(rng: random.Random) -> Case:
     for _ in range(rng.choice([1, 1, 2])):
         at = rng.randrange(len(lines))
         role, key = lines[at].split(" ", 1) if " " in lines[at] else ("node", "x")
-        foreign = SigningKey.from_seed(key.split("+")[0] or "x", rng.choice([STRANGER, b"t" * 32]))
+        foreign = SigningKey.from_seed(key.split("+")[0].strip() or "x", rng.choice([STRANGER, b"t" * 32]))
         newest = one.keys_at(len(one.entries)).get(role)
         lines[at : at + 1] = rng.choice(
             [
@@ -738,6 +763,112 @@ def odd_plan(rng: random.Random) -> Case:
         answer = "contradicted" if how == "low" and has_plan else None
         return Case(f"odd_plan: {how}", how == "low" and has_plan, pack(found), answer)
     return honest(rng)
+
+
+@kind
+def newer(rng: random.Random) -> Case:
+    """An entry, or the plan in it, of a later version, and what that may have allowed after it."""
+    one = parts(rng)
+    seq = rng.randrange(len(one.entries))
+    found = one.entries[seq]
+    if found["type"] == "plan" and rng.random() < 0.5:
+        found["document"]["format"] = rng.choice([3, 9, 2**53 - 1])
+        one.relink()
+    else:
+        found["format"] = rng.choice([3, 9, 2**53 - 1])
+        found["more"] = rng.choice([None, 1.5, "x"])
+    if rng.random() < 0.3:
+        where, name = rng.choice(list(_places(rng.choice(one.entries))))
+        _change(rng, where, name)
+    with suppress(values.Contradicted):
+        one.resign()
+        made = pack(one)
+        if rng.random() < 0.3:
+            at = rng.choice(one.sizes)
+            made = replace(
+                made, notes={"held.note": one.head(*at, root=rng.choice([b"", rng.randbytes(32)]))}
+            )
+        return Case("newer", True, made)
+    return honest(rng)
+
+
+@kind
+def limits(rng: random.Random) -> Case:
+    """Entries at the limits of depth, size and number of values, and just above."""
+    one = parts(rng, "plan")
+    found = _pick(rng, one, "plan")
+    deep: Any = 1
+    for _ in range(rng.choice([61, 62, 63, 64, 90])):
+        deep = [deep]
+    commas = values.canonical(found)
+    room = 100_000 - sum(map(commas.count, (b"[", b"{", b","))) - 2
+    how = rng.choice(["deep", "values", "long"])
+    found["document"]["more"] = {
+        "deep": deep,
+        "values": "," * (room + rng.choice([0, 1, 2])),
+        "long": "x" * (2**22 - len(commas) - rng.choice([0, 9, 10, 11])),
+    }[how]
+    one.relink()
+    with suppress(values.Contradicted):
+        one.resign()
+        return Case(f"limits: {how}", False, pack(one))
+    return honest(rng)
+
+
+@kind
+def edited_archive(rng: random.Random) -> Case:
+    """Members and bundle.json changed by somebody who packs them well."""
+    one = parts(rng)
+    members: dict[str, bytes] = {}
+    data, start = one.bundle(), 0
+    for name in ["bundle.json", *json.loads(local_member(data, 0, "bundle.json")[0])["files"]]:
+        members[name], start = local_member(data, start, name)
+    listing = json.loads(members.pop("bundle.json"))
+    name = rng.choice(sorted(members))
+    how = rng.choice(["field", "drop", "rename", "note", "more", "newer", "order", "entries"])
+    if how == "drop":
+        del members[name]
+    elif how == "rename":
+        members[rng.choice(["x", "checkpoints/0000-0000000099.note", "é"])] = members.pop(name)
+    elif how == "note":
+        at = rng.randrange(len(members[name]))
+        members[name] = members[name][:at] + rng.randbytes(1) + members[name][at + rng.choice([0, 1]) :]
+    elif how == "more":
+        members[rng.choice(["a", "z", "bundle.jsonl"])] = b"more"
+    elif how == "entries":
+        members["entries.jsonl"] += rng.choice([b"\n", b"{}\n", b" "])
+    files = {name: {"bytes": len(data), "sha256": canonical.sha256(data)} for name, data in members.items()}
+    if how == "order":
+        files, members = dict(reversed(files.items())), dict(reversed(members.items()))
+    listing["files"] = files
+    if how == "field":
+        where, place = rng.choice(list(_places(listing)))
+        _change(rng, where, place)
+    elif how == "newer":
+        listing |= {"format": rng.choice([2, 9, 0, 1.5, None]), "more": 1}
+    with suppress(values.Contradicted):
+        first = rng.choice([values.canonical, lambda one: json.dumps(one).encode()])(listing)
+        made = archive({"bundle.json": first, **members})
+        return Case(f"edited_archive: {how}", made != data, pack(one, bundles={"EU-0.zip": made}))
+    return honest(rng)
+
+
+@kind
+def fork_by_rotation(rng: random.Random) -> Case:
+    """Two histories of one ledger, each signed by a key that the other does not name."""
+    one = parts(rng)
+    other, size = deepcopy(one), len(one.entries)
+    for fork, seed in ((one, b"1" * 32), (other, b"2" * 32)):
+        for _ in range(rng.choice([1, 2])):
+            new = SigningKey.from_seed(fork.name, seed)
+            body = {"type": "key-rotate", "ledger": fork.ledger, "role": "node", "key": str(new.verification)}
+            if str(new.verification) not in fork.secrets:
+                fork.secrets[body["key"]] = new
+                _append(fork, {**body, "signatures": {"officer": "", "new": "", "old": ""}})
+            _append(fork, {"type": "incident", "plan": None, "code": "other", "text": seed.decode()})
+        fork.resign()
+        fork.sizes = [at for at in fork.sizes if at[1] <= size and rng.random() < 0.5] + fork.sizes[-1:]
+    return Case("fork_by_rotation", True, pack(one, other, receipts=None))
 
 
 @kind

@@ -273,6 +273,7 @@ def check_own_heads(bundle: Bundle, keys: list[Key]) -> list[str]:
         assert head is not None
         must(not checkpoint.good_and_bad(witnesses)[1], "a witness's line that fails")
         if not is_judged(book, head):
+            bundle.heads += [head] if checkpoint.is_signed(book.node_keys) else []
             continue
         must_agree(book, head)
         kept = book.epochs[head.epoch].kept
@@ -316,8 +317,7 @@ def read_note(data: bytes, ledgers: dict[Any, list[Bundle]], kept: dict[Any, lis
     for ledger, bundles in ledgers.items():
         head = head_of(bundles[0].book, checkpoint)
         if head is not None:
-            node_keys = list({key: None for bundle in bundles for key in bundle.book.node_keys})
-            if not checkpoint.is_signed(node_keys):
+            if not any(checkpoint.is_signed(bundle.book.node_keys) for bundle in bundles):
                 return ["signed by no node key of its ledger"]
             kept[ledger].append(head)
             return []
@@ -325,11 +325,11 @@ def read_note(data: bytes, ledgers: dict[Any, list[Bundle]], kept: dict[Any, lis
 
 
 def against(bundle: Bundle, others: list[Head]) -> list[str]:
-    judged = [head for head in others if is_judged(bundle.book, head)]
-    for head in judged:
-        must_agree(bundle.book, head)
+    for head in others:
+        if is_judged(bundle.book, head):
+            must_agree(bundle.book, head)
     roots: dict[tuple[int, int], bytes] = {}
-    for head in bundle.heads + judged:
+    for head in bundle.heads + others:
         root = roots.setdefault((head.epoch, head.size), head.root)
         must(root == head.root, f"two heads of size {head.size} in epoch {head.epoch}")
     return []
@@ -343,11 +343,10 @@ def read_trust(data: bytes) -> list[Key]:
     if len(data) > MAX_TRUST:
         raise NoAnswer("a trust file above 2^20 bytes")
     try:
-        lines = data.decode("utf-8").split("\n")
+        lines = [line.removesuffix("\r") for line in data.decode("utf-8").split("\n")]
     except UnicodeDecodeError:
         raise NoAnswer("a trust file that is no UTF-8") from None
-    ended = [line.removesuffix("\r") for line in lines[:-1]] + lines[-1:]
-    return [_trusted(line) for line in ended if line and not line.startswith("#")]
+    return [_trusted(line) for line in lines if line and not line.startswith("#")]
 
 
 ROLES = {"node": SIGNER, "officer": SIGNER, "coordinator": SIGNER, "witness": WITNESS}

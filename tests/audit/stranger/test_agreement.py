@@ -119,6 +119,8 @@ def compare(folder: Path, case: Case) -> str:
         return f"ours {answers[0]}, the stranger's {answers[1]}"
     if case.forged and answers[0] == "holds":
         return "a forgery holds"
+    if case.kind == "honest" and answers[0] == "contradicted":
+        return "honest evidence is contradicted"
     if case.answer and answers[0] != case.answer:
         return f"both say {answers[0]}, which should be {case.answer}"
     return f"{spent:.0f} seconds" if spent > SECONDS else ""
