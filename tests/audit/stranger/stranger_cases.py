@@ -17,8 +17,8 @@ from functools import cache
 from typing import Any
 
 import stranger_values as values
-from forge import COORDINATOR, DATA, WITNESS, Forge
-from forge import plan_of as any_plan
+from audit.forge import COORDINATOR, DATA, WITNESS, Forge
+from audit.forge import plan_of as any_plan
 from stranger_verifier import archive, local_member
 
 from fedfsd import canonical
@@ -759,7 +759,7 @@ def odd_plan(rng: random.Random) -> Case:
     found.relink()
     with suppress(values.Contradicted):
         found.resign()
-        has_plan = any(entry_of["type"] == "plan" for entry_of in found.entries)
+        has_plan = any(entry_of.get("plan") == plan.hash for entry_of in found.entries)
         answer = "contradicted" if how == "low" and has_plan else None
         return Case(f"odd_plan: {how}", how == "low" and has_plan, pack(found), answer)
     return honest(rng)
@@ -849,7 +849,9 @@ def edited_archive(rng: random.Random) -> Case:
     with suppress(values.Contradicted):
         first = rng.choice([values.canonical, lambda one: json.dumps(one).encode()])(listing)
         made = archive({"bundle.json": first, **members})
-        return Case(f"edited_archive: {how}", made != data, pack(one, bundles={"EU-0.zip": made}))
+        kept = how == "drop" and name != "entries.jsonl"  # a region need not keep every checkpoint
+        forged = made != data and not kept
+        return Case(f"edited_archive: {how}", forged, pack(one, bundles={"EU-0.zip": made}))
     return honest(rng)
 
 
