@@ -61,7 +61,7 @@ def private_step(
     )
     total = np.zeros(size)
     total[: gradient.size] = gradient.clipped_sum(
-        data, slots, window, taken, max_grad_norm=mine.max_grad_norm
+        data, slots, window, taken, max_grad_norm=mine.max_grad_norm, sample_rate=mine.sample_rate
     )
     if mine.noise is not None:  # None in mode none alone
         total += mine.noise.draw(key.stream("noise", step), round=key.round, size=size)
@@ -73,4 +73,6 @@ def model_on(model: nn.Module, loss: Loss, device: torch.device) -> VehicleGradi
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
+        elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+            module.dropout = 0.0
     return VehicleGradient(model.to(device).train(), loss)

@@ -9,7 +9,8 @@ from engine.small import SPEC, TASK, TwoPaths, data_of, vehicles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedfsd.engine.gradient import VehicleGradient, clip_and_sum
+from fedfsd.engine.clip import clip_and_sum
+from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.local import model_on
 from fedfsd.engine.randomness import Stream
 from fedfsd.engine.sampler import choose_windows
