@@ -58,7 +58,7 @@ class MicroBatch:
 
     def take(self, index: int, uses: Sequence[Use]) -> None:
         """Parameter ``index`` with all its uses."""
-        products = [use for use in uses if isinstance(use, Product)]
+        products = [use for use in uses if isinstance(use, Product) and use.factors_out]
         if len(products) == len(uses) and _by_product(products, self._count):
             self._products[index] = products
             self._measure(products)
@@ -137,7 +137,7 @@ class MicroBatch:
 
     def _measure(self, products: list[Product]) -> None:
         """Add the squared norms of a parameter's gradients, from above, without forming them."""
-        gradient, value = _factors_of(products, self._count, slice(0, self._count))
+        gradient, value = _factors_of(products, self._count)
         grams = [torch.bmm(part, part.transpose(1, 2)).to(self._wide) for part in (gradient, value)]
         lengths = [gram.diagonal(dim1=1, dim2=2) for gram in grams]  # (V, L): |g|^2, |x|^2
         spread = (lengths[0] * lengths[1]).sqrt().sum(dim=1) * (1 + 1e-3)
@@ -148,17 +148,13 @@ class MicroBatch:
         self._spreads.append((value.shape[1], spread))
 
     def _sum_products(self, products: list[Product], factors: Tensor) -> Tensor:
-        total: Tensor | None = None
-        for low in range(0, self._count, self._group):
-            some = slice(low, low + self._group)
-            gradient, value = _factors_of(products, self._count, some)
-            factor = factors[some, None, None].to(gradient.dtype)
-            counts = factor != 0
-            gradient = torch.where(counts, gradient * factor, 0).flatten(0, 1)
-            value = torch.where(counts, value, 0).flatten(0, 1)
-            part = gradient.t() @ value
-            total = part.to(self._wide) if total is None else total.add_(part)
-        assert total is not None
+        gradient, value = _factors_of(products, self._count)
+        # 0 * inf is not 0: in what does not count, all that is not finite is replaced before it is scaled.
+        gradient, value = (part.nan_to_num(0.0, 0.0, 0.0) for part in (gradient, value))
+        gradient.mul_(factors.to(gradient.dtype)[:, None, None])
+        total = gradient.new_zeros(gradient.shape[2], value.shape[2], dtype=self._wide)
+        for some, of in zip(gradient.split(self._group), value.split(self._group), strict=True):
+            total += some.flatten(0, 1).t() @ of.flatten(0, 1)
         return total.flatten()
 
 
@@ -192,9 +188,9 @@ def _by_product(products: Sequence[Product], count: int) -> bool:
     return size > _SMALL and (2 * positions + 48) * positions * (outward + inward) < 80 * size
 
 
-def _factors_of(products: Sequence[Product], count: int, vehicles: slice) -> tuple[Tensor, Tensor]:
-    """(V', L, O) and (V', L, I), the positions of all uses one after another."""
-    parts = [use.factors(count, vehicles) for use in products]
+def _factors_of(products: Sequence[Product], count: int) -> tuple[Tensor, Tensor]:
+    """(V, L, O) and (V, L, I), the positions of all uses one after another."""
+    parts = [use.factors(count) for use in products]
     if len(parts) == 1:
         return parts[0]
     gradients, values = zip(*parts, strict=True)

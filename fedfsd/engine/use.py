@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_ALL = slice(None)
-_GROUPED_POINTS = 32  # fewer points to a picture: copying its patches costs less than a grouped convolution
+_ALONE = 1024  # points of a vehicle's pictures from which on a convolution of its own is the fastest
 
 
 @dataclass(eq=False)
@@ -97,14 +96,20 @@ class Product(Use):
 
     input: Tensor  # (B, ..., I)
 
+    @property
+    def factors_out(self) -> bool:
+        """Whether the gradient is such a sum; by the layer's options alone."""
+        return True
+
     def shape(self, count: int) -> tuple[int, int, int]:
         """L, O and I."""
         features = self.input.shape[-1]
         return self.input.numel() // (count * features), self.gradient.shape[-1], features
 
-    def factors(self, count: int, vehicles: slice = _ALL) -> tuple[Tensor, Tensor]:
-        """(V', L, O) and (V', L, I) of some vehicles; their gradients are the sums of g x^T over L."""
-        return _positions(self.gradient, count)[vehicles], _positions(self.input, count)[vehicles]
+    def factors(self, count: int) -> tuple[Tensor, Tensor]:
+        """(V, L, O) and (V, L, I); the gradient is the sum of g x^T over L."""
+        self.gradient = self.gradient.contiguous()  # asked for twice: for the norm and for the sum
+        return _positions(self.gradient, count), _positions(self.input, count)
 
     def by_vehicle(self, count: int) -> Tensor:
         gradient, value = self.factors(count)
@@ -118,46 +123,52 @@ class Filtered(Product):
     module: nn.Conv1d | nn.Conv2d
     padding: tuple[int, ...]
 
+    @property
+    def factors_out(self) -> bool:
+        return self.module.groups == 1
+
     def shape(self, count: int) -> tuple[int, int, int]:
         channels = self.gradient.shape[1]
         return self.gradient.numel() // (count * channels), channels, self.module.weight[0].numel()
 
-    def factors(self, count: int, vehicles: slice = _ALL) -> tuple[Tensor, Tensor]:
-        image, gradient = (_windows(values, count)[vehicles] for values in (self.input, self.gradient))
-        some = len(image)
+    def factors(self, count: int) -> tuple[Tensor, Tensor]:
         module = self.module
         patches = functional.unfold(
-            _plane(image.flatten(0, 1)),
+            _plane(self.input),
             *(_pair(size, 1) for size in (module.kernel_size, module.dilation)),
             padding=_pair(self.padding, 0),
             stride=_pair(module.stride, 1),
         )
         return (
-            gradient.flatten(3).transpose(2, 3).reshape(some, -1, gradient.shape[2]),
-            patches.transpose(1, 2).reshape(some, -1, patches.shape[1]),
+            _positions(self.gradient.flatten(2).transpose(1, 2), count),
+            _positions(patches.transpose(1, 2), count),
         )
 
     def by_vehicle(self, count: int) -> Tensor:
-        if self.module.groups == 1 and self.gradient[0, 0].numel() < _GROUPED_POINTS:
-            return super().by_vehicle(count)
+        image, gradient = (_windows(values, count) for values in (self.input, self.gradient))
+        if gradient[0, :, 0].numel() >= _ALONE:
+            return torch.stack([self._convolved(*pair, 1) for pair in zip(image, gradient, strict=True)])
         # One convolution in which every vehicle is a group of channels, and its windows are the batch.
-        image, gradient = (
-            _windows(values, count).transpose(0, 1).flatten(1, 2) for values in (self.input, self.gradient)
-        )
-        channels, *others = self.module.weight.shape
+        image, gradient = (values.transpose(0, 1).flatten(1, 2) for values in (image, gradient))
+        return self._convolved(image, gradient, count).view(count, -1)
+
+    def _convolved(self, image: Tensor, gradient: Tensor, count: int) -> Tensor:
+        """The weight's gradient, flat, from a batch whose channels are those of ``count`` vehicles."""
+        module = self.module
+        channels, *others = module.weight.shape
         return torch.ops.aten.convolution_backward(
             gradient,
             image,
             image.new_empty(count * channels, *others),  # asked for its shape alone
             None,
-            self.module.stride,
+            module.stride,
             self.padding,
-            self.module.dilation,
+            module.dilation,
             False,
             [0] * len(self.padding),
-            count * self.module.groups,
+            count * module.groups,
             (False, True, False),
-        )[1].view(count, -1)
+        )[1].flatten()
 
 
 def _positions(values: Tensor, count: int) -> Tensor:
