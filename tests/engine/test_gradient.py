@@ -279,7 +279,10 @@ SATURATED = {
 
 @pytest.mark.parametrize("kind", sorted(MODELS.keys() - INDEXED - SATURATED))
 def test_the_probe_takes_what_the_engine_knows(kind):
-    probe(Inside(built(kind), MODELS[kind][1]), TASK)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = Inside(built(kind), MODELS[kind][1])
+    probe(model, TASK)
 
 
 class Inside(nn.Module):
