@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import ceil, sqrt
 from typing import Any
 
@@ -217,12 +218,18 @@ def micro_batch(roster: int, sample_rate: float, places: int, size: int) -> int:
     nearly every draw. Whole numbers throughout, so that every machine chooses alike.
     """
     largest = min(_VEHICLES, roster, max(1, _MEMORY // (8 * max(size, 1) * places)))
+    return _cheapest(largest, roster, sample_rate, places * size)
+
+
+@lru_cache(maxsize=64)
+def _cheapest(largest: int, roster: int, sample_rate: float, vehicle: int) -> int:
+    """The number of vehicles, up to ``largest``, for which draws cost least; ``vehicle``: what one costs."""
     expected = roster * sample_rate
     spread = sqrt(expected * (1 - sample_rate))
+    # The draws within two deviations, as if each were as frequent as its neighbours.
     draws = [min(roster, max(1, ceil(expected + step * spread / 4))) for step in range(-8, 9)]
 
     def cost(vehicles: int) -> int:
-        # The draws within two deviations, each as often as its neighbours.
-        return sum(-(-draw // vehicles) for draw in draws) * (vehicles * places * size + _START)
+        return sum(-(-draw // vehicles) for draw in draws) * (vehicles * vehicle + _START)
 
     return min(range(largest, 0, -1), key=cost)

@@ -72,8 +72,8 @@ class Stream:
             pairs = (min(_CHUNK, count - start) + 1) // 2
             # A value takes 8 bytes, so a chunk of _CHUNK values begins at block start / 2.
             radius, angle = self.uniform(2 * pairs, block=start // 2).reshape(2, pairs)
-            # sqrt(-2 log(1 - u)), 1 - u in (0, 1], and 2 pi u, in place: a fresh array costs as much as a sum.
-            # torch's logarithm, sine and cosine are twice as fast, but differ from these in the last bit.
+            # sqrt(-2 log(1 - u)), 1 - u in (0, 1], and 2 pi u; in place, as fresh arrays cost more.
+            # torch's functions are faster, but differ from these in the last bit.
             np.log1p(np.negative(radius, out=radius), out=radius)
             np.sqrt(np.multiply(radius, -2, out=radius), out=radius)
             angle *= 2 * np.pi
