@@ -41,7 +41,7 @@ class Patient:
     def facts(self) -> Separation:
         """What runner and gate can do. NotReadyError if neither could be asked."""
         try:
-            address = join.peer(self.node).address
+            address = join.peer(self.node).way_out
         except FedfsdError:
             address = ""
         return self.ask(self.node, self.train, address)
@@ -150,6 +150,7 @@ def coordinator(patient: Patient) -> CheckResult:
         key=peer.key,
         certificate=peer.certificate,
         expected_uri=peer.expected_uri,
+        proxy=peer.proxy,
     )
 
 

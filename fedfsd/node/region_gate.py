@@ -139,6 +139,7 @@ def _dial(node: Node) -> grpc.Channel:
         key=peer.key,
         certificate=peer.certificate,
         expected_uri=peer.expected_uri,
+        proxy=peer.proxy,
     )
 
 

@@ -21,6 +21,9 @@ policy = "policy.toml"
 [border]
 # How this region's gate reaches the coordinator, host:port; empty: the address in the invitation.
 coordinator = ""
+# An HTTP proxy that opens the connection there (CONNECT), http://host:port or http://user:password@host:port;
+# empty: none. It sees the coordinator's address and encrypted bytes.
+proxy = {proxy_text}
 # The socket between the gate and the runner, which alone reads the data. If they run as two users, as
 # they should, it must be in a folder that both may enter: "/run/fedfsd/{name}/gate.sock".
 socket = {socket_text}
@@ -88,7 +91,9 @@ test_only = false               # true: also accept rehearsal plans (their noise
 """
 
 
-def settings(*, name: str, mirror: str, recipient: str = "", socket: str = "run/gate.sock") -> str:
+def settings(
+    *, name: str, mirror: str, recipient: str = "", socket: str = "run/gate.sock", proxy: str = ""
+) -> str:
     """The text of region.toml."""
     quoted = {
         key: json.dumps(text, ensure_ascii=False)
@@ -97,6 +102,7 @@ def settings(*, name: str, mirror: str, recipient: str = "", socket: str = "run/
             "mirror_text": mirror,
             "recipient_text": recipient,
             "socket_text": socket,
+            "proxy_text": proxy,
         }.items()
     }
     return SETTINGS.format(name=name, **quoted)
