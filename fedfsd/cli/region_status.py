@@ -9,6 +9,8 @@ from fedfsd.cli.answer import Answer, Json, rounded_up, size, table, warned
 from fedfsd.cli.folder import HERE, RegionFolder, Train
 from fedfsd.plain_text import plain
 
+WIDE = 80
+
 
 def status(region: RegionFolder = HERE, train: Train = None, _json: Json = False) -> Answer:
     """Show what is running and the budget left.
@@ -125,7 +127,10 @@ def _tables(found: dict[str, Any]) -> list[tuple[str, list[dict[str, object]]]]:
         ),
         (
             "incidents",
-            [{"entry": one["entry"], "what": one["code"], "text": one["text"]} for one in found["incidents"]],
+            [
+                {"entry": one["entry"], "what": one["code"], "text": plain(one["text"], limit=WIDE)}
+                for one in found["incidents"]
+            ],
         ),
     ]
 

@@ -362,12 +362,24 @@ class Ledger:
                 ) from None
 
     def _append(self, one: Entry) -> int:
+        late = self._late(one)
+        if late is not None:
+            return late
         seq = self._state.size
         placed = one.model_copy(update={"seq": seq})
         content = entry.encode(placed)
         self._state.apply(placed, content)
         self._store.add(seq, content)
+        self._store.mirror.late.clear()
         return seq
+
+    def _late(self, one: Entry) -> int | None:
+        """The number of the same entry, where whoever wrote it was told that the mirror has no room."""
+        for content in self._store.mirror.late:
+            seq = entry.parse(content, place="entry").seq
+            if entry.encode(one.model_copy(update={"seq": seq})) == content:
+                return seq
+        return None
 
     def _note_refusal(self, plan_hash: str, round: int | None, code: RefuseCode) -> None:
         # Once each, of rounds that exist, and no flood of plans: a peer must not fill the disk.
