@@ -111,13 +111,12 @@ def _privacy(found: dict[str, Any]) -> str:
 
 
 def _cost(budget: dict[str, Any]) -> dict[str, str]:
-    at = f" at delta {budget['granted_delta']:g}"
     until = budget["lasts_until"]
     return {
-        "charged": f"epsilon {rounded_up(budget['charged'])}{at} out of the lifetime grant of"
-        f" {budget['granted']:g} on {budget['data_set']}: {100 * budget['share']:.1f} % of it",
-        "grant": f"used {rounded_up(budget['before'])} before, {rounded_up(budget['after'])} with this plan;"
-        f" {100 * budget['share_left']:.1f} % left, more such plans: {budget['more_such_plans']}",
+        "charged": f"{100 * budget['share']:.1f} % of the lifetime grant of epsilon {budget['granted']:g}"
+        f" at delta {budget['granted_delta']:g} on {budget['data_set']}",
+        "grant": f"at epsilon {rounded_up(budget['before'])} before, {rounded_up(budget['after'])} with"
+        f" this plan; {100 * budget['share_left']:.1f} % left, more such plans: {budget['more_such_plans']}",
         "lasts": "no pace yet" if until is None else f"until {until} at the pace so far",
     }
 

@@ -275,6 +275,14 @@ class Ledger:
 
     # What others see.
 
+    @property
+    def mirror_behind(self) -> int:
+        """How many entries the mirror has no room for."""
+        with self._lock:
+            self._catch_up()
+            self._store.mirror.refresh()
+            return max(0, self._state.size - self._store.mirror.count)
+
     def balances(self) -> tuple[Balance, ...]:
         """Where every data set with a grant stands."""
         return tuple(account.balance for account in self.state.accounts.values())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen
@@ -43,6 +45,9 @@ class RegionSettings(Frozen):
     mirror: str
     """The ledger's second copy, a file on another disk."""
     policy: str = "policy.toml"
+    on_event: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """A command and its arguments, run with one JSON document on its standard input where a person is needed:
+    plan_waits, run_ended, budget_low, mirror_behind, certificate_ends."""
     transfer: Transfer = Transfer()
     border: Border = Border()
 

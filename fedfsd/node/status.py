@@ -34,7 +34,7 @@ def status(node: Node, *, today: datetime.date) -> Document:
     with closing(node.open_ledger()) as ledger, closing(Store(node.ledger, node.mirror)) as store:
         state = ledger.state
         checkpoints = store.checkpoints()
-        told, behind = _told(store), state.size - store.mirror.count
+        told, behind = _told(store), ledger.mirror_behind
     date = today.isoformat()
     found = {
         "region": node.settings.name,

@@ -18,6 +18,10 @@ mirror = {mirror_text}
 # What this region allows at all, whatever a coordinator proposes.
 policy = "policy.toml"
 
+# A command of yours, run where a person is needed, with one JSON document on its standard input: its key
+# "event" is plan_waits, run_ended, budget_low, mirror_behind or certificate_ends. Empty: none.
+on_event = []
+
 [border]
 # How this region's gate reaches the coordinator, host:port; empty: the address in the invitation.
 coordinator = ""

@@ -154,7 +154,7 @@ def test_until_when_the_grant_lasts_at_the_pace_so_far(eu):
 
 
 def test_a_plan_above_a_cap_needs_the_officer(fedfsd, folder):
-    ready(folder, plan_cap=1.0)
+    ready(folder, plan_cap=3.7)
     shown = fedfsd("region", "plan", send(folder, plan()), *HERE, "--json").document
     assert shown["standing"] == "waits for approval"
     assert shown["budget"]["officer_signs"]
