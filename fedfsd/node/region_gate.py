@@ -194,7 +194,14 @@ def _warm() -> None:
 def _gauge(station: GateStation, courier: Courier, hook: Hook) -> None:
     try:
         days = join.peer(station.node).days_left
-        station.tally.stands(station.ledger.state, waiting=len(station.waiting()), days=days)
+        station.tally.stands(
+            station.ledger.state,
+            outbox=len(station.waiting()),
+            days=days,
+            plans=len(courier.pending),
+            paused=station.paused,
+            behind=station.ledger.mirror_behind,
+        )
         hook.look(station.ledger, pending=courier.pending, days=days)
     except FormatError:
         raise

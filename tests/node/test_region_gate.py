@@ -222,11 +222,13 @@ def test_nobody_to_ask(tmp_path, joined):
 def test_metrics_hold_no_loss(joined, tmp_path):
     node, hub = joined
     with kit.station(node.folder, hub) as made:
-        made.tally.stands(made.ledger.state, waiting=2, days=50)
+        made.tally.stands(made.ledger.state, outbox=2, days=50, plans=3, paused=True, behind=1)
         made.tally.round(PLAN.hash, 1, "budget")
         text = made.tally.metrics.text()
     assert "fedfsd_outbox_depth 2.0" in text
     assert 'fedfsd_epsilon_spent{data_set="fleet-2026"}' in text
+    assert 'fedfsd_epsilon_left{data_set="fleet-2026"} 10.0' in text
+    assert "fedfsd_plans_waiting 3.0" in text
     assert 'fedfsd_refusals_total{code="budget"} 1.0' in text
 
 
