@@ -28,6 +28,7 @@ from fedfsd.coordinator.enrolment_service import serve_enrolment
 from fedfsd.coordinator.folder import open_coordinator
 from fedfsd.errors import BudgetError, FedfsdError, FormatError, NotReadyError
 from fedfsd.ledger.store import Store
+from fedfsd.mechanism.renyi import epsilon_lifetime
 from fedfsd.node import control, join, region_gate, running
 from fedfsd.node.control import Control, ask
 from fedfsd.node.courier import Courier
@@ -225,13 +226,14 @@ def test_metrics_hold_no_loss(joined, tmp_path):
         made.tally.stands(made.ledger.state, outbox=2, days=50, plans=3, paused=True, behind=1)
         made.tally.round(PLAN.hash, 1, "budget")
         text = made.tally.metrics.text()
+        (account,) = made.ledger.state.accounts.values()
     assert "fedfsd_outbox_depth 2.0" in text
     assert 'fedfsd_epsilon_spent{data_set="fleet-2026"}' in text
-    left, spent = (
-        made.tally.metrics.value(f"fedfsd_epsilon_{what}", data_set="fleet-2026")
-        for what in ("left", "spent")
+    used = account.balance.spent + account.balance.held  # what an open plan holds is not left
+    at = epsilon_lifetime(used, alpha=account.grant.alpha, delta=account.grant.delta) if used else 0.0
+    assert (
+        made.tally.metrics.value("fedfsd_epsilon_left", data_set="fleet-2026") == account.grant.epsilon - at
     )
-    assert 0 < left < 10 - spent  # what an open plan holds is not left
     assert "fedfsd_plans_waiting 3.0" in text
     assert 'fedfsd_refusals_total{code="budget"} 1.0' in text
 
