@@ -40,7 +40,7 @@ class FedfsdError(Exception):
         # Keyword-only arguments: the default would call the class with the message alone.
         return _rebuild, (type(self), self.place, self.got, self.expected, self.hint)
 
-    def document(self) -> dict[str, str | None]:
+    def document(self) -> dict[str, Any]:
         """The error as ``--json`` prints it."""
         return {
             "code": self.code,

@@ -20,15 +20,17 @@ Required columns (nullable only where said):
 ``country`` and ``city`` are optional strings. Metadata keys: ``fedfsd.version``, ``fedfsd.licence``,
 ``fedfsd.identity`` (physical | recording), ``fedfsd.origin`` (recorded | published | synthetic).
 A table without them is read as the most careful values: licence unstated, identity recording,
-origin recorded.
+origin recorded. ``fedfsd.left_out`` (version 2) counts what the import did not take over: a JSON list of
+objects with ``why``, ``rows``, ``vehicles`` and ``files``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -54,6 +56,18 @@ SCHEMA = pa.schema(
     + [("test", pa.bool_())]
     + [(name, pa.string()) for name in OPTIONAL_COLUMNS]
 )
+# A step of float32 times this large against the sampling period: samples of a track fall together.
+MAX_TIME_STEP = 0.5
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What an import did not take over, by its reason: ``type suv``, ``repeated row``, an unfit file."""
+
+    why: str
+    rows: int
+    vehicles: int
+    files: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class Table:
     licence: str
     identity: Identity
     origin: Origin
+    left_out: tuple[LeftOut, ...] = ()
 
     def text(self, column: str) -> np.ndarray:
         """A text column as an object array, (rows,)."""
@@ -103,7 +118,7 @@ def read(path: str | Path, *, schema: pa.Schema = SCHEMA) -> tuple[Table, ...]:
 
     Raises:
         DataError: nothing there, not Parquet, a column missing or of another type, a vehicle on
-            both sides of the split.
+            both sides of the split, times too large for float32.
         FormatError: a newer release's table.
     """
     path = Path(path)
@@ -138,6 +153,9 @@ def write(table: Table, path: str | Path, *, schema: pa.Schema = SCHEMA) -> None
         b"fedfsd.identity": table.identity.encode(),
         b"fedfsd.origin": table.origin.encode(),
     }
+    if table.left_out:
+        left_out = json.dumps([asdict(each) for each in table.left_out])
+        metadata |= {b"fedfsd.version": b"2", b"fedfsd.left_out": left_out.encode()}
     part = path.with_name(path.name + ".part")
     rows = conform(table.rows, path.name, schema).replace_schema_metadata(metadata)
     pq.write_table(rows, part, compression="zstd", compression_level=12)
@@ -177,15 +195,23 @@ def conform(rows: pa.Table, place: str, schema: pa.Schema = SCHEMA) -> pa.Table:
             )
     table = pa.table(columns)
     _check_split(table, place)
+    _check_times(table, place)
     return table
 
 
-def of_rows(columns: dict[str, object], *, licence: str, identity: Identity, origin: Origin) -> Table:
+def of_rows(
+    columns: dict[str, object],
+    *,
+    licence: str,
+    identity: Identity,
+    origin: Origin,
+    left_out: tuple[LeftOut, ...] = (),
+) -> Table:
     """A table from columns by name (arrays or lists); ``test`` defaults to the fixed split."""
     rows = pa.table(columns)
     if "test" not in rows.column_names:
         rows = rows.append_column("test", pa.array([split_is_test(v) for v in rows["vehicle"].to_pylist()]))
-    return Table(conform(rows, "table"), licence, identity, origin)
+    return Table(conform(rows, "table"), licence, identity, origin, left_out)
 
 
 def digest(tables: Iterable[Table]) -> str:
@@ -210,7 +236,7 @@ def in_region(tables: Iterable[Table], region: str) -> tuple[Table, ...]:
     for table in tables:
         rows = table.rows.filter(pc.equal(table.rows["region"], region))
         if rows.num_rows:
-            parts.append(Table(rows, table.licence, table.identity, table.origin))
+            parts.append(replace(table, rows=rows))
     return tuple(parts)
 
 
@@ -246,8 +272,32 @@ def _read_file(path: Path, schema: pa.Schema) -> Table:
                 hint="write the table again with the right metadata",
             )
     return Table(
-        conform(rows, str(path), schema), metadata.get("fedfsd.licence", "unstated"), identity, origin
+        conform(rows, str(path), schema),
+        metadata.get("fedfsd.licence", "unstated"),
+        identity,
+        origin,
+        _left_out(path, metadata.get("fedfsd.left_out", "[]")),
     )
+
+
+def _left_out(path: Path, text: str) -> tuple[LeftOut, ...]:
+    """The counts in the metadata."""
+    try:
+        listed = json.loads(text)
+        found = [LeftOut(each["why"], each["rows"], each["vehicles"], each["files"]) for each in listed]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        listed, found = None, []
+    if type(listed) is not list or not all(
+        type(each.why) is str and all(type(n) is int for n in (each.rows, each.vehicles, each.files))
+        for each in found
+    ):
+        raise DataError(
+            f"{path}: fedfsd.left_out",
+            got="something else",
+            expected="a JSON list of objects with why, rows, vehicles and files",
+            hint="write the table again with the right metadata",
+        )
+    return tuple(found)
 
 
 def _check_split(rows: pa.Table, place: str) -> None:
@@ -260,4 +310,20 @@ def _check_split(rows: pa.Table, place: str) -> None:
             got=f"{split} vehicles on both sides",
             expected="one value per vehicle",
             hint="split by vehicle key",
+        )
+
+
+def _check_times(rows: pa.Table, place: str) -> None:
+    """Times of the day or of the epoch are too coarse in float32: several samples share one time."""
+    if not {"t", "hz"} <= set(rows.column_names) or not rows.num_rows:
+        return
+    t, hz = (rows[name].to_numpy() for name in ("t", "hz"))
+    with np.errstate(invalid="ignore", over="ignore"):
+        coarse = np.count_nonzero(np.spacing(np.abs(t)) * hz > MAX_TIME_STEP)
+    if coarse:
+        raise DataError(
+            f"{place}: column t",
+            got=f"times in {coarse} of {len(t)} rows too large for float32 to tell samples apart",
+            expected="seconds since the recording's start",
+            hint="subtract each recording's first time in float64, then write the table again",
         )
