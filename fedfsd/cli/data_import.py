@@ -113,11 +113,16 @@ def import_(
 def _left_out(left_out: tuple[LeftOut, ...]) -> list[str]:
     """What was left out, for people: a line a reason."""
     vehicles = sum(each.vehicles for each in left_out if each.why.startswith("type "))
+    counts = {
+        "rows": sum(each.rows for each in left_out),
+        "vehicles by their type": vehicles,
+        "files": sum(each.files for each in left_out),
+    }
     lines = [
         f"  {plain(each.why)}" + (f": {each.rows} rows of {each.vehicles} vehicles" if each.rows else "")
         for each in left_out[:_SHOWN]
     ]
     if len(left_out) > _SHOWN:
         lines.append(f"  and for {len(left_out) - _SHOWN} more reasons (--json names them)")
-    head = f"left out: {sum(each.rows for each in left_out)} rows"
-    return [head + (f", {vehicles} vehicles by their type" if vehicles else ""), *lines] if lines else []
+    head = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return [f"left out: {head}", *lines] if lines else []

@@ -29,12 +29,17 @@ def off(ratio: np.ndarray) -> np.ndarray:
     return (ratio > RATE_FACTOR) | (ratio < 1 / RATE_FACTOR)
 
 
-def steady(steps: np.ndarray, owner: np.ndarray, tracks: int) -> np.ndarray:
+def steady(steps: np.ndarray, owner: np.ndarray, own: np.ndarray) -> np.ndarray:
     """The period that each track keeps throughout, (K,) s; NaN where frames are missing or steps are few.
 
     A short track is believed where all its steps agree with a period that a longer one keeps.
+
+    Args:
+        steps: time between two rows, above 0, (N,) s.
+        owner: whose step it is, (N,).
+        own: the median step of each track, (K,) s, NaN where it has none.
     """
-    own = grouped_median(steps, owner, tracks)
+    tracks = len(own)
     near = np.abs(steps - own[owner]) <= NEAR * own[owner]
     count, close = np.bincount(owner, minlength=tracks), np.bincount(owner[near], minlength=tracks)
     sure = (count >= STEADY_STEPS) & (close >= STEADY_SHARE * count)
@@ -66,7 +71,8 @@ def rates(owner: np.ndarray, t: np.ndarray) -> np.ndarray | None:
         return None
     steps, tracks = steps[forward], int(owner.max()) + 1
     usual = float(np.median(steps))
-    own = steady(steps, owner[order][1:][forward], tracks)
+    owners = owner[order][1:][forward]
+    own = steady(steps, owners, grouped_median(steps, owners, tracks))
     with np.errstate(invalid="ignore"):
         own = np.where(off(own / usual), own, usual)
     hz = 1 / own

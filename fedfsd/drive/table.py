@@ -210,7 +210,9 @@ def of_rows(
     """A table from columns by name (arrays or lists); ``test`` defaults to the fixed split."""
     rows = pa.table(columns)
     if "test" not in rows.column_names:
-        rows = rows.append_column("test", pa.array([split_is_test(v) for v in rows["vehicle"].to_pylist()]))
+        keys = rows["vehicle"].combine_chunks().dictionary_encode()
+        sides = pa.array([split_is_test(key) for key in keys.dictionary.to_pylist()], pa.bool_())
+        rows = rows.append_column("test", sides.take(keys.indices))
     return Table(conform(rows, "table"), licence, identity, origin, left_out)
 
 

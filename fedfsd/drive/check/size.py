@@ -16,8 +16,7 @@ SHARE = 0.9
 
 def sizes(tracks: Tracks) -> Iterator[Finding]:
     """One size for all vehicles of a type; vehicles wider than long."""
-    every = np.ones(len(tracks.owner), bool)
-    length, width = (tracks.median(tracks.number[name], every) for name in ("length", "width"))
+    length, width = (_of_track(tracks, name) for name in ("length", "width"))
     known = np.isfinite(length) & np.isfinite(width)
     total = tracks.by_place(known)
 
@@ -34,3 +33,10 @@ def sizes(tracks: Tracks) -> Iterator[Finding]:
     swapped = known & (length < 0.95 * width)
     fix = "wider than long: exchange the two, or take the box as the part that was seen"
     yield from per_recording(tracks, "size-swapped", "note", "tracks", tracks.by_place(swapped), total, fix)
+
+
+def _of_track(tracks: Tracks, name: str) -> np.ndarray:
+    """The size of each track, (K,): most sources state one, and only what varies has to be sorted."""
+    values, first = tracks.number[name], tracks.start[:-1]
+    varies = tracks.by_track(values != values[first][tracks.owner]) > 0
+    return np.where(varies, tracks.median(values, varies[tracks.owner]), values[first])

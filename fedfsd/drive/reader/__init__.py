@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from fedfsd.drive import table
 from fedfsd.drive.reader import apolloscape, argoverse2, commonroad, interaction, overlap, scenarionet
@@ -151,8 +152,14 @@ def _read(
     if unfit and not (skip_unfit and drives):
         raise together([error for _, error in unfit], f"{len(unfit)} of {len(files)} files")
     return drives, [
-        LeftOut(f"unfit file {file.name}: {error.got}"[:MAX_NAME], 0, 0, files=1) for file, error in unfit
+        LeftOut(f"unfit file {file.name}{_inside(error, file)}: {error.got}"[:MAX_NAME], 0, 0, files=1)
+        for file, error in unfit
     ]
+
+
+def _inside(error: DataError, file: Path) -> str:
+    """The part of the file that an error names."""
+    return error.place.removeprefix(str(file)) if error.place.startswith(str(file)) else ""
 
 
 def _files(paths: list[Path], reader: Reader) -> list[tuple[Path, str]]:
@@ -206,14 +213,15 @@ def _check(found: Drive, file: Path, origin_of: dict[str, Path], hz: float | Non
 
 def _without_repeats(found: Drive) -> Drive:
     """One row for each vehicle and time; one that is elsewhere than the first is kept, for the data check."""
-    numbers = np.stack([found.columns[name] for name in NUMBERS])
-    vehicle = np.unique(found.vehicle, return_inverse=True)[1]
-    t, x, y = numbers[:3]
-    # The fullest row first.
-    order = np.lexsort((np.isnan(numbers).sum(axis=0), t, vehicle))
+    vehicle = np.asarray(pa.array(found.vehicle).dictionary_encode().indices)
+    t, x, y = (found.columns[name] for name in ("t", "x", "y"))
+    order = np.lexsort((t, vehicle))
     new = np.r_[True, (np.diff(vehicle[order]) != 0) | (np.diff(t[order]) != 0)]
     if new.all():
         return found
+    # The fullest row first.
+    empty = np.sum([np.isnan(found.columns[name]) for name in NUMBERS], axis=0)
+    order = order[np.lexsort((empty[order], np.cumsum(new)))]
     first = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
     near = np.hypot(x[order] - x[first], y[order] - y[first]) <= SAME_M
     repeat = np.zeros(len(vehicle), bool)
