@@ -24,7 +24,8 @@ REVERSED_RAD = 2.6
 FITS_RAD = 0.35
 # A rule is the recording's where it explains this share of the tracks that are off, and breaks no others.
 EXPLAINED = 0.8
-# Without a value beyond a full turn, that many tracks have to say that headings are in degrees.
+# Without a value beyond four turns, that many tracks have to say that headings are in degrees.
+FAR_RAD = 25.0
 MIN_TRACKS = 3
 # Velocities that are this many times the motion, by the units that were mixed up.
 MIXED_UNITS = {
@@ -205,7 +206,8 @@ def heading(tracks: Tracks) -> Iterator[Finding]:
         any_heading = tracks.by_track(known) > 0
         degrees = np.zeros(len(measured), bool)
         if (against | beyond).any():
-            degrees = _degrees(tracks, measured, off_by, error(np.radians), beyond, against) & any_heading
+            far = tracks.by_track(np.abs(stated) > FAR_RAD) > 0
+            degrees = _degrees(tracks, measured, off_by, error(np.radians), far, against) & any_heading
     total = tracks.by_place(any_heading)
     fix = "convert the heading from degrees to radians"
     yield from per_recording(
@@ -238,17 +240,17 @@ def _degrees(
     measured: np.ndarray,
     off_by: np.ndarray,
     in_degrees: np.ndarray,
-    beyond: np.ndarray,
+    far: np.ndarray,
     against: np.ndarray,
 ) -> np.ndarray:
     """Which tracks are in degrees, (K,) bool: their motion says so, or that of others and none objects."""
     sure = measured & (off_by > OFF_RAD / 2) & (in_degrees < FITS_RAD)
     object_ = measured & ~sure & (off_by < OFF_RAD / 2) & (in_degrees > FITS_RAD)
-    # By chance a track fits degrees too: the rule has to explain the recording.
-    rule = _rule(tracks, against, sure, object_)
-    whole = rule & ((tracks.by_place(sure & beyond) > 0) | (tracks.by_place(sure) >= MIN_TRACKS))
-    whole &= tracks.by_place(object_) == 0
-    return (sure & beyond & rule[tracks.place]) | whole[tracks.place]
+    # By chance a track fits degrees too: that has to explain the recording, and more than one track.
+    rule = _rule(tracks, against, sure, np.zeros_like(sure))
+    rule &= (tracks.by_place(sure & far) > 0) | (tracks.by_place(sure) >= MIN_TRACKS)
+    whole = rule & (tracks.by_place(object_) == 0)
+    return (sure & rule[tracks.place]) | whole[tracks.place]
 
 
 def _against(

@@ -12,6 +12,8 @@ from fedfsd.drive.check.track import Tracks
 # Measured sizes of that many vehicles of one type never agree to the centimetre.
 MIN_TRACKS = 3
 SHARE = 0.9
+# Shorter is in another unit, in which a centimetre is nothing.
+MIN_LENGTH_M = 0.3
 
 
 def sizes(tracks: Tracks) -> Iterator[Finding]:
@@ -27,6 +29,8 @@ def sizes(tracks: Tracks) -> Iterator[Finding]:
     alike = np.zeros(len(tracks.size), bool)
     same = counts[index.reshape(-1)]
     alike[known] = (same >= MIN_TRACKS) & (same >= SHARE * of_group[cell[0]])
+    with np.errstate(invalid="ignore"):
+        alike &= length > MIN_LENGTH_M
     fix = "the source assumes a size for each type: do not use length and width as features"
     yield from per_recording(tracks, "constant-size", "note", "tracks", tracks.by_place(alike), total, fix)
 
