@@ -53,18 +53,18 @@ class Survey:
 
     @property
     def reasons(self) -> list[str]:
-        """What was dropped, a line each."""
+        """What was dropped of the vehicles, a line each."""
+        failed = [f"{self.unusable} vehicles that the task fails on"] if self.unusable else []
         return [
             f"{rule.count} {rule.what}"
             + (f", and nothing else of {rule.vehicles} vehicles" if rule.vehicles else "")
             for rule in self.rules
-        ] + self.left_out
+        ] + failed
 
     @property
     def left_out(self) -> list[str]:
-        """What was unusable, a line each."""
-        failed = [f"{self.unusable} vehicles that the task fails on"] if self.unusable else []
-        return failed + [f"{one.count} {one.unit}: column {one.column}, {one.got}" for one in self.faults]
+        """What was left out of the files, a line each."""
+        return [f"{one.count} {one.unit}: column {one.column}, {one.got}" for one in self.faults]
 
     def remarks(self, roster: int | None) -> list[str]:
         """What the region's people should know before a plan with ``roster`` is trained, a line each."""
@@ -76,7 +76,9 @@ class Survey:
                 f"{self.vehicles} training vehicle keys, roster {roster}: {self.vehicles - roster} more than"
                 " stated; all are protected alike, but delta, weight and divisor were chosen for fewer"
             )
-        if self.unusable or self.faults:
+        if self.unusable:
+            found.append(self.reasons[-1])
+        if self.faults:
             found.append(f"left out: {'; '.join(self.left_out)}")
         return found
 
