@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import drives
 
@@ -56,7 +58,48 @@ def test_a_finding_has_recording_count_and_fix_and_only_strict_minds(fedfsd, fol
     assert fedfsd("data", "check", "bad.parquet", "--strict", "--json").document == said.document
     table.write(made, folder / "good.parquet")
     good = fedfsd("data", "check", "good.parquet", "--strict")
-    assert (good.code, good.out) == (0, "good.parquet: nothing found\n")
+    assert good.code == 0
+    assert good.out.startswith("good.parquet: nothing found\nCN: N = ")
+
+
+def test_a_check_counts_training_vehicles_windows_and_what_dropped_them(fedfsd, folder):
+    """N is what a policy's roster wants: with test vehicles in it a statement would say too much."""
+    made = drives({"CN": 20, "EU": 4})
+    table.write(made, folder / "good.parquet")
+    said = fedfsd("data", "check", "good.parquet", "--json").document["regions"]
+    training = {key for key, test in zip(made.text("vehicle"), made.test, strict=True) if not test}
+    assert said["CN"]["vehicles"] == len([key for key in training if key.startswith("CN")]) < 20
+    assert said["CN"]["with_window"] == said["CN"]["vehicles"]
+    (folder / "long.toml").write_text('name = "x"\ntask.options.future_seconds = 8.0\n')
+    text = fedfsd("data", "check", "good.parquet", "--experiment", "long.toml").out
+    assert f"CN: N = {said['CN']['vehicles']} training vehicles, " in text
+    assert "dropped: " in text
+    assert "stretches shorter than 10 s" in text
+
+
+def test_a_region_without_a_window_is_an_error_of_the_check(fedfsd, folder):
+    made = drives({"CN": 6})
+    short = made.rows.filter(made.rows["t"].to_numpy() < 0.4)
+    table.write(replace(made, rows=short), folder / "short.parquet")
+    said = fedfsd("data", "check", "short.parquet", "--strict")
+    assert said.code == 4
+    assert "error: no-window in CN" in said.out
+    assert "0 with a window, 0 windows" in said.out
+
+
+def test_a_check_names_the_file_without_a_row_and_what_was_left_out_of_others(fedfsd, folder):
+    (folder / "tables").mkdir()
+    made = drives({"CN": 6})
+    table.write(replace(made, rows=made.rows.slice(0, 0)), folder / "tables" / "US.parquet")
+    sides = [not made.test[0], *made.test[1:]]
+    rows = made.rows.drop_columns(["test"]).append_column("test", [sides])
+    pq.write_table(rows, folder / "tables" / "CN.parquet")
+    said = fedfsd("data", "check", "tables", "--strict")
+    assert said.code == 4
+    assert "error: empty-table in US.parquet" in said.out
+    assert "error: both-sides in CN, CN.parquet\n  1 of 6 vehicles" in said.out
+    found = fedfsd("data", "check", "tables", "--json").document["findings"]
+    assert {"empty-table", "both-sides"} <= {one["name"] for one in found}
 
 
 def test_the_help_names_every_format():

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedfsd.drive import table
+from fedfsd.drive.check import check
 from fedfsd.drive.reader import Drive, Options, import_drives
 from fedfsd.drive.reader import Reader as DriveReader
 from fedfsd.drive.reader.drive import UnfitError, content, drive
@@ -95,8 +96,15 @@ def test_a_table_whose_times_collapse_is_refused(tmp_path, kind, start, hz, fine
     if fine:
         assert table.read(tmp_path / "a.parquet")[0].rows.num_rows == 20
         return
-    with pytest.raises(DataError, match="column t: got times in 20 of 20 rows too large for float32"):
-        table.read(tmp_path / "a.parquet")
+    (found,) = read_back = table.read(tmp_path / "a.parquet")
+    assert (found.rows.num_rows, found.faults[0].name, found.faults[0].count) == (0, "coarse-time", 20)
+    for refuse in (
+        lambda: table.demand_sound(read_back),
+        lambda: table.of_rows(columns, licence="CC0", identity="recording", origin="recorded"),
+    ):
+        with pytest.raises(DataError, match="column t: got times in 20 of 20 rows too large for float32"):
+            refuse()
+    assert {one.name for one in check(read_back)} == {"coarse-time", "empty-table"}
 
 
 @pytest.mark.parametrize(
