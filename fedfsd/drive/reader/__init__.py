@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from fedfsd.drive import table
-from fedfsd.drive.reader import apolloscape, argoverse2, commonroad, interaction, overlap, scenarionet
+from fedfsd.drive.reader import apolloscape, argoverse2, commonroad, interaction, join, scenarionet
 from fedfsd.drive.reader.drive import (
     ENDINGS,
     MAX_NAME,
@@ -110,7 +110,7 @@ def import_drives(
     source = source or format
     chosen = [paths] if isinstance(paths, str | Path) else list(paths)
     drives, left_out = _read([Path(path) for path in chosen], reader, hz, skip_unfit=skip_unfit)
-    drives = [_without_repeats(each) for each in overlap.joined(drives)]
+    drives = [_without_repeats(each) for each in join.joined(drives)]
     cities = [city or found.city for found in drives]
     shifts = {
         place: _shift([d for d, c in zip(drives, cities, strict=True) if c == place]) for place in {*cities}
