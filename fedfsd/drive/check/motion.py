@@ -250,7 +250,8 @@ def _degrees(
     rule = _rule(tracks, against, sure, np.zeros_like(sure))
     rule &= (tracks.by_place(sure & far) > 0) | (tracks.by_place(sure) >= MIN_TRACKS)
     whole = rule & (tracks.by_place(object_) == 0)
-    return (sure & rule[tracks.place]) | whole[tracks.place]
+    degrees: np.ndarray = (sure & rule[tracks.place]) | whole[tracks.place]
+    return degrees
 
 
 def _against(
@@ -264,7 +265,7 @@ def _against(
     if not against.any():
         return
     backwards = _rule(tracks, against, off_by > REVERSED_RAD, np.zeros_like(against))
-    fixes = {}
+    fixes: dict[int, str] = {}
     for reading, fix in READINGS.values():
         fits = error(reading) < FITS_RAD
         rule = _rule(tracks, against, fits, measured & ~against)

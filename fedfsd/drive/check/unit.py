@@ -162,7 +162,8 @@ def _car_tracks(tracks: Tracks) -> np.ndarray:
     known: np.ndarray = np.isfinite(tracks.number["length"][first]) & np.isfinite(
         tracks.number["width"][first]
     )
-    return known & car[tracks.kind]
+    known &= car[tracks.kind]
+    return known
 
 
 def _cars(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:

@@ -51,7 +51,7 @@ def read(path: Path, options: Options) -> list[Drive]:
         np.array(tracks, np.str_),
     )
     starts = np.flatnonzero(np.diff(case[rows], prepend=-1))
-    drives = []
+    drives: list[Drive] = []
     for start, stop in zip(starts, (*starts[1:], len(rows)), strict=True):
         here, name = rows[start:stop], cases[case[rows[start]]]
         recording = f"{options.recording}/{name}" if name else options.recording

@@ -156,7 +156,7 @@ def _whole(
     hz: np.ndarray,
 ) -> Drive:
     """One recording of its pieces."""
-    parts = [pieces[member] for member in members]
+    parts: list[Drive] = [pieces[member] for member in members]
     if len(parts) == 1:
         return parts[0]
     rows = np.concatenate([np.arange(bounds[member], bounds[member + 1]) for member in members])
