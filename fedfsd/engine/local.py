@@ -12,7 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from fedfsd.engine.gradient import Loss, VehicleGradient
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.sampler import choose_windows, sample_vehicles
-from fedfsd.engine.vehicle import VehicleData
+from fedfsd.engine.vehicle import VehicleData, within
 from fedfsd.plan.plan import Arrays, Plan, RegionPlan
 
 
@@ -55,7 +55,7 @@ def private_step(
 
     The witness block takes the entries past the model's own; its gradient is always zero.
     """
-    slots = sample_vehicles(key.stream("vehicles", step), mine.roster, mine.sample_rate)
+    slots = sample_vehicles(key.stream("vehicles", step), data.slots, mine.sample_rate)
     window, taken = choose_windows(
         key.stream("windows", step), slots, data.counts[slots], mine.windows_per_vehicle
     )
@@ -63,6 +63,8 @@ def private_step(
     total[: gradient.size] = gradient.clipped_sum(
         data, slots, window, taken, max_grad_norm=mine.max_grad_norm
     )
+    if mine.max_grad_norm is not None:
+        total = within(total, mine.roster * mine.max_grad_norm)
     if mine.noise is not None:  # None in mode none alone
         total += mine.noise.draw(key.stream("noise", step), round=key.round, size=size)
     return total / mine.divisor
