@@ -222,6 +222,7 @@ def test_a_commitment_is_opened_by_what_stays_here(fedfsd, folder, eu):
         (["--epsilon", "inf", "--delta", 1e-4, "--data-set", "new"], "plan", 3),
         (["--epsilon", 10, "--delta", 2, "--data-set", "new"], "plan", 3),
         (["--epsilon", 10, "--delta", 0.01, "--data-set", "new"], "plan", 3),  # above 1 / roster
+        (["--epsilon", 10, "--delta", 1e-3, "--data-set", "new"], "plan", 3),  # one over the roster
         (["--epsilon", 10, "--delta", 1e-4, "--data-set", "new", "--alpha", 65], "plan", 3),
         (["--epsilon", 10, "--delta", 1e-4, "--data-set", "a\nb"], "config", 3),
         (["--epsilon", 10, "--delta", 1e-4, "--data-set", "new", "--data", "none"], "data", 4),
