@@ -152,11 +152,11 @@ class Steps:
         plan_hash = plan.hash
         arrays = {name: value.detach().numpy() for name, value in model.named_parameters()}
         counts = np.full(case.vehicles, case.windows)
-        parts = (
+        inputs, targets = (
             {name: torch.cat([values, torch.zeros_like(values[:1])]) for name, values in part.items()}
             for part in (self.inputs, self.targets)
         )
-        data = VehicleData(*parts, np.cumsum(counts) - counts, counts, _CPU)
+        data = VehicleData(inputs, targets, np.cumsum(counts) - counts, counts, _CPU)
         gradient = model_on(copy.deepcopy(model), self.loss, _CPU)
 
         def one() -> None:
@@ -225,7 +225,7 @@ def _model(name: str) -> tuple[nn.Module, Loss]:
         return PilotNet(), lambda output, targets: (output - targets["angle"]).square()
     options = {"width": 76, "heads": 4, "layers": 3} if name == "transformer of 171k" else {}
     model = registry.build(name.split()[0], options, _spec(name), seed=0)
-    return model, lambda output, targets: window_loss(*output, targets["future"])
+    return model, lambda output, targets: window_loss(output[0], output[1], targets["future"])
 
 
 def _spec(name: str) -> WindowSpec:

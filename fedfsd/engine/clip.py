@@ -180,6 +180,8 @@ def clip_and_sum(means: Tensor, max_grad_norm: float | None) -> np.ndarray:
 
 def _by_product(products: Sequence[Product], count: int) -> bool:
     """Whether Gram matrices cost less than gradients, by shapes."""
+    if torch.get_float32_matmul_precision() != "highest":
+        return False  # u would be larger
     shapes = [use.shape(count) for use in products]
     positions = sum(shape[0] for shape in shapes)
     _, outward, inward = shapes[0]

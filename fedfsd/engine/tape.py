@@ -76,7 +76,7 @@ class Tape:
             mine.clear()
 
         if not output.requires_grad:
-            watched: Tensor = _Watched.apply(output, self._anchor, arrive)
+            watched: Tensor = _Watched.apply(output, self._anchor, arrive)  # type: ignore[no-untyped-call]
             return watched
         output.register_hook(arrive)
         return output

@@ -135,9 +135,10 @@ class Filtered(Product):
         module = self.module
         patches = functional.unfold(
             _plane(self.input),
-            *(_pair(size, 1) for size in (module.kernel_size, module.dilation)),
-            padding=_pair(self.padding, 0),
-            stride=_pair(module.stride, 1),
+            _pair(module.kernel_size, 1),
+            _pair(module.dilation, 1),
+            _pair(self.padding, 0),
+            _pair(module.stride, 1),
         )
         return (
             _positions(self.gradient.flatten(2).transpose(1, 2), count),

@@ -392,6 +392,18 @@ def test_norms_without_gradients_are_never_too_small(
     assert np.linalg.norm(total - without) <= clip_norm
 
 
+def test_coarser_products_are_not_relied_on():
+    before = torch.get_float32_matmul_precision()
+    use = Product(torch.ones(4, 20, 100))
+    use.gradient = torch.ones(4, 20, 100)
+    try:
+        assert clip._by_product([use], 4)
+        torch.set_float32_matmul_precision("medium")
+        assert not clip._by_product([use], 4)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_large_sums_go_by_blocks(monkeypatch):
     means = torch.randn(9, 10_000, generator=torch.Generator().manual_seed(0))
     means[4, 5] = torch.inf
