@@ -149,12 +149,13 @@ class MicroBatch:
 
     def _sum_products(self, products: list[Product], factors: Tensor) -> Tensor:
         gradient, value = _factors_of(products, self._count)
-        # 0 * inf is not 0: in what does not count, all that is not finite is replaced before it is scaled.
-        gradient, value = (part.nan_to_num(0.0, 0.0, 0.0) for part in (gradient, value))
-        gradient.mul_(factors.to(gradient.dtype)[:, None, None])
+        factor = factors.to(gradient.dtype)[:, None, None]
         total = gradient.new_zeros(gradient.shape[2], value.shape[2], dtype=self._wide)
-        for some, of in zip(gradient.split(self._group), value.split(self._group), strict=True):
-            total += some.flatten(0, 1).t() @ of.flatten(0, 1)
+        for low in range(0, self._count, self._group):
+            some = slice(low, low + self._group)
+            # 0 * inf is not 0: in what does not count, what is not finite is replaced before it is scaled.
+            scaled = gradient[some].nan_to_num(0.0, 0.0, 0.0).mul_(factor[some]).flatten(0, 1)
+            total += scaled.t() @ value[some].nan_to_num(0.0, 0.0, 0.0).flatten(0, 1)
         return total.flatten()
 
 
