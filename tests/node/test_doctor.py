@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import drives
 from operator_kit import plan, send
 from operator_kit import region as ready
 from pki_kit import Callers, hub_border
@@ -21,6 +22,7 @@ from pki_kit import Callers, hub_border
 from fedfsd.border import authority, identity
 from fedfsd.coordinator import invite, new_coordinator
 from fedfsd.coordinator.folder import Coordinator
+from fedfsd.drive import table
 from fedfsd.errors import NotReadyError
 from fedfsd.node import doctor, join, operation, region_gate, separation
 from fedfsd.node.control import Control
@@ -34,6 +36,9 @@ TODAY = datetime.datetime.now(datetime.UTC).date()
 FIT = separation.Separation(
     data=True, device="cpu", tcp=False, gate_folder=False, gate_reads_data=False, asked="asked of a test"
 )
+
+
+SAID = {"said": "EU: 9 of 9 training vehicles have a window; roster 9", "wrong": []}
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +79,8 @@ def folder(joined, tmp_path, address) -> Path:
     return made
 
 
-def patient(folder: Path, facts: separation.Separation = FIT) -> Patient:
-    return Patient(open_node(folder), folder / "train", TODAY, ask=lambda *_: facts)
+def patient(folder: Path, facts: separation.Separation = FIT, survey=lambda *_: [SAID]) -> Patient:
+    return Patient(open_node(folder), folder / "train", TODAY, ask=lambda *_: facts, survey=survey)
 
 
 def found(folder: Path, check: str, facts: separation.Separation = FIT) -> CheckResult:
@@ -326,3 +331,70 @@ def test_below_a_folder_that_may_not_be_entered_nothing_can_be_read(tmp_path, mo
     monkeypatch.setattr(diagnosis.os, "stat", denied)
     monkeypatch.setattr(diagnosis.os, "access", lambda path, mode: False)
     assert not diagnosis.can_read(tmp_path / "data" / "table.parquet")
+
+
+def test_the_data_are_counted_for_every_open_plan_and_what_is_wrong_comes_before_any_approval(folder):
+    asked = []
+
+    def survey(train: Path, some) -> list[dict]:
+        asked.append((train, some))
+        return [{"said": "", "wrong": ["EU: 0 of 9 training vehicles have a window"]} for _ in some]
+
+    told = doctor.windows(patient(folder, survey=survey))
+    assert (told.outcome, "0 of 9" in told.found) == ("fail", True)
+    roster = open_node(folder).policy().roster
+    ((train, (usual,)),) = asked
+    assert (train, usual["roster"], usual["task"]["name"]) == (folder / "train", roster, "forecasting")
+    one = plan()
+    plans(one)(folder)
+    told = doctor.windows(patient(folder, survey=survey))
+    assert told.found.startswith(f"plan {one.hash[:8]}: EU: 0 of 9")
+    assert asked[1][1] == [{"task": one.task.model_dump(), "pin": None, "roster": one.region("EU").roster}]
+
+
+def test_who_may_not_read_the_data_is_told_who_may(folder):
+    def survey(*_):
+        raise NotReadyError("data", got="no answer from a process that reads them", hint="as root")
+
+    told = doctor.windows(patient(folder, survey=survey))
+    assert (told.outcome, told.fix) == ("warn", "as root")
+
+
+@pytest.mark.parametrize(
+    ("roster", "wrong", "said"),
+    [
+        (None, "", "training vehicles have a window"),
+        (5, "1 more than stated", ""),
+        (6, "", "roster 6"),
+        (9, "", "roster 9, 3 more than there are"),
+    ],
+)
+def test_a_process_that_reads_the_data_counts_them_beside_the_roster(tmp_path, roster, wrong, said):
+    made = drives({"EU": 6, "CN": 3})
+    rows = made.rows.drop_columns(["test"]).append_column("test", [[False] * made.rows.num_rows])
+    table.write(replace(made, rows=rows), tmp_path / "drives.parquet")
+    train = tmp_path / "train"
+    train.mkdir()
+    (train / "train.toml").write_text('name = "EU"\ndata_path = "../drives.parquet"\n')
+    task = {"name": "forecasting", "options": {}}
+    (told,) = separation.surveys(train, [{"task": task, "pin": None, "roster": roster}])
+    assert wrong in "; ".join(told["wrong"])
+    assert bool(told["wrong"]) == bool(wrong)
+    assert said in told["said"]
+
+
+def test_a_task_that_nobody_reviewed_is_not_run_to_count(tmp_path):
+    train = tmp_path / "train"
+    train.mkdir()
+    (train / "train.toml").write_text('name = "EU"\ndata_path = "nowhere"\n')
+    (other, broken) = separation.surveys(
+        train,
+        [
+            {"task": {"name": "camera", "options": {}}, "pin": None, "roster": 5},
+            {"task": {"name": "forecasting", "options": {}}, "pin": None, "roster": 5},
+        ],
+    )
+    assert other == {"said": "not counted: the policy does not name the task", "wrong": []}
+    assert "no such file" in broken["wrong"][0]
+    with pytest.raises(NotReadyError, match="root"):
+        separation.surveys(tmp_path / "none", [])
