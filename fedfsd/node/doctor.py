@@ -12,6 +12,7 @@ from typing import Any
 
 from fedfsd.border import fitness, identity, invitation
 from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.gate.gate import USUAL_WITNESS, unnoticed
 from fedfsd.gate.policy import declared, objections
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import NODE_KEY
@@ -59,9 +60,9 @@ def examine(patient: Patient) -> tuple[CheckResult, ...]:
 
 
 def policy(patient: Patient) -> CheckResult:
-    """Is the policy complete, and are the recipient and purpose of transfers filled in?"""
+    """Is the policy complete, are recipient and purpose filled in, and does it leave something unnoticed?"""
     node = patient.node
-    node.declared_policy()
+    allowed = node.declared_policy()
     recipient, purpose = node.settings.transfer_to()
     joined = node.folder / "tls" / "invitation.json"
     if joined.exists() and recipient != f"fedfsd/coordinator/{invitation.read(joined).federation}":
@@ -69,6 +70,14 @@ def policy(patient: Patient) -> CheckResult:
             "policy",
             f"transfers to {recipient}, which is not the coordinator this region joined",
             fix="region.toml: transfer.recipient",
+        )
+    if missed := unnoticed(allowed.min_witness_size):
+        return warn("policy", missed, fix=f"policy.toml: min_witness_size = {USUAL_WITNESS} or more")
+    if not allowed.round_seconds:
+        return warn(
+            "policy",
+            "round_seconds = 0: the coordinator sees how long training takes, which may depend on the data",
+            fix="policy.toml: round_seconds, longer than training takes here",
         )
     return ok("policy", f"for {purpose} by {recipient}")
 

@@ -360,16 +360,7 @@ def test_who_may_not_read_the_data_is_told_who_may(folder):
     assert (told.outcome, told.fix) == ("warn", "as root")
 
 
-@pytest.mark.parametrize(
-    ("roster", "wrong", "said"),
-    [
-        (None, "", "training vehicles have a window"),
-        (5, "1 more than stated", ""),
-        (6, "", "roster 6"),
-        (9, "", "roster 9, 3 more than there are"),
-    ],
-)
-def test_a_process_that_reads_the_data_counts_them_beside_the_roster(tmp_path, roster, wrong, said):
+def test_a_process_that_reads_the_data_counts_them_beside_the_roster(tmp_path):
     made = drives({"EU": 6, "CN": 3})
     rows = made.rows.drop_columns(["test"]).append_column("test", [[False] * made.rows.num_rows])
     table.write(replace(made, rows=rows), tmp_path / "drives.parquet")
@@ -377,10 +368,13 @@ def test_a_process_that_reads_the_data_counts_them_beside_the_roster(tmp_path, r
     train.mkdir()
     (train / "train.toml").write_text('name = "EU"\ndata_path = "../drives.parquet"\n')
     task = {"name": "forecasting", "options": {}}
-    (told,) = separation.surveys(train, [{"task": task, "pin": None, "roster": roster}])
-    assert wrong in "; ".join(told["wrong"])
-    assert bool(told["wrong"]) == bool(wrong)
-    assert said in told["said"]
+    usual, less, same, more = separation.surveys(
+        train, [{"task": task, "pin": None, "roster": roster} for roster in (None, 5, 6, 9)]
+    )
+    assert usual == {"said": "EU: 6 of 6 training vehicles have a window", "wrong": []}
+    assert ["1 more than stated" in line for line in less["wrong"]] == [True]
+    assert same == {"said": f"{usual['said']}; roster 6", "wrong": []}
+    assert more == {"said": f"{usual['said']}; roster 9, 3 more than there are", "wrong": []}
 
 
 def test_a_task_that_nobody_reviewed_is_not_run_to_count(tmp_path):
