@@ -59,6 +59,7 @@ def address(hub) -> Iterator[str]:
 def joined(hub, tmp_path_factory) -> Path:
     """A region that joined, with a grant."""
     folder = ready(tmp_path_factory.mktemp("eu"))
+    edit("policy.toml", "round_seconds = 0.0", "round_seconds = 10.0")(folder)  # as region init writes it
     node = open_node(folder)
     request = join.prepare(node, invite.invite(hub, "EU", today=TODAY), officer=None)
     invite.accept(hub, "EU", request)
@@ -149,6 +150,9 @@ BREAKS = [
     ("policy", "fail", edit("policy.toml", "roster = 1000", "# roster = 1000"), "roster"),
     ("policy", "fail", edit("region.toml", 'purpose = "research"', 'purpose = ""'), "purpose"),
     ("policy", "fail", edit("region.toml", "coordinator/hub", "coordinator/other"), "recipient"),
+    ("policy", "warn", edit("policy.toml", "round_seconds = 10.0", "round_seconds = 0.0"), "longer than"),
+    ("policy", "warn", edit("policy.toml", "size = 1024", "size = 300"), "min_witness_size"),
+    ("policy", "warn", edit("policy.toml", "size = 1024", "size = 0"), "min_witness_size"),
     ("keys", "fail", open_files, "chmod"),
     ("keys", "fail", open_folder, "chmod"),
     ("keys", "fail", no_key, "node.key"),
