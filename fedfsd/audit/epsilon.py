@@ -16,7 +16,7 @@ from fedfsd.audit.loss import epsilon_lifetime, event_of, nano_nats, rounds_of
 from fedfsd.errors import AccountingError, PlanError
 from fedfsd.ledger.entry import PlanEntry
 from fedfsd.mechanism import accountant
-from fedfsd.mechanism.event import Event, merge
+from fedfsd.mechanism.event import Event, delta_fault, delta_warning, merge
 
 EQUAL = 1e-3  # versions of an accountant may differ by this much
 MAX_EVENTS = 100  # distinct plans that are recomputed; each takes up to a few seconds
@@ -67,15 +67,18 @@ def check_epsilon(ledger: Ledger) -> Iterator[Finding]:
         elif read.mode == "rehearsal":
             if said.epsilon is not None:
                 yield contradiction(place, f"{said.epsilon} in a rehearsal", "none: its noise is known")
-        elif said.target_delta > 1 / said.roster:
-            chance = f"delta {said.target_delta:g} is above 1/{said.roster}"
-            yield undecided(place, f"{chance}: that may give one vehicle away whole")
+        elif fault := delta_fault(said.target_delta, said.roster):
+            # Not contradicted: what the plan states may be true, it only promises nothing.
+            yield undecided(place, f"{fault}: that may give one vehicle away whole")
         elif said.epsilon is None:
             yield left_out(f"{place}: none is stated")
         else:
             planned = event_of(one.document, ledger.region, read.rounds)
             events = rounds_of(planned, read.rounds).events
             stated[_Case(events, said.target_delta)].setdefault(said.epsilon, one.seq)
+        warning = said and read.mode == "private" and delta_warning(said.target_delta, said.roster)
+        if warning:
+            yield remark(warning, place)
     for number, (case, said_by) in enumerate(stated.items()):
         if number < MAX_EVENTS:
             yield from _confirmed(case, said_by)

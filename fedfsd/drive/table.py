@@ -20,15 +20,17 @@ Required columns (nullable only where said):
 ``country`` and ``city`` are optional strings. Metadata keys: ``fedfsd.version``, ``fedfsd.licence``,
 ``fedfsd.identity`` (physical | recording), ``fedfsd.origin`` (recorded | published | synthetic).
 A table without them is read as the most careful values: licence unstated, identity recording,
-origin recorded.
+origin recorded. ``fedfsd.left_out`` (version 2) counts what the import did not take over: a JSON list of
+objects with ``why``, ``rows``, ``vehicles`` and ``files``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Literal, get_args
@@ -55,6 +57,18 @@ SCHEMA = pa.schema(
     + [("test", pa.bool_())]
     + [(name, pa.string()) for name in OPTIONAL_COLUMNS]
 )
+# A step of float32 times this large against the sampling period: samples of a track fall together.
+MAX_TIME_STEP = 0.5
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What an import did not take over, by its reason: ``type suv``, ``repeated row``, an unfit file."""
+
+    why: str
+    rows: int
+    vehicles: int
+    files: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,7 @@ class Table:
     name: str = ""
     """Of the file it was read from."""
     faults: tuple[Fault, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def text(self, column: str) -> np.ndarray:
         """A text column as an object array, (rows,)."""
@@ -173,6 +188,9 @@ def write(table: Table, path: str | Path, *, schema: pa.Schema = SCHEMA) -> None
         b"fedfsd.identity": table.identity.encode(),
         b"fedfsd.origin": table.origin.encode(),
     }
+    if table.left_out:
+        left_out = json.dumps([asdict(each) for each in table.left_out])
+        metadata |= {b"fedfsd.version": b"2", b"fedfsd.left_out": left_out.encode()}
     part = path.with_name(path.name + ".part")
     rows = conform(table.rows, path.name, schema).replace_schema_metadata(metadata)
     pq.write_table(rows, part, compression="zstd", compression_level=12)
@@ -191,12 +209,21 @@ def conform(rows: pa.Table, place: str, schema: pa.Schema = SCHEMA) -> pa.Table:
     return table
 
 
-def of_rows(columns: dict[str, object], *, licence: str, identity: Identity, origin: Origin) -> Table:
+def of_rows(
+    columns: dict[str, object],
+    *,
+    licence: str,
+    identity: Identity,
+    origin: Origin,
+    left_out: tuple[LeftOut, ...] = (),
+) -> Table:
     """A table from columns by name (arrays or lists); ``test`` defaults to the fixed split."""
     rows = pa.table(columns)
     if "test" not in rows.column_names:
-        rows = rows.append_column("test", pa.array([split_is_test(v) for v in rows["vehicle"].to_pylist()]))
-    return Table(conform(rows, "table"), licence, identity, origin)
+        keys = rows["vehicle"].combine_chunks().dictionary_encode()
+        sides = pa.array([split_is_test(key) for key in keys.dictionary.to_pylist()], pa.bool_())
+        rows = rows.append_column("test", sides.take(keys.indices))
+    return Table(conform(rows, "table"), licence, identity, origin, left_out=left_out)
 
 
 def digest(tables: Iterable[Table]) -> str:
@@ -258,7 +285,28 @@ def _read_file(path: Path, schema: pa.Schema) -> Table:
             )
     sifted, faults = _sifted(rows, str(path), schema)
     licence = metadata.get("fedfsd.licence", "unstated")
-    return Table(sifted, licence, identity, origin, str(path), faults)
+    left_out = _left_out(path, metadata.get("fedfsd.left_out", "[]"))
+    return Table(sifted, licence, identity, origin, str(path), faults, left_out)
+
+
+def _left_out(path: Path, text: str) -> tuple[LeftOut, ...]:
+    """The counts in the metadata."""
+    try:
+        listed = json.loads(text)
+        found = [LeftOut(each["why"], each["rows"], each["vehicles"], each["files"]) for each in listed]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        listed, found = None, []
+    if type(listed) is not list or not all(
+        type(each.why) is str and all(type(n) is int for n in (each.rows, each.vehicles, each.files))
+        for each in found
+    ):
+        raise DataError(
+            f"{path}: fedfsd.left_out",
+            got="something else",
+            expected="a JSON list of objects with why, rows, vehicles and files",
+            hint="write the table again with the right metadata",
+        )
+    return tuple(found)
 
 
 def _sifted(rows: pa.Table, place: str, schema: pa.Schema) -> tuple[pa.Table, tuple[Fault, ...]]:
@@ -302,7 +350,24 @@ def _sifted(rows: pa.Table, place: str, schema: pa.Schema) -> tuple[pa.Table, tu
             faults.append(Fault("no-key", name, empty, "rows", "empty cells", "a value in each row", hint))
     if any(table[name].null_count for name in keyed):
         table = table.filter(reduce(pc.and_, (pc.is_valid(table[name]) for name in keyed)))
+    coarse = _coarse(table)
+    if coarse.any():
+        table = table.filter(pa.array(~coarse))
+        got = f"times in {coarse.sum()} of {len(coarse)} rows too large for float32 to tell samples apart"
+        wanted = "seconds since the recording's start"
+        hint = "subtract each recording's first time in float64, then write the table again"
+        faults.append(Fault("coarse-time", "t", int(coarse.sum()), "rows", got, wanted, hint))
     return table, tuple(faults)
+
+
+def _coarse(table: pa.Table) -> np.ndarray:
+    """Rows with times of the day or of the epoch, at which several samples have one float32, (rows,) bool."""
+    if not {"t", "hz"} <= set(table.column_names):
+        return np.zeros(table.num_rows, bool)
+    t, hz = (np.asarray(table[name].to_numpy(), np.float32) for name in ("t", "hz"))
+    with np.errstate(invalid="ignore", over="ignore"):
+        coarse: np.ndarray = np.spacing(np.abs(t)) * hz > MAX_TIME_STEP
+    return coarse
 
 
 def _fitting(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.Array, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.gate.gate import unnoticed
-from fedfsd.gate.policy import objections
+from fedfsd.gate.policy import objections, warnings
 from fedfsd.mechanism.calibration import noise_multiplier
 from fedfsd.mechanism.renyi import best_order, epsilon_lifetime, nano_nats
 from fedfsd.mechanism.statement import Claim, paragraph, sentence
@@ -101,6 +101,7 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
         "accepted": not refusals,
         "objections": refusals,
         "round_seconds": policy.round_seconds if file else None,
+        "warnings": warnings(plan, name),
     }
 
 

@@ -357,11 +357,21 @@ def test_an_epsilon_that_one_accountant_cannot_confirm(tmp_path):
     assert "PLD says 844.6400, but PRV (prv-accountant)" in texts(report, "epsilon")
 
 
-def test_a_delta_that_promises_nothing(tmp_path, forge):
-    forge.approve(plan_of(seed=1, target_delta=0.01))
+@pytest.mark.parametrize("delta", [1e-3, 0.01])
+def test_a_delta_that_promises_nothing(tmp_path, forge, delta):
+    """Never contradicted: an earlier release accepted one over the roster, and what it states may be true."""
+    forge.approve(plan_of(seed=1, target_delta=delta))
     report = check(tmp_path, forge)
     assert report.headline == "cannot decide: epsilon"
-    assert "above 1/1000" in texts(report, "epsilon")
+    assert "not below 1/1000" in texts(report, "epsilon")
+
+
+@pytest.mark.parametrize(("delta", "told"), [(1e-4, False), (1.01e-4, True), (9.9e-4, True)])
+def test_a_large_delta_is_told(tmp_path, forge, delta, told):
+    forge.approve(plan_of(seed=1, target_delta=delta))
+    report = check(tmp_path, forge)
+    assert report.headline == "holds"
+    assert ("above 1/10000" in texts(report, "epsilon")) == told
 
 
 def test_simulated_keys_are_told(tmp_path, forge):

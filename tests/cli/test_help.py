@@ -26,6 +26,8 @@ COMMANDS = (
     "region",
     "region init",
     "region grant",
+    "region plans",
+    "region plan",
     "region approve",
     "region approve-transfer",
     "region sign",

@@ -85,8 +85,10 @@ def test_an_unknown_number_is_not_a_refusal(tmp_path):
 
 
 def test_a_newer_version_is_refused(tmp_path):
-    path = written(tmp_path / "a.parquet", columns(["v"]), {"fedfsd.version": "2"})
-    with pytest.raises(FormatError, match=r"fedfsd\.version: got format 2, expected format 1; fix: upgrade"):
+    path = written(tmp_path / "a.parquet", columns(["v"]), {"fedfsd.version": "3"})
+    with pytest.raises(
+        FormatError, match=r"fedfsd\.version: got format 3, expected one of 1, 2; fix: upgrade"
+    ):
         table.read(path)
 
 

@@ -110,3 +110,12 @@ def test_what_nobody_could_notice_is_said(experiment, tmp_path):
     assert "CN: round_seconds = 0 in its policy" in text
     assert "EU: round_seconds" not in text
     assert preview(experiment())["unnoticed"] is None
+
+
+def test_a_large_delta_is_warned_of(experiment):
+    privacy = {"noise_multiplier": 2.0, "sample_rate": 0.25}
+    for delta in (1e-3, 1e-2):
+        found = preview(experiment(privacy={**privacy, "target_delta": delta}))
+        for region in found["regions"].values():
+            tenth = f"above 1/{10 * region['vehicles']}, "
+            assert [tenth in one for one in region["warnings"]] == [True] * (delta > 0.1 / region["vehicles"])

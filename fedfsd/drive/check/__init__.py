@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fedfsd.drive.check import key, motion, position, size
+from fedfsd.drive.check import key, motion, position, size, unit
 from fedfsd.drive.check.finding import Finding
 from fedfsd.drive.check.track import Tracks, tracks
 from fedfsd.drive.table import Table
@@ -32,6 +32,7 @@ CHECKS: tuple[Callable[[Tracks], Iterator[Finding]], ...] = (
     position.interpolated,
     position.copies,
     size.sizes,
+    unit.units,
 )
 ORDER = {"error": 0, "warning": 1, "note": 2}
 
