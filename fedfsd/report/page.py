@@ -151,7 +151,7 @@ def write_report(path: str | Path) -> Path:
         gain=lambda one, key: words.gain(run.headline, one.get(run.headline.key), one.get(key)),
         statements={} if run.plan.mode == "none" else _by_text(run, _statement),
         identities=_by_text(run, lambda mine: mine.identity),
-        crossing=_crossing(run),
+        crossing=crossing_of(run),
         unnoticed=unnoticed(run.plan.model.witness_size),
         failures={name: _failures(run.rounds, name) for name in run.plan.regions},
         figures={name: Markup(themed(svg, name)) for name, svg in figures.items()},
@@ -274,7 +274,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _crossing(run: WrittenRun) -> Crossing | None:
+def crossing_of(run: WrittenRun) -> Crossing | None:
     """The vehicles in several regions, where the run could compare all data."""
     found = run.metrics.get("crossing")
     return Crossing(**{**found, "regions": tuple(found["regions"])}) if found else None

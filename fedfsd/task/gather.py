@@ -57,7 +57,7 @@ class Survey:
         failed = [f"{self.unusable} vehicles that the task fails on"] if self.unusable else []
         return [
             f"{rule.count} {rule.what}"
-            + (f", and nothing else of {rule.vehicles} vehicles" if rule.vehicles else "")
+            + (f" ({rule.vehicles} of their vehicles have no window)" if rule.vehicles else "")
             for rule in self.rules
         ] + failed
 
