@@ -198,9 +198,10 @@ def windows(patient: Patient) -> CheckResult:
         for plan in offered
         if plan.hash not in over and region in plan.regions
     }
-    asked = asked or {
-        "": {"task": {"name": "forecasting", "options": {}}, "pin": None, "roster": allowed.roster}
-    }
+    if not asked and allowed.tasks:
+        return ok("windows", "not counted before a plan names one of the policy's tasks")
+    usual = {"task": {"name": "forecasting", "options": {}}, "pin": None, "roster": allowed.roster}
+    asked = asked or {"": usual}
     try:
         told = patient.survey(patient.train, list(asked.values()))
     except NotReadyError as error:  # this user may not read the data, as it should be

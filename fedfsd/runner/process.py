@@ -18,7 +18,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
@@ -30,8 +29,6 @@ from fedfsd.gate.frame import address
 from fedfsd.service import address as addresses
 
 SETTINGS = "train.toml"
-USUAL: Mapping[str, Any] = {"task": {"name": "forecasting", "options": {}}, "pin": None, "roster": None}
-"""What a region's data are counted for where no plan says more."""
 _IDLE_SECONDS = 7 * 86_400.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # s, between attempts to reach the gate
 
@@ -82,12 +79,14 @@ def run(folder: Path, settings: Settings) -> NoReturn:
 
 
 def _look(folder: Path, settings: Settings) -> None:
-    """Tell the region's people, before any plan comes, if its vehicles have nothing to train on."""
+    """Tell the region's people, before any plan comes, if its vehicles have nothing to train on.
+
+    Of what forecasting needs: data of another task are counted once a plan names it.
+    """
     from fedfsd.runner import self_check
     from fedfsd.runner.region import remark
 
-    (found,) = self_check.surveys(settings.name, settings.data(folder), [USUAL])
-    for line in found["wrong"]:
+    for line in self_check.remarks(settings.name, settings.data(folder)):
         remark(folder, f"data: {line}")
 
 

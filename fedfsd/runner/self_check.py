@@ -59,6 +59,15 @@ def surveys(name: str, data_path: str, asked: Sequence[Mapping[str, Any]]) -> li
     return [_survey(name, data_path, **one) for one in asked]
 
 
+def remarks(name: str, data_path: str) -> list[str]:
+    """What is odd about a region's data for forecasting by its usual options; of other data nothing."""
+    try:
+        task = registry.of("forecasting", {})
+        return gather(task, task.tables(data_path), name)[1].remarks(None)
+    except (FedfsdError, OSError):
+        return []
+
+
 def _survey(
     name: str, data_path: str, *, task: Mapping[str, Any], pin: Mapping[str, Any] | None, roster: int | None
 ) -> dict[str, Any]:

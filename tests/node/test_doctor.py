@@ -356,6 +356,16 @@ def test_the_data_are_counted_for_every_open_plan_and_what_is_wrong_comes_before
     assert asked[1][1] == [{"task": one.task.model_dump(), "pin": None, "roster": one.region("EU").roster}]
 
 
+def test_data_of_a_task_that_no_plan_has_named_yet_are_not_counted_as_forecastings(folder):
+    pin = (
+        '[[tasks]]\nname = "camera"\ndistribution = "x"\nversion = "1"\npackage_sha256 = "' + 64 * "0" + '"\n'
+    )
+    policy = folder / "policy.toml"
+    policy.write_text(policy.read_text().replace("tasks = []\n", "") + pin)
+    told = doctor.windows(patient(folder, survey=lambda *_: pytest.fail("asked")))
+    assert (told.outcome, "camera" in told.found, "before a plan" in told.found) == ("ok", False, True)
+
+
 def test_who_may_not_read_the_data_is_told_who_may(folder):
     def survey(*_):
         raise NotReadyError("data", got="no answer from a process that reads them", hint="as root")

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from books import rounds_in
 from conftest import drives
@@ -251,6 +253,11 @@ def test_a_runner_tells_its_people_before_any_plan_that_nobody_can_be_trained_on
         process._look(folder, process.Settings(name=name, data_path=data))
         assert (folder / LOG).exists() == said
     assert "SG: 0 of 0 training vehicles have a window" in (folder / LOG).read_text()
+    other = tmp_path / "other.parquet"  # of a task with columns of its own
+    pq.write_table(pa.table({"region": ["EU"], "vehicle": ["v"], "test": [False], "image": [b""]}), other)
+    (tmp_path / "other").mkdir()
+    process._look(tmp_path / "other", process.Settings(name="EU", data_path=str(other)))
+    assert not (tmp_path / "other" / LOG).exists()
 
 
 @pytest.mark.slow
