@@ -82,6 +82,19 @@ def pins(_json: Json = False) -> Answer:
     return Answer({"pins": found}, text)
 
 
+def code(_json: Json = False) -> Answer:
+    """Print the hashes of this installation for audit verify.
+
+    One line each for fedfsd and for the packages that compute, as --code takes them. Review them first.
+    """
+    from fedfsd.ledger import digest
+
+    found = digest.program()
+    lines = [("fedfsd", found.version, found.code)]
+    lines += [(name, one.version, one.sha256) for name, one in found.packages.items()]
+    return Answer(found.model_dump(), "\n".join(" ".join(line) for line in lines))
+
+
 def schema_of(kind: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of an experiment or policy file."""
     return {
@@ -115,4 +128,5 @@ COMMANDS = (
     ("check", check, "experiments/quickstart.toml"),
     ("schema", schema, "experiment > experiment.schema.json"),
     ("pins", pins, "> pins.toml"),
+    ("code", code, "> reviewed.txt"),
 )

@@ -30,6 +30,9 @@ def approve(
     overrides: Overrides = None,
     officer_key: OfficerKey = None,
     output: Draft = None,
+    program: Annotated[
+        bool, typer.Option("--program", help="Also accept the program that the runner has now.")
+    ] = False,
     _json: Json = False,
 ) -> Answer:
     """Reserve the whole cost of a plan, or say why not.
@@ -37,7 +40,8 @@ def approve(
     PLAN is the plan.json that the coordinator sent, or the beginning of the hash of one that came over the
     border. The running gate has the runner make its run key. Exit code 12: the budget does not allow it, or
     it is above a cap and was drafted for the officer; 13: the policy refuses it. Approving it again changes
-    nothing.
+    nothing, but with --program: after an upgrade of the runner an open plan goes on with the new program only
+    once a person has accepted it.
     """
     import datetime
 
@@ -49,7 +53,7 @@ def approve(
     found = approve.named(node, plan)
     officer = SigningKey.read(officer_key) if officer_key else None
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    made = approve.approve(node, found, data_set=data_set, officer=officer, today=today)
+    made = approve.approve(node, found, data_set=data_set, officer=officer, today=today, anew=program)
     _tell(node)
     mine = found.region(node.settings.name)
     document = {

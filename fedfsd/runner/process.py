@@ -25,6 +25,7 @@ from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import address
+from fedfsd.ledger import digest
 
 SETTINGS = "train.toml"
 _IDLE_SECONDS = 7 * 86_400.0
@@ -53,10 +54,12 @@ class Settings(Frozen):
 
 def run(folder: Path, settings: Settings) -> NoReturn:
     """Serve the gate until a signal comes; a gate that is not there is waited for."""
+    os.umask(0o077)
+    program = digest.program(folder)  # of the files that are imported next
     from fedfsd.runner.worker import Worker
 
-    os.umask(0o077)
-    worker = Worker(folder, settings.name, settings.data(folder), settings.device, settings.test_only)
+    data = settings.data(folder)
+    worker = Worker(folder, settings.name, data, settings.device, settings.test_only, program=program)
     wait, told = _FIRST_WAIT, ""
     while True:
         try:
