@@ -87,9 +87,9 @@ def code(_json: Json = False) -> Answer:
 
     One line each for fedfsd and for the packages that compute, as --code takes them. Review them first.
     """
-    from fedfsd.ledger import digest
+    from fedfsd.ledger import program as programs
 
-    found = digest.program()
+    found = programs.installed()
     lines = [("fedfsd", found.version, found.code)]
     lines += [(name, one.version, one.sha256) for name, one in found.packages.items()]
     return Answer(found.model_dump(), "\n".join(" ".join(line) for line in lines))

@@ -25,7 +25,7 @@ from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import address
-from fedfsd.ledger import digest
+from fedfsd.ledger import program as programs
 
 SETTINGS = "train.toml"
 _IDLE_SECONDS = 7 * 86_400.0
@@ -55,7 +55,7 @@ class Settings(Frozen):
 def run(folder: Path, settings: Settings) -> NoReturn:
     """Serve the gate until a signal comes; a gate that is not there is waited for."""
     os.umask(0o077)
-    program = digest.program(folder)  # of the files that are imported next
+    program = programs.installed(folder)  # of the files that are imported next
     from fedfsd.runner.worker import Worker
 
     data = settings.data(folder)

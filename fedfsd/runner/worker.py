@@ -33,7 +33,7 @@ from fedfsd.gate.message import (
     Welcome,
 )
 from fedfsd.gate.remote import RemoteGate
-from fedfsd.ledger import digest
+from fedfsd.ledger import program as programs
 from fedfsd.ledger.digest import key_commitment
 from fedfsd.ledger.entry import Program
 from fedfsd.plan import plan as plans
@@ -66,7 +66,7 @@ class Worker:
         private.quiet()
         self._folder = folder
         self._config = RegionConfig(name, data_path, str(folder), device)
-        self._gate = RemoteGate(name, program or digest.program(folder), test_only=test_only)
+        self._gate = RemoteGate(name, program or programs.installed(folder), test_only=test_only)
         self._region = Region(self._config, self._gate)
         self._app = client_app(lambda _: self._config, opened=lambda _: self._region)
         self._figures: Figures | None = None

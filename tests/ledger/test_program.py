@@ -14,6 +14,7 @@ from ledger.ledger_kit import ARRAYS, NODE, OFFICER, approve, grant, mirror, pla
 from fedfsd import canonical
 from fedfsd.errors import BudgetError, NotReadyError, RefusedError
 from fedfsd.ledger import digest, entry
+from fedfsd.ledger import program as programs
 from fedfsd.ledger.entry import Package, Program
 from fedfsd.ledger.error import EvidenceError
 
@@ -119,17 +120,17 @@ def package(tmp_path, monkeypatch) -> Path:
     listed = "".join(f"{name},,\n" for name in [*files, "../../bin/fake.py", "fake/__pycache__/x.pyc"])
     (site / "fake-1.0.dist-info" / "RECORD").write_text(listed)
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setattr(digest, "COMPUTES", ("fake",))
+    monkeypatch.setattr(programs, "COMPUTES", ("fake",))
     return site / "fake"
 
 
 def asked(cache: Path) -> Package:
     """The package as a process finds it that starts now."""
-    digest._program.cache_clear()
+    programs._program.cache_clear()
     try:
-        return digest.program(cache).packages["fake"]
+        return programs.installed(cache).packages["fake"]
     finally:
-        digest._program.cache_clear()
+        programs._program.cache_clear()
 
 
 def test_the_hash_is_over_the_code_of_a_package(package, tmp_path):
@@ -145,19 +146,19 @@ def test_a_change_is_noticed_whatever_the_cache_says(package, tmp_path):
     cache = tmp_path / "cache"
     first = asked(cache)
     assert asked(cache) == first
-    kept = json.loads((cache / digest.CACHE).read_text())
+    kept = json.loads((cache / programs.CACHE).read_text())
     (package / "_C.so").write_text("MACHINE code")  # of the same length, a moment later
     changed = asked(cache)
     assert changed.sha256 != first.sha256
     # The cache is believed where nothing changed, and only where nobody else could write it.
-    kept["fake"] = {**json.loads((cache / digest.CACHE).read_text())["fake"], "sha256": "0" * 64}
-    (cache / digest.CACHE).write_text(json.dumps(kept))
+    kept["fake"] = {**json.loads((cache / programs.CACHE).read_text())["fake"], "sha256": "0" * 64}
+    (cache / programs.CACHE).write_text(json.dumps(kept))
     assert asked(cache).sha256 == "0" * 64
-    (cache / digest.CACHE).chmod(0o666)
+    (cache / programs.CACHE).chmod(0o666)
     assert asked(cache) == changed
     for broken in ("[]", "{", '{"fake": 3}', '{"fake": {"stamp": 1}}'):
-        (cache / digest.CACHE).write_text(broken)
-        (cache / digest.CACHE).chmod(0o600)
+        (cache / programs.CACHE).write_text(broken)
+        (cache / programs.CACHE).chmod(0o600)
         assert asked(cache) == changed
 
 
@@ -170,13 +171,13 @@ def test_what_cannot_be_hashed_is_named(package, tmp_path, monkeypatch):
     (package.parent / "fake-1.0.dist-info" / "RECORD").unlink()
     with pytest.raises(NotReadyError, match="RECORD"):
         asked(tmp_path)
-    monkeypatch.setattr(digest, "COMPUTES", ("none-such",))
+    monkeypatch.setattr(programs, "COMPUTES", ("none-such",))
     with pytest.raises(NotReadyError, match="none-such"):
         asked(tmp_path)
 
 
 def test_the_program_is_this_code_and_what_it_computes_with():
-    found = digest.program()
+    found = programs.installed()
     assert found.code == digest.code()
     assert {name: one.version for name, one in found.packages.items()} == {
         name: metadata.version(name) for name in ("cryptography", "numpy", "opacus", "torch")

@@ -22,7 +22,7 @@ from fedfsd.gate import message
 from fedfsd.gate.frame import Frames
 from fedfsd.gate.gate import Gate, witness_std
 from fedfsd.gate.policy import Policy, declared
-from fedfsd.ledger import digest
+from fedfsd.ledger import program as programs
 from fedfsd.node.runner_link import Runner
 from fedfsd.plan.plan import WITNESS
 
@@ -36,7 +36,7 @@ def train(path: Path, plan) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
         frames = Frames(connection)
-        program = digest.program()
+        program = programs.installed()
         hello = message.Hello(version=message.VERSION, region=REGION, keys=(), program=program)
         message.send(frames, hello)
         message.receive(frames, message.Welcome, seconds=60)

@@ -22,7 +22,7 @@ from fedfsd.drive import table
 from fedfsd.engine import randomness
 from fedfsd.errors import BudgetError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.ledger import digest
+from fedfsd.ledger import program as programs
 from fedfsd.ledger.digest import key_commitment
 from fedfsd.runner import region as region_module
 from fedfsd.runner.region import RegionConfig, open_region, run_round
@@ -264,12 +264,12 @@ def test_whoever_starts_it_no_code_comes_from_the_environment(tmp_path, data):
 
 def test_the_gate_puts_the_runners_program_on_record_and_takes_no_other(tmp_path, data):
     """Until somebody accepts it: then the plan goes on where it was."""
-    plan, changed = rehearsal(), digest.program().model_copy(update={"code": "0" * 64})
+    plan, changed = rehearsal(), programs.installed().model_copy(update={"code": "0" * 64})
     gate = gate_of(tmp_path / "gate", plan)
     with listening(gate, tmp_path, wait_seconds=30) as runner:
         with threaded(train_folder(tmp_path, data), data):
             runner.round(plan, 1, ARRAYS)
-            assert runner.program == digest.program() == gate.ledger.state.runs[plan.hash].program
+            assert runner.program == programs.installed() == gate.ledger.state.runs[plan.hash].program
         with threaded(train_folder(tmp_path, data), data, program=changed):
             with pytest.raises(RefusedError, match="region approve"):
                 runner.round(plan, 2, ARRAYS)

@@ -40,7 +40,7 @@ from fedfsd.gate.message import (
     Welcome,
 )
 from fedfsd.gate.policy import ModelPin
-from fedfsd.ledger import digest
+from fedfsd.ledger import program as programs
 from fedfsd.plan.plan import WITNESS
 
 PLAN = planned(mode="rehearsal")
@@ -76,7 +76,7 @@ def task(frames: Frames) -> RoundTask:
 
 
 def reserve(frames: Frames, **changes: object) -> None:
-    asked = {"plan": PLAN.hash, "round": 1, "arrays": SHA256, "program": digest.program().hash, **changes}
+    asked = {"plan": PLAN.hash, "round": 1, "arrays": SHA256, "program": programs.installed().hash, **changes}
     message.send(frames, ReserveCall(**asked))
     message.receive(frames, Reserved, seconds=10)
 
@@ -299,7 +299,13 @@ def test_one_runner_at_a_time_and_a_new_one_after_it(gate, tmp_path):
     "hello", [{"region": "EU"}, {"version": message.VERSION + 1}, {"version": 2}, {"program": None}]
 )
 def test_a_runner_of_another_region_or_version_is_sent_away(gate, tmp_path, hello):
-    said = {"version": message.VERSION, "region": REGION, "keys": (), "program": digest.program(), **hello}
+    said = {
+        "version": message.VERSION,
+        "region": REGION,
+        "keys": (),
+        "program": programs.installed(),
+        **hello,
+    }
     with listening(gate, tmp_path) as runner, socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(tmp_path / "gate.sock"))
         frames = Frames(connection)
