@@ -32,7 +32,7 @@ READ: Mapping[str, tuple[int, ...]] = {
     "ledger entry": (1, 2, 3),
     "bundle": (1,),
     "receipts": (1,),
-    "table": (1,),
+    "table": (1, 2),
     "run folder": (1,),
     "border": (1, 2),
     "runner socket": (1, 2, 3),

@@ -33,6 +33,7 @@ def _text(found: dict[str, Any]) -> str:
         {
             "region": name,
             "vehicles": f"{region['vehicles']}{' (counted)' if region['roster_counted'] else ''}",
+            "with a window": region["with_window"],
             "sigma": _sigma(region),
             **({"steps": region["local_steps"]} if unequal else {}),
             "C": None if region["max_grad_norm"] is None else f"{region['max_grad_norm']:.3g}",
@@ -68,6 +69,10 @@ def _text(found: dict[str, Any]) -> str:
     alike: dict[str, list[str]] = {}
     for name, region in regions.items():
         alike.setdefault(region["statement"], []).append(name)
+    if found["crossing"] is not None:
+        from fedfsd.mechanism.statement import Crossing
+
+        text.append(Crossing(**found["crossing"]).sentence)
     statements = [f"{', '.join(names)}: {plain(one)}" for one, names in alike.items()]
     return "\n".join([warned("\n".join([*text, *refusals]), warnings), "", *statements])
 

@@ -258,11 +258,12 @@ class Mechanism(ABC):
         """What a vehicle's gradient is clipped to, so that one vehicle moves the rounded sum by at most C.
 
         Rounding to the grid moves each of ``size`` numbers of two sums apart by at most one unit. Float64
-        takes the rest: at most ``roster`` additions of norms up to C, in whatever order, and the rounding
-        of a norm, of a factor and of a product.
+        takes the rest: additions of norms up to C, in whatever order, of twice as many vehicles as the
+        roster says; the rounding of a norm, of a factor and of a product; and the same of the sum, whose
+        squares are added pairwise, where it is shortened to ``roster`` times C.
         """
         grid = self.grid(round, size=size) * sqrt(size)
-        floats = 2.0**-52 * (roster**2 + size + 4) * self.max_grad_norm
+        floats = 2.0**-52 * (4 * roster**2 + 64 * roster + size + 4) * self.max_grad_norm
         found = self.max_grad_norm - grid - floats
         if not found > 0:
             raise PlanError("roster", got=roster, expected="fewer vehicles: float64 cannot add so many")

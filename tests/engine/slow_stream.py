@@ -71,7 +71,8 @@ def grid(std: float, clip: float, size: int) -> float:
 
 def clipping_norm(std: float, clip: float, *, roster: int, size: int) -> float:
     """C less a unit of the grid in every number, and less what float64 rounds."""
-    return clip - grid(std, clip, size) * math.sqrt(size) - 2**-52 * (roster**2 + size + 4) * clip
+    floats = 2**-52 * (4 * roster**2 + 64 * roster + size + 4) * clip
+    return clip - grid(std, clip, size) * math.sqrt(size) - floats
 
 
 def on_grid(value: float, unit: float) -> float:

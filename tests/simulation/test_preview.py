@@ -89,10 +89,10 @@ def test_the_policy_of_the_region_decides(experiment, tmp_path):
 
 def test_pretraining_is_checked_and_not_done(experiment, tmp_path):
     path = tmp_path / "real.parquet"
-    table.write(drives({"CN": 4}, origin="recorded"), path)
+    table.write(drives({"PUBLIC": 4}, seed=7, origin="recorded"), path)
     with pytest.raises(DataError):
         preview(experiment(pretraining={"path": str(path)}))
-    table.write(drives({"CN": 4}), path)
+    table.write(drives({"PUBLIC": 4}, seed=7), path)
     ten_years = {"path": str(path), "steps": 10**12}
     assert preview(experiment(pretraining=ten_years))["regions"]
 
