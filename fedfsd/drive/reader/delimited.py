@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
+import pyarrow.parquet as pq
 
 from fedfsd.drive.reader.drive import content, damaged
 from fedfsd.drive.reader.recognise import recognise
@@ -37,7 +38,7 @@ class Cells:
     path: Path
     rows: pa.Table  # the wanted columns under the wanted names, text
     data: bytes = field(repr=False)
-    separator: str
+    separator: str  # empty for Parquet, which has none
     skipped: int  # lines before and with the header
     width: int  # columns in the file
     ragged: int  # rows left out because they have another number of cells
@@ -47,7 +48,10 @@ class Cells:
 
     def text(self, column: str) -> pa.Array:
         """A column of trimmed text."""
-        return pc.utf8_trim_whitespace(self.rows[column]).combine_chunks()
+        cells = self.rows[column]
+        if pa.types.is_dictionary(cells.type):
+            cells = cells.cast(cells.type.value_type)
+        return pc.fill_null(pc.utf8_trim_whitespace(cells.cast(pa.string())), "").combine_chunks()
 
     def key(self, column: str) -> pa.Array:
         """A column of trimmed text that has to stand in each row."""
@@ -57,7 +61,11 @@ class Cells:
 
     def number(self, column: str) -> np.ndarray:
         """A column as float64, (R,); NaN for an empty cell, and for no number, whose row is unfit."""
-        cells = pc.utf8_trim_whitespace(self.rows[column])
+        given = self.rows[column].type
+        if pa.types.is_integer(given) or pa.types.is_floating(given):
+            typed: np.ndarray = self.rows[column].cast(pa.float64(), safe=False).to_numpy()
+            return typed
+        cells = self.text(column)
         # A decimal comma, unless points say that the comma is something else.
         if self.separator != "," and not pc.any(pc.match_substring(cells, ".")).as_py():
             cells = pc.replace_substring(cells, ",", ".")
@@ -80,8 +88,13 @@ class Cells:
             self.unfit[rows],
         )
 
-    def line(self, row: int) -> int:
-        """The line of a row in the file: counted only where an error needs it."""
+    def place(self, row: int) -> str:
+        """The line of a row in the file, counted only where an error needs it; in Parquet the row."""
+        if not self.separator:
+            return f"row {self.index[row] + 1}"
+        return f"line {self._line(row)}"
+
+    def _line(self, row: int) -> int:
         found = -1
         for line, cells in _records(self.data, self.separator):
             found += line > self.skipped and len(cells) == self.width
@@ -96,7 +109,7 @@ class Cells:
         more = int(bad.sum()) - 1
         self.errors.append(
             DataError(
-                f"{self.path}: line {self.line(int(bad.argmax()))}, column {column}",
+                f"{self.path}: {self.place(int(bad.argmax()))}, column {column}",
                 got=got + (f", and {more} more cells of this column" if more else ""),
                 expected=expected,
                 hint="mend the cell, or import the other rows with --skip-unfit",
@@ -110,10 +123,15 @@ def read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> C
     Raises:
         DataError: not a table of text, no header, a column missing, text that is not UTF-8.
     """
-    data = _utf8(path, content(path))
+    data = content(path)
+    if data.startswith(b"PAR1"):
+        return _parquet(path, data, required, optional)
+    data = _utf8(path, data)
     skipped, separator, header = _head(path, data, required)
     lower = [name.lower() for name in header]
     wanted = [name for name in (*required, *optional) if name.lower() in lower]
+    if not wanted:
+        raise damaged(path, f"no column {', '.join(optional)}", ", ".join(optional))
     twice = [name for name in wanted if lower.count(name.lower()) > 1]
     if twice:
         raise damaged(path, f"column {', '.join(twice)} twice", "each column once")
@@ -159,6 +177,35 @@ def read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> C
     if ragged:
         cells.errors.append(_ragged(cells, len(header)))
     return cells
+
+
+def header(path: Path) -> list[str]:
+    """The names of the columns, as they are in the file."""
+    data = content(path)
+    if data.startswith(b"PAR1"):
+        return list(_open(path, data).schema_arrow.names)
+    return _head(path, _utf8(path, data), ())[2]
+
+
+def _open(path: Path, data: bytes) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError):
+        raise damaged(path, "not a readable Parquet file", "a table") from None
+
+
+def _parquet(path: Path, data: bytes, required: Sequence[str], optional: Sequence[str]) -> Cells:
+    """The wanted columns with their own types."""
+    file = _open(path, data)
+    names = {name.lower(): name for name in file.schema_arrow.names}
+    missing = [name for name in required if name.lower() not in names]
+    if missing:
+        raise damaged(path, f"no column {', '.join(missing)}", ", ".join(required))
+    wanted = [name for name in (*required, *optional) if name.lower() in names]
+    rows = file.read([names[name.lower()] for name in wanted])
+    rows = rows.select([names[name.lower()] for name in wanted]).rename_columns(wanted)
+    count = rows.num_rows
+    return Cells(path, rows, b"", "", 0, len(names), 0, [], np.arange(count), np.zeros(count, bool))
 
 
 def left_out(cells: Cells, owner: np.ndarray) -> list[LeftOut]:
