@@ -67,6 +67,13 @@ class ConfigError(FedfsdError):
     """An experiment, policy or region file says something that cannot be."""
 
     code, exit_code = "config", 3
+    others: tuple[ConfigError, ...] = ()
+    """What else is wrong with the same file."""
+
+    def document(self) -> dict[str, Any]:
+        """As for any error; ``others`` where there are some."""
+        found: dict[str, Any] = {**super().document()}
+        return found | {"others": [one.document() for one in self.others]} if self.others else found
 
 
 class FormatError(FedfsdError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedfsd.cli.answer import Answer, Json, size, table
+from fedfsd.cli.answer import Answer, Json, size, table, warned
 from fedfsd.cli.config import Experiment, Overrides
 from fedfsd.cli.extra import extra
 from fedfsd.plain_text import plain
@@ -65,6 +65,7 @@ def _text(found: dict[str, Any]) -> str:
             f"noise by round: at this epsilon and C {100 * min(saved):.0f} % less noise in the released "
             "model than the same noise in every round would leave"
         )
+    warnings = [f"{name}: {one}" for name, region in regions.items() for one in region["warnings"]]
     alike: dict[str, list[str]] = {}
     for name, region in regions.items():
         alike.setdefault(region["statement"], []).append(name)
@@ -73,7 +74,7 @@ def _text(found: dict[str, Any]) -> str:
 
         text.append(Crossing(**found["crossing"]).sentence)
     statements = [f"{', '.join(names)}: {plain(one)}" for one, names in alike.items()]
-    return "\n".join([*text, *refusals, "", *statements])
+    return "\n".join([warned("\n".join([*text, *refusals]), warnings), "", *statements])
 
 
 def _sigma(region: dict[str, Any]) -> str:

@@ -59,14 +59,15 @@ def private_step(
     window, taken = choose_windows(
         key.stream("windows", step), slots, data.counts[slots], mine.windows_per_vehicle
     )
+    noise, clip = mine.noise, mine.max_grad_norm
+    if noise is not None:  # None in mode none alone
+        clip = noise.clipping_norm(key.round, roster=mine.roster, size=size)
     total = np.zeros(size)
-    total[: gradient.size] = gradient.clipped_sum(
-        data, slots, window, taken, max_grad_norm=mine.max_grad_norm
-    )
-    if mine.max_grad_norm is not None:
-        total = within(total, mine.roster * mine.max_grad_norm)
-    if mine.noise is not None:  # None in mode none alone
-        total += mine.noise.draw(key.stream("noise", step), round=key.round, size=size)
+    total[: gradient.size] = gradient.clipped_sum(data, slots, window, taken, max_grad_norm=clip)
+    if clip is not None:
+        total = within(total, mine.roster * clip)
+    if noise is not None:
+        total = noise.noised(total, key.stream("noise", step), round=key.round)
     return total / mine.divisor
 
 

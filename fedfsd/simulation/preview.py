@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Any
 
 from fedfsd.config.experiment import Experiment
-from fedfsd.gate.policy import objections
+from fedfsd.gate.policy import objections, warnings
 from fedfsd.mechanism.calibration import noise_multiplier
 from fedfsd.mechanism.renyi import best_order, epsilon_lifetime, nano_nats
 from fedfsd.mechanism.statement import Claim, paragraph, sentence
@@ -98,6 +98,7 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
         "memory_bytes": _memory(plan, name),
         "accepted": not refusals,
         "objections": refusals,
+        "warnings": warnings(plan, name),
     }
 
 

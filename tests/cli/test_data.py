@@ -276,10 +276,27 @@ def test_config_check_fills_in_every_default(fedfsd, folder):
     assert "  privacy.target_epsilon = 8.0\n" in text
     (folder / "policy.toml").write_text("max_epsilon = 2\n", encoding="utf-8")
     assert fedfsd("config", "check", "policy.toml", "--kind", "policy").code == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("policy", "eu.toml"),
+        ("region", "region/eu.toml"),
+        ("train", "train/eu.toml"),
+        ("transfer", "transfer/example.toml"),
+    ],
+)
+def test_the_files_of_a_deployment_are_checked_and_every_error_is_shown(fedfsd, folder, kind, file):
+    deployed = Path(__file__).parents[2] / "clients" / "deploy" / file
+    assert fedfsd("config", "check", deployed, "--kind", kind).code == 0
+    said = fedfsd("config", "check", deployed, "--kind", kind, "--set", "strange=1", "--set", "format=true")
+    assert said.code == 3
+    assert "strange" in said.err
     assert fedfsd("config", "check", "policy.toml").code == 3
 
 
-@pytest.mark.parametrize("kind", ["experiment", "policy"])
+@pytest.mark.parametrize("kind", ["experiment", "policy", "region", "train", "coordinator", "transfer"])
 def test_config_schema_is_one_document_either_way(fedfsd, kind):
     plain, as_json = fedfsd("config", "schema", kind), fedfsd("config", "schema", kind, "--json")
     assert json.loads(plain.out) == as_json.document

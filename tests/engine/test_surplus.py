@@ -14,7 +14,7 @@ from plan.sample import REGION, planned
 
 from fedfsd.engine import local
 from fedfsd.engine.gradient import VehicleGradient
-from fedfsd.engine.randomness import RoundKey
+from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.engine.vehicle import VehicleData, place, within
 from fedfsd.task.task import Examples
 
@@ -52,10 +52,10 @@ def placed(windows: dict[str, int], roster: int = ROSTER) -> VehicleData:
 
 def step(ours: VehicleGradient, monkeypatch, data: VehicleData, drawn: list[int]) -> np.ndarray:
     """The un-noised sum of a step in which the vehicles in the slots ``drawn`` are drawn."""
-    plan = planned(roster=ROSTER, sample_rate=1.0, noise_multiplier=0.0, max_grad_norm=CLIP, epsilon=1.0)
+    plan = planned(roster=ROSTER, sample_rate=1.0, noise_multiplier=1.0, max_grad_norm=CLIP, epsilon=1.0)
     mine = plan.region(REGION)
     monkeypatch.setattr(local, "sample_vehicles", lambda *_: np.array(sorted(drawn), np.int64))
-    monkeypatch.setattr(type(mine.noise), "draw", lambda *_, size, **__: np.zeros(size))
+    monkeypatch.setattr(Stream, "normal", lambda _, count: np.zeros(count))
     return local.private_step(ours, data, mine, KEY, step=0, size=ours.size) * mine.divisor
 
 

@@ -95,3 +95,12 @@ def test_pretraining_is_checked_and_not_done(experiment, tmp_path):
     table.write(drives({"PUBLIC": 4}, seed=7), path)
     ten_years = {"path": str(path), "steps": 10**12}
     assert preview(experiment(pretraining=ten_years))["regions"]
+
+
+def test_a_large_delta_is_warned_of(experiment):
+    privacy = {"noise_multiplier": 2.0, "sample_rate": 0.25}
+    for delta in (1e-3, 1e-2):
+        found = preview(experiment(privacy={**privacy, "target_delta": delta}))
+        for region in found["regions"].values():
+            tenth = f"above 1/{10 * region['vehicles']}, "
+            assert [tenth in one for one in region["warnings"]] == [True] * (delta > 0.1 / region["vehicles"])
