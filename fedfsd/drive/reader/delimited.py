@@ -28,6 +28,7 @@ from fedfsd.errors import DataError
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(nan|NaN|inf)$"
 # How tools write that a value is missing: the only cells that an error may repeat.
+_NO_KEY = ("", "na", "nan", "n/a", "null", "none")
 _MISSING = {"na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "?", "."}
 
 
@@ -56,7 +57,8 @@ class Cells:
     def key(self, column: str) -> pa.Array:
         """A column of trimmed text that has to stand in each row."""
         cells = self.text(column)
-        self._note(column, np.asarray(pc.equal(cells, "")), "an empty cell", "a value in each row")
+        none = pc.is_in(pc.utf8_lower(cells), pa.array(_NO_KEY))
+        self._note(column, np.asarray(none), "an empty cell or NA", "a value in each row")
         return cells
 
     def number(self, column: str) -> np.ndarray:
@@ -135,32 +137,21 @@ def read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> C
     twice = [name for name in wanted if lower.count(name.lower()) > 1]
     if twice:
         raise damaged(path, f"column {', '.join(twice)} twice", "each column once")
-    ragged: list[int] = []
-
-    def another_width(row: csv.InvalidRow) -> str:
-        ragged.append(row.actual_columns)
-        return "skip"
-
     included = [f"{lower.index(name.lower())}" for name in wanted]
+    ragged: list[int] = []
     try:
-        rows = csv.read_csv(
-            io.BytesIO(data),
-            read_options=csv.ReadOptions(
-                skip_rows=skipped, column_names=[f"{index}" for index in range(len(header))]
-            ),
-            parse_options=csv.ParseOptions(
-                delimiter=separator, newlines_in_values=b'"' in data, invalid_row_handler=another_width
-            ),
-            convert_options=csv.ConvertOptions(
-                column_types={name: pa.string() for name in included},
-                include_columns=included,
-                strings_can_be_null=False,
-            ),
-        ).rename_columns(wanted)
-    except pa.ArrowInvalid as error:
-        raise _not_text(path, data) or damaged(
-            path, "not a readable CSV file", "a header line, then rows of as many cells"
-        ) from error
+        rows = _parsed(data, skipped, separator, len(header), included)
+    except pa.ArrowInvalid:
+        # Rows of another width; the callback that skips them needs text that is UTF-8.
+        if error := _not_text(path, data):
+            raise error from None
+        try:
+            rows = _parsed(data, skipped, separator, len(header), included, ragged)
+        except pa.ArrowInvalid:
+            raise damaged(
+                path, "not a readable CSV file", "a header line, then rows of as many cells"
+            ) from None
+    rows = rows.rename_columns(wanted)
     count = rows.num_rows
     cells = Cells(
         path,
@@ -177,6 +168,38 @@ def read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> C
     if ragged:
         cells.errors.append(_ragged(cells, len(header)))
     return cells
+
+
+def _parsed(
+    data: bytes,
+    skipped: int,
+    separator: str,
+    width: int,
+    included: list[str],
+    ragged: list[int] | None = None,
+) -> pa.Table:
+    """The included columns as text; with ``ragged``, rows of another width are put there and left out."""
+
+    def another_width(row: csv.InvalidRow) -> str:
+        if ragged is None:
+            return "error"
+        ragged.append(row.actual_columns)
+        return "skip"
+
+    return csv.read_csv(
+        io.BytesIO(data),
+        read_options=csv.ReadOptions(skip_rows=skipped, column_names=[f"{index}" for index in range(width)]),
+        parse_options=csv.ParseOptions(
+            delimiter=separator,
+            newlines_in_values=b'"' in data,
+            invalid_row_handler=None if ragged is None else another_width,
+        ),
+        convert_options=csv.ConvertOptions(
+            column_types={name: pa.string() for name in included},
+            include_columns=included,
+            strings_can_be_null=False,
+        ),
+    )
 
 
 def header(path: Path) -> list[str]:
