@@ -33,6 +33,7 @@ READ: Mapping[str, tuple[int, ...]] = {
     "bundle": (1,),
     "receipts": (1,),
     "table": (1, 2),
+    "mapping": (1,),
     "run folder": (1,),
     "border": (1, 2),
     "runner socket": (1, 2, 3),
