@@ -30,7 +30,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *paths])
 
 
 class AskAnew:
-    """Tests of the accountants, their doctests included, ask the accountants."""
+    """Tests of the accountants, their doctests included, ask the accountants; not where a folder is given."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
@@ -39,7 +39,8 @@ class AskAnew:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(AskAnew())
+    if "FEDFSD_ANSWERS" not in os.environ:
+        config.pluginmanager.register(AskAnew())
 
 
 def drives(regions: dict[str, int], *, seed: int = 0, origin: str = "synthetic") -> table.Table:
