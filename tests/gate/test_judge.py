@@ -59,6 +59,27 @@ def test_noise_stays_refused_however_it_is_spread():
         judge(update, PLAN, REGION, 1)
 
 
+def test_the_bounds_are_those_of_the_lemma():
+    """In units of its standard deviation, the witness's energy is from -z to z + z^2 / sqrt(2 n) off its mean."""
+    update = update_start(PLAN)
+    size = update[WITNESS].size
+    highest = 6 + 36 / np.sqrt(2 * size)
+    for off, passes in ((-6.01, False), (-5.99, True), (highest - 0.01, True), (highest + 0.01, False)):
+        update[WITNESS][:] = STD * np.sqrt(1 + off * np.sqrt(2 / size))
+        if passes:
+            judge(update, PLAN, REGION, 1)
+        else:
+            with pytest.raises(RefusedError, match="different scale"):
+                judge(update, PLAN, REGION, 1)
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_every_entry_of_the_witness_counts(place):
+    update = update_start(PLAN)
+    update[WITNESS][place] = STD * np.sqrt(update[WITNESS].size)
+    judge(update, PLAN, REGION, 1)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_the_witness_scale_is_that_of_the_real_optimizer(momentum, schedule):
@@ -112,7 +133,7 @@ def test_noise_too_small_to_be_seen_is_refused():
     """Underflow must not read as "no noise was planned"."""
     plan = planned(optimizer__learning_rate=1e-44, max_grad_norm=1e-6)
     update = {entry.name: np.zeros(entry.shape, np.float32) for entry in plan.model.arrays}
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="too small for float32"):
         judge(update, plan, REGION, 1)
 
 
