@@ -45,7 +45,7 @@ LONGEST = (
     "coordinator/test_run_engine.py",
     "coordinator/test_coordinator_run.py",
 )
-"""Files that take longest, longest first: a worker that began one of them last would end long after the others."""
+"""Files that take longest, longest first: a worker that began one last would end long after the others."""
 
 
 class AskAnew:

@@ -1,8 +1,13 @@
 """Tests against one mutant: a forked process in which one module of fedfsd has a fault.
 
-The parent imports what is large and not under test (torch, scipy, pytest, ...) and no module of fedfsd; a child
-compiles the one module from a changed tree and runs, fastest first, the tests that reach the changed line.
-Nothing is written into the source tree.
+The parent imports what is large and not under test (torch, scipy, pytest, ...) and no module of fedfsd; a
+child compiles the one module from a changed tree and runs, fastest first, the tests that reach the changed
+line. Nothing is written into the source tree, and a mutant takes a second or two instead of an import of torch.
+
+Why not mutmut or cosmic-ray: mutmut 3 changes function bodies through trampolines, which leaves out decorated
+functions and what stands outside functions, here the cached accountants, validators, properties, bounds of
+fields and constants. cosmic-ray changes the file in place and starts a process for each mutant, whose tests then
+run whole: most of a day. Neither knows that accountants' answers on disk are another mutant's.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ from experiments.mutation.mutants import Mutant, mutated
 ROOT = Path(__file__).parents[2]
 PRELOADED = (
     "torch", "opacus.grad_sample", "scipy.stats", "dp_accounting.pld", "dp_accounting.rdp", "prv_accountant",
-    "pyarrow.parquet", "pydantic", "cryptography.x509", "flwr.serverapp", "hypothesis.strategies", "jinja2", "typer",
+    "pyarrow.parquet", "pydantic", "cryptography.x509", "flwr.serverapp", "hypothesis.strategies", "jinja2",
 )  # fmt: skip
 ANSWERED = ("accountant", "event", "renyi")
 """Modules on which accountants' answers depend: their mutants look up and leave behind none."""
@@ -54,7 +59,7 @@ class Reach:
 
 
 class _Follow:
-    """A pytest plugin: which lines of some files each test runs, wider fixtures' with each test that uses them."""
+    """A pytest plugin: which lines of some files each test runs, those of its wider fixtures included."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = {str(path): _module(path) for path in paths}
@@ -63,7 +68,7 @@ class _Follow:
         self.fixtures: dict[str, set[tuple[str, int]]] = defaultdict(set)
         self.into: set[tuple[str, int]] = set()
 
-    def trace(self, frame: FrameType, event: str, _: Any) -> Any:
+    def trace(self, frame: FrameType, *_: Any) -> Any:
         if frame.f_code.co_filename not in self.paths:
             return None
         self.into.add((frame.f_code.co_filename, frame.f_lineno))
@@ -120,7 +125,7 @@ class _Changed(SourceFileLoader):
 
     number: int | None = None
 
-    def get_code(self, fullname: str) -> CodeType:
+    def get_code(self, _: str) -> CodeType:
         source = Path(self.path).read_text(encoding="utf-8")
         return compile(mutated(source, self.number), self.path, "exec", dont_inherit=True)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from books import keep_books
 from engine.small import TASK, Plain, vehicles
-from plan.sample import REGION, planned
+from plan.sample import REGION, planned, spending
 
 from fedfsd.engine.local import model_on, train
 from fedfsd.engine.randomness import RoundKey, Stream
@@ -71,6 +71,12 @@ def test_the_bounds_are_those_of_the_lemma():
         else:
             with pytest.raises(RefusedError, match="different scale"):
                 judge(update, PLAN, REGION, 1)
+
+
+def test_no_witness_is_expected_where_no_noise_is_planned():
+    plan = spending(REGION, noise=0.0, mode="none", region={"max_grad_norm": None})
+    assert witness_std(plan, REGION, 1) == 0
+    assert max_update_norm(plan, REGION, 1) == np.inf
 
 
 @pytest.mark.parametrize("place", [0, -1])
