@@ -11,7 +11,7 @@ WORKERS ?= 3
 # (tests/conftest.py).
 ORDER := --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo federation test check lint format types imports tests quick proto kit clean
+.PHONY: setup demo federation test check lint format types imports tests quick mutation proto kit clean
 
 setup: .venv/setup.done
 
@@ -58,6 +58,10 @@ tests:
 	+$(BIN)/pytest -n $(WORKERS) $(ORDER)
 quick:
 	+$(BIN)/pytest -n $(WORKERS) $(ORDER) -m "not slow"
+
+# How strong the tests are where the privacy promise is made; hours of one core. Not part of make test.
+mutation: setup
+	$(BIN)/python -m experiments.mutation $(ARGUMENTS)
 
 # The generated half of the border: run it after an edit of border.proto.
 proto: setup

@@ -1,1 +1,1 @@
-"""How strong the tests are where it matters: small faults, one at a time (``python -m experiments.mutation``)."""
+"""Tests' strength where it matters: one small fault after another (``python -m experiments.mutation``)."""

@@ -4,10 +4,10 @@
     python -m experiments.mutation --only renyi --show   # one file; with what each survivor changes
     python -m experiments.mutation --sample 50 --seed 1  # that many of each file
 
-A mutant is the code with one small fault (``mutants.py``); it is killed when a test fails (``trial.py``). A
-survivor is either a test that is missing or a fault that makes no difference anybody could see: the second kind is
-listed, with its reason, in ``survivors.toml``. The score counts both as survivors. Exit status 1: a survivor that
-is not listed, a listed one that is killed, or a file below 90%.
+A mutant is the code with one small fault (``mutants.py``); it is killed when a test fails (``trial.py``).
+A survivor is either a test that is missing or a fault that makes no difference anybody could see: the second
+kind is listed, with its reason, in ``survivors.toml``. The score counts both as survivors. Exit status 1: a
+survivor that is not listed, a listed one that is killed, or a file below 90%.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@ them (``Field(gt=0)``), and decorators.
 
 >>> for one in mutants("x.py", "def half(n):\\n    return n / 2 if n > 0 else 0\\n"):
 ...     print(one.line, one.place, one.change)
-2 half 2 -> 3
-2 half / -> *
 2 half > -> <=
 2 half > -> >=
 2 half 0 -> 1
+2 half / -> *
+2 half 2 -> 3
 2 half 0 -> 1
 """
 

@@ -2,12 +2,12 @@
 
 The parent imports what is large and not under test (torch, scipy, pytest, ...) and no module of fedfsd; a
 child compiles the one module from a changed tree and runs, fastest first, the tests that reach the changed
-line. Nothing is written into the source tree, and a mutant takes a second or two instead of an import of torch.
+line. Nothing is written into the source tree, and a mutant takes seconds, not an import of torch as well.
 
-Why not mutmut or cosmic-ray: mutmut 3 changes function bodies through trampolines, which leaves out decorated
-functions and what stands outside functions, here the cached accountants, validators, properties, bounds of
-fields and constants. cosmic-ray changes the file in place and starts a process for each mutant, whose tests then
-run whole: most of a day. Neither knows that accountants' answers on disk are another mutant's.
+Why not mutmut or cosmic-ray: mutmut 3 changes function bodies through trampolines, which leaves out
+decorated functions and what stands outside functions, here the cached accountants, validators, properties,
+bounds of fields and constants. cosmic-ray changes the file in place and starts a process for each mutant,
+whose tests then run whole: most of a day. Neither knows that answers kept on disk are another mutant's.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import tomllib
@@ -24,7 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from evolution.write import NOISE_KEY, ONE_ROUND, ROOT, cpu
+from evolution.write import NOISE_KEY, ONE_ROUND, cpu
 from google.protobuf import message_factory
 from google.protobuf.message import Message
 from safetensors.numpy import load_file

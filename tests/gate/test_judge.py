@@ -60,7 +60,7 @@ def test_noise_stays_refused_however_it_is_spread():
 
 
 def test_the_bounds_are_those_of_the_lemma():
-    """In units of its standard deviation, the witness's energy is from -z to z + z^2 / sqrt(2 n) off its mean."""
+    """The witness's energy may be off its mean by -z to z + z^2 / sqrt(2 n) standard deviations."""
     update = update_start(PLAN)
     size = update[WITNESS].size
     highest = 6 + 36 / np.sqrt(2 * size)

@@ -1,4 +1,4 @@
-"""Grants and plans with round numbers: at order 2 a step of noise 1 that samples every vehicle costs one nat."""
+"""Grants and plans of round numbers: at order 2 a step of noise 1 on every vehicle costs one nat."""
 
 from __future__ import annotations
 
