@@ -55,7 +55,7 @@ class Reach:
     def tests(self, line: int) -> list[str]:
         """Those that run a line, fastest first; a line that runs at import is everybody's."""
         found = [test for test, lines in self.lines.items() if line in lines]
-        return sorted(found or self.lines, key=self.seconds.__getitem__)
+        return sorted(found or self.seconds, key=self.seconds.__getitem__)
 
 
 class _Follow:

@@ -79,6 +79,25 @@ def test_no_witness_is_expected_where_no_noise_is_planned():
     assert max_update_norm(plan, REGION, 1) == np.inf
 
 
+def test_what_reaches_a_bound_and_does_not_pass_it_may_leave(monkeypatch):
+    update = next(one for one in (noise(1.0, seed) for seed in range(100)) if z_of(one) < 0)
+    norm = np.sqrt(sum(float(np.vdot(part, part)) for part in update.values()))
+    monkeypatch.setattr("fedfsd.gate.gate.max_update_norm", lambda *_: float(norm))
+    monkeypatch.setattr("fedfsd.gate.gate.WITNESS_Z", -z_of(update))
+    judge(update, PLAN, REGION, 1)
+    smallest = float(np.finfo(np.float32).tiny)
+    monkeypatch.setattr("fedfsd.gate.gate.witness_std", lambda *_: smallest)
+    update = update_start(PLAN)
+    update[WITNESS][:] = smallest
+    judge(update, PLAN, REGION, 1)
+
+
+def z_of(update: dict[str, np.ndarray]) -> float:
+    """How far the witness's energy is off its mean, in standard deviations."""
+    values = update[WITNESS].astype(np.float64)
+    return float((values @ values / STD**2 - values.size) / np.sqrt(2 * values.size))
+
+
 @pytest.mark.parametrize("place", [0, -1])
 def test_every_entry_of_the_witness_counts(place):
     update = update_start(PLAN)
