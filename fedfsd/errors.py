@@ -40,7 +40,7 @@ class FedfsdError(Exception):
         # Keyword-only arguments: the default would call the class with the message alone.
         return _rebuild, (type(self), self.place, self.got, self.expected, self.hint)
 
-    def document(self) -> dict[str, str | None]:
+    def document(self) -> dict[str, Any]:
         """The error as ``--json`` prints it."""
         return {
             "code": self.code,
@@ -67,6 +67,13 @@ class ConfigError(FedfsdError):
     """An experiment, policy or region file says something that cannot be."""
 
     code, exit_code = "config", 3
+    others: tuple[ConfigError, ...] = ()
+    """What else is wrong with the same file."""
+
+    def document(self) -> dict[str, Any]:
+        """As for any error; ``others`` where there are some."""
+        found: dict[str, Any] = {**super().document()}
+        return found | {"others": [one.document() for one in self.others]} if self.others else found
 
 
 class FormatError(FedfsdError):

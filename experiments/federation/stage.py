@@ -211,7 +211,7 @@ class Stage:
             place = self.places[name]
             document = place.folder / "plans" / f"{plan}.json"
             self.wait(f"the plan in {name}", document.exists)
-            self.fedfsd("region", "approve", plan[:16], "--region", place.folder)
+            self.fedfsd("region", "approve", plan[:16], "--yes", "--region", place.folder)
 
     def offered(self) -> str | None:
         """The hash of the plan on offer."""

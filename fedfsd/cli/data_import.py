@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,10 @@ from fedfsd.cli.destination import Output, checked
 from fedfsd.errors import UsageError
 from fedfsd.plain_text import plain
 
+if TYPE_CHECKING:
+    from fedfsd.drive.table import LeftOut
+
+_SHOWN = 20  # reasons in the text; --json has them all
 FORMATS = "apolloscape, argoverse2, commonroad, interaction, scenarionet"
 
 
@@ -49,11 +54,15 @@ def import_(
     hz: Annotated[
         float | None, typer.Option(metavar="RATE", help="Frames a second, where the files do not say.")
     ] = None,
+    skip_unfit: Annotated[
+        bool,
+        typer.Option("--skip-unfit", help="Leave out files and rows that cannot be read, and count them."),
+    ] = False,
     _json: Json = False,
 ) -> Answer:
     """Read recordings into one table.
 
-    PATH is a file, or a folder of files, of one source.
+    PATH is a file, or a folder of files, of one source. What is left out is counted.
     """
     checked(output, ".parquet")
     from pydantic import TypeAdapter, ValidationError
@@ -79,6 +88,7 @@ def import_(
         country=country,
         city=city,
         hz=hz,
+        skip_unfit=skip_unfit,
     )
     table.write(made, output)
     vehicles, recordings = len(set(made.text("vehicle"))), len(set(made.text("recording")))
@@ -91,9 +101,28 @@ def import_(
         "licence": made.licence,
         "identity": made.identity,
         "origin": made.origin,
+        "left_out": [asdict(each) for each in made.left_out],
     }
-    return Answer(
-        document,
+    text = (
         f"{plain(output)}: {vehicles} vehicles in {recordings} recordings, {made.rows.num_rows} rows;"
-        f" see what is wrong with them: fedfsd data check {plain(output)}",
+        f" see what is wrong with them: fedfsd data check {plain(output)}"
     )
+    return Answer(document, "\n".join([text, *_left_out(made.left_out)]))
+
+
+def _left_out(left_out: tuple[LeftOut, ...]) -> list[str]:
+    """What was left out, for people: a line a reason."""
+    vehicles = sum(each.vehicles for each in left_out if each.why.startswith("type "))
+    counts = {
+        "rows": sum(each.rows for each in left_out),
+        "vehicles by their type": vehicles,
+        "files": sum(each.files for each in left_out),
+    }
+    lines = [
+        f"  {plain(each.why)}" + (f": {each.rows} rows of {each.vehicles} vehicles" if each.rows else "")
+        for each in left_out[:_SHOWN]
+    ]
+    if len(left_out) > _SHOWN:
+        lines.append(f"  and for {len(left_out) - _SHOWN} more reasons (--json names them)")
+    head = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return [f"left out: {head}", *lines] if lines else []

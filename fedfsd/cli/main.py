@@ -21,7 +21,7 @@ from typer.core import TyperCommand
 from fedfsd.cli import audit, compare, config, coordinator, data, keys, plan, region, simulate
 from fedfsd.cli import version as versions
 from fedfsd.cli.answer import Answer, Json
-from fedfsd.errors import FedfsdError, NotReadyError, UsageError
+from fedfsd.errors import ConfigError, FedfsdError, NotReadyError, UsageError
 from fedfsd.plain_text import plain
 
 
@@ -168,7 +168,8 @@ def _usage(error: Any) -> UsageError:
 def _print(outcome: Answer | FedfsdError, *, as_json: bool) -> None:
     if isinstance(outcome, FedfsdError):
         document, text = {"error": outcome.document()}, ""
-        print(plain(outcome), file=sys.stderr)
+        for error in (outcome, *(outcome.others if isinstance(outcome, ConfigError) else ())):
+            print(plain(error), file=sys.stderr)
     else:
         document, text = outcome.document, outcome.text
     if as_json and document is not None:

@@ -275,6 +275,14 @@ class Ledger:
 
     # What others see.
 
+    @property
+    def mirror_behind(self) -> int:
+        """How many entries the mirror has no room for."""
+        with self._lock:
+            self._catch_up()
+            self._store.mirror.refresh()
+            return max(0, self._state.size - self._store.mirror.count)
+
     def balances(self) -> tuple[Balance, ...]:
         """Where every data set with a grant stands."""
         return tuple(account.balance for account in self.state.accounts.values())
@@ -362,12 +370,24 @@ class Ledger:
                 ) from None
 
     def _append(self, one: Entry) -> int:
+        late = self._late(one)
+        if late is not None:
+            return late
         seq = self._state.size
         placed = one.model_copy(update={"seq": seq})
         content = entry.encode(placed)
         self._state.apply(placed, content)
         self._store.add(seq, content)
+        self._store.mirror.late.clear()
         return seq
+
+    def _late(self, one: Entry) -> int | None:
+        """The number of the same entry, where whoever wrote it was told that the mirror has no room."""
+        for content in self._store.mirror.late:
+            seq = entry.parse(content, place="entry").seq
+            if entry.encode(one.model_copy(update={"seq": seq})) == content:
+                return seq
+        return None
 
     def _note_refusal(self, plan_hash: str, round: int | None, code: RefuseCode) -> None:
         # Once each, of rounds that exist, and no flood of plans: a peer must not fill the disk.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedfsd.errors import BudgetError, NotReadyError, PlanError, RefusedError
+from fedfsd.errors import BudgetError, NotReadyError, PlanError, RefusedError, UsageError
 from fedfsd.gate.policy import Policy, declared
 from fedfsd.ledger import draft
 from fedfsd.ledger.budget import Account, Balance
@@ -26,7 +26,8 @@ from fedfsd.plan.plan import Plan
 
 OFFERED = "plans"  # documents that came over the border
 DIGITS = 16
-"""Of a plan's hash that name it before it is approved: of fewer a coordinator can make a second plan."""
+"""Of a plan's hash that name it where nobody looks at it: of fewer a coordinator can make a second plan."""
+_HASH = re.compile("[0-9a-f]{4,64}")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def approve(
         PlanError: a plan without this region.
         NotReadyError: no process is available to make the run key.
     """
-    policy = policy or _policy(node)
+    policy = policy or policy_in_force(node)
     recipient, purpose = node.settings.transfer_to()
     plan.region(node.settings.name)
     with closing(node.open_ledger()) as ledger:
@@ -92,7 +93,7 @@ def approve(
         made = draft.plan(state, plan, key_commitment=commitment, **options)
         account = next(one for one in state.accounts.values() if one.grant.seq == made.grant)
         if known is None and officer is None and needs_officer(account, made):
-            return Approved(made, None, _with(account.balance, made), fitting(account, made) - 1)
+            return Approved(made, None, with_plan(account.balance, made), fitting(account, made) - 1)
         try:
             seq = ledger.approve_plan(plan, key_commitment=commitment, officer=officer, **options)
         except BudgetError:
@@ -103,7 +104,7 @@ def approve(
         return Approved(made, seq, account.balance, fitting(account, made), tuple(filter(None, warnings)))
 
 
-def _policy(node: Node) -> Policy:
+def policy_in_force(node: Node) -> Policy:
     """The policy in force now: only the running gate knows of ``region up --test-only``."""
     try:
         test_only = control.ask(node, {"op": "status"})["test_only"] is True
@@ -137,26 +138,34 @@ def approve_within_policy(
 
 
 def named(node: Node, text: str) -> Plan:
-    """The plan that ``text`` names: its file, or the beginning of an offered one's hash (``DIGITS`` or more).
+    """The plan that ``text`` names: its file, or a beginning of one offered plan's hash (4 digits or more).
 
     Raises:
         NotReadyError: no such file or offer, or several.
         PlanError: it is no plan.
     """
-    if Path(text).exists() or not re.fullmatch("[0-9a-f]{8,64}", text):
+    if Path(text).exists() or not _HASH.fullmatch(text):
         return read(Path(text))
     offered = sorted((node.folder / OFFERED).glob(f"{text}*.json"))
-    if len(offered) != 1 or len(text) < DIGITS:
-        got = {0: "no such plan on offer", 1: "too few digits"}.get(
-            len(offered), "several matching plans on offer"
-        )
+    if len(offered) != 1:
         raise NotReadyError(
             f"plan {text}",
-            got=got,
-            expected=f"the first {DIGITS} or more digits of the hash of one offered plan, or a file",
-            hint="fedfsd region status lists them",
+            got="several matching plans on offer" if offered else "no such plan on offer",
+            expected="the beginning of the hash of one offered plan, or a file",
+            hint="fedfsd region plans lists them",
         )
     return read(offered[0])
+
+
+def demand_named_fully(text: str) -> None:
+    """UsageError where ``text`` is the beginning of a hash that is too short to approve a plan unseen."""
+    if _HASH.fullmatch(text) and len(text) < DIGITS and not Path(text).exists():
+        raise UsageError(
+            "--yes",
+            got=f"{len(text)} digits of a plan's hash",
+            expected=f"{DIGITS} or more where nobody looks at the plan",
+            hint="fedfsd region plans --json lists whole hashes",
+        )
 
 
 def read(path: Path) -> Plan:
@@ -179,19 +188,19 @@ def settle(node: Node, ledger: Ledger, plan_hash: str) -> None:
 
 
 def find(state: State, text: str) -> Run:
-    """The plan that ``text`` names: the beginning of its hash (8 digits or more), or its file.
+    """The plan that ``text`` names: the beginning of its hash, or its file.
 
     Raises:
         BudgetError: no such plan here, or several.
     """
     path = Path(text)
-    known = text if re.fullmatch("[0-9a-f]{8,64}", text) else read(path).hash if path.exists() else "-"
+    known = text if _HASH.fullmatch(text) else read(path).hash if path.exists() else "-"
     found = [run for plan, run in state.runs.items() if plan.startswith(known)]
     if len(found) != 1:
         raise BudgetError(
             f"plan {text[:64]}",
             got="several plans" if found else "no such plan in this ledger",
-            expected="the beginning of one plan's hash, 8 digits or more",
+            expected="the beginning of one plan's hash",
             hint="fedfsd region status lists them",
         )
     return found[0]
@@ -204,7 +213,7 @@ def needs_officer(account: Account, made: PlanEntry) -> bool:
     return fitting(account, made) > 0 and (made.rho > grant.plan_cap or recipient > grant.recipient_cap)
 
 
-def _with(balance: Balance, made: PlanEntry) -> Balance:
+def with_plan(balance: Balance, made: PlanEntry) -> Balance:
     """The balance once ``made`` is reserved."""
     return replace(
         balance,

@@ -41,7 +41,7 @@ class Patient:
     def facts(self) -> Separation:
         """What runner and gate can do. NotReadyError if neither could be asked."""
         try:
-            address = join.peer(self.node).address
+            address = join.peer(self.node).way_out
         except FedfsdError:
             address = ""
         return self.ask(self.node, self.train, address)
@@ -81,6 +81,13 @@ def mirror(patient: Patient) -> CheckResult:
     """Would the ledger's second copy outlive the first?"""
     from fedfsd.node.new_region import on_one_disk
 
+    behind = patient.status["mirror_behind"]
+    if behind:
+        return fail(
+            "mirror",
+            f"no room on {patient.node.mirror} for the newest entries ({behind})",
+            fix="make room there: rounds wait until it has the whole ledger",
+        )
     found = diagnosis.disk("mirror", patient.node.mirror.parent)
     if on_one_disk(patient.node):
         return warn(
@@ -107,7 +114,7 @@ def ledger(patient: Patient) -> CheckResult:
     in_force = str(SigningKey.read(patient.node.ledger / NODE_KEY).verification) == found["node_key"]
     if not in_force:
         return fail("ledger", "the node's key is not the current one", fix="fedfsd region rotate")
-    return ok("ledger", f"{found['ledger'][:8]}, {found['entries']} entries, as its mirror says")
+    return ok("ledger", f"{found['ledger'][:8]}, {found['entries']} entries")
 
 
 def clock(patient: Patient) -> CheckResult:
@@ -150,6 +157,7 @@ def coordinator(patient: Patient) -> CheckResult:
         key=peer.key,
         certificate=peer.certificate,
         expected_uri=peer.expected_uri,
+        proxy=peer.proxy,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from fedfsd.errors import NotReadyError
 from fedfsd.node import control
 from fedfsd.node.node import Node
+from fedfsd.service import address as addresses
 from fedfsd.service import launch, lock
 
 SECONDS = 120.0
@@ -46,9 +47,9 @@ def ask(node: Node, train: Path, address: str) -> Separation:
     Raises:
         NotReadyError: no process could be asked, or a running one does not answer.
     """
-    host, _, port = address.rpartition(":")
+    host, port = addresses.split(address) if address else ("", 0)
     keys = str(node.ledger.absolute())
-    request = {"op": "facts", "host": host.strip("[]"), "port": int(port or 0), "folder": keys}
+    request = {"op": "facts", "host": host, "port": port, "folder": keys}
     data = data_path(train)
     try:
         told = control.ask(node, {**request, "data": "" if data is None else str(data)}, seconds=SECONDS)

@@ -25,6 +25,7 @@ from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import address
+from fedfsd.service import address as addresses
 
 SETTINGS = "train.toml"
 _IDLE_SECONDS = 7 * 86_400.0
@@ -103,15 +104,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _facts(asked: argparse.Namespace, settings: Settings) -> dict[str, object]:
     from fedfsd.runner import self_check
 
-    host, _, port = asked.address.rpartition(":")
-    if asked.address and not (host and port.isascii() and port.isdigit()):
-        raise NotReadyError("--address", got=asked.address, expected="HOST:PORT")
+    try:
+        host, port = addresses.split(asked.address) if asked.address else ("", 0)
+    except ValueError:
+        raise NotReadyError("--address", got=asked.address, expected="HOST:PORT") from None
     return self_check.local(
         settings.name,
         settings.data(asked.train),
         settings.device,
         host=host,
-        port=int(port or 0),
+        port=port,
         folder=asked.gate_folder,
     )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from math import sqrt
 from typing import Any
 
 from fedfsd.config.experiment import Experiment
-from fedfsd.gate.policy import objections
+from fedfsd.gate.policy import objections, warnings
 from fedfsd.mechanism.calibration import noise_multiplier
 from fedfsd.mechanism.renyi import best_order, epsilon_lifetime, nano_nats
 from fedfsd.mechanism.statement import Claim, paragraph, sentence
@@ -59,7 +60,8 @@ def preview(experiment: Experiment) -> dict[str, Any]:
         "bytes_in": release + len(plan.document().encode()),
         "bytes_out": release,
         "noise_to_signal": _averaged(plan),
-        "statement": paragraph(claims) if claims else UNPROTECTED[plan.mode],
+        "crossing": prepared.crossing and asdict(prepared.crossing),
+        "statement": paragraph(claims, prepared.crossing) if claims else UNPROTECTED[plan.mode],
         "regions": regions,
     }
 
@@ -71,6 +73,9 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
     refusals = objections(policy, plan, name)
     return {
         "vehicles": mine.roster,
+        "with_window": prepared.surveys[name].with_window,
+        "windows": prepared.surveys[name].windows,
+        "dropped": [asdict(rule) for rule in prepared.surveys[name].rules],
         "roster_counted": prepared.rosters[name].counted,
         "identity": mine.identity,
         "licence": prepared.licences[name],
@@ -93,6 +98,7 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
         "memory_bytes": _memory(plan, name),
         "accepted": not refusals,
         "objections": refusals,
+        "warnings": warnings(plan, name),
     }
 
 

@@ -25,6 +25,8 @@ COMMANDS = (
     "region",
     "region init",
     "region grant",
+    "region plans",
+    "region plan",
     "region approve",
     "region approve-transfer",
     "region sign",

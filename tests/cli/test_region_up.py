@@ -202,7 +202,7 @@ def test_all_runs_and_the_own_figure_stays_here(eu, fedfsd):
     assert "last round: plan abababab, round 4, outcome received; total: received 2\n" in text
     assert "refused or failed since the start: region unavailable 1; log/gate.jsonl, or region.log" in text
     assert "sent 57 kB, received 0 B\n" in text
-    assert "plan cdcdcdcd waits for approval: fedfsd region approve cdcdcdcdcdcdcdcd\n" in text
+    assert "plan cdcdcdcdcdcd waits for approval: fedfsd region plan cdcdcdcdcdcd\n" in text
     assert "on its own test vehicles (never leaves the region): plan abababab, round 4, fde m 1.235\n" in text
 
 

@@ -141,9 +141,9 @@ def test_a_plan_on_offer_is_named_by_the_beginning_of_its_hash(node, tmp_path, m
     one, offered = plan(), node.folder / "plans"
     offered.mkdir()
     (offered / f"{one.hash}.json").write_text(one.document())
-    assert approve.named(node, one.hash[:16]) == one
-    assert approve.named(node, one.hash) == one
-    for text in (one.hash[:7], one.hash[:15], "0" * 64):
+    for digits in (4, 16, 64):
+        assert approve.named(node, one.hash[:digits]) == one
+    for text in (one.hash[:3], "0" * 64):
         with pytest.raises(NotReadyError):
             approve.named(node, text)
     (offered / f"{one.hash[:63]}{'0' if one.hash[-1] != '0' else '1'}.json").write_text("{}")

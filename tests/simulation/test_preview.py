@@ -89,9 +89,18 @@ def test_the_policy_of_the_region_decides(experiment, tmp_path):
 
 def test_pretraining_is_checked_and_not_done(experiment, tmp_path):
     path = tmp_path / "real.parquet"
-    table.write(drives({"CN": 4}, origin="recorded"), path)
+    table.write(drives({"PUBLIC": 4}, seed=7, origin="recorded"), path)
     with pytest.raises(DataError):
         preview(experiment(pretraining={"path": str(path)}))
-    table.write(drives({"CN": 4}), path)
+    table.write(drives({"PUBLIC": 4}, seed=7), path)
     ten_years = {"path": str(path), "steps": 10**12}
     assert preview(experiment(pretraining=ten_years))["regions"]
+
+
+def test_a_large_delta_is_warned_of(experiment):
+    privacy = {"noise_multiplier": 2.0, "sample_rate": 0.25}
+    for delta in (1e-3, 1e-2):
+        found = preview(experiment(privacy={**privacy, "target_delta": delta}))
+        for region in found["regions"].values():
+            tenth = f"above 1/{10 * region['vehicles']}, "
+            assert [tenth in one for one in region["warnings"]] == [True] * (delta > 0.1 / region["vehicles"])
