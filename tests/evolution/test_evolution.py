@@ -15,7 +15,6 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+<<<<<<< HEAD
 from evolution.write import NOISE_KEY, ONE_ROUND, cpu
+=======
+from evolution.write import NOISE_KEY, ONE_ROUND, ROOT
+>>>>>>> main
 from google.protobuf import message_factory
 from google.protobuf.message import Message
 from safetensors.numpy import load_file
@@ -245,11 +248,17 @@ def test_an_interrupted_run_goes_on_or_names_the_release_that_can_finish_it(gold
 
 @pytest.mark.slow
 def test_a_rehearsed_round_gives_the_same_model(golden):
+<<<<<<< HEAD
     found = attempt("simulate", "experiment.toml", *REHEARSAL, *ONE_ROUND, "-o", "again")
+=======
+    """Later rounds cannot be compared: the key of their noise depends on the bits of the first."""
+    found = process("simulate", "experiment.toml", *REHEARSAL, *ONE_ROUND, "-o", "again")
+>>>>>>> main
     assert found.code == 0, found.error
     assert_close(Path("again"), Path("simulation/one_round"))
 
 
+<<<<<<< HEAD
 @pytest.mark.slow
 def test_a_rehearsal_gives_the_same_bits_on_the_same_cpu_and_versions(golden):
     """Elsewhere the second round's noise differs already: its key depends on the bits of the first."""
@@ -267,6 +276,8 @@ def test_a_rehearsal_gives_the_same_bits_on_the_same_cpu_and_versions(golden):
     )
 
 
+=======
+>>>>>>> main
 # A real region.
 
 
@@ -377,8 +388,8 @@ def release(golden: Path) -> str:
 
 
 def assert_close(found: Path, before: Path) -> None:
-    """Two runs' models are equal but for rounding."""
+    """Two runs' models are equal but for rounding, that of sums to a grid (not in 0.1.0) among it."""
     mine, theirs = (load_file(folder / "model.safetensors") for folder in (found, before))
     assert mine.keys() == theirs.keys()
     for name, array in theirs.items():
-        np.testing.assert_allclose(mine[name], array, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(mine[name], array, atol=1e-5, err_msg=name)

@@ -7,32 +7,40 @@ import pytest
 import torch
 from books import keep_books
 from engine.small import TASK, Plain, vehicles
-from plan.sample import REGION, planned, spending
+from plan.sample import REGION, SMALL, planned, spending
 
 from fedfsd.engine.local import model_on, train
 from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.errors import BudgetError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate.gate import Gate, judge, max_update_norm, witness_std
+from fedfsd.gate.gate import (
+    USUAL_WITNESS,
+    Gate,
+    judge,
+    least_noise_passed,
+    max_update_norm,
+    unnoticed,
+    witness_std,
+)
 from fedfsd.gate.policy import Policy
-from fedfsd.plan.plan import WITNESS
+from fedfsd.plan.plan import WITNESS, Plan
 
 PLAN = planned()
 STD = witness_std(PLAN, REGION, 1)
 
 
-def noise(scale: float, seed: int) -> dict[str, np.ndarray]:
+def noise(scale: float, seed: int, plan: Plan = PLAN) -> dict[str, np.ndarray]:
     """An update of nothing but noise, ``scale`` times as large as planned."""
     stream = Stream(seed.to_bytes(32, "big"))
-    flat = (scale * STD * stream.normal(PLAN.model.size)).astype(np.float32)
-    return gate_arrays.from_bytes(flat.tobytes(), PLAN.model.arrays)
+    flat = (scale * STD * stream.normal(plan.model.size)).astype(np.float32)
+    return gate_arrays.from_bytes(flat.tobytes(), plan.model.arrays)
 
 
-def refused(scale: float, trials: int) -> int:
+def refused(scale: float, trials: int, plan: Plan = PLAN) -> int:
     count = 0
     for seed in range(trials):
         try:
-            judge(noise(scale, seed), PLAN, REGION, 1)
+            judge(noise(scale, seed, plan), plan, REGION, 1)
         except RefusedError:
             count += 1
     return count
@@ -50,6 +58,24 @@ def test_noise_of_another_scale_is_always_refused(scale):
 @pytest.mark.parametrize("scale", [0.9, 1.1])
 def test_noise_a_tenth_off_is_refused_but_for_one_in_a_hundred(scale):
     assert refused(scale, 300) >= 297
+
+
+@pytest.mark.parametrize("size", [100, 300, 1024, 4096])
+def test_half_of_the_noise_of_the_stated_share_passes_a_block_of_that_size(size):
+    plan, share = planned(SMALL | {WITNESS: (size,)}), least_noise_passed(size)
+    assert refused(share, 400, plan) == pytest.approx(200, abs=60)
+    assert refused(share - 0.1, 100, plan) > refused(share, 100, plan) > refused(share + 0.1, 100, plan)
+    said = unnoticed(size)
+    assert (said is None) == (size >= USUAL_WITNESS)
+    assert said is None or f"noise of {share:.0%} of its planned scale" in said
+
+
+@pytest.mark.parametrize("size", [0, 1, 72])
+def test_of_a_block_that_is_too_small_it_is_said_that_missing_noise_passes(size):
+    shapes = SMALL | {WITNESS: (size,)} if size else {k: v for k, v in SMALL.items() if k != WITNESS}
+    assert refused(0.0, 1, planned(shapes)) == 0
+    assert "can notice that noise is missing" in unnoticed(size)
+    assert Policy().min_witness_size == USUAL_WITNESS
 
 
 def test_noise_stays_refused_however_it_is_spread():

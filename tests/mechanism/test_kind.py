@@ -285,7 +285,7 @@ def test_noise_is_drawn_at_its_scale():
         def normal(self, count: int) -> np.ndarray:
             return np.ones(count)
 
-    assert made((2.0, 1.0)).draw(Ones(), round=1, size=3).tolist() == [4.0] * 3
+    assert made((2.0, 1.0)).noised(np.array([0.0, 1.0, -1.0]), Ones(), round=1).tolist() == [4.0, 5.0, 3.0]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
