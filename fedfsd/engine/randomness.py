@@ -107,10 +107,10 @@ def run_key(folder: Path, plan_hash: str, *, create: bool = True) -> bytes:
             os.link(part, path)
         os.unlink(part)
     key = path.read_bytes() if path.exists() else b""
-    if len(key) != KEY_BYTES:
+    if len(key) != KEY_BYTES or not any(key):  # zeros: its destruction was cut off
         raise NotReadyError(
             path.name,
-            got=f"{len(key)} bytes",
+            got=f"{len(key)} bytes" if any(key) else "no key",
             expected=f"{KEY_BYTES} bytes",
             hint="this plan cannot be continued: start a new run",
         )
@@ -118,9 +118,18 @@ def run_key(folder: Path, plan_hash: str, *, create: bool = True) -> bytes:
 
 
 def destroy_run_key(folder: Path, plan_hash: str) -> None:
-    """Delete the run key once the plan is settled: whoever held it could take the noise off again."""
+    """Destroy the run key once the plan is settled: whoever held it could take the noise off again.
+
+    Its bytes are overwritten before its name goes. What a copying file system, a snapshot or a drive's own
+    reserve still has of them is beyond this program: keep such folders on an encrypted disk.
+    """
     for path in folder.glob(f"{plan_hash}.key*"):  # with the parts that a crash may have left
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            with path.open("r+b") as file:
+                file.write(bytes(max(KEY_BYTES, os.fstat(file.fileno()).st_size)))
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
 
 
 def known_key(plan_hash: str, noise_key: str | None) -> bytes:
