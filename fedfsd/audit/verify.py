@@ -18,7 +18,7 @@ from typing import Any
 from fedfsd.audit.approval import check_approvals
 from fedfsd.audit.booking import check_once, check_reservations
 from fedfsd.audit.code import check_code
-from fedfsd.audit.delivery import check_receipts
+from fedfsd.audit.delivery import check_receipts, check_regions
 from fedfsd.audit.epsilon import check_epsilon, check_lifetime, check_rehearsal
 from fedfsd.audit.evidence import Evidence, Ledger, Refused
 from fedfsd.audit.filter import Sum, check_filter, sums
@@ -73,6 +73,7 @@ def verify(evidence: Evidence) -> Report:
         parts.append(sheet.part(_facts(ledger)))
     together = Sheet("receipts and checkpoints")
     together.run(check_coordinator, evidence)  # the receipts are the coordinator's
+    together.run(check_regions, evidence)  # no receipt of a region that is missing
     together.run(check_heads, evidence)  # no checkpoint of a ledger that is missing
     return Report((*parts, together.part({})), UNPROVED)
 

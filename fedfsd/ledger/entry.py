@@ -45,6 +45,23 @@ def _day(text: str) -> str:
     return text
 
 
+def _doubles(value: Any) -> Any:
+    """A parsed document with every number that no double-sized integer is as the double it spells.
+
+    RFC 8785 writes 1e20 as digits, which a parser takes for an integer.
+    """
+    if isinstance(value, dict):
+        return {name: _doubles(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_doubles(one) for one in value]
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("a number beyond doubles") from None
+    return value
+
+
 def _vkey(text: str) -> str:
     try:
         key.parse(text, kind=key.SIGNER)
@@ -166,7 +183,7 @@ class PlanEntry(_Entry):
     format: Literal[2] | None = None
     ledger: LedgerId
     plan: Hex32
-    document: dict[str, JsonValue]
+    document: Annotated[dict[str, JsonValue], AfterValidator(_doubles)]
     grant: Integer
     event: AnyText
     rounds: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
@@ -376,7 +393,8 @@ def parse(content: bytes, *, place: str = "entry") -> Entry:
         FormatError: a newer release wrote the entry, or the plan in it.
         EvidenceError: names what else is wrong.
     """
-    if b'"format"' in content and len(content) <= MAX_ENTRY:
+    if (b'"format"' in content or b"\\u" in content) and len(content) <= MAX_ENTRY:
+        strict.demand_shallow(content, place)
         _demand_known(formats.peek(content), place)
     return strict.read(_ADAPTER, content, place="entry", limit=MAX_ENTRY)
 

@@ -121,6 +121,7 @@ class State:
         demand(node.name == f"fedfsd/{one.region}/{one.ledger}", one, "another node name", "the ledger's")
         demand(officer.name == f"fedfsd/{one.region}/officer", one, "another officer name", "the region's")
         demand(node.public != officer.public, one, "one key for node and officer", "two keys")
+        demand(one.previous != one.ledger, one, "a ledger that goes on from itself", "an earlier one")
         self._signed(one, "officer", officer)
         self._signed(one, "node", node)
         self._genesis, self.officer, self._node_keys = one, officer, [(1, node)]
@@ -223,8 +224,9 @@ class State:
         """Told, and nothing follows from it."""
 
     def _on_witness(self, one: entry.WitnessEntry) -> None:
-        head, _ = self.open_checkpoint(one.checkpoint)
+        head, parsed = self.open_checkpoint(one.checkpoint)
         demand(head.size == one.size, one, "another size", "the checkpoint's")
+        demand(parsed.is_cosigned, one, "no cosignature", "one by a witness")
 
     def _on_program(self, one: entry.ProgramEntry) -> None:
         run = self.open_run(one.plan)
@@ -234,6 +236,9 @@ class State:
     def _on_recover(self, one: entry.Recover) -> None:
         demand(one.epoch == self.epoch + 1, one, f"epoch {one.epoch}", f"{self.epoch + 1}")
         demand(one.lost_size >= self.size, one, f"lost size {one.lost_size}", f"at least {self.size}")
+        if one.lost_size == self.size:
+            kept = one.lost_root in (None, self.tree.root().hex())
+            demand(kept, one, "another root of what was kept", "this ledger's: nothing is lost")
         demand(one.charges == self.worst(one.reach), one, "other charges", "the worst case")
         for charge in one.charges:
             account = next(some for some in self.accounts.values() if some.grant.seq == charge.grant)
@@ -303,8 +308,9 @@ class State:
     def open_checkpoint(self, text: str) -> tuple[note.Checkpoint, note.Note]:
         """A checkpoint of this ledger, this epoch and a size it has had. EvidenceError otherwise."""
         size = note.Checkpoint.parse(note.Note.parse(text).text).size
-        if not 1 <= size <= self.size:
-            raise EvidenceError("checkpoint", got=f"size {size}", expected=f"1 to {self.size}")
+        least = self.epochs[-1][0] + 1 if self.epochs else 1
+        if not least <= size <= self.size:
+            raise EvidenceError("checkpoint", got=f"size {size}", expected=f"{least} to {self.size}")
         head, parsed = note.open_checkpoint(text, self.node_at(size))
         if head.origin != self.origin(self.epoch) or head.root != self.tree.root(size):
             raise EvidenceError("checkpoint", got="another history", expected="one of this ledger")

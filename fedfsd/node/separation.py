@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,33 @@ def ask(node: Node, train: Path, address: str) -> Separation:
         gate_reads_data=bool(told["gate_reads_data"]) if known else None,
         asked="as reported by the running processes",
     )
+
+
+def surveys(train: Path, asked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the region's data give for tasks and rosters; see ``runner.self_check.surveys``.
+
+    The answer comes from a process of the runner's user, started for this, to whoever runs the doctor: the
+    running gate, which has a network, never learns a number computed from the data.
+
+    Raises:
+        NotReadyError: this user cannot start such a process.
+    """
+    told: list[dict[str, Any]] | None = None
+    if os.path.exists(train / "train.toml"):  # False, too, for who may not look
+        words = ["--train", str(train.absolute()), "--survey", json.dumps(asked)]
+        cut = launch.obstacle(network=False) is None
+        command = [sys.executable, "-P", "-m", "fedfsd.runner", *words]
+        done = _run(launch.command(command, user=_user(train), network=not cut))
+        with suppress(ValueError):
+            told = json.loads(done.stdout)
+    if told is None:
+        raise NotReadyError(
+            "data",
+            got="no answer from a process that reads them",
+            expected="this user to be root or the runner's",
+            hint="fedfsd region doctor as root, or fedfsd data check as the runner's user",
+        )
+    return told
 
 
 def data_path(train: Path) -> Path | None:

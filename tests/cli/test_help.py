@@ -17,6 +17,7 @@ COMMANDS = (
     "simulate",
     "plan",
     "compare",
+    "clean",
     "data",
     "data generate",
     "data import",

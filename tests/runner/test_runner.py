@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from books import rounds_in
 from conftest import drives
@@ -24,8 +26,9 @@ from fedfsd.errors import BudgetError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.ledger import program as programs
 from fedfsd.ledger.digest import key_commitment
+from fedfsd.runner import process
 from fedfsd.runner import region as region_module
-from fedfsd.runner.region import RegionConfig, open_region, run_round
+from fedfsd.runner.region import LOG, RegionConfig, open_region, run_round
 from fedfsd.task.forecasting import window
 from fedfsd.task.forecasting.window import WindowSpec
 
@@ -241,6 +244,21 @@ def test_what_a_runner_can_do_is_told_without_a_figure_of_the_data(tmp_path, dat
         with threaded(train_folder(tmp_path, nowhere), nowhere):
             found = runner.facts(folder=str(tmp_path / "none"))
             assert (found["data"], found["gate_folder"]) == (False, False)
+
+
+def test_a_runner_tells_its_people_before_any_plan_that_nobody_can_be_trained_on(tmp_path, data):
+    """In its own folder alone; a region with vehicles has nothing to tell."""
+    for name, said in ((REGION, False), ("EU", False), ("SG", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        process._look(folder, process.Settings(name=name, data_path=data))
+        assert (folder / LOG).exists() == said
+    assert "SG: 0 of 0 training vehicles have a window" in (folder / LOG).read_text()
+    other = tmp_path / "other.parquet"  # of a task with columns of its own
+    pq.write_table(pa.table({"region": ["EU"], "vehicle": ["v"], "test": [False], "image": [b""]}), other)
+    (tmp_path / "other").mkdir()
+    process._look(tmp_path / "other", process.Settings(name="EU", data_path=str(other)))
+    assert not (tmp_path / "other" / LOG).exists()
 
 
 def test_whoever_starts_it_no_code_comes_from_the_environment(tmp_path, data):
