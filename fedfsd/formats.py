@@ -29,13 +29,14 @@ READ: Mapping[str, tuple[int, ...]] = {
     "region.toml": (1,),
     "train.toml": (1,),
     "coordinator.toml": (1,),
-    "ledger entry": (1, 2),
+    "ledger entry": (1, 2, 3),
     "bundle": (1,),
     "receipts": (1,),
     "table": (1, 2),
+    "mapping": (1,),
     "run folder": (1,),
     "border": (1, 2),
-    "runner socket": (1, 2),
+    "runner socket": (1, 2, 3),
     "invitation": (1,),
     "signing request": (1,),
 }
@@ -72,7 +73,7 @@ def demand_known(name: str, document: object, *, place: str | None = None) -> No
         FormatError: ``document`` is an object whose ``format`` is a number above all that are known.
     """
     number = document.get("format") if isinstance(document, Mapping) else None
-    if type(number) is int and number > NEWEST[name]:
+    if type(number) is int and NEWEST[name] < number < 2**53:
         demand(name, number, place=place)
 
 
@@ -93,6 +94,10 @@ def disagreement(name: str, theirs: int, *, peer: str, here: str) -> FormatError
 def peek(content: bytes) -> Any:
     """The JSON in ``content``, to read its number before anything else; None where it is no JSON."""
     try:
-        return json.loads(content)
+        return json.loads(content.decode(), parse_constant=_no_json)
     except (ValueError, RecursionError):
         return None
+
+
+def _no_json(word: str) -> None:
+    raise ValueError(word)  # NaN and the infinities

@@ -127,7 +127,7 @@ class Chapter:
 
     def loss(self, alpha: int) -> int:
         """A bound on what was spent, at an order up to the grant's: Renyi loss falls with the order."""
-        events = merge(self.account.events)
+        events = self.account.events
         elsewhere = self.account.spent - nano_nats(events, self.grant.alpha)
         return elsewhere + nano_nats(events, alpha)
 

@@ -2,90 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.finding import Finding, contradiction, left_out, remark, skipped, undecided
-from fedfsd.ledger.entry import PlanEntry, Recover, Release, Settle
+from fedfsd.ledger.entry import Close, PlanEntry, Recover, Release, Settle
+
+Round = tuple[str, int]
+"""A plan's hash and a round's number."""
 
 
 def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
     """What the coordinator received is what the region released, one to one, in the plans covered."""
-    if evidence.newer_receipts is not None:
-        yield skipped("receipts that a newer release wrote")
+    if evidence.refused_receipts is not None:
+        yield skipped("receipts that cannot be read")
         return
     if evidence.receipts is None:
         yield skipped("no --receipts: nothing shows what reached the coordinator")
         return
-    mine = [one for one in evidence.receipts.receipts if one.region == ledger.region]
+    received = [one for one in evidence.receipts.receipts if one.region == ledger.region]
     covered = set(evidence.receipts.plans)
-    if not mine and not covered & set(ledger.plans):
+    if not received and not covered & set(ledger.plans):
         yield skipped("the receipts cover no plan of this ledger")
         return
-    releases: dict[tuple[str, int], Release] = {}
-    others = 0
-    for one in ledger.entries():
-        if isinstance(one, Release):
-            if one.plan in covered:
-                releases.setdefault((one.plan, one.round), one)
-            else:
-                others += 1
-    lost, elsewhere = _lost(ledger), _elsewhere(ledger, evidence)
-    for receipt in mine:
-        release = releases.pop((receipt.plan, receipt.round), None)
+    region = [one for one in evidence.ledgers if one.region == ledger.region]
+    released: dict[Round, set[tuple[str, int, str]]] = defaultdict(set)
+    for one in region:
+        for case, release in _releases(one):
+            leaf = one.tree.leaf(release.seq).hex() if release.seq < len(one.lines) else ""
+            released[case].add((release.sha256, release.bytes, leaf))
+    elsewhere, plans = _elsewhere(region, evidence)
+    for receipt in received:
         place = f"receipt of {receipt.plan[:8]} round {receipt.round}"
-        if release is None and (receipt.plan, receipt.round) in elsewhere:
-            continue
-        if release is None:
-            if lost.anything or receipt.plan in lost.plans:
-                yield undecided(place, "no release of it; it may be in what a recovery says was lost")
-            elif evidence.unread(ledger.region):
-                yield undecided(place, "no release of it; it may be in what a newer release wrote")
-            else:
-                yield contradiction(place, "no release of it", "one: what arrived had been released")
-        else:
-            got = (receipt.sha256, receipt.bytes, receipt.entry)
-            leaf = ledger.tree.leaf(release.seq).hex() if release.seq < len(ledger.lines) else ""
-            if got != (release.sha256, release.bytes, leaf):
-                yield contradiction(place, "other bytes or another entry", f"those of entry {release.seq}")
-    if releases:
-        yield remark(f"undelivered: {_rounds(releases)}, released without a receipt, counted as spent")
+        found = released.get((receipt.plan, receipt.round))
+        if found is None and (plans is None or receipt.plan in plans):
+            yield undecided(place, f"no release of it; it may be in {elsewhere}")
+        elif found is None:
+            yield contradiction(place, "no release of it", "one: what arrived had been released")
+        elif (receipt.sha256, receipt.bytes, receipt.entry) not in found:
+            yield contradiction(place, "other bytes or another entry", "those of its release")
+    arrived = {(one.plan, one.round) for one in received}
+    mine = dict(_releases(ledger))
+    undelivered = [case for case in mine if case[0] in covered and case not in arrived]
+    if undelivered:
+        yield remark(f"undelivered: {_rounds(undelivered)}, released without a receipt, counted as spent")
+    others = sum(plan not in covered for plan, _ in mine)
     if others:
         yield left_out(f"{others} releases of plans that the receipts do not cover")
 
 
-def _elsewhere(ledger: Ledger, evidence: Evidence) -> set[tuple[str, int]]:
-    """What this region's other bundles hold, longer ones of this ledger or ones of another."""
-    others = (one for one in evidence.ledgers if one is not ledger and one.region == ledger.region)
-    return {(one.plan, one.round) for other in others for one in other.entries() if isinstance(one, Release)}
+def check_regions(evidence: Evidence) -> Iterator[Finding]:
+    """Of every region that the receipts name, there is a bundle."""
+    if evidence.receipts is None:
+        yield skipped(
+            "no --receipts" if evidence.refused_receipts is None else "receipts that cannot be read"
+        )
+        return
+    here = {one.region for one in evidence.ledgers}
+    counts: dict[str, int] = {}
+    for one in evidence.receipts.receipts:
+        if one.region not in here:
+            counts[one.region] = counts.get(one.region, 0) + 1
+    for region, count in counts.items():
+        yield undecided("receipts", f"{count} of region {region}, whose bundle is not here")
 
 
-@dataclass(frozen=True)
-class _Lost:
-    """What recoveries say may be gone: rounds of these plans, or anything at all."""
-
-    plans: frozenset[str]
-    anything: bool
+def _releases(ledger: Ledger) -> Iterator[tuple[Round, Release]]:
+    """Each round's release; of two for one round, which another check tells, both."""
+    return (((one.plan, one.round), one) for one in ledger.entries() if isinstance(one, Release))
 
 
-def _lost(ledger: Ledger) -> _Lost:
+def _elsewhere(region: Sequence[Ledger], evidence: Evidence) -> tuple[str, frozenset[str] | None]:
+    """Where a release that no bundle of its region shows may be, and of which plans; None: of any."""
+    lost = [_lost(one) for one in region]
+    if None in lost:
+        return "what a recovery says was lost", None
+    if evidence.unread(region[0].region):
+        return "what a newer release wrote", None
+    here = {one.id for one in region}
+    before = {one.genesis.previous for one in region if one.genesis} - {None}
+    if before - here:
+        return "the region's earlier ledger, which is not here", None
+    if any(one.id not in before and one.signed and isinstance(one.signed[-1], Close) for one in region):
+        return "a ledger that followed the closed one", None
+    return "what a recovery says was lost", frozenset().union(*(one for one in lost if one))
+
+
+def _lost(ledger: Ledger) -> frozenset[str] | None:
+    """The plans of which a recovery says that rounds may be gone; None where anything may be."""
     lost: set[str] = set()
     open_plans: set[str] = set()
-    anything = False
     for one in ledger.entries() if ledger.recoveries else ():
         if isinstance(one, PlanEntry):
             open_plans.add(one.plan)
         elif isinstance(one, Settle):
             open_plans.discard(one.plan)
         elif isinstance(one, Recover):
-            if one.lost_size >= one.seq + 2:  # a reservation and a release
+            if one.lost_size > one.seq:
+                if one.reach == "unknown":
+                    return None
                 lost |= open_plans
-                anything = anything or one.reach == "unknown"
             open_plans.clear()
-    return _Lost(frozenset(lost), anything)
+    return frozenset(lost)
 
 
-def _rounds(releases: dict[tuple[str, int], Release]) -> str:
-    first = ", ".join(f"{plan[:8]} round {number}" for plan, number in list(releases)[:5])
-    return first if len(releases) <= 5 else f"{first} and {len(releases) - 5} more"
+def _rounds(cases: Sequence[Round]) -> str:
+    first = ", ".join(f"{plan[:8]} round {number}" for plan, number in cases[:5])
+    return first if len(cases) <= 5 else f"{first} and {len(cases) - 5} more"

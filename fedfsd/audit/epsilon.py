@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -12,14 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.filter import sums
 from fedfsd.audit.finding import Finding, contradiction, left_out, remark, undecided
-from fedfsd.audit.loss import epsilon_lifetime, event_of, nano_nats, rounds_of
+from fedfsd.audit.loss import NANO, epsilon_lifetime, event_of, nano_nats, rounds_of
 from fedfsd.errors import AccountingError, PlanError
 from fedfsd.ledger.entry import PlanEntry
 from fedfsd.mechanism import accountant
-from fedfsd.mechanism.event import Event, delta_fault, delta_warning, merge
+from fedfsd.mechanism.event import SMALLEST_DELTA, Event, delta_fault, delta_warning, merge
 
 EQUAL = 1e-3  # versions of an accountant may differ by this much
+UNDERSTATED = 0.01  # how far a statement may lie below the claim
+OVERSTATED = 0.02  # from here on a statement above it is worth telling
 MAX_EVENTS = 100  # distinct plans that are recomputed; each takes up to a few seconds
+NOISE = (0.01, 1e6)  # least and most noise multiplier of which an epsilon is computed
+MAX_LOSS = 100.0  # nats at order 2 of a plan of which an epsilon is computed
 
 
 class Promise(BaseModel):
@@ -74,8 +78,12 @@ def check_epsilon(ledger: Ledger) -> Iterator[Finding]:
             yield left_out(f"{place}: none is stated")
         else:
             planned = event_of(one.document, ledger.region, read.rounds)
-            events = rounds_of(planned, read.rounds).events
-            stated[_Case(events, said.target_delta)].setdefault(said.epsilon, one.seq)
+            events = merge(rounds_of(planned, read.rounds).events)
+            beyond = _beyond(events, said.target_delta)
+            if beyond:
+                yield undecided(place, f"{beyond}: no epsilon is computed of such a plan")
+            else:
+                stated[_Case(events, said.target_delta)].setdefault(said.epsilon, one.seq)
         warning = said and read.mode == "private" and delta_warning(said.target_delta, said.roster)
         if warning:
             yield remark(warning, place)
@@ -92,14 +100,14 @@ def check_lifetime(ledger: Ledger) -> Iterator[Finding]:
     """What each grant is charged bounds the loss of everything reserved on it, by another accountant too."""
     for label, account in sums(ledger).items():
         grant, place = account.grant, f"grant of {label}"
-        events = merge(account.events)
+        events = account.events
         try:
             charged = epsilon_lifetime(account.spent, alpha=grant.alpha, delta=grant.delta)
             booked = nano_nats(events, grant.alpha)
             ours = epsilon_lifetime(booked, alpha=grant.alpha, delta=grant.delta)
             theirs = _epsilon_at_order(events, grant.alpha, grant.delta) if events else 0.0
-        except (AccountingError, PlanError) as error:
-            yield undecided(place, f"not computable: {error.got}")
+        except (AccountingError, PlanError) as error:  # another check tells where a grant's own are wrong
+            yield left_out(f"{place}: a second accountant, which cannot compute it: {error.got}")
             continue
         if charged < ours or theirs > ours + EQUAL:
             yield contradiction(place, f"epsilon {charged:.4f}", f"at least {max(ours, theirs):.4f}")
@@ -107,6 +115,18 @@ def check_lifetime(ledger: Ledger) -> Iterator[Finding]:
             set_by = ", set by a simulation" if grant.simulated else ""
             terms = f"delta {grant.delta:g}, order {grant.alpha}{set_by}"
             yield remark(f"epsilon {charged:.4f} of {grant.epsilon:g} spent ({terms})", place)
+
+
+def _beyond(events: Sequence[Event], delta: float) -> str:
+    """What puts a plan outside the range in which every verifier must compute its epsilon."""
+    noise = [one.noise_multiplier for one in events]
+    if delta < SMALLEST_DELTA:
+        return f"delta {delta:g} is below {SMALLEST_DELTA:g}"
+    if not NOISE[0] <= min(noise) <= max(noise) <= NOISE[1]:
+        return f"a noise multiplier is not between {NOISE[0]:g} and {NOISE[1]:g}"
+    if nano_nats(events, 2) > MAX_LOSS * NANO:
+        return f"its loss at order 2 is above {MAX_LOSS:g} nats"
+    return ""
 
 
 def _confirmed(case: _Case, said_by: dict[float, int]) -> Iterator[Finding]:
@@ -118,8 +138,11 @@ def _confirmed(case: _Case, said_by: dict[float, int]) -> Iterator[Finding]:
         yield undecided(place, f"PLD cannot compute it: {error.got}")
         return
     for epsilon, seq in said_by.items():
-        if abs(epsilon - claim) > EQUAL:
-            yield contradiction(f"entry {seq} (plan), epsilon", epsilon, f"{claim:.4f} by PLD")
+        at = f"entry {seq} (plan), epsilon"
+        if epsilon < claim - UNDERSTATED:
+            yield contradiction(at, epsilon, f"at least {claim:.4f} by PLD")
+        elif epsilon > claim + OVERSTATED:
+            yield remark(f"{epsilon:g} is stated where PLD gives {claim:.4f}", at)
     try:
         found = accountant.check(case.events, case.delta)
         yield remark(f"PLD {found.pld:.4f}, PRV {found.prv:.4f}, RDP {found.rdp:.4f}", place)
@@ -132,12 +155,14 @@ def _epsilon_at_order(events: Iterable[Event], alpha: int, delta: float) -> floa
     import dp_accounting as dp
     from dp_accounting import rdp
 
+    counted: Counter[tuple[float, float]] = Counter()
+    for one in events:
+        counted[one.sample_rate, one.noise_multiplier] += one.steps
     ledger = rdp.RdpAccountant([alpha], dp.NeighboringRelation.REPLACE_SPECIAL)
-    for event in events:
-        step = dp.GaussianDpEvent(event.noise_multiplier)
-        sampled = step if event.sample_rate == 1 else dp.PoissonSampledDpEvent(event.sample_rate, step)
-        ledger.compose(sampled, event.steps)
     try:
+        for (rate, noise), steps in counted.items():
+            step = dp.GaussianDpEvent(noise)
+            ledger.compose(step if rate == 1 else dp.PoissonSampledDpEvent(rate, step), steps)
         return float(ledger.get_epsilon(delta))
     except (ArithmeticError, ValueError) as error:
         raise AccountingError("RDP (dp-accounting)", got=error, expected="a finite epsilon") from None

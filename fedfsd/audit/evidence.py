@@ -17,9 +17,10 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from fedfsd.audit import receipt, trust
+from fedfsd.audit import receipt, reviewed, trust
 from fedfsd.audit.finding import Finding, Kind, contradiction, newer, refusal, undecided
 from fedfsd.audit.receipt import Receipts
+from fedfsd.audit.reviewed import Reviewed
 from fedfsd.audit.trust import Trust
 from fedfsd.errors import FormatError, NotReadyError
 from fedfsd.ledger import bundle, entry, terms
@@ -98,6 +99,10 @@ class Ledger:
         """Where the ledger went on from a backup."""
         return tuple(one for one in self.signed if isinstance(one, Recover))
 
+    def lost(self, epoch: int, size: int) -> bool:
+        """Whether a recovery says that a head of that size is beyond what was kept of the epoch."""
+        return epoch < len(self.recoveries) and size > self.recoveries[epoch].seq
+
     def entries(self) -> Iterator[Entry]:
         """Every entry that can be read, in order, up to the first that a newer release wrote."""
         return (one for _, one in self.numbered())
@@ -132,8 +137,9 @@ class Evidence:
     """(file, note): checkpoints that others hold."""
     receipts: Receipts | None = None
     trust: Trust | None = None
-    newer_receipts: Finding | None = None
-    """A receipts file that a newer release wrote, in the place of ``receipts``."""
+    reviewed: Reviewed | None = None
+    refused_receipts: Finding | None = None
+    """Why a receipts file cannot be read, in the place of ``receipts``."""
 
     def unread(self, region: str) -> bool:
         """Whether there may be entries of the region that this program cannot read."""
@@ -141,27 +147,35 @@ class Evidence:
         return any(one.newer for one in ledgers) or any(one.unread for one in self.refused)
 
 
-def load(bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path | None = None) -> Evidence:
+def load(
+    bundles: Sequence[Path],
+    *,
+    receipts: Path | None = None,
+    trust: Path | None = None,
+    code: Path | None = None,
+) -> Evidence:
     """Read everything; files that end in ``.note`` are checkpoints that others hold.
 
     Raises:
-        EvidenceError: a receipts file or a note that is none.
-        ConfigError: a trust file that is none.
+        ConfigError: a trust file or a list of reviewed code that is none.
         NotReadyError, OSError: a file that cannot be read.
     """
     read = [_bundle(path) for path in bundles if path.suffix != ".note"]
-    received, newer_receipts = None, None
+    received, refused_receipts = None, None
     try:
         received = None if receipts is None else receipt_file(receipts)
     except FormatError as error:
-        newer_receipts = newer(error)
+        refused_receipts = newer(error)
+    except EvidenceError as error:
+        refused_receipts = refusal("receipts", error)
     return Evidence(
         ledgers=tuple(one for one in read if isinstance(one, Ledger)),
         refused=tuple(one for one in read if isinstance(one, Refused)),
         heads=tuple((plain(path.name), _note(path)) for path in bundles if path.suffix == ".note"),
         receipts=received,
         trust=None if trust is None else trust_file(trust),
-        newer_receipts=newer_receipts,
+        reviewed=None if code is None else reviewed.read(_regular(code)),
+        refused_receipts=refused_receipts,
     )
 
 
@@ -197,8 +211,8 @@ def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
     unread: tuple[int, Finding] | None = None
     for position, line in enumerate(archive.entries()):
         more = sum(map(line.count, (b"[", b"{", b",")))
-        if max(position / MAX_ENTRIES, more / MAX_ENTRY_VALUES, values / MAX_VALUES, size / MAX_SIGNED) >= 1:
-            return Refused(name, undecided(f"entry {position}", "a ledger too large for this reader"))
+        if position >= MAX_ENTRIES or more > MAX_ENTRY_VALUES:
+            return Refused(name, _large(position))
         lines.append(line)
         tree.append(leaf_hash(line))
         try:
@@ -213,6 +227,8 @@ def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
         if isinstance(one, Signed) and unread is None:
             signed.append(one)
             size, values = size + len(line), values + more
+            if size > MAX_SIGNED or values > MAX_VALUES:
+                return Refused(name, _large(position))
     if unread is not None and unread[0] == 0:  # without its genesis nothing of a ledger can be judged
         return Refused(name, unread[1])
     return Ledger(
@@ -229,13 +245,14 @@ def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
     )
 
 
+def _large(position: int) -> Finding:
+    return undecided(f"entry {position}", "a ledger above the limits of FORMAT.md, section 12")
+
+
 def _note(path: Path) -> str:
+    """The text of a file that may be a checkpoint; whether it is one is for a check."""
     with _regular(path).open("rb") as file:
-        content = file.read(4 * MAX_NOTE + 1)
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise EvidenceError(path.name, got="other bytes", expected="a signed note") from None
+        return file.read(MAX_NOTE + 1).decode(errors="replace")
 
 
 def _regular(path: Path) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.finding import Finding, contradiction, refusal, remark, undecided
-from fedfsd.audit.keyring import NO_GENESIS
+from fedfsd.audit.keyring import NO_GENESIS, keyring
 from fedfsd.ledger.entry import Close, Genesis
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.note import Checkpoint, Note
@@ -42,7 +42,7 @@ def check_entries(ledger: Ledger) -> Iterator[Finding]:
 
 def check_history(ledger: Ledger) -> Iterator[Finding]:
     """The root of every checkpoint follows from the entries, and the last checkpoint covers them all."""
-    genesis = ledger.genesis
+    genesis, keys = ledger.genesis, keyring(ledger)
     if genesis is None:
         yield undecided("checkpoints", NO_GENESIS)
         return
@@ -50,14 +50,16 @@ def check_history(ledger: Ledger) -> Iterator[Finding]:
     for epoch, size, text in ledger.checkpoints:
         place = f"checkpoint {epoch}-{size}"
         try:
-            head = Checkpoint.parse(Note.parse(text).text)
+            parsed = Note.parse(text)
+            head = Checkpoint.parse(parsed.text)
         except EvidenceError as error:
             yield refusal(place, error)
             continue
         if (head.origin, head.size) != (origin(genesis, epoch), size):
             yield contradiction(place, f"origin {head.origin}, size {head.size}", "as its name says")
         else:
-            yield from judge(head, epoch, ledger, place, proof=(text,))
+            if not ledger.lost(epoch, size) or (keys and keys.signed(parsed)):
+                yield from judge(head, epoch, ledger, place, proof=(text,))
             newest = size if epoch == len(ledger.recoveries) or ledger.newer else newest
     if newest != len(ledger.lines):
         yield contradiction("checkpoints", f"none over all {len(ledger.lines)} entries", "a signed head")
@@ -66,6 +68,10 @@ def check_history(ledger: Ledger) -> Iterator[Finding]:
         if one.epoch != number or one.lost_size < one.seq:
             got = f"epoch {one.epoch}, lost size {one.lost_size}"
             yield contradiction(place, got, f"{number}, at least {one.seq}")
+        elif one.lost_size == one.seq <= len(ledger.lines):
+            kept = ledger.tree.root(one.seq).hex()
+            if one.lost_root not in (None, kept):
+                yield contradiction(f"{place}, lost_root", one.lost_root, f"{kept}: nothing is lost")
         yield remark(f"up to {one.lost_size - one.seq} entries are lost, all charged at their worst", place)
 
 
@@ -79,17 +85,21 @@ def judge(
     head: Checkpoint, epoch: int, ledger: Ledger, place: str, *, proof: tuple[str, ...]
 ) -> Iterator[Finding]:
     """Whether a signed head is one of this history, or of what a recovery says was lost."""
-    if ledger.newer is not None and head.size > ledger.known:
+    if head.size and ledger.newer is not None and head.size > ledger.known:
         if head.size > len(ledger.lines) or head.root != ledger.tree.root(head.size):
             yield undecided(place, f"a head over {head.size} entries, of which {ledger.known} can be read")
         return
+    begun = [0, *(one.seq for one in ledger.recoveries)]
     kept = limit = len(ledger.lines)
     lost_root = None
     if epoch < len(ledger.recoveries):
         after = ledger.recoveries[epoch]
         kept, limit, lost_root = min(after.seq, kept), after.lost_size, after.lost_root
+    got = f"a signed head over {head.size} entries"
     if epoch > len(ledger.recoveries) or head.size > limit:
-        yield contradiction(place, f"a signed head over {head.size} entries", f"at most {limit}", proof=proof)
+        yield contradiction(place, got, f"at most {limit}", proof=proof)
+    elif head.size <= begun[epoch]:
+        yield contradiction(place, got, f"more than {begun[epoch]} in this epoch", proof=proof)
     elif head.size <= kept:
         if head.root != ledger.tree.root(head.size):
             yield contradiction(

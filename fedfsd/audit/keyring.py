@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fedfsd.audit.evidence import Ledger
 from fedfsd.ledger import key
 from fedfsd.ledger.entry import KeyRotate
+from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import VerificationKey
+from fedfsd.ledger.note import Note
 
 NO_GENESIS = "no genesis to start from"
 
@@ -22,6 +24,14 @@ class Keyring:
     def node_at(self, size: int) -> VerificationKey:
         """The key that signs checkpoints of ``size``."""
         return [one for start, one in self.nodes if start <= size or start == 1][-1]
+
+    def signed(self, note: Note, *at: int) -> bool:
+        """Whether one of the node's keys (or that of a size) signed ``note`` and no line of theirs is bad."""
+        keys = [self.node_at(size) for size in at] or [one for _, one in self.nodes]
+        try:
+            return note.signed_by_one_of(keys)
+        except EvidenceError:
+            return False
 
     def officer_at(self, seq: int) -> VerificationKey:
         """The key that signs entry ``seq``."""

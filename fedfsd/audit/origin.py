@@ -30,16 +30,19 @@ def check_signatures(ledger: Ledger) -> Iterator[Finding]:
             yield contradiction(place, "the id of another ledger", "this one's")
     for epoch, size, text in ledger.checkpoints:
         place = f"checkpoint {epoch}-{size}"
-        kept = ledger.recoveries[epoch].seq if epoch < len(ledger.recoveries) else size
+        lost = ledger.lost(epoch, size)
+        signers = tuple(one for _, one in keys.nodes) if lost else (keys.node_at(size),)
         try:
-            note.open_checkpoint(text, keys.node_at(min(size, kept)))
+            parsed = note.Note.parse(text)
+            if parsed.signed_by_one_of(signers):
+                continue
         except EvidenceError as error:
-            if size > kept:
-                yield undecided(place, "the key of a lost part")
-            elif size > ledger.known:
-                yield undecided(place, "no key that can be read signed it")
-            else:
-                yield refusal(place, error)
+            yield refusal(place, error)
+            continue
+        if lost or size > ledger.known:
+            yield undecided(place, "no key that this ledger names signed it")
+        else:
+            yield contradiction(place, "no signature by the node", f"one by {signers[0].name}")
 
 
 def check_identity(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
@@ -62,8 +65,8 @@ def check_identity(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
 def check_coordinator(evidence: Evidence) -> Iterator[Finding]:
     """The receipts are signed by a coordinator of the trust file."""
     receipts, trust = evidence.receipts, evidence.trust
-    if evidence.newer_receipts is not None:
-        yield evidence.newer_receipts
+    if evidence.refused_receipts is not None:
+        yield evidence.refused_receipts
         return
     if receipts is None:
         yield skipped("no --receipts: nothing shows what reached the coordinator")
@@ -71,9 +74,9 @@ def check_coordinator(evidence: Evidence) -> Iterator[Finding]:
     name = receipts.signer.name
     if not receipts.is_signed:
         yield contradiction("receipts", f"no good signature by {name}", "one")
-    known = trust.of("coordinator") if trust else ()
+    known = trust.of("coordinator", name) if trust else ()
     if not known:
-        yield undecided("receipts", f"no key of a coordinator in the trust file; they name {name}")
+        yield undecided("receipts", f"the trust file has no key of {name}, who signed them")
     elif receipts.signer not in known:
         yield contradiction("receipts", f"another key for {name}", "one of the trust file")
 
@@ -114,7 +117,8 @@ def _demanded(one: Signed, keys: Keyring) -> Iterator[tuple[str, VerificationKey
 
 
 def _officer(region: str, trust: Trust, keys: Keyring) -> Iterator[Finding]:
-    known, used = trust.of("officer", f"fedfsd/{region}/"), [one for _, one in keys.officers]
+    """The first key must be listed: a later one vouches for what follows it, not for what it replaced."""
+    known, used = trust.of("officer", f"fedfsd/{region}/officer"), [one for _, one in keys.officers]
     if not known:
         yield undecided(f"{region} officer", "the trust file has no key of this officer")
     elif used[0] not in known:
@@ -126,10 +130,11 @@ def _officer(region: str, trust: Trust, keys: Keyring) -> Iterator[Finding]:
 
 def _node(region: str, trust: Trust, keys: Keyring) -> Iterator[Finding]:
     """A node's key is believed when it is listed, or when a believed officer signed the genesis."""
-    known, used = trust.of("node", f"fedfsd/{region}/"), [one for _, one in keys.nodes]
+    used = [one for _, one in keys.nodes]
+    known = trust.of("node", used[0].name)
     if set(used) & set(known):
         return
-    if any(one.name == used[0].name for one in known):
+    if known:
         yield contradiction(f"{region} node", "another key", "the one of the trust file")
     elif keys.officers[0][1] in trust.of("officer"):
         yield remark("its key is not in the trust file; the officer vouches for it", f"{region} node")

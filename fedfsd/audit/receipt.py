@@ -78,7 +78,9 @@ def read(path: Path) -> Receipts:
     """
     with path.open("rb") as file:
         content = file.read(MAX_RECEIPTS + 1)
-    formats.demand_known("receipts", formats.peek(content), place=path.name)
+    if len(content) <= MAX_RECEIPTS:
+        strict.demand_shallow(content, path.name)
+        formats.demand_known("receipts", formats.peek(content), place=path.name)
     found = strict.read(_ADAPTER, content, place=path.name, limit=MAX_RECEIPTS)
     cases = [(one.region, one.plan, one.round) for one in found.receipts]
     if list(found.plans) != sorted(set(found.plans)) or cases != sorted(set(cases)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.filter import sums
@@ -22,6 +22,8 @@ def check_succession(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
             yield contradiction(
                 "entry 0 (genesis)", f"{theirs.ledger} beside it ({other.source})", "one ledger after another"
             )
+    if _circular(ledger, same):
+        yield contradiction("entry 0 (genesis)", "a ledger that goes on from itself", "a first one")
     if genesis.previous is None:
         yield left_out("whether the region has another ledger, of which nothing was handed in")
         return
@@ -30,6 +32,16 @@ def check_succession(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
         yield undecided("entry 0 (genesis)", f"goes on from ledger {genesis.previous}, which is not here")
     for one in before[:1]:
         yield from _carried(ledger, max(before, key=lambda some: len(some.lines)) if before else one)
+
+
+def _circular(ledger: Ledger, same: Sequence[Ledger]) -> bool:
+    """Whether the ledgers before this one lead back to it or to each other."""
+    previous = {one.genesis.ledger: one.genesis.previous for one in same if one.genesis}
+    seen, at = set(), ledger.genesis.ledger if ledger.genesis else None
+    while at in previous and at not in seen:
+        seen.add(at)
+        at = previous[at]
+    return at in seen
 
 
 def _carried(ledger: Ledger, before: Ledger) -> Iterator[Finding]:

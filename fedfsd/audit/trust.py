@@ -1,4 +1,4 @@
-"""The trust file: public keys that reached the auditor by another way than the evidence (FORMAT.md, 8)."""
+"""The trust file: public keys that the auditor obtained out of band (FORMAT.md, 8)."""
 
 from __future__ import annotations
 
@@ -21,29 +21,24 @@ class Trust:
 
     keys: tuple[tuple[Role, VerificationKey], ...]
 
-    def of(self, role: Role, prefix: str = "") -> tuple[VerificationKey, ...]:
-        """The keys of a role whose names begin with ``prefix``."""
-        return tuple(one for kind, one in self.keys if kind == role and one.name.startswith(prefix))
+    def of(self, role: Role, name: str | None = None) -> tuple[VerificationKey, ...]:
+        """The keys of a role, of one name only where it is given."""
+        return tuple(one for kind, one in self.keys if kind == role and name in (None, one.name))
 
 
 def read(path: Path) -> Trust:
-    """The keys in a trust file. ConfigError names the first line that is not one."""
+    """The keys in a trust file, each once. ConfigError names the first line that is not one."""
     with path.open("rb") as file:
         content = file.read(MAX_TRUST + 1)
+    if len(content) > MAX_TRUST:
+        raise ConfigError(path.name, got="a longer file", expected=f"at most {MAX_TRUST} bytes")
     try:
-        lines = content.decode().splitlines() if len(content) <= MAX_TRUST else None
+        lines = [line.removesuffix("\r") for line in content.decode().split("\n")]
     except UnicodeDecodeError:
-        lines = None
-    if lines is None:
-        raise ConfigError(path.name, got="no UTF-8 text or a long one", expected=f"up to {MAX_TRUST} bytes")
-    found: list[tuple[Role, VerificationKey]] = []
-    for number, line in enumerate(lines, 1):
-        if line and not line.startswith("#"):
-            one = _line(line, f"{path.name} line {number}")
-            if one in found:
-                raise ConfigError(f"{path.name} line {number}", got="a key again", expected="each key once")
-            found.append(one)
-    return Trust(tuple(found))
+        raise ConfigError(path.name, got="other bytes", expected="UTF-8 text") from None
+    rows = ((f"{path.name} line {number}", line) for number, line in enumerate(lines, 1))
+    found = [_line(line, place) for place, line in rows if line and not line.startswith("#")]
+    return Trust(tuple(dict.fromkeys(found)))
 
 
 def _line(line: str, place: str) -> tuple[Role, VerificationKey]:

@@ -3,31 +3,68 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.finding import Finding, contradiction, left_out, refusal, remark, skipped, undecided
 from fedfsd.audit.history import judge, origin
-from fedfsd.audit.keyring import NO_GENESIS, keyring
+from fedfsd.audit.keyring import NO_GENESIS, Keyring, keyring
 from fedfsd.ledger.entry import Genesis, WitnessEntry
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import VerificationKey
 from fedfsd.ledger.note import Checkpoint, Note
 
 
+@dataclass(frozen=True)
+class Held:
+    """A head of a ledger that its node signed, whoever kept it."""
+
+    place: str
+    text: str
+    head: Checkpoint
+    epoch: int
+
+
 def check_witnesses(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
     """Nobody who cosigned, kept or was given a checkpoint saw another history than this one."""
-    genesis = ledger.genesis
-    if genesis is None:
+    genesis, keys = ledger.genesis, keyring(ledger)
+    if genesis is None or keys is None:
         yield undecided("witnesses", NO_GENESIS)
         return
     yield from _cosigned(ledger, evidence)
-    yield from _booked(ledger, genesis)
+    yield from _booked(ledger, genesis, keys)
+    copies = [one for one in evidence.ledgers if one.genesis and one.genesis.ledger == genesis.ledger]
+    mine = [one for one in (_held(*row, genesis, keys) for row in _notes(ledger)) if one]
+    others = []
     for source, text in evidence.heads:
-        yield from _held_elsewhere(source, text, ledger, genesis)
-    for other in evidence.ledgers:
-        if other is not ledger and other.genesis is not None and other.genesis.ledger == genesis.ledger:
-            yield from _other_bundle(other, ledger)
+        held = _held(source, text, genesis, keys)
+        if held is None:
+            if _names(text, genesis):
+                yield undecided(source, "a checkpoint of this ledger that no key of its node signed")
+        else:
+            others.append(held)
+    for other in copies:
+        for place, text in _notes(other) if other is not ledger else ():
+            held = _held(f"{other.source}, {place}", text, genesis, keys)
+            others += [held] if held else []  # told where that bundle is checked
+    newest = _newest(ledger)
+    longest = all(_newest(other) <= newest for other in copies)
+    proof = tuple(text for _, _, text in ledger.checkpoints[-1:])
+    for held in others:
+        if longest or (held.epoch, held.head.size) <= newest:  # else the longer bundle is asked
+            yield from judge(held.head, held.epoch, ledger, held.place, proof=(held.text, *proof))
+    yield from _forked([*mine, *others])
+
+
+def _forked(heads: Sequence[Held]) -> Iterator[Finding]:
+    """Two signed heads of one epoch and size with different roots, also where what they cover is lost."""
+    first: dict[tuple[int, int], Held] = {}
+    for one in heads:
+        other = first.setdefault((one.epoch, one.head.size), one)
+        if other.head.root != one.head.root:
+            got = f"another root over {one.head.size} entries than in {other.place}"
+            yield contradiction(one.place, got, "one history", proof=(other.text, one.text))
 
 
 def check_heads(evidence: Evidence) -> Iterator[Finding]:
@@ -39,7 +76,7 @@ def check_heads(evidence: Evidence) -> Iterator[Finding]:
         try:
             head = Checkpoint.parse(Note.parse(text).text)
         except EvidenceError as error:
-            yield refusal(source, error)
+            yield undecided(source, f"no checkpoint: {error.got}")
             continue
         if not any(epoch_of(head, one) is not None for one in origins):
             yield undecided(source, f"of {head.origin}, whose bundle is not here")
@@ -74,7 +111,7 @@ def _cosigned(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
 
 
 def _notes(ledger: Ledger) -> Iterator[tuple[str, str]]:
-    """Every checkpoint inside a bundle, with its place; those that stand twice once."""
+    """(place, note) of every checkpoint inside a bundle; those that stand twice once."""
     kept = set()
     for epoch, size, text in ledger.checkpoints:
         kept.add(text)
@@ -84,10 +121,9 @@ def _notes(ledger: Ledger) -> Iterator[tuple[str, str]]:
             yield f"entry {one.seq}", one.checkpoint
 
 
-def _booked(ledger: Ledger, genesis: Genesis) -> Iterator[Finding]:
+def _booked(ledger: Ledger, genesis: Genesis, keys: Keyring) -> Iterator[Finding]:
     """The checkpoints that the ledger's own witness entries hold."""
-    keys, epoch = keyring(ledger), 0
-    kept = {text for _, _, text in ledger.checkpoints}
+    epoch = 0
     for one in ledger.entries():
         epoch += one.type == "recover"
         if not isinstance(one, WitnessEntry):
@@ -101,44 +137,35 @@ def _booked(ledger: Ledger, genesis: Genesis) -> Iterator[Finding]:
             continue
         if (head.origin, head.size) != (origin(genesis, epoch), one.size) or not 1 <= one.size <= one.seq:
             yield contradiction(place, "another origin or size", "an earlier head of this ledger")
-        elif one.checkpoint not in kept:  # the others are judged with the bundle's checkpoints
-            if keys is not None and not _signed(parsed, (keys.node_at(head.size),)):
-                yield contradiction(place, "no signature by the node", "one")
-            yield from judge(head, epoch, ledger, place, proof=(one.checkpoint,))
+            continue
+        if not parsed.is_cosigned:
+            yield contradiction(place, "no cosignature", "one by a witness")
+        if not keys.signed(parsed, head.size):
+            yield contradiction(place, "no signature by the node", "one")
+        yield from judge(head, epoch, ledger, place, proof=(one.checkpoint,))
 
 
-def _held_elsewhere(source: str, text: str, ledger: Ledger, genesis: Genesis) -> Iterator[Finding]:
-    """A checkpoint that somebody else kept: it need not be this ledger's, but if it is, it must fit."""
-    keys = keyring(ledger)
+def _held(place: str, text: str, genesis: Genesis, keys: Keyring) -> Held | None:
+    """The head in a note; None where it is not this ledger's or none of its node's keys signed."""
     try:
         parsed = Note.parse(text)
         head = Checkpoint.parse(parsed.text)
     except EvidenceError:
-        return  # told by check_heads
+        return None
     epoch = epoch_of(head, origin(genesis, 0))
-    if epoch is not None and keys is not None:
-        if not _signed(parsed, tuple(one for _, one in keys.nodes)):
-            yield undecided(source, "a checkpoint of this ledger that no key of its node signed")
-        else:
-            newest = tuple(text for _, _, text in ledger.checkpoints[-1:])
-            yield from judge(head, epoch, ledger, source, proof=(text, *newest))
+    if epoch is None or not keys.signed(parsed):
+        return None
+    return Held(place, text, head, epoch)
 
 
-def _other_bundle(other: Ledger, ledger: Ledger) -> Iterator[Finding]:
-    """An older bundle of the same ledger: this one must extend it."""
-    newest = ledger.checkpoints[-1:]
-    for epoch, size, text in other.checkpoints:
-        if newest and (epoch, size) <= newest[0][:2]:
-            try:
-                head = Checkpoint.parse(Note.parse(text).text)
-            except EvidenceError:
-                continue  # told where that bundle is checked
-            place = f"{other.source}, checkpoint {epoch}-{size}"
-            yield from judge(head, epoch, ledger, place, proof=(text, newest[0][2]))
-
-
-def _signed(parsed: Note, keys: tuple[VerificationKey, ...]) -> bool:
+def _names(text: str, genesis: Genesis) -> bool:
+    """Whether a note says that it is this ledger's."""
     try:
-        return any(parsed.signed_by(one) for one in keys)
+        return epoch_of(Checkpoint.parse(Note.parse(text).text), origin(genesis, 0)) is not None
     except EvidenceError:
-        return False
+        return False  # told by check_heads
+
+
+def _newest(ledger: Ledger) -> tuple[int, int]:
+    """(epoch, size) of the last checkpoint of a bundle."""
+    return max(((epoch, size) for epoch, size, _ in ledger.checkpoints), default=(0, 0))

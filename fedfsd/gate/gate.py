@@ -11,6 +11,7 @@ import numpy as np
 from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.policy import ModelPin, Policy
+from fedfsd.ledger import program as programs
 from fedfsd.ledger.ledger import Booked, Ledger, Released
 from fedfsd.mechanism.kind import gains
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
@@ -53,8 +54,9 @@ class Gate:
         gate_arrays.check(arrays, plan.model.arrays, max_magnitude=self.policy.max_inbound_magnitude)
 
     def reserve(self, plan: Plan, round: int, arrays: Arrays) -> Booked:
-        """Book the round on these arrays; see ``Ledger.reserve``."""
-        return self.ledger.reserve(plan.hash, round, gate_arrays.sha256(arrays, plan.model.arrays))
+        """Book the round on these arrays, for the program of this process; see ``Ledger.reserve``."""
+        sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
+        return self.ledger.reserve(plan.hash, round, sha256, program=programs.installed())
 
     def released(self, booked: Booked) -> Released | None:
         """What was released of it already, to be sent again as it is; see ``Ledger.released``."""

@@ -84,8 +84,12 @@ def write(
     entries: Sequence[bytes],
     checkpoints: Iterable[tuple[int, int, str]],
 ) -> None:
-    """Write a bundle of canonical ``entries`` and (epoch, size, note) ``checkpoints``, ascending."""
-    members = {f"checkpoints/{epoch:04}-{size:010}.note": note.encode() for epoch, size, note in checkpoints}
+    """Write a bundle of canonical ``entries`` and (epoch, size, note) ``checkpoints``, ascending.
+
+    Of more checkpoints than an archive may have, the newest.
+    """
+    newest = list(checkpoints)[-MAX_CHECKPOINTS:]
+    members = {f"checkpoints/{epoch:04}-{size:010}.note": note.encode() for epoch, size, note in newest}
     members[ENTRIES] = b"".join(content + b"\n" for content in entries)
     manifest = Manifest(
         region=region,
@@ -130,6 +134,7 @@ def _read(path: Path, file: IO[bytes]) -> Bundle:
             "bundle", got="another file", expected=f"a ZIP archive that begins with {MANIFEST}"
         )
     content = file.read(length)
+    strict.demand_shallow(content, MANIFEST)
     formats.demand_known("bundle", formats.peek(content), place=MANIFEST)
     _demand(header == directory.add(MANIFEST, length, zlib.crc32(content)), MANIFEST)
     manifest = _manifest(content)
@@ -158,7 +163,7 @@ def _read(path: Path, file: IO[bytes]) -> Bundle:
 def _manifest(content: bytes) -> Manifest:
     manifest = strict.read(_MANIFEST, content, place=MANIFEST, limit=MAX_MANIFEST)
     for name, member in manifest.files.items():
-        if name != ENTRIES and (not _CHECKPOINT.fullmatch(name) or member.bytes > 4 * MAX_NOTE):
+        if name != ENTRIES and (not _CHECKPOINT.fullmatch(name) or member.bytes > MAX_NOTE):
             raise EvidenceError(MANIFEST, got="another file", expected=f"{ENTRIES} and checkpoints only")
     _demand(ENTRIES in manifest.files, MANIFEST)
     return manifest

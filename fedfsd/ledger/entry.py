@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from fedfsd import formats
+from fedfsd import canonical, formats
 from fedfsd.ledger import key, strict
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey, VerificationKey
@@ -43,6 +43,23 @@ def _plain(text: str) -> str:
 def _day(text: str) -> str:
     datetime.date.fromisoformat(text)
     return text
+
+
+def _doubles(value: Any) -> Any:
+    """A parsed document with every number that no double-sized integer is as the double it spells.
+
+    RFC 8785 writes 1e20 as digits, which a parser takes for an integer.
+    """
+    if isinstance(value, dict):
+        return {name: _doubles(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_doubles(one) for one in value]
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("a number beyond doubles") from None
+    return value
 
 
 def _vkey(text: str) -> str:
@@ -166,7 +183,7 @@ class PlanEntry(_Entry):
     format: Literal[2] | None = None
     ledger: LedgerId
     plan: Hex32
-    document: dict[str, JsonValue]
+    document: Annotated[dict[str, JsonValue], AfterValidator(_doubles)]
     grant: Integer
     event: AnyText
     rounds: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
@@ -289,6 +306,35 @@ class WitnessEntry(_Entry):
     checkpoint: Annotated[str, Field(max_length=65_536)]
 
 
+class Package(Document):
+    """One installed package as it is: its version, and the hash over its files (FORMAT.md, section 9)."""
+
+    version: Text
+    sha256: Hex32
+
+
+class Program(Document):
+    """What trains: fedfsd's own files, and the packages that compute."""
+
+    code: Hex32
+    version: Text
+    packages: Annotated[dict[Text, Package], Field(max_length=64)]
+
+    @property
+    def hash(self) -> str:
+        """Hex SHA-256 of its canonical JSON."""
+        return canonical.sha256(strict.encode(self))
+
+
+class ProgramEntry(_Entry):
+    """What trains the rounds of a plan from here on. Always of format 3."""
+
+    type: Literal["program"] = "program"
+    format: Literal[3] = 3
+    plan: Hex32
+    program: Program
+
+
 class Charge(Document):
     """What a recovery charges to one grant."""
 
@@ -330,7 +376,9 @@ class Close(_Entry):
 
 Statement: TypeAlias = Genesis | Grant | Recover | KeyRotate | Close
 Signed: TypeAlias = Statement | Approval | PlanEntry
-Entry: TypeAlias = Signed | Reserve | Release | Settle | Abort | Refuse | Incident | WitnessEntry
+Entry: TypeAlias = (
+    Signed | Reserve | Release | Settle | Abort | Refuse | Incident | WitnessEntry | ProgramEntry
+)
 S = TypeVar("S", Genesis, Grant, Approval, PlanEntry, Recover, KeyRotate, Close)
 _ADAPTER: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="type")])
 
@@ -345,7 +393,8 @@ def parse(content: bytes, *, place: str = "entry") -> Entry:
         FormatError: a newer release wrote the entry, or the plan in it.
         EvidenceError: names what else is wrong.
     """
-    if b'"format"' in content and len(content) <= MAX_ENTRY:
+    if (b'"format"' in content or b"\\u" in content) and len(content) <= MAX_ENTRY:
+        strict.demand_shallow(content, place)
         _demand_known(formats.peek(content), place)
     return strict.read(_ADAPTER, content, place="entry", limit=MAX_ENTRY)
 

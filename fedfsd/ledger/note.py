@@ -12,7 +12,7 @@ from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import COSIGNER, SigningKey, VerificationKey, check_name, strict_base64
 from fedfsd.ledger.merkle import HASH_BYTES
 
-MAX_NOTE = 65_536  # characters
+MAX_NOTE = 65_536  # bytes
 MAX_SIGNATURES = 64
 MAX_SIZE = 2**53 - 1
 _DASH = "— "
@@ -49,6 +49,11 @@ class Note:
     def __str__(self) -> str:
         return self.text + "\n" + "".join(map(_line, self.signatures))
 
+    @property
+    def is_cosigned(self) -> bool:
+        """Whether a line looks like a cosignature: whose it is, and that it is good, needs a key."""
+        return any(len(line.content) == _TIME + _SIGNATURE for line in self.signatures)
+
     def signed_by(self, key: VerificationKey) -> bool:
         """Whether ``key`` signed. EvidenceError where a line under its name does not verify."""
         mine = [line for line in self.signatures if line.name == key.name and line.key_id == key.id]
@@ -57,6 +62,11 @@ class Note:
                 "note", got=f"a bad signature under the key {key.name}", expected="a good one"
             )
         return bool(mine)
+
+    def signed_by_one_of(self, keys: Sequence[VerificationKey]) -> bool:
+        """Whether one of ``keys`` signed. EvidenceError where a line under any of their names is bad."""
+        found = [self.signed_by(one) for one in keys]
+        return any(found)
 
 
 @dataclass(frozen=True)
@@ -134,14 +144,12 @@ def _cosigned(seconds: int, text: str) -> bytes:
 
 def _decode(content: str | bytes) -> str:
     try:
-        text = content.decode() if isinstance(content, bytes) and len(content) <= 4 * MAX_NOTE else content
-    except UnicodeDecodeError:
-        text = b""
-    if not isinstance(text, str) or len(text) > MAX_NOTE:
-        raise EvidenceError(
-            "note", got="no UTF-8 text or a long one", expected=f"up to {MAX_NOTE} characters"
-        )
-    return text
+        raw = content.encode() if isinstance(content, str) else content
+        if len(raw) <= MAX_NOTE:
+            return raw.decode()
+    except UnicodeError:  # a lone surrogate, or other bytes
+        pass
+    raise EvidenceError("note", got="no UTF-8 text or a long one", expected=f"up to {MAX_NOTE} bytes")
 
 
 def _split(content: str) -> tuple[str, list[str]]:
@@ -149,10 +157,6 @@ def _split(content: str) -> tuple[str, list[str]]:
     body, blank, signatures = content.rpartition("\n\n")
     lines = signatures.split("\n")
     strange = any(char < " " and char != "\n" for char in content)
-    try:
-        content.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        strange = True
     if strange or not blank or not body or lines.pop() != "" or not 1 <= len(lines) <= MAX_SIGNATURES:
         raise EvidenceError(
             "note",

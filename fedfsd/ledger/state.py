@@ -13,7 +13,7 @@ from fedfsd import canonical
 from fedfsd.errors import BudgetError
 from fedfsd.ledger import budget, entry, key, note, terms
 from fedfsd.ledger.budget import Account
-from fedfsd.ledger.entry import Entry, Genesis, PlanEntry, Release
+from fedfsd.ledger.entry import Entry, Genesis, PlanEntry, Program, Release
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import VerificationKey
 from fedfsd.ledger.merkle import Tree, leaf_hash
@@ -41,6 +41,8 @@ class Run:
     newest: int = 0
     """The last round that was released."""
     settled: bool = False
+    program: Program | None = None
+    """What trains its rounds now; None where an earlier release approved it and nothing was booked since."""
 
 
 class State:
@@ -119,6 +121,7 @@ class State:
         demand(node.name == f"fedfsd/{one.region}/{one.ledger}", one, "another node name", "the ledger's")
         demand(officer.name == f"fedfsd/{one.region}/officer", one, "another officer name", "the region's")
         demand(node.public != officer.public, one, "one key for node and officer", "two keys")
+        demand(one.previous != one.ledger, one, "a ledger that goes on from itself", "an earlier one")
         self._signed(one, "officer", officer)
         self._signed(one, "node", node)
         self._genesis, self.officer, self._node_keys = one, officer, [(1, node)]
@@ -221,12 +224,21 @@ class State:
         """Told, and nothing follows from it."""
 
     def _on_witness(self, one: entry.WitnessEntry) -> None:
-        head, _ = self.open_checkpoint(one.checkpoint)
+        head, parsed = self.open_checkpoint(one.checkpoint)
         demand(head.size == one.size, one, "another size", "the checkpoint's")
+        demand(parsed.is_cosigned, one, "no cosignature", "one by a witness")
+
+    def _on_program(self, one: entry.ProgramEntry) -> None:
+        run = self.open_run(one.plan)
+        demand(one.program != run.program, one, "the same program again", "another one")
+        run.program = one.program
 
     def _on_recover(self, one: entry.Recover) -> None:
         demand(one.epoch == self.epoch + 1, one, f"epoch {one.epoch}", f"{self.epoch + 1}")
         demand(one.lost_size >= self.size, one, f"lost size {one.lost_size}", f"at least {self.size}")
+        if one.lost_size == self.size:
+            kept = one.lost_root in (None, self.tree.root().hex())
+            demand(kept, one, "another root of what was kept", "this ledger's: nothing is lost")
         demand(one.charges == self.worst(one.reach), one, "other charges", "the worst case")
         for charge in one.charges:
             account = next(some for some in self.accounts.values() if some.grant.seq == charge.grant)
@@ -296,8 +308,9 @@ class State:
     def open_checkpoint(self, text: str) -> tuple[note.Checkpoint, note.Note]:
         """A checkpoint of this ledger, this epoch and a size it has had. EvidenceError otherwise."""
         size = note.Checkpoint.parse(note.Note.parse(text).text).size
-        if not 1 <= size <= self.size:
-            raise EvidenceError("checkpoint", got=f"size {size}", expected=f"1 to {self.size}")
+        least = self.epochs[-1][0] + 1 if self.epochs else 1
+        if not least <= size <= self.size:
+            raise EvidenceError("checkpoint", got=f"size {size}", expected=f"{least} to {self.size}")
         head, parsed = note.open_checkpoint(text, self.node_at(size))
         if head.origin != self.origin(self.epoch) or head.root != self.tree.root(size):
             raise EvidenceError("checkpoint", got="another history", expected="one of this ledger")
@@ -337,6 +350,7 @@ _RULES: dict[type, Callable[[State, Any], None]] = {
     entry.Refuse: State._on_refuse,
     entry.Incident: State._on_incident,
     entry.WitnessEntry: State._on_witness,
+    entry.ProgramEntry: State._on_program,
     entry.Recover: State._on_recover,
     entry.KeyRotate: State._on_rotate,
     entry.Close: State._on_close,

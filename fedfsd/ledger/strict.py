@@ -6,6 +6,7 @@ a number never get further; types, fields and sizes are checked by the document'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ from fedfsd.errors import ConfigError
 from fedfsd.ledger.error import EvidenceError
 
 D = TypeVar("D", bound=BaseModel)
+MAX_DEPTH = 64
+_STRING, _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
 
 
 class Document(BaseModel):
@@ -35,6 +38,7 @@ def read(adapter: TypeAdapter[D], content: bytes, *, place: str, limit: int) -> 
     """
     if len(content) > limit:
         raise EvidenceError(place, got=f"{len(content)} bytes", expected=f"at most {limit}")
+    demand_shallow(content, place)
     try:
         found = adapter.validate_json(content)
     except ValidationError as error:
@@ -43,6 +47,23 @@ def read(adapter: TypeAdapter[D], content: bytes, *, place: str, limit: int) -> 
     if encode(found) != content:
         raise EvidenceError(place, got="bytes that are not canonical JSON", expected="RFC 8785")
     return found
+
+
+def demand_shallow(content: bytes, place: str) -> None:
+    """EvidenceError where objects and lists are nested too deep for some reader."""
+    if _depth(content) > MAX_DEPTH:
+        raise EvidenceError(place, got="deeper nesting", expected=f"at most {MAX_DEPTH} levels")
+
+
+def _depth(content: bytes) -> int:
+    """How many objects and lists stand in one another at most."""
+    if content.count(b"{") + content.count(b"[") <= MAX_DEPTH:
+        return 0
+    depth = deepest = 0
+    for one in _BRACKET.findall(_STRING.sub(b"", content)):
+        depth += 1 if one in b"{[" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def first_of(error: ValidationError) -> tuple[str, str, str]:

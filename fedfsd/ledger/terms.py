@@ -19,6 +19,7 @@ from fedfsd.ledger.error import EvidenceError
 from fedfsd.mechanism import kind
 from fedfsd.mechanism.kind import AnyPlan, AnyText, GaussianText, Mechanism
 
+MAX_DIMENSIONS = 32
 _Count = Annotated[int, Field(ge=1, le=10**6)]
 
 
@@ -45,7 +46,7 @@ class _Part(BaseModel):
 
 
 class _Array(_Part):
-    shape: list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]]
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]], Field(max_length=MAX_DIMENSIONS)]
     dtype: Literal["float32"]
 
 
@@ -80,6 +81,11 @@ def read(document: Mapping[str, Any], region: str) -> Terms:
     try:
         plan = _Document.model_validate(document)
         mine = _Region.model_validate(regions.get(region) if isinstance(regions, Mapping) else None)
+        if mine.mechanism is not None:
+            if document.get("format", 1) == 1:
+                raise PlanError("mechanism", got="a field of format 2", expected="noise_multiplier")
+            if "kind" not in mine.mechanism.model_fields_set:
+                raise PlanError("mechanism", got="no kind", expected="one")
         mechanism = kind.of(**dict(mine))
         event = mechanism.text(plan.num_rounds)
     except ValidationError as error:

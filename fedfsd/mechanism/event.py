@@ -74,7 +74,10 @@ def exact(events: Iterable[Event]) -> tuple[Event, ...]:
     plain = [one for one in merged if one.sample_rate == 1]
     if len(plain) < 2:
         return merged
-    sigma = math.fsum(one.steps / one.noise_multiplier**2 for one in plain) ** -0.5
+    loss = math.fsum(one.steps / one.noise_multiplier / one.noise_multiplier for one in plain)
+    # Noise beyond what a double can square: the least of it in every step loses more.
+    least = min(one.noise_multiplier for one in plain) / math.sqrt(sum(one.steps for one in plain))
+    sigma = loss**-0.5 if loss else least
     return merge([*(one for one in merged if one.sample_rate < 1), Event(1.0, sigma, 1)])
 
 

@@ -259,11 +259,11 @@ class Mechanism(ABC):
 
         Rounding to the grid moves each of ``size`` numbers of two sums apart by at most one unit. Float64
         takes the rest: additions of norms up to C, in whatever order, of twice as many vehicles as the
-        roster says; the rounding of a norm, of a factor and of a product; and the same of the sum where it
-        is shortened to ``roster`` times C.
+        roster says; the rounding of a norm, of a factor and of a product; and the same of the sum, whose
+        squares are added pairwise, where it is shortened to ``roster`` times C.
         """
         grid = self.grid(round, size=size) * sqrt(size)
-        floats = 2.0**-52 * (4 * roster**2 + (roster + 1) * (size + 4)) * self.max_grad_norm
+        floats = 2.0**-52 * (4 * roster**2 + 64 * roster + size + 4) * self.max_grad_norm
         found = self.max_grad_norm - grid - floats
         if not found > 0:
             raise PlanError("roster", got=roster, expected="fewer vehicles: float64 cannot add so many")

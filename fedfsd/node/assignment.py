@@ -114,7 +114,8 @@ def _demand(station: GateStation, task: pb.Round) -> Plan:
         refused = "arrays", RefusedError("arrays", got=f"{task.size} bytes", expected=f"{size} bytes")
     else:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        refused = booking.objection(state, run, task.round, task.arrays_sha256.hex(), today)
+        program = station.runner.program or run.program  # one that is away may come back as it was
+        refused = booking.objection(state, run, task.round, task.arrays_sha256.hex(), today, program)
     if refused is not None:
         station.ledger.refuse(plan, task.round, refused[0])
         raise refused[1]

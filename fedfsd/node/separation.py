@@ -112,7 +112,7 @@ def _started(node: Node, train: Path, address: str, keys: str, data: Path | None
     words += ["--address", address] if address else []
     cut = launch.obstacle(network=False) is None
     user = _user(train)
-    command = [sys.executable, "-P", "-m", "fedfsd.runner", *words]
+    command = [sys.executable, "-I", "-m", "fedfsd.runner", *words]
     done = _run(launch.command(command, user=user, network=not cut))
     try:
         told: dict[str, Any] = json.loads(done.stdout)

@@ -26,6 +26,7 @@ from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import address
+from fedfsd.ledger import program as programs
 from fedfsd.service import address as addresses
 
 SETTINGS = "train.toml"
@@ -55,11 +56,13 @@ class Settings(Frozen):
 
 def run(folder: Path, settings: Settings) -> NoReturn:
     """Serve the gate until a signal comes; a gate that is not there is waited for."""
+    os.umask(0o077)
+    program = programs.installed(folder)  # of the files that are imported next
     from fedfsd.runner.worker import Worker
 
-    os.umask(0o077)
     threading.Thread(target=_look, args=(folder, settings), daemon=True).start()
-    worker = Worker(folder, settings.name, settings.data(folder), settings.device, settings.test_only)
+    data = settings.data(folder)
+    worker = Worker(folder, settings.name, data, settings.device, settings.test_only, program=program)
     wait, told = _FIRST_WAIT, ""
     while True:
         try:

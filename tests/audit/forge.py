@@ -30,12 +30,9 @@ def plan_of(
     *, rounds: int = 2, noise: float = 2.0, seed: int = 0, mode: str = "private", **changes: Any
 ) -> Plan:
     """A plan of two regions and ``rounds`` rounds of 5 steps; ``seed`` makes it another one."""
-    region = {
-        "local_steps": 5,
-        "weight": 0.5,
-        "epsilon": None if mode == "rehearsal" else epsilon_of(noise, 5 * rounds),
-        **changes,
-    }
+    region = {"local_steps": 5, "weight": 0.5, "epsilon": None, **changes}
+    if mode != "rehearsal" and "epsilon" not in changes:
+        region["epsilon"] = epsilon_of(noise, 5 * rounds)
     return spending("EU", "US", noise=noise, region=region, num_rounds=rounds, seed=seed, mode=mode)
 
 

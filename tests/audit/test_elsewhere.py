@@ -20,8 +20,9 @@ from forge import (
 
 from fedfsd.audit.evidence import load
 from fedfsd.audit.finding import Kind
+from fedfsd.audit.receipt import read
 from fedfsd.audit.verify import verify
-from fedfsd.ledger import entry, note
+from fedfsd.ledger import draft, entry, note
 from fedfsd.ledger.entry import Charge, Close, KeyRotate, Recover, WitnessEntry
 from fedfsd.ledger.key import SigningKey
 
@@ -336,3 +337,207 @@ def test_an_older_bundle_beside_the_newest(tmp_path, forge):
     older = copy.deepcopy(forge)
     del older.entries[5:]
     assert outcomes(check(tmp_path, older, forge)) == {}
+
+
+# What a forged recovery, head, witness entry or receipt would hide.
+
+
+def held(folder, name: str, text: str):
+    path = folder / f"{name}.note"
+    path.write_text(text)
+    return path
+
+
+def head(forge: Forge, size: int, *, epoch: int = 0, root: bytes | None = None, cosigned: bool = True) -> str:
+    """A signed head of the forge's making, right only where its root is."""
+    origin = forge.node.name + (f"/{epoch}" if epoch else "")
+    root = forge.tree.root(size) if root is None else root
+    text = note.sign(note.Checkpoint(origin, size, root).text, [forge.node])
+    return note.cosign(text, WITNESS, seconds=1) if cosigned else text
+
+
+OTHER = b"\x01" * 32
+
+
+@pytest.mark.parametrize("places", ["two notes", "bundle and note", "older bundle", "older witness entry"])
+def test_two_heads_of_what_was_lost(tmp_path, forge, places):
+    """Entries 5 to 7 are lost; two signed heads over 7 entries cannot both have been."""
+    older = copy.deepcopy(forge)
+    lost = forge.head(7)
+    extra = []
+    if places == "older bundle":
+        older.head(7)
+        extra.append(older.bundle(tmp_path, "older.zip"))
+    elif places == "older witness entry":
+        older.add(WitnessEntry(size=7, checkpoint=head(older, 7)))
+        extra.append(older.bundle(tmp_path, "older.zip"))
+    recovered(forge, lost_size=9)
+    if places == "two notes":
+        extra.append(held(tmp_path, "first", lost))
+    if places in ("two notes", "older bundle", "older witness entry"):
+        del forge.heads[0, 7]
+    extra.append(held(tmp_path, "other", head(forge, 7, root=OTHER)))
+    assert outcomes(check(tmp_path, forge, extra=tuple(extra[:-1]))) == {}
+    report = check(tmp_path, forge, extra=tuple(extra))
+    assert outcomes(report) == {"witnesses": "contradicted"}
+    assert "another root over 7 entries" in texts(report, "witnesses")
+
+
+@pytest.mark.parametrize(("root", "outcome"), [(None, {}), ("right", {}), ("other", "contradicted")])
+def test_a_recovery_of_nothing_names_its_own_root(tmp_path, forge, root, outcome):
+    size = 5
+    named = {"right": forge.tree.root(size).hex(), "other": OTHER.hex(), None: None}[root]
+    forge = recovered(forge, lost_size=size, lost_root=named)
+    forge.heads.clear()
+    found = outcomes(check(tmp_path, forge))
+    assert found == (outcome or {}) if root != "other" else found == {"history": outcome, "rules": outcome}
+
+
+@pytest.mark.parametrize("place", ["bundle", "note"])
+@pytest.mark.parametrize("root", [b"", OTHER], ids=["empty", "other"])
+def test_a_head_over_nothing(tmp_path, forge, place, root):
+    text = head(forge, 0, root=root or forge.tree.root(0))
+    if place == "bundle":
+        forge.heads[0, 0] = text
+    extra = (held(tmp_path, "nothing", text),) if place == "note" else ()
+    name = "history" if place == "bundle" else "witnesses"
+    assert outcomes(check(tmp_path, forge, extra=extra)) == {name: "contradicted"}
+
+
+@pytest.mark.parametrize("place", ["bundle", "note", "witness entry"])
+@pytest.mark.parametrize(("size", "holds"), [(3, False), (5, False), (6, True)])
+def test_a_head_of_an_epoch_begins_with_its_recovery(tmp_path, forge, place, size, holds):
+    """Entry 5 is the recovery: no head of the new epoch can be without it."""
+    forge = recovered(forge)
+    text = head(forge, size, epoch=1)
+    extra = ()
+    if place == "bundle":
+        forge.heads[1, size] = text
+    elif place == "note":
+        extra = (held(tmp_path, "new", text),)
+    else:
+        forge.add(WitnessEntry(size=size, checkpoint=text))
+    found = outcomes(check(tmp_path, forge, extra=extra))
+    names = {"bundle": ["history"], "note": ["witnesses"], "witness entry": ["witnesses", "rules"]}[place]
+    assert found == ({} if holds else dict.fromkeys(names, "contradicted"))
+
+
+def test_a_witness_entry_without_a_witness(tmp_path, forge):
+    forge.add(WitnessEntry(size=6, checkpoint=head(forge, 6, cosigned=False)))
+    found = outcomes(check(tmp_path, forge))
+    assert found == {"witnesses": "contradicted", "rules": "contradicted"}
+
+
+def test_a_head_of_the_lost_part_by_a_key_that_is_not_known(tmp_path, forge):
+    """A rotation may be among what was lost; a later one may name the key again."""
+    old = forge.node
+    forge.node = SigningKey.from_seed(old.name, b"l" * 32)
+    forge.head(7)
+    forge.node = old
+    recovered(forge)
+    assert outcomes(check(tmp_path, forge)) == {"signatures": "cannot decide"}
+    rotation = KeyRotate(
+        seq=6,
+        ledger=forge.ledger,
+        role="node",
+        key=str(SigningKey.from_seed(old.name, b"l" * 32).verification),
+    )
+    new = SigningKey.from_seed(old.name, b"l" * 32)
+    forge.entries.append(entry.sign(rotation, {"officer": forge.officer, "new": new, "old": old}))
+    forge.node = new
+    assert outcomes(check(tmp_path, forge)) == {}
+
+
+def test_a_head_above_an_older_bundle_is_the_newer_bundles(tmp_path, forge):
+    older = copy.deepcopy(forge)
+    del older.entries[5:]
+    note_of_today = held(tmp_path, "today", head(forge, 8))
+    assert outcomes(check(tmp_path, older, forge, extra=(note_of_today,))) == {}
+    assert outcomes(check(tmp_path, older, extra=(note_of_today,)))["witnesses"] == "contradicted"
+
+
+def test_receipts_of_a_region_without_a_bundle(tmp_path, forge):
+    """Also where somebody moved a receipt there: nothing can show that it was released."""
+    other = Forge("US")
+    other.story()
+    path = receipts(tmp_path, forge, other)
+    given = load([forge.bundle(tmp_path)], receipts=path, trust=trust(tmp_path, forge, other))
+    assert outcomes(verify(given)) == {"regions": "cannot decide"}
+    rows = read(receipts(tmp_path, forge)).receipts
+    moved = (rows[0], rows[1].model_copy(update={"region": "US"}))
+    given = load(
+        [forge.bundle(tmp_path)],
+        receipts=receipts(tmp_path, forge, receipts=moved),
+        trust=trust(tmp_path, forge),
+    )
+    report = verify(given)
+    assert outcomes(report) == {"regions": "cannot decide"}
+    assert "1 of region US, whose bundle is not here" in texts(report, "regions")
+
+
+def test_receipts_by_a_coordinator_that_the_trust_file_does_not_name(tmp_path, forge):
+    path = trust(tmp_path, forge)
+    stranger = SigningKey.generate("fedfsd/coordinator/other")
+    row = f"coordinator {COORDINATOR.verification}"
+    path.write_text(path.read_text().replace(row, f"coordinator {stranger.verification}"))
+    report = verify(load([forge.bundle(tmp_path)], receipts=receipts(tmp_path, forge), trust=path))
+    assert outcomes(report) == {"coordinator": "cannot decide"}
+
+
+def test_only_the_release_was_lost(tmp_path, forge):
+    """The backup has the reservation of round 2; its release and the settlement are gone."""
+    path = receipts(tmp_path, forge)
+    del forge.entries[6:]
+    forge.heads.clear()
+    forge.add(draft.recover(forge.state, lost_size=7, lost_root=None, reach="rounds"))
+    forge.epoch = 1
+    given = load([forge.bundle(tmp_path)], receipts=path, trust=trust(tmp_path, forge))
+    assert outcomes(verify(given)) == {"receipts": "cannot decide"}
+
+
+@pytest.mark.parametrize("reach", ["rounds", "unknown"])
+def test_what_a_recovery_may_have_lost(tmp_path, forge, reach):
+    """A plan that was settled before it can have lost rounds only where the reach is unknown."""
+    path = receipts(tmp_path, forge)
+    forge.drop(6)
+    forge.edit(6, released=1)
+    forge.heads.clear()
+    forge.add(draft.recover(forge.state, lost_size=9, lost_root=None, reach=reach))
+    forge.epoch = 1
+    given = load([forge.bundle(tmp_path)], receipts=path, trust=trust(tmp_path, forge))
+    assert outcomes(verify(given)) == {"receipts": "contradicted" if reach == "rounds" else "cannot decide"}
+
+
+@pytest.mark.parametrize("given", ["earlier", "later"])
+def test_a_release_may_be_in_the_ledger_that_is_not_here(tmp_path, forge, given):
+    later = successor(forge, carried_rho=closed(forge).state.accounts[DATA].spent, alpha=3)
+    plan = plan_of(seed=5)
+    later.approve(plan)
+    later.round(plan, 1)
+    path = receipts(tmp_path, forge, later)
+    both = load(
+        [forge.bundle(tmp_path, "a.zip"), later.bundle(tmp_path, "b.zip")],
+        receipts=path,
+        trust=trust(tmp_path, forge, later),
+    )
+    assert outcomes(verify(both)) == {}
+    one = forge if given == "earlier" else later
+    alone = load([one.bundle(tmp_path)], receipts=path, trust=trust(tmp_path, forge, later))
+    found = {"receipts": "cannot decide"} | ({"succession": "cannot decide"} if given == "later" else {})
+    assert outcomes(verify(alone)) == found
+
+
+def test_ledgers_that_go_on_from_each_other(tmp_path, forge):
+    first, second = closed(Forge()), Forge(seed="2")
+    for one, other in ((first, second), (second, first)):
+        one.officer = first.officer
+        one.edit(0, officer_key=str(first.officer.verification), previous=other.ledger)
+    closed(second)
+    for seq in (1,):
+        first.edit(seq)
+        second.edit(seq)
+    assert outcomes(check(tmp_path, first, second)) == {"succession": "contradicted"}
+    alone = closed(Forge(seed="3"))
+    alone.edit(0, previous=alone.ledger)
+    found = outcomes(check(tmp_path, alone))
+    assert found == {"succession": "contradicted", "rules": "contradicted"}

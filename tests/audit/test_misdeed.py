@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from forge import COORDINATOR, DATA, Forge, check, outcomes, plan_of, texts
+from forge import COORDINATOR, DATA, Forge, check, epsilon_of, outcomes, plan_of, texts
 
 from fedfsd.ledger import entry
 from fedfsd.ledger.entry import Abort, Close, KeyRotate, Settle
@@ -209,10 +209,6 @@ def understated(forge: Forge) -> None:
     forge.approve(plan_of(seed=2, epsilon=0.5))
 
 
-def overstated(forge: Forge) -> None:
-    forge.approve(plan_of(seed=2, epsilon=0.7))
-
-
 MISDEEDS = {
     "reservations": (
         unreserved,
@@ -250,7 +246,7 @@ MISDEEDS = {
     ),
     "signatures": (unsigned_grant, unsigned_genesis, officers_key_taken, another_ledgers_grant),
     "entries": (nothing_first, went_on_after_the_close, numbered_wrongly),
-    "epsilon": (understated, overstated),
+    "epsilon": (understated,),
 }
 
 
@@ -348,13 +344,41 @@ def test_a_rehearsal_that_states_an_epsilon(tmp_path):
     assert (report.headline, report.exit_code) == ("contradicted: epsilon", 10)
 
 
-def test_an_epsilon_that_one_accountant_cannot_confirm(tmp_path):
-    forge = Forge()
-    forge.grant(epsilon=1e6)
-    forge.approve(plan_of(noise=0.3, rounds=400))
+def test_an_epsilon_stated_above_what_the_plan_costs_promises_less(tmp_path, forge):
+    forge.approve(plan_of(seed=2, epsilon=0.7))
     report = check(tmp_path, forge)
-    assert (report.headline, report.exit_code) == ("cannot decide: epsilon", 11)
-    assert "PLD says 844.6400, but PRV (prv-accountant)" in texts(report, "epsilon")
+    assert outcomes(report) == {}
+    assert "0.7 is stated where PLD gives 0.6271" in texts(report, "epsilon")
+
+
+@pytest.mark.parametrize(("below", "outcome"), [(0.009, {}), (0.011, {"epsilon": "contradicted"})])
+def test_an_epsilon_may_be_as_far_below_as_accountants_differ(tmp_path, forge, below, outcome):
+    forge.approve(plan_of(seed=2, epsilon=epsilon_of(2.0, 10) - below))
+    assert outcomes(check(tmp_path, forge)) == outcome
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"noise_multiplier": 1e300}, "not between 0.01 and 1e+06"),
+        ({"noise_multiplier": 1e160, "sample_rate": 1.0}, "not between 0.01 and 1e+06"),
+        ({"noise_multiplier": 0.009}, "not between 0.01 and 1e+06"),
+        ({"noise_multiplier": 0.3, "local_steps": 100}, "above 100 nats"),
+        ({"target_delta": 1e-10}, "below 1e-09"),
+        ({"target_delta": 0.001}, "not below 1/1000"),
+    ],
+    ids=str,
+)
+def test_an_epsilon_that_nobody_must_compute(tmp_path, changes, why):
+    """The ledger books such a plan; a number stated for it is neither confirmed nor contradicted."""
+    forge = Forge()
+    forge.grant(epsilon=8e6, alpha=2)
+    plan = plan_of(**{"epsilon": 1.0, **changes})
+    forge.approve(plan)
+    forge.round(plan, 1)
+    report = check(tmp_path, forge)
+    assert outcomes(report) == {"epsilon": "cannot decide"}
+    assert why in texts(report, "epsilon")
 
 
 @pytest.mark.parametrize("delta", [1e-3, 0.01])
@@ -372,6 +396,27 @@ def test_a_large_delta_is_told(tmp_path, forge, delta, told):
     report = check(tmp_path, forge)
     assert report.headline == "holds"
     assert ("above 1/10000" in texts(report, "epsilon")) == told
+
+
+def test_the_clipping_norm_and_a_tiny_rate_are_no_matter(tmp_path):
+    forge = Forge()
+    forge.grant()
+    forge.approve(plan_of(max_grad_norm=1e20, epsilon=1.0))
+    forge.approve(plan_of(sample_rate=1e-300, epsilon=0.0, seed=1))
+    assert b"100000000000000000000" in forge.contents[2]  # as RFC 8785 spells it
+    assert outcomes(check(tmp_path, forge)) == {}
+
+
+def test_more_steps_on_a_grant_than_one_plan_may_have(tmp_path):
+    forge = Forge()
+    forge.grant(epsilon=100.0, alpha=2)
+    for seed in range(2):
+        plan = plan_of(seed=seed, noise=50.0, rounds=1, local_steps=600_000, epsilon=None)
+        forge.approve(plan)
+        forge.round(plan, 1)
+    report = check(tmp_path, forge)
+    assert outcomes(report) == {}
+    assert "spent (delta 0.0001, order 2)" in texts(report, "lifetime")
 
 
 def test_simulated_keys_are_told(tmp_path, forge):

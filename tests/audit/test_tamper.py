@@ -124,7 +124,7 @@ def test_every_changed_key_is_found(world):
             assert world.exit_code() in (3, 10, 11), (number, place)
     for number, line in enumerate(lines[1:], 1):
         world.trust.write_text("\n".join([*lines, line]))
-        assert world.exit_code() == 3  # each key once
+        assert world.exit_code() == 0  # a key that stands there twice counts once
         world.trust.write_text("\n".join(lines[:number] + lines[number + 1 :]))
         # Without a witness, or with an officer that vouches for the node, the rest still holds.
         assert world.exit_code() == (0 if line.startswith(("witness", "node")) else 11), line

@@ -168,6 +168,28 @@ def test_all_that_is_unfit_is_named_at_once_and_skipped_on_request(fedfsd, folde
     )
 
 
+def test_any_table_is_imported_by_a_mapping_that_may_be_guessed(fedfsd, folder):
+    rows = [f"{100 * n};7;{0.7 * n:.2f};3;{'car' if n < 70 else 'person'}" for n in range(90)]
+    (folder / "export.csv").write_text("\n".join(["time_ms;car_id;pos_x;pos_y;class", *rows]))
+    words = ("data", "import", "export.csv", "--format", "columns", *FACTS, "-o")
+    asked = fedfsd(*words, "a.parquet")
+    assert (asked.code, "--guess" in asked.err) == (4, True)
+    said = fedfsd(*words, "m.toml", "--guess", "--json").document
+    assert said["sure"]["units.time"] == 0.95
+    text = fedfsd(*words, "m.toml", "--guess").out
+    assert "look at" in text
+    assert 'time = "time_ms"' in text
+    mapping = (folder / "m.toml").read_text()
+    (folder / "m.toml").write_text(mapping.replace('"person" = "person"\n', ""))
+    made = fedfsd(*words, "a.parquet", "--mapping", "m.toml")
+    assert made.code == 0, made.err
+    assert "1 vehicles in 1 recordings, 70 rows" in made.out
+    assert "type person: 20 rows of 1 vehicles" in made.out
+    for wrong in (("--mapping", "m.toml"), ("--guess",)):
+        refused = fedfsd(*words[:4], "interaction", *FACTS, "-o", "b.parquet", *wrong)
+        assert (refused.code, "--format columns" in refused.err) == (2, True)
+
+
 # The end of each case: whether its import succeeds, what is said of it, what the data check finds besides
 # notes, and the vehicles and rows that are read. Each has a single defect.
 ENDS = {
@@ -197,7 +219,7 @@ ENDS = {
     "pixels": (
         0,
         "",
-        {"position-scale": "units are a metre (pixels?)", "no-window": "step over 25 m"},
+        {"position-scale": "units are a metre (pixels?)", "no-window": "25 m"},
         "8 of 8 tracks",
     ),
     "types_not_known": (0, "6 vehicles by their type", {}, ""),

@@ -99,9 +99,17 @@ def test_clean_recordings_yield_nothing(hz, seed):
     assert check([made(clean(hz=hz, seed=seed))]) == []
 
 
-def test_an_empty_table_and_none_yield_nothing():
+def test_no_table_yields_nothing_and_an_empty_one_is_named():
     assert check([]) == []
-    assert check([made({name: values[:0] for name, values in clean().items()})]) == []
+    (found,) = check([made({name: values[:0] for name, values in clean().items()})])
+    assert (found.name, found.severity) == ("empty-table", "error")
+
+
+def test_rows_without_a_single_position_are_one_finding():
+    columns = clean()
+    columns["x"][:] = np.nan
+    found = check([made(columns)])
+    assert {f.name for f in found} == {"not-finite"}
 
 
 # Each plants one defect and returns (recording, how many, of how many), or None for the recording
@@ -472,6 +480,21 @@ def test_rates_are_those_of_each_track():
     slow["vehicle"] = np.where(np.char.endswith(slow["vehicle"], "ego"), "drives/city/ego", slow["vehicle"])
     slow["recording"] = np.char.add("slow-", slow["recording"])
     assert check([made(joined(fast, slow))]) == []
+
+
+def test_sizes_are_judged_where_a_recording_has_few_cars_or_none():
+    columns = clean()
+    for name in LENGTHS:
+        columns[name] *= 3.281
+    # One car left in each recording, the others lorries.
+    columns["type"] = np.where(np.arange(len(columns["t"])) // SAMPLES % PER_RECORDING == 3, "car", "tractor")
+    found = check([made(columns)])
+    assert {(f.name, f.count, f.total) for f in found} == {("size-unit", 1, 1)}
+    assert all("feet?" in f.fix for f in found)
+    columns["type"] = np.full(len(columns["t"]), "tractor")
+    found = check([made(columns)])
+    assert {(f.name, f.count) for f in found} == {("size-unit", PER_RECORDING)}
+    assert all("vehicles are" in f.fix and "feet?" in f.fix for f in found)
 
 
 def test_headings_that_nothing_moves_to_prove_are_never_called_degrees():

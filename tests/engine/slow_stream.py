@@ -71,7 +71,7 @@ def grid(std: float, clip: float, size: int) -> float:
 
 def clipping_norm(std: float, clip: float, *, roster: int, size: int) -> float:
     """C less a unit of the grid in every number, and less what float64 rounds."""
-    floats = 2**-52 * (4 * roster**2 + (roster + 1) * (size + 4)) * clip
+    floats = 2**-52 * (4 * roster**2 + 64 * roster + size + 4) * clip
     return clip - grid(std, clip, size) * math.sqrt(size) - floats
 
 

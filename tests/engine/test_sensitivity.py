@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan.sample import REGION, planned
 
-from fedfsd.engine.gradient import VehicleGradient, clip_and_sum
+from fedfsd.engine.clip import clip_and_sum
+from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.local import model_on, private_step
 from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.engine.sampler import choose_windows
@@ -259,7 +260,7 @@ def test_the_grid_is_a_power_of_two_far_below_the_noise(sigma, clip, size, roste
     assert unit <= 2**-20 * sigma * clip
     assert unit == pytest.approx(slow_stream.grid(sigma * clip, clip, size), rel=0.5)
     norm = mechanism.clipping_norm(1, roster=roster, size=size)
-    assert 0.999 * clip < norm < clip
+    assert 0.998 * clip < norm < clip
     assert norm + unit * np.sqrt(size) < clip
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from books import keep_books
 from engine.small import TASK, Plain, vehicles
-from plan.sample import REGION, SMALL, planned
+from plan.sample import REGION, SMALL, planned, spending
 
 from fedfsd.engine.local import model_on, train
 from fedfsd.engine.randomness import RoundKey, Stream
@@ -85,6 +85,52 @@ def test_noise_stays_refused_however_it_is_spread():
         judge(update, PLAN, REGION, 1)
 
 
+def test_the_bounds_are_those_of_the_lemma():
+    """The witness's energy may be off its mean by -z to z + z^2 / sqrt(2 n) standard deviations."""
+    update = update_start(PLAN)
+    size = update[WITNESS].size
+    highest = 6 + 36 / np.sqrt(2 * size)
+    for off, passes in ((-6.01, False), (-5.99, True), (highest - 0.01, True), (highest + 0.01, False)):
+        update[WITNESS][:] = STD * np.sqrt(1 + off * np.sqrt(2 / size))
+        if passes:
+            judge(update, PLAN, REGION, 1)
+        else:
+            with pytest.raises(RefusedError, match="different scale"):
+                judge(update, PLAN, REGION, 1)
+
+
+def test_no_witness_is_expected_where_no_noise_is_planned():
+    plan = spending(REGION, noise=0.0, mode="none", region={"max_grad_norm": None})
+    assert witness_std(plan, REGION, 1) == 0
+    assert max_update_norm(plan, REGION, 1) == np.inf
+
+
+def test_what_reaches_a_bound_and_does_not_pass_it_may_leave(monkeypatch):
+    update = next(one for one in (noise(1.0, seed) for seed in range(100)) if z_of(one) < 0)
+    norm = np.sqrt(sum(float(np.vdot(part, part)) for part in update.values()))
+    monkeypatch.setattr("fedfsd.gate.gate.max_update_norm", lambda *_: float(norm))
+    monkeypatch.setattr("fedfsd.gate.gate.WITNESS_Z", -z_of(update))
+    judge(update, PLAN, REGION, 1)
+    smallest = float(np.finfo(np.float32).tiny)
+    monkeypatch.setattr("fedfsd.gate.gate.witness_std", lambda *_: smallest)
+    update = update_start(PLAN)
+    update[WITNESS][:] = smallest
+    judge(update, PLAN, REGION, 1)
+
+
+def z_of(update: dict[str, np.ndarray]) -> float:
+    """How far the witness's energy is off its mean, in standard deviations."""
+    values = update[WITNESS].astype(np.float64)
+    return float((values @ values / STD**2 - values.size) / np.sqrt(2 * values.size))
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_every_entry_of_the_witness_counts(place):
+    update = update_start(PLAN)
+    update[WITNESS][place] = STD * np.sqrt(update[WITNESS].size)
+    judge(update, PLAN, REGION, 1)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_the_witness_scale_is_that_of_the_real_optimizer(momentum, schedule):
@@ -138,7 +184,7 @@ def test_noise_too_small_to_be_seen_is_refused():
     """Underflow must not read as "no noise was planned"."""
     plan = planned(optimizer__learning_rate=1e-44, max_grad_norm=1e-6)
     update = {entry.name: np.zeros(entry.shape, np.float32) for entry in plan.model.arrays}
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="too small for float32"):
         judge(update, plan, REGION, 1)
 
 

@@ -64,6 +64,6 @@ def _files(tables: Sequence[Table]) -> Iterator[Finding]:
                 rows + fault.count if fault.unit == "rows" else len(set(table.text("vehicle"))) + fault.count
             )
             yield Finding(fault.name, "error", regions, file, None, fault.count, total, fault.unit, fix)
-        if not rows:
+        if not rows and not table.faults:
             fix = "take the file away, or import its recordings again"
             yield Finding("empty-table", "error", regions, file, None, 0, 0, "rows", fix)

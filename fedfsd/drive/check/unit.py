@@ -18,7 +18,8 @@ DRIVEN_M, STANDING_SHARE = 10.0, 0.01
 DEGREE, KILOMETRE = (3e4, 2e5), (800.0, 1200.0)
 # Lengths and widths of cars, in the median of some; and what could be taken for a metre.
 CAR_M, CAR_LENGTH, CAR_WIDTH = 4.5, (3.4, 5.8), (1.4, 2.3)
-DOUBTFUL_LENGTH = (2.9, 9.0)
+DOUBTFUL_LENGTH, DOUBTFUL_WIDTH = (2.9, 9.0), 3.5
+VEHICLE_LENGTH, VEHICLE_WIDTH = (2.0, 20.0), (0.7, 2.7)
 PER_METRE = {
     "feet": 3.281,
     "decimetres": 10.0,
@@ -41,7 +42,7 @@ def units(tracks: Tracks) -> Iterator[Finding]:
         metres = np.bincount(tracks.place, driven, len(tracks.places)) / np.bincount(
             tracks.place, passed, len(tracks.places)
         )
-    length, width = _cars(tracks)
+    length, width = _sizes(tracks)
     with np.errstate(invalid="ignore"):
         # By the velocities and the sizes, where there are any.
         degrees = (
@@ -78,17 +79,25 @@ def units(tracks: Tracks) -> Iterator[Finding]:
 
     wrong = np.where((small & ~degrees) | large, total, 0)
     yield from per_recording(tracks, "position-scale", "error", "tracks", wrong, total, scaled)
-    yield from _sizes(tracks, ~small & ~large, length, width)
+    yield from _odd_sizes(tracks, ~small & ~large, length, width)
 
 
-def _sizes(tracks: Tracks, chosen: np.ndarray, length: np.ndarray, width: np.ndarray) -> Iterator[Finding]:
-    """Cars whose size is no car's, in recordings whose motion could be in metres."""
+def _odd_sizes(
+    tracks: Tracks, chosen: np.ndarray, length: np.ndarray, width: np.ndarray
+) -> Iterator[Finding]:
+    """Sizes that no vehicle has, in recordings whose motion could be in metres."""
+    judged = _judged(tracks)
+    cars = np.array([any(word in kind for word in CARS) for kind in tracks.kinds], bool)
+    with_cars = tracks.by_place(judged & cars[tracks.kind]) > 0
     with np.errstate(invalid="ignore"):
-        odd = chosen & ((length > DOUBTFUL_LENGTH[1]) | ((length < DOUBTFUL_LENGTH[0]) & (width < 1.2)))
+        odd = (width > DOUBTFUL_WIDTH) | ((length < DOUBTFUL_LENGTH[0]) & (width < 1.2))
+        odd |= with_cars & (length > DOUBTFUL_LENGTH[1])
+        odd &= chosen
 
     def fix(place: int) -> str:
-        size = f"cars are {length[place]:.3g} long and {width[place]:.3g} wide in the median"
-        unit = _unit(length[place], width[place])
+        what = "cars" if with_cars[place] else "vehicles"
+        size = f"{what} are {length[place]:.3g} long and {width[place]:.3g} wide in the median"
+        unit = _unit(length[place], width[place], cars=bool(with_cars[place]))
         if unit:
             factor = PER_METRE[unit]
             return (
@@ -99,7 +108,7 @@ def _sizes(tracks: Tracks, chosen: np.ndarray, length: np.ndarray, width: np.nda
             return f"{size}: half the size? Multiply length and width by 2"
         return f"{size}: about {length[place] / CAR_M:.3g} units are a metre. Convert them, and x and y"
 
-    known = tracks.by_place(_car_tracks(tracks))
+    known = tracks.by_place(judged)
     yield from per_recording(tracks, "size-unit", "error", "tracks", np.where(odd, known, 0), known, fix)
 
 
@@ -155,37 +164,44 @@ def _on_the_globe(tracks: Tracks) -> np.ndarray:
     return on
 
 
-def _car_tracks(tracks: Tracks) -> np.ndarray:
-    """Cars of known size, (K,) bool."""
-    car = np.array([any(word in kind for word in CARS) for kind in tracks.kinds], bool)
+def _judged(tracks: Tracks) -> np.ndarray:
+    """The tracks whose size can be judged, (K,) bool: cars, or all in a source that has none."""
     first = tracks.start[:-1]
-    known: np.ndarray = np.isfinite(tracks.number["length"][first]) & np.isfinite(
-        tracks.number["width"][first]
-    )
-    known &= car[tracks.kind]
-    return known
+    known = np.isfinite(tracks.number["length"][first]) & np.isfinite(tracks.number["width"][first])
+    car = known & np.array([any(word in kind for word in CARS) for kind in tracks.kinds], bool)[tracks.kind]
+    source = _source(tracks)[tracks.place]
+    some = np.bincount(source[car], minlength=len(tracks.places)) > 0
+    judged: np.ndarray = np.where(some[source], car, known)
+    return judged
 
 
-def _cars(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
-    """Median length and width of the cars of each recording, (P,) each; NaN where there are few."""
-    chosen = _car_tracks(tracks)
-    few = tracks.by_place(chosen) < MIN_TRACKS
-    first = tracks.start[:-1][chosen]
-    length, width = (
-        np.where(
-            few, np.nan, grouped_median(tracks.number[name][first], tracks.place[chosen], len(tracks.places))
-        )
-        for name in ("length", "width")
-    )
-    return length, width
+def _source(tracks: Tracks) -> np.ndarray:
+    """A number for the region and source of each recording, (P,)."""
+    names = [(place.region, place.source) for place in tracks.places]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], np.int64)
 
 
-def _unit(length: float, width: float) -> str | None:
-    """The unit in which that is a car."""
+def _sizes(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
+    """Median length and width of what is judged in each recording, or in its source, (P,) each."""
+    judged, places = _judged(tracks), len(tracks.places)
+    first, source = tracks.start[:-1][judged], _source(tracks)
+    groups = (tracks.place[judged], np.arange(places)), (source[tracks.place[judged]], source)
+    medians = []
+    for name in ("length", "width"):
+        found = np.full(places, np.nan)
+        for group, of_place in groups:
+            values = grouped_median(tracks.number[name][first], group, places)
+            values[np.bincount(group, minlength=places) < MIN_TRACKS] = np.nan
+            found = np.where(np.isnan(found), values[of_place], found)
+        medians.append(found)
+    return medians[0], medians[1]
+
+
+def _unit(length: float, width: float, *, cars: bool = True) -> str | None:
+    """The unit in which that is a car, or any vehicle."""
+    lengths, widths = (CAR_LENGTH, CAR_WIDTH) if cars else (VEHICLE_LENGTH, VEHICLE_WIDTH)
     for unit, factor in PER_METRE.items():
-        if (
-            CAR_LENGTH[0] <= length / factor <= CAR_LENGTH[1]
-            and CAR_WIDTH[0] <= width / factor <= CAR_WIDTH[1]
-        ):
+        if lengths[0] <= length / factor <= lengths[1] and widths[0] <= width / factor <= widths[1]:
             return unit
     return None

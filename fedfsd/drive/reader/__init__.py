@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from fedfsd.drive import table
-from fedfsd.drive.reader import apolloscape, argoverse2, commonroad, interaction, join, scenarionet
+from fedfsd.drive.reader import apolloscape, argoverse2, columns, commonroad, interaction, join, scenarionet
 from fedfsd.drive.reader.drive import (
+    ARCHIVES,
     ENDINGS,
     MAX_NAME,
     NUMBERS,
@@ -28,6 +29,7 @@ from fedfsd.drive.reader.drive import (
     drive,
     together,
 )
+from fedfsd.drive.reader.mapping import Mapping
 from fedfsd.drive.table import Identity, LeftOut, Origin, Table
 from fedfsd.errors import DataError, UsageError
 
@@ -36,6 +38,7 @@ __all__ = ["READERS", "Drive", "Options", "Reader", "drive", "import_drives", "r
 READERS: dict[str, Reader] = {
     "apolloscape": apolloscape.READER,
     "argoverse2": argoverse2.READER,
+    "columns": columns.READER,
     "commonroad": commonroad.READER,
     "interaction": interaction.READER,
     "scenarionet": scenarionet.READER,
@@ -87,6 +90,7 @@ def import_drives(
     city: str | None = None,
     hz: float | None = None,
     skip_unfit: bool = False,
+    mapping: Mapping | None = None,
 ) -> Table:
     """Read files, and folders of files, of one source into one table.
 
@@ -98,15 +102,15 @@ def import_drives(
     millimetres in float32. A row that repeats another of its vehicle's is dropped, and recordings
     that are cuts of one are joined where they overlap. Everything that is left out is counted in
     ``left_out``. ``source`` defaults to the format, ``city`` to what the file says; ``hz`` is for
-    formats that do not state a rate. With ``skip_unfit`` files and rows that cannot be read are left
-    out instead of refused.
+    formats that do not state a rate, ``mapping`` for the format ``columns``. With ``skip_unfit``
+    files and rows that cannot be read are left out instead of refused.
 
     Raises:
         DataError: files that are not what their format says (all of them at once), no file, one
             recording twice, a rate that contradicts the file's.
         UsageError: an unknown format.
     """
-    reader = resolve(format)
+    reader = columns.reader(mapping) if format == "columns" and mapping else resolve(format)
     source = source or format
     chosen = [paths] if isinstance(paths, str | Path) else list(paths)
     drives, left_out = _read([Path(path) for path in chosen], reader, hz, skip_unfit=skip_unfit)
@@ -115,15 +119,15 @@ def import_drives(
     shifts = {
         place: _shift([d for d, c in zip(drives, cities, strict=True) if c == place]) for place in {*cities}
     }
-    columns: dict[str, list[np.ndarray]] = {}
+    parts: dict[str, list[np.ndarray]] = {}
     for found, place in zip(drives, cities, strict=True):
         for name, values in _columns(found, source, place or region, shifts[place]).items():
-            columns.setdefault(name, []).append(values)
+            parts.setdefault(name, []).append(values)
         rows = len(found.vehicle)
         constants = {"region": region, "source": source, "country": country, "city": place}
         for name, value in constants.items():
-            columns.setdefault(name, []).append(np.full(rows, value, dtype=object))
-    made: dict[str, object] = {name: np.concatenate(parts) for name, parts in columns.items()}
+            parts.setdefault(name, []).append(np.full(rows, value, dtype=object))
+    made: dict[str, object] = {name: np.concatenate(values) for name, values in parts.items()}
     counted = _summed([*left_out, *(each for found in drives for each in found.left_out)])
     return table.of_rows(made, licence=licence, identity=identity, origin=origin, left_out=counted)
 
@@ -168,8 +172,10 @@ def _files(paths: list[Path], reader: Reader) -> list[tuple[Path, str]]:
     files: list[Path] = []
     tops: list[str] = []
     for path in (Path(os.path.abspath(path)) for path in paths):
-        names = [f"{pattern}{ending}" for pattern in patterns for ending in ("", *ENDINGS)]
-        found = sorted({file for name in names for file in path.rglob(name)}) if path.is_dir() else [path]
+        found = [path] if not path.is_dir() else []
+        for endings in (("", *ENDINGS), ARCHIVES):
+            names = [f"{pattern}{ending}" for pattern in patterns for ending in endings]
+            found = found or sorted({file for name in names for file in path.rglob(name)})
         if not path.exists():
             raise DataError(
                 str(path), got="no readable file", expected="a recording, or a folder", hint="check the path"

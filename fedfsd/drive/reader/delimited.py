@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
+import pyarrow.parquet as pq
 
 from fedfsd.drive.reader.drive import content, damaged
 from fedfsd.drive.reader.recognise import recognise
@@ -27,6 +28,7 @@ from fedfsd.errors import DataError
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(nan|NaN|inf)$"
 # How tools write that a value is missing: the only cells that an error may repeat.
+_NO_KEY = ("", "na", "nan", "n/a", "null", "none")
 _MISSING = {"na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "?", "."}
 
 
@@ -37,7 +39,7 @@ class Cells:
     path: Path
     rows: pa.Table  # the wanted columns under the wanted names, text
     data: bytes = field(repr=False)
-    separator: str
+    separator: str  # empty for Parquet, which has none
     skipped: int  # lines before and with the header
     width: int  # columns in the file
     ragged: int  # rows left out because they have another number of cells
@@ -47,17 +49,25 @@ class Cells:
 
     def text(self, column: str) -> pa.Array:
         """A column of trimmed text."""
-        return pc.utf8_trim_whitespace(self.rows[column]).combine_chunks()
+        cells = self.rows[column]
+        if pa.types.is_dictionary(cells.type):
+            cells = cells.cast(cells.type.value_type)
+        return pc.fill_null(pc.utf8_trim_whitespace(cells.cast(pa.string())), "").combine_chunks()
 
     def key(self, column: str) -> pa.Array:
         """A column of trimmed text that has to stand in each row."""
         cells = self.text(column)
-        self._note(column, np.asarray(pc.equal(cells, "")), "an empty cell", "a value in each row")
+        none = pc.is_in(pc.utf8_lower(cells), pa.array(_NO_KEY))
+        self._note(column, np.asarray(none), "an empty cell or NA", "a value in each row")
         return cells
 
     def number(self, column: str) -> np.ndarray:
         """A column as float64, (R,); NaN for an empty cell, and for no number, whose row is unfit."""
-        cells = pc.utf8_trim_whitespace(self.rows[column])
+        given = self.rows[column].type
+        if pa.types.is_integer(given) or pa.types.is_floating(given):
+            typed: np.ndarray = self.rows[column].cast(pa.float64(), safe=False).to_numpy()
+            return typed
+        cells = self.text(column)
         # A decimal comma, unless points say that the comma is something else.
         if self.separator != "," and not pc.any(pc.match_substring(cells, ".")).as_py():
             cells = pc.replace_substring(cells, ",", ".")
@@ -80,8 +90,13 @@ class Cells:
             self.unfit[rows],
         )
 
-    def line(self, row: int) -> int:
-        """The line of a row in the file: counted only where an error needs it."""
+    def place(self, row: int) -> str:
+        """The line of a row in the file, counted only where an error needs it; in Parquet the row."""
+        if not self.separator:
+            return f"row {self.index[row] + 1}"
+        return f"line {self._line(row)}"
+
+    def _line(self, row: int) -> int:
         found = -1
         for line, cells in _records(self.data, self.separator):
             found += line > self.skipped and len(cells) == self.width
@@ -96,7 +111,7 @@ class Cells:
         more = int(bad.sum()) - 1
         self.errors.append(
             DataError(
-                f"{self.path}: line {self.line(int(bad.argmax()))}, column {column}",
+                f"{self.path}: {self.place(int(bad.argmax()))}, column {column}",
                 got=got + (f", and {more} more cells of this column" if more else ""),
                 expected=expected,
                 hint="mend the cell, or import the other rows with --skip-unfit",
@@ -110,39 +125,33 @@ def read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> C
     Raises:
         DataError: not a table of text, no header, a column missing, text that is not UTF-8.
     """
-    data = _utf8(path, content(path))
+    data = content(path)
+    if data.startswith(b"PAR1"):
+        return _parquet(path, data, required, optional)
+    data = _utf8(path, data)
     skipped, separator, header = _head(path, data, required)
     lower = [name.lower() for name in header]
     wanted = [name for name in (*required, *optional) if name.lower() in lower]
+    if not wanted:
+        raise damaged(path, f"no column {', '.join(optional)}", ", ".join(optional))
     twice = [name for name in wanted if lower.count(name.lower()) > 1]
     if twice:
         raise damaged(path, f"column {', '.join(twice)} twice", "each column once")
-    ragged: list[int] = []
-
-    def another_width(row: csv.InvalidRow) -> str:
-        ragged.append(row.actual_columns)
-        return "skip"
-
     included = [f"{lower.index(name.lower())}" for name in wanted]
+    ragged: list[int] = []
     try:
-        rows = csv.read_csv(
-            io.BytesIO(data),
-            read_options=csv.ReadOptions(
-                skip_rows=skipped, column_names=[f"{index}" for index in range(len(header))]
-            ),
-            parse_options=csv.ParseOptions(
-                delimiter=separator, newlines_in_values=b'"' in data, invalid_row_handler=another_width
-            ),
-            convert_options=csv.ConvertOptions(
-                column_types={name: pa.string() for name in included},
-                include_columns=included,
-                strings_can_be_null=False,
-            ),
-        ).rename_columns(wanted)
-    except pa.ArrowInvalid as error:
-        raise _not_text(path, data) or damaged(
-            path, "not a readable CSV file", "a header line, then rows of as many cells"
-        ) from error
+        rows = _parsed(data, skipped, separator, len(header), included)
+    except pa.ArrowInvalid:
+        # Rows of another width; the callback that skips them needs text that is UTF-8.
+        if error := _not_text(path, data):
+            raise error from None
+        try:
+            rows = _parsed(data, skipped, separator, len(header), included, ragged)
+        except pa.ArrowInvalid:
+            raise damaged(
+                path, "not a readable CSV file", "a header line, then rows of as many cells"
+            ) from None
+    rows = rows.rename_columns(wanted)
     count = rows.num_rows
     cells = Cells(
         path,
@@ -159,6 +168,67 @@ def read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> C
     if ragged:
         cells.errors.append(_ragged(cells, len(header)))
     return cells
+
+
+def _parsed(
+    data: bytes,
+    skipped: int,
+    separator: str,
+    width: int,
+    included: list[str],
+    ragged: list[int] | None = None,
+) -> pa.Table:
+    """The included columns as text; with ``ragged``, rows of another width are put there and left out."""
+
+    def another_width(row: csv.InvalidRow) -> str:
+        if ragged is None:
+            return "error"
+        ragged.append(row.actual_columns)
+        return "skip"
+
+    return csv.read_csv(
+        io.BytesIO(data),
+        read_options=csv.ReadOptions(skip_rows=skipped, column_names=[f"{index}" for index in range(width)]),
+        parse_options=csv.ParseOptions(
+            delimiter=separator,
+            newlines_in_values=b'"' in data,
+            invalid_row_handler=None if ragged is None else another_width,
+        ),
+        convert_options=csv.ConvertOptions(
+            column_types={name: pa.string() for name in included},
+            include_columns=included,
+            strings_can_be_null=False,
+        ),
+    )
+
+
+def header(path: Path) -> list[str]:
+    """The names of the columns, as they are in the file."""
+    data = content(path)
+    if data.startswith(b"PAR1"):
+        return list(_open(path, data).schema_arrow.names)
+    return _head(path, _utf8(path, data), ())[2]
+
+
+def _open(path: Path, data: bytes) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError):
+        raise damaged(path, "not a readable Parquet file", "a table") from None
+
+
+def _parquet(path: Path, data: bytes, required: Sequence[str], optional: Sequence[str]) -> Cells:
+    """The wanted columns with their own types."""
+    file = _open(path, data)
+    names = {name.lower(): name for name in file.schema_arrow.names}
+    missing = [name for name in required if name.lower() not in names]
+    if missing:
+        raise damaged(path, f"no column {', '.join(missing)}", ", ".join(required))
+    wanted = [name for name in (*required, *optional) if name.lower() in names]
+    rows = file.read([names[name.lower()] for name in wanted])
+    rows = rows.select([names[name.lower()] for name in wanted]).rename_columns(wanted)
+    count = rows.num_rows
+    return Cells(path, rows, b"", "", 0, len(names), 0, [], np.arange(count), np.zeros(count, bool))
 
 
 def left_out(cells: Cells, owner: np.ndarray) -> list[LeftOut]:

@@ -35,6 +35,7 @@ _SWAPPED_UNITS = {
 # How a file begins that was compressed as a whole, and the ending that its name has then.
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 ENDINGS = (".gz", ".bz2", ".zst", ".lz4")
+ARCHIVES = (".zip", ".xz", ".7z", ".tar")  # looked for only to say that they have to be unpacked
 _NAMED = 20  # unfit files or parts that the text of an error names; its document has them all
 
 
@@ -266,7 +267,7 @@ def bare(name: str) -> str:
     >>> bare("tracks.csv.gz"), bare("tracks.csv")
     ('tracks.csv', 'tracks.csv')
     """
-    return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)
+    return next((name.removesuffix(end) for end in (*ENDINGS, *ARCHIVES) if name.endswith(end)), name)
 
 
 def damaged(path: Path, what: str, expected: str) -> DataError:
