@@ -339,7 +339,8 @@ def scenario(path: Path, *obstacles: tuple[str, str]) -> Path:
         for number, (kind, states) in enumerate(obstacles)
     )
     path.write_text(
-        f'<commonRoad commonRoadVersion="2020a" timeStepSize="0.1" benchmarkID="ZAM_A-{path.stem}_1_T-1">{made}'
+        f"<{tag}><position><point><x>{x}</x><y>0</y></point></position>"
+        "<orientation><exact>0</exact></orientation>"
         "</commonRoad>"
     )
     return path
