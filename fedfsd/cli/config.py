@@ -88,6 +88,19 @@ def pins(_json: Json = False) -> Answer:
     return Answer({"pins": found}, text)
 
 
+def code(_json: Json = False) -> Answer:
+    """Print the hashes of this installation for audit verify.
+
+    One line each for fedfsd and for the packages that compute, as --code takes them. Review them first.
+    """
+    from fedfsd.ledger import program as programs
+
+    found = programs.installed()
+    lines = [("fedfsd", found.version, found.code)]
+    lines += [(name, one.version, one.sha256) for name, one in found.packages.items()]
+    return Answer(found.model_dump(), "\n".join(" ".join(line) for line in lines))
+
+
 def schema_of(kind: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of a file of this kind."""
     return {
@@ -128,4 +141,5 @@ COMMANDS = (
     ("check", check, "experiments/quickstart.toml"),
     ("schema", schema, "experiment > experiment.schema.json"),
     ("pins", pins, "> pins.toml"),
+    ("code", code, "> reviewed.txt"),
 )

@@ -69,6 +69,13 @@ def _text(found: dict[str, Any]) -> str:
     alike: dict[str, list[str]] = {}
     for name, region in regions.items():
         alike.setdefault(region["statement"], []).append(name)
+    if found["unnoticed"] is not None:
+        text.append(found["unnoticed"])
+    text += [
+        f"{name}: round_seconds = 0 in its policy, so the time that training takes can be seen"
+        for name, region in regions.items()
+        if region["round_seconds"] == 0
+    ]
     if found["crossing"] is not None:
         from fedfsd.mechanism.statement import Crossing
 

@@ -31,6 +31,9 @@ def approve(
     overrides: Overrides = None,
     officer_key: OfficerKey = None,
     output: Draft = None,
+    program: Annotated[
+        bool, typer.Option("--program", help="Also accept the program that the runner has now.")
+    ] = False,
     _json: Json = False,
 ) -> Answer:
     """Show a plan, ask, and reserve its whole cost, or say why not.
@@ -38,7 +41,8 @@ def approve(
     PLAN is the plan.json that the coordinator sent, or the beginning of the hash of one that came over the
     border (with --yes 16 digits or more). The running gate has the runner make its run key. Exit code 12:
     the budget does not allow it, or it is above a cap and was drafted for the officer; 13: the policy
-    refuses it. Approving it again changes nothing.
+    refuses it. Approving it again changes nothing, but with --program: after an upgrade of the runner an
+    open plan goes on with the new program only once a person has accepted it.
     """
     import datetime
 
@@ -57,7 +61,9 @@ def approve(
     else:
         _ask(region_plan.described(offer.describe(node, found, data_set=data_set, today=today)))
     officer = SigningKey.read(officer_key) if officer_key else None
-    made = approve.approve(node, found, data_set=data_set, officer=officer, today=today.isoformat())
+    made = approve.approve(
+        node, found, data_set=data_set, officer=officer, today=today.isoformat(), anew=program
+    )
     _tell(node)
     mine = found.region(node.settings.name)
     document = {

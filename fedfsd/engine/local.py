@@ -63,7 +63,9 @@ def private_step(
     if noise is not None:  # None in mode none alone
         clip = noise.clipping_norm(key.round, roster=mine.roster, size=size)
     total = np.zeros(size)
-    total[: gradient.size] = gradient.clipped_sum(data, slots, window, taken, max_grad_norm=clip)
+    total[: gradient.size] = gradient.clipped_sum(
+        data, slots, window, taken, max_grad_norm=clip, sample_rate=mine.sample_rate
+    )
     if clip is not None:
         total = within(total, mine.roster * clip)
     if noise is not None:
@@ -76,4 +78,6 @@ def model_on(model: nn.Module, loss: Loss, device: torch.device) -> VehicleGradi
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
+        elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+            module.dropout = 0.0
     return VehicleGradient(model.to(device).train(), loss)

@@ -121,7 +121,9 @@ def paragraph(claims: Sequence[Claim], crossing: Crossing | None = None) -> str:
     )
     lines.append(
         "Against: the coordinator, every other region and anyone they pass it on to, all of whom see "
-        "everything a region releases. Each region adds its own noise and is trusted with its own data only."
+        "everything a region releases. Each region adds its own noise and is trusted with its own data only. "
+        "Sums and noise are rounded to a public grid of at most 2^-20 of the noise's standard deviation, "
+        "which the clipping counts in: the low bits of a number tell nothing."
     )
     lines.append(
         "Not covered: what does not pass through this mechanism (a model or settings chosen on the same "

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fedfsd.errors import BudgetError, NotReadyError, PlanError, RefusedError, UsageError
-from fedfsd.gate.policy import Policy, declared
+from fedfsd.gate.policy import Policy, declared, warnings
 from fedfsd.ledger import draft
 from fedfsd.ledger.budget import Account, Balance
-from fedfsd.ledger.entry import PlanEntry
+from fedfsd.ledger.entry import PlanEntry, Program
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Ledger
 from fedfsd.ledger.state import Run, State
@@ -53,12 +53,18 @@ def approve(
     today: str,
     policy: Policy | None = None,
     commit: Callable[[str], str] | None = None,
+    program: Program | None = None,
+    anew: bool = False,
 ) -> Approved:
     """Reserve the loss of ``plan``, or draft what the officer must sign because it is above a cap.
+
+    The program that trains goes on record with the plan: from then on the gate takes no other.
 
     Args:
         policy: by default the region's own, with rehearsals where its running gate takes them.
         commit: makes the run key of a plan hash and returns the commitment to it; by default ``run_key``'s.
+        program: what the runner trains with; by default what the running gate says of it.
+        anew: let that program also replace the one on record.
 
     Raises:
         RefusedError: outside the policy; recorded in the ledger.
@@ -100,8 +106,32 @@ def approve(
             if commit is None:
                 run_key.forget(node, plan.hash)
             raise
-        warnings = (missing_approval(state, state.runs[plan.hash], today),)
-        return Approved(made, seq, account.balance, fitting(account, made), tuple(filter(None, warnings)))
+        if anew or state.runs[plan.hash].program is None:
+            _record(ledger, plan, program or _program(node), demanded=anew)
+        told = (missing_approval(state, state.runs[plan.hash], today), *warnings(plan, node.settings.name))
+        return Approved(made, seq, account.balance, fitting(account, made), tuple(filter(None, told)))
+
+
+def _record(ledger: Ledger, plan: Plan, program: Program | None, *, demanded: bool) -> None:
+    """What trains the plan from now on; without a runner the first round that is booked says it."""
+    if program is not None:
+        ledger.accept_program(plan.hash, program)
+    elif demanded:
+        raise NotReadyError(
+            "runner",
+            got="no running gate with a runner",
+            expected="the runner whose program is accepted",
+            hint="fedfsd region up, then the same again",
+        )
+
+
+def _program(node: Node) -> Program | None:
+    """What the runner of the running gate trains with; None where there is none."""
+    try:
+        said = control.ask(node, {"op": "status"}).get("program")
+    except NotReadyError:
+        return None
+    return None if said is None else Program.model_validate(said)
 
 
 def policy_in_force(node: Node) -> Policy:
@@ -115,7 +145,12 @@ def policy_in_force(node: Node) -> Policy:
 
 
 def approve_within_policy(
-    node: Node, plan: Plan, commit: Callable[[str], str], *, policy: Policy | None = None
+    node: Node,
+    plan: Plan,
+    commit: Callable[[str], str],
+    *,
+    policy: Policy | None = None,
+    program: Program | None = None,
 ) -> Approved:
     """Approve a plan without an operator, if the policy allows it; arguments as for ``approve``.
 
@@ -134,7 +169,9 @@ def approve_within_policy(
             hint=f"fedfsd region approve {plan.hash[:DIGITS]}",
         )
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return approve(node, plan, data_set=None, officer=None, today=today, policy=policy, commit=commit)
+    return approve(
+        node, plan, data_set=None, officer=None, today=today, policy=policy, commit=commit, program=program
+    )
 
 
 def named(node: Node, text: str) -> Plan:

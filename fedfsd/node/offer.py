@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from fedfsd.errors import BudgetError, FedfsdError, NotReadyError
+from fedfsd.gate.gate import unnoticed
 from fedfsd.gate.policy import Policy, objections
 from fedfsd.ledger import draft
 from fedfsd.ledger.budget import Account
@@ -111,17 +112,14 @@ def describe(node: Node, plan: Plan, *, data_set: str | None, today: datetime.da
         "delta": mine.target_delta,
         "budget": budget,
         "objections": against,
-        "unnoticed": list(unnoticed(plan, policy)),
+        "unnoticed": list(_unnoticed(plan, policy)),
     }
 
 
-def unnoticed(plan: Plan, policy: Policy) -> Iterator[str]:
+def _unnoticed(plan: Plan, policy: Policy) -> Iterator[str]:
     """What could go wrong in this plan without anybody seeing it; one sentence each."""
-    if plan.model.witness_size < 1024:
-        yield (
-            f"whether noise was added: the witness block has {plan.model.witness_size} values"
-            " (1024 show noise that is too small by a tenth)"
-        )
+    if missed := unnoticed(plan.model.witness_size):
+        yield missed
     if policy.round_seconds == 0:
         yield "nothing hides how long training takes: round_seconds is 0 in the policy"
 

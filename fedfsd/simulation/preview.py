@@ -7,6 +7,7 @@ from math import sqrt
 from typing import Any
 
 from fedfsd.config.experiment import Experiment
+from fedfsd.gate.gate import unnoticed
 from fedfsd.gate.policy import objections, warnings
 from fedfsd.mechanism.calibration import noise_multiplier
 from fedfsd.mechanism.renyi import best_order, epsilon_lifetime, nano_nats
@@ -57,6 +58,7 @@ def preview(experiment: Experiment) -> dict[str, Any]:
         "sample_rate": first.sample_rate,
         "parameters": _parameters(plan),
         "witness_size": plan.model.witness_size,
+        "unnoticed": None if plan.mode == "none" else unnoticed(plan.model.witness_size),
         "bytes_in": release + len(plan.document().encode()),
         "bytes_out": release,
         "noise_to_signal": _averaged(plan),
@@ -98,6 +100,7 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
         "memory_bytes": _memory(plan, name),
         "accepted": not refusals,
         "objections": refusals,
+        "round_seconds": policy.round_seconds if file else None,
         "warnings": warnings(plan, name),
     }
 

@@ -21,7 +21,7 @@ from fedfsd.federation.strategy import PlannedStrategy, Round
 from fedfsd.mechanism import accountant
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
-from fedfsd.report.run_folder import Folder, releases
+from fedfsd.report.run_folder import EXAMPLES, Folder, releases
 from fedfsd.simulation.prepare import Prepared, model_with
 from fedfsd.task import registry, score
 from fedfsd.task.task import Scores, described, headline
@@ -131,7 +131,7 @@ class Trail:
             for name, examples in self.prepared.test.items()
             for part, array in self.task.showcase(net, examples).items()
         }
-        np.savez_compressed(self.folder.path / "examples.npz", allow_pickle=False, **shown)
+        np.savez_compressed(self.folder.path / EXAMPLES, allow_pickle=False, **shown)
         self.folder.write("metrics.json", self._metrics(net, spent, seconds))
 
     def _metrics(self, net: nn.Module, spent: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:

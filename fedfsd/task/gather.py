@@ -57,7 +57,7 @@ class Survey:
         failed = [f"{self.unusable} vehicles that the task fails on"] if self.unusable else []
         return [
             f"{rule.count} {rule.what}"
-            + (f", and nothing else of {rule.vehicles} vehicles" if rule.vehicles else "")
+            + (f" ({rule.vehicles} of their vehicles have no window)" if rule.vehicles else "")
             for rule in self.rules
         ] + failed
 
@@ -65,6 +65,13 @@ class Survey:
     def left_out(self) -> list[str]:
         """What was left out of the files, a line each."""
         return [f"{one.count} {one.unit}: column {one.column}, {one.got}" for one in self.faults]
+
+    def stated(self, roster: int | None) -> str:
+        """The share beside the roster that is stated; a larger one is allowed."""
+        if roster is None:
+            return self.share
+        more = roster - self.vehicles
+        return f"{self.share}; roster {roster}" + (f", {more} more than there are" if more > 0 else "")
 
     def remarks(self, roster: int | None) -> list[str]:
         """What the region's people should know before a plan with ``roster`` is trained, a line each."""

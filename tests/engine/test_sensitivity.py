@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan.sample import REGION, planned
 
-from fedfsd.engine.gradient import VehicleGradient, clip_and_sum
+from fedfsd.engine.clip import clip_and_sum
+from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.local import model_on, private_step
 from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.engine.sampler import choose_windows

@@ -15,7 +15,7 @@ from fedfsd.gate.gate import Gate
 from fedfsd.gate.message import RoundTask
 from fedfsd.gate.policy import ModelPin, Policy, declared, objections, simulated, warnings
 from fedfsd.gate.remote import RemoteGate
-from fedfsd.ledger import digest
+from fedfsd.ledger import program as programs
 from fedfsd.plan.plan import TaskPlan
 
 
@@ -262,7 +262,7 @@ def test_the_runner_refuses_what_came_without_its_pin():
     plan = planned().model_copy(update={"task": TaskPlan(name="theirs", options={})})
     pin = ModelPin(name="theirs", distribution="their-tasks", version="1.0", package_sha256="0" * 64)
     given = {"plan": plan.hash, "round": 1, "document": 1}
-    gate = RemoteGate(REGION, digest.program(), test_only=True)
+    gate = RemoteGate(REGION, programs.installed(), test_only=True)
     for pins in ({"pin": None}, {"pin": pin}, {"pin": None, "task_pin": pin}):
         gate.begin(cast(Frames, None), RoundTask(**given, **pins))
         with pytest.raises(RefusedError, match=r"task|model"):
