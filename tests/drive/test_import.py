@@ -338,11 +338,8 @@ def scenario(path: Path, *obstacles: tuple[str, str]) -> Path:
         f"<width>1.8</width></rectangle></shape>{states}</dynamicObstacle>"
         for number, (kind, states) in enumerate(obstacles)
     )
-    path.write_text(
-        f"<{tag}><position><point><x>{x}</x><y>0</y></point></position>"
-        "<orientation><exact>0</exact></orientation>"
-        "</commonRoad>"
-    )
+    head = f'commonRoadVersion="2020a" timeStepSize="0.1" benchmarkID="ZAM_A-{path.stem}_1_T-1"'
+    path.write_text(f"<commonRoad {head}>{made}</commonRoad>")
     return path
 
 

@@ -81,9 +81,7 @@ def read(path: Path, options: Options, mapping: Mapping) -> list[Drive]:
                 path,
                 key,
                 hz=every[start:stop],
-                vehicle=names[here]
-                if mapping.vehicle_is_unique
-                else renamed(names[here], lambda each, prefix=key: f"{prefix}/{each}"),
+                vehicle=names[here] if mapping.vehicle_is_unique else renamed(names[here], f"{key}/".__add__),
                 type=kinds[here],
                 columns={column: values[here] for column, values in columns.items()},
                 ego=names[here] == mapping.ego if mapping.ego else None,

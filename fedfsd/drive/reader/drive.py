@@ -182,9 +182,9 @@ def _names(path: Path, names: Iterable[object]) -> np.ndarray:
 def renamed(names: np.ndarray, change: Callable[[str], str]) -> np.ndarray:
     """Names (R,) as text, each distinct one changed once."""
     encoded = pa.array(names).dictionary_encode()
-    return np.array([change(name) for name in encoded.dictionary.to_pylist()], np.str_)[
-        np.asarray(encoded.indices)
-    ]
+    changed = np.array([change(name) for name in encoded.dictionary.to_pylist()], np.str_)
+    found: np.ndarray = changed[np.asarray(encoded.indices)]
+    return found
 
 
 def _check_rate(path: Path, rates: np.ndarray, time_column: str | None) -> None:

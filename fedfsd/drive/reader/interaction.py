@@ -69,7 +69,7 @@ def read(path: Path, options: Options) -> list[Drive]:
                 path,
                 recording,
                 hz=hz[start:stop],
-                vehicle=renamed(names[track[here]], lambda name, prefix=recording: f"{prefix}/{name}"),
+                vehicle=renamed(names[track[here]], f"{recording}/".__add__),
                 type=kinds[here],
                 columns={column: values[here] for column, values in columns.items()},
                 left_out=() if drives else left_out,
