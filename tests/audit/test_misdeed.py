@@ -348,7 +348,7 @@ def test_an_epsilon_stated_above_what_the_plan_costs_promises_less(tmp_path, for
     forge.approve(plan_of(seed=2, epsilon=0.7))
     report = check(tmp_path, forge)
     assert outcomes(report) == {}
-    assert "0.7 is stated where PLD gives 0.6271" in texts(report, "epsilon")
+    assert "0.7 is stated where the plan costs 0.6271" in texts(report, "epsilon")
 
 
 @pytest.mark.parametrize(("below", "outcome"), [(0.009, {}), (0.011, {"epsilon": "contradicted"})])
