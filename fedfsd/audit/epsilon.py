@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -23,6 +23,7 @@ EQUAL = 1e-3  # versions of an accountant may differ by this much
 UNDERSTATED = 0.01  # how far a statement may lie below the claim
 OVERSTATED = 0.02  # from here on a statement above it is worth telling
 MAX_EVENTS = 100  # distinct plans that are recomputed; each takes up to a few seconds
+TOLD = 10  # plans after which somebody who waits is told
 NOISE = (0.01, 1e6)  # least and most noise multiplier of which an epsilon is computed
 MAX_LOSS = 100.0  # nats at order 2 of a plan of which an epsilon is computed
 
@@ -61,7 +62,7 @@ def check_rehearsal(ledger: Ledger) -> Iterator[Finding]:
             yield undecided(f"entry {ledger.plans[plan].seq} (plan)", "a rehearsal: no guarantee")
 
 
-def check_epsilon(ledger: Ledger) -> Iterator[Finding]:
+def check_epsilon(ledger: Ledger, tell: Callable[[str], None]) -> Iterator[Finding]:
     """The epsilon that each plan states is what two accountants compute and a third one bounds."""
     stated: dict[_Case, dict[float, int]] = defaultdict(dict)
     for plan, read in ledger.terms.items():
@@ -74,7 +75,7 @@ def check_epsilon(ledger: Ledger) -> Iterator[Finding]:
                 yield contradiction(place, f"{said.epsilon} in a rehearsal", "none: its noise is known")
         elif said.target_delta * said.roster >= 1:
             chance = f"delta {said.target_delta:g} is not below 1/{said.roster}"
-            yield undecided(place, f"{chance}: that may give one vehicle away whole")
+            yield undecided(place, f"{chance}: it allows the whole data of one vehicle to be released")
         elif said.epsilon is None:
             yield left_out(f"{place}: none is stated")
         else:
@@ -89,6 +90,8 @@ def check_epsilon(ledger: Ledger) -> Iterator[Finding]:
                 stated[_Case(events, said.target_delta)].setdefault(said.epsilon, one.seq)
     for number, (case, said_by) in enumerate(stated.items()):
         if number < MAX_EVENTS:
+            if number and number % TOLD == 0:
+                tell(f"{ledger.region}: epsilon of {number} of {min(len(stated), MAX_EVENTS)} plans computed")
             yield from _confirmed(case, said_by)
         else:
             yield undecided(
