@@ -17,7 +17,7 @@ from fedfsd.errors import AccountingError, FedfsdError, PlanError
 from fedfsd.ledger.entry import PlanEntry
 from fedfsd.mechanism import accountant
 from fedfsd.mechanism.accountant import Epsilons
-from fedfsd.mechanism.event import SMALLEST_DELTA, Event, merge
+from fedfsd.mechanism.event import SMALLEST_DELTA, Event, delta_fault, delta_warning, merge
 
 EQUAL = 1e-3  # versions of an accountant may differ by this much
 UNDERSTATED = 0.01  # how far a statement may lie below the claim
@@ -73,21 +73,22 @@ def check_epsilon(ledger: Ledger, tell: Callable[[str], None]) -> Iterator[Findi
         elif read.mode == "rehearsal":
             if said.epsilon is not None:
                 yield contradiction(place, f"{said.epsilon} in a rehearsal", "none: its noise is known")
-        elif said.target_delta * said.roster >= 1:
-            chance = f"delta {said.target_delta:g} is not below 1/{said.roster}"
-            yield undecided(place, f"{chance}: it allows the whole data of one vehicle to be released")
+        elif fault := delta_fault(said.target_delta, said.roster):
+            # Not contradicted: what the plan states may be true, it only promises nothing.
+            yield undecided(place, f"{fault}: it allows the whole data of one vehicle to be released")
         elif said.epsilon is None:
             yield left_out(f"{place}: none is stated")
         else:
             planned = event_of(one.document, ledger.region, read.rounds)
             events = merge(rounds_of(planned, read.rounds).events)
             beyond = _beyond(events, said.target_delta)
-            if 10 * said.target_delta * said.roster > 1:
-                yield remark(f"delta {said.target_delta:g} is above 1 / (10 N), N = {said.roster}", place)
             if beyond:
                 yield undecided(place, f"{beyond}: no epsilon is computed of such a plan")
             else:
                 stated[_Case(events, said.target_delta)].setdefault(said.epsilon, one.seq)
+        warning = said and read.mode == "private" and delta_warning(said.target_delta, said.roster)
+        if warning:
+            yield remark(warning, place)
     for number, (case, said_by) in enumerate(stated.items()):
         if number < MAX_EVENTS:
             if number and number % TOLD == 0:

@@ -87,6 +87,11 @@ def randomness(given: Sources) -> Facts:
         "generator", "AES-256-CTR under a key of 32 bytes from the operating system, one a plan"
     )
     yield given.by_program("numbers", "noise in float64, added to the sum before it becomes float32")
+    yield given.by_program(
+        "rounding",
+        "after release 0.1.0 sum and noise are whole multiples of a power of two of at most 2^-20 sigma C, "
+        "counted in the clipping norm; before, float64 as it is",
+    )
     secrets = [row["key_commitment"] for row in given.plans if row["key_commitment"]]
     again = "none twice" if len(set(secrets)) == len(secrets) else "some used again"
     without = len(given.plans) - len(secrets)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import indent, wrap
 
 from fedfsd.audit.finding import Kind
-from fedfsd.audit.verdict import Part, Report
+from fedfsd.audit.verdict import Outcome, Part, Report
 
 ABREAST = 4
 """Regions beside each other in the table of outcomes."""
@@ -42,7 +42,14 @@ def text(report: Report) -> str:
     lines.append("not proved by any of this:")
     for sentence in report.unproved:
         lines += _wrapped(sentence)
-    return "\n".join([*lines, "", f"verdict: {report.headline}"])
+    return "\n".join([*lines, "", f"verdict: {report.headline}{_unread(report)}"])
+
+
+def _unread(report: Report) -> str:
+    """What the verdict leaves out because nobody asked for it."""
+    answers = (one for part in report.parts for one in part.answers)
+    left = any(one.name == "code" and one.outcome == Outcome.SKIPPED for one in answers)
+    return "; the code on record was not compared with reviewed code (--code)" if left else ""
 
 
 _SECTIONS = {

@@ -4,7 +4,8 @@ The argument, in the order of the checks: a bundle is one list of entries (archi
 by the region's own people (signatures, identity), and the only one there is (witnesses, succession). By it,
 nothing was released that was not planned (plans, rounds), reserved (reservations, once), paid for (filter)
 and permitted (approvals). What was promised is what the mathematics gives (rehearsal, epsilon, lifetime).
-What arrived is what was released (receipts), and the region's own program agrees (rules).
+What arrived is what was released (receipts), what trained was reviewed (code), and the region's own program
+agrees (rules).
 
 A check is known by its name, the function's without ``check_``; the order is for reading alone.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 from fedfsd.audit.approval import check_approvals
 from fedfsd.audit.booking import check_once, check_reservations
+from fedfsd.audit.code import check_code
 from fedfsd.audit.delivery import check_receipts, check_regions
 from fedfsd.audit.epsilon import check_epsilon, check_lifetime, check_rehearsal
 from fedfsd.audit.evidence import Evidence, Ledger, Refused
@@ -76,6 +78,7 @@ def verify(evidence: Evidence, tell: Callable[[str], None] = _silent) -> Report:
         sheet.run(check_epsilon, ledger, tell)  # each plan's epsilon is what was stated
         sheet.run(check_lifetime, ledger)  # and what is charged bounds all of it
         sheet.run(check_receipts, ledger, evidence)  # what arrived is what was released
+        sheet.run(check_code, ledger, evidence)  # and what trained was reviewed
         sheet.run(check_rules, ledger)  # the region's own program agrees
         parts.append(sheet.part(_facts(ledger)))
     together = Sheet("receipts and checkpoints")

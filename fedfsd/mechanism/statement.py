@@ -10,6 +10,8 @@ from typing import Literal
 from fedfsd.errors import PlanError
 from fedfsd.mechanism.event import check_delta
 
+_DECLARED = ", as the regions declare. For a vehicle in several the losses add up."
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -33,6 +35,27 @@ class Claim:
 
     def __post_init__(self) -> None:
         _check(self.epsilon, self.delta)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Training vehicles whose key several regions have: known where all data are, as in a simulation."""
+
+    vehicles: int
+    regions: tuple[str, ...]
+    """Of those that share vehicles, the ones whose losses compose to most."""
+    epsilon: float
+    """Of a vehicle in all of ``regions``, by PLD over the whole plan."""
+    delta: float
+
+    @property
+    def sentence(self) -> str:
+        """How many there are, and what holds for them."""
+        keys = f"{self.vehicles:,} vehicle key{' is' if self.vehicles == 1 else 's are'}"
+        return (
+            f"{keys} in several regions: for such a vehicle the losses of these regions add up, to epsilon "
+            f"{_up(self.epsilon):.2f} at delta {_chance(self.delta)} in {' and '.join(self.regions)}."
+        )
 
 
 def sentence(epsilon: float, delta: float) -> str:
@@ -65,8 +88,12 @@ def joint(claims: Sequence[Claim]) -> tuple[float, float]:
     return max(claim.epsilon for claim in claims), max(claim.delta for claim in claims)
 
 
-def paragraph(claims: Sequence[Claim]) -> str:
-    """The whole statement for the regions of one plan, one point a line."""
+def paragraph(claims: Sequence[Claim], crossing: Crossing | None = None) -> str:
+    """The whole statement for the regions of one plan, one point a line.
+
+    Args:
+        crossing: where it is known which vehicles are in several regions; otherwise the regions declare that.
+    """
     lines = []
     for claim in claims:
         lines.append(
@@ -94,7 +121,9 @@ def paragraph(claims: Sequence[Claim]) -> str:
     )
     lines.append(
         "Against: the coordinator, every other region and anyone they pass it on to, all of whom see "
-        "everything a region releases. Each region adds its own noise and is trusted with its own data only."
+        "everything a region releases. Each region adds its own noise and is trusted with its own data only. "
+        "Sums and noise are rounded to a public grid of at most 2^-20 of the noise's standard deviation, "
+        "which the clipping counts in: the low bits of a number tell nothing."
     )
     lines.append(
         "Not covered: what does not pass through this mechanism (a model or settings chosen on the same "
@@ -106,8 +135,8 @@ def paragraph(claims: Sequence[Claim]) -> str:
         epsilon, delta = joint(claims)
         lines.append(
             f"All regions together: epsilon {_up(epsilon):.2f} at delta {_chance(delta)}, the largest of the "
-            "regions', for vehicles that are in one region only, as the regions declare. For a vehicle in "
-            "several the losses add up."
+            "regions', for vehicles that are in one region only"
+            + (f". {crossing.sentence}" if crossing else _DECLARED)
         )
     return "\n".join(lines)
 

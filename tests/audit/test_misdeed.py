@@ -384,6 +384,23 @@ def test_an_epsilon_that_nobody_must_compute(tmp_path, changes, why):
     assert why in texts(report, "epsilon")
 
 
+@pytest.mark.parametrize("delta", [1e-3, 0.01])
+def test_a_delta_that_promises_nothing(tmp_path, forge, delta):
+    """Never contradicted: an earlier release accepted one over the roster, and what it states may be true."""
+    forge.approve(plan_of(seed=1, target_delta=delta))
+    report = check(tmp_path, forge)
+    assert report.headline == "cannot decide: epsilon"
+    assert "not below 1/1000" in texts(report, "epsilon")
+
+
+@pytest.mark.parametrize(("delta", "told"), [(1e-4, False), (1.01e-4, True), (9.9e-4, True)])
+def test_a_large_delta_is_told(tmp_path, forge, delta, told):
+    forge.approve(plan_of(seed=1, target_delta=delta))
+    report = check(tmp_path, forge)
+    assert report.headline == "holds"
+    assert ("above 1/10000" in texts(report, "epsilon")) == told
+
+
 def test_the_clipping_norm_and_a_tiny_rate_are_no_matter(tmp_path):
     forge = Forge()
     forge.grant()
@@ -403,13 +420,6 @@ def test_more_steps_on_a_grant_than_one_plan_may_have(tmp_path):
     report = check(tmp_path, forge)
     assert outcomes(report) == {}
     assert "spent (delta 0.0001, order 2)" in texts(report, "lifetime")
-
-
-def test_delta_is_told_where_it_is_large_for_the_roster(tmp_path, forge):
-    forge.approve(plan_of(seed=1, target_delta=0.0005))
-    report = check(tmp_path, forge)
-    assert outcomes(report) == {}
-    assert "delta 0.0005 is above 1 / (10 N)" in texts(report, "epsilon")
 
 
 def test_simulated_keys_are_told(tmp_path, forge):

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfsd.drive.reader.drive import Drive, Options, Reader, central_differences, content, damaged, drive
+from fedfsd.drive.reader.drive import (
+    Drive,
+    Options,
+    Reader,
+    bare,
+    central_differences,
+    content,
+    damaged,
+    drive,
+    types_left_out,
+)
 from fedfsd.errors import DataError
 
 FIELDS = 10
@@ -31,6 +41,7 @@ def read(path: Path, options: Options) -> list[Drive]:
     hz = options.hz or HZ
     t = (frame - frame.min()) / hz
     keep = np.isin(kind, list(TYPES))
+    left_out = types_left_out(kind[~keep].astype(int).astype(str), values[~keep, 1])
     t, values = t[keep], values[keep]
     vehicle = np.array([str(int(number)) for number in values[:, 1]])
     columns = {
@@ -43,8 +54,8 @@ def read(path: Path, options: Options) -> list[Drive]:
     }
     for speed, position in (("vx", "x"), ("vy", "y")):
         columns[speed] = central_differences(vehicle, t, columns[position], max_gap_seconds=1.5 / hz)
-    folder = options.recording.removesuffix(path.stem)
-    recording = folder + path.stem.removeprefix("result_").removesuffix("_frame")
+    stem = Path(bare(path.name)).stem
+    recording = options.recording.removesuffix(stem) + stem.removeprefix("result_").removesuffix("_frame")
     return [
         drive(
             path,
@@ -53,6 +64,7 @@ def read(path: Path, options: Options) -> list[Drive]:
             vehicle=[f"{recording}/{number}" for number in vehicle],
             type=[TYPES[int(number)] for number in values[:, 2]],
             columns=columns,
+            left_out=left_out,
         )
     ]
 
