@@ -120,7 +120,7 @@ def _child(*words: object) -> dict[str, Any]:
 
 
 class Steps:
-    """The ways of one case; each call of one is a step."""
+    """The ways of one case; each call of one is a step, and returns what it moved the weights by."""
 
     def __init__(self, case: Case) -> None:
         torch.set_num_threads(1)
@@ -159,9 +159,9 @@ class Steps:
         data = VehicleData(inputs, targets, np.cumsum(counts) - counts, counts, _CPU)
         gradient = model_on(copy.deepcopy(model), self.loss, _CPU)
 
-        def one() -> None:
+        def one() -> object:
             self.steps += 1
-            train(gradient, data, arrays, plan, RoundKey(bytes(32), "EU", plan_hash, self.steps, ""))
+            return train(gradient, data, arrays, plan, RoundKey(bytes(32), "EU", plan_hash, self.steps, ""))
 
         return one
 
@@ -169,7 +169,7 @@ class Steps:
         module = GradSampleModule(model.train(), loss_reduction="sum")
         parameters = list(model.parameters())
 
-        def one() -> None:
+        def one() -> object:
             inputs, targets = self._drawn(flat=True)
             self.loss(module(*inputs.values()), targets).sum().backward()
             shape = (self.case.vehicles, self.case.windows)
@@ -178,7 +178,7 @@ class Steps:
                 sample: Tensor = parameter.grad_sample  # type: ignore[attr-defined]
                 samples.append(sample.unflatten(0, shape).mean(dim=1) if shape[1] > 1 else sample)
                 parameter.grad_sample = parameter.grad = None  # type: ignore[attr-defined]
-            _move(parameters, samples)
+            return _move(parameters, samples)
 
         return one
 
@@ -192,9 +192,9 @@ class Steps:
 
         each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
 
-        def one() -> None:
+        def one() -> object:
             samples = each({name: one.detach() for name, one in parameters.items()}, *self._drawn(flat=False))
-            _move(list(parameters.values()), [samples[name] for name in parameters])
+            return _move(list(parameters.values()), [samples[name] for name in parameters])
 
         return one
 
@@ -209,15 +209,18 @@ class Steps:
         return inputs, targets
 
 
-def _move(parameters: list[nn.Parameter], samples: list[Tensor]) -> None:
-    """Clip, sum, noise and step, as opacus's optimizer does it."""
+def _move(parameters: list[nn.Parameter], samples: list[Tensor]) -> list[Tensor]:
+    """Clip, sum, noise and step, as opacus's optimizer does it; returns what was taken off."""
+    moved = []
     norms = torch.stack([sample.flatten(1).norm(dim=1) for sample in samples], dim=1).norm(dim=1)
     factors = (_CLIP / (norms + 1e-6)).clamp(max=1.0)
     with torch.no_grad():
         for parameter, sample in zip(parameters, samples, strict=True):
             total = torch.einsum("v,v...", factors, sample)
             total += torch.normal(0.0, _NOISE * _CLIP, total.shape)
-            parameter.sub_(total, alpha=_RATE / len(sample))
+            moved.append(total.mul_(_RATE / len(sample)))
+            parameter.sub_(moved[-1])
+    return moved
 
 
 def _model(name: str) -> tuple[nn.Module, Loss]:
