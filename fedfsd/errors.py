@@ -3,6 +3,8 @@
 >>> print(PlanError("privacy.target_delta", got=0.01, expected="below 1/1925",
 ...                 hint="set privacy.target_delta = 1e-4"))
 plan: privacy.target_delta: got 0.01, expected below 1/1925; fix: set privacy.target_delta = 1e-4
+>>> print(ConfigError("name", got="nothing", expected="a value", hint="add name"))
+config: name: is missing, expected a value; fix: add name
 """
 
 from __future__ import annotations
@@ -26,11 +28,8 @@ class FedfsdError(Exception):
         super().__init__(place)
 
     def __str__(self) -> str:
-        facts = [
-            f"{word} {value}"
-            for word, value in (("got", self.got), ("expected", self.expected))
-            if value is not None
-        ]
+        facts = [] if self.got is None else [_found(str(self.got))]
+        facts += [] if self.expected is None else [f"expected {self.expected}"]
         text = f"{self.code}: {self.place}"
         if facts:
             text += ": " + ", ".join(facts)
@@ -49,6 +48,13 @@ class FedfsdError(Exception):
             "expected": None if self.expected is None else str(self.expected),
             "hint": self.hint,
         }
+
+
+def _found(got: str) -> str:
+    """What was found, as a person says it: an absence needs no "got"."""
+    if got == "nothing":
+        return "is missing"
+    return got if got.startswith(("no ", "neither ")) else f"got {got}"
 
 
 def _rebuild(

@@ -14,7 +14,7 @@ from fedfsd.audit.fact import Fact, Facts, Sources
 from fedfsd.audit.finding import Kind
 from fedfsd.audit.keyring import keyring
 from fedfsd.audit.loss import NANO
-from fedfsd.audit.text import number
+from fedfsd.audit.text import TWO_FIGURES, number
 from fedfsd.audit.words import chance, counted, listed, version
 from fedfsd.ledger.entry import WitnessEntry
 
@@ -47,6 +47,7 @@ def accounting(given: Sources) -> Facts:
 
 def lifetime(given: Sources) -> Facts:
     """What all runs together cost, and what is left."""
+    yield given.by_program("why a plan is charged more for life", TWO_FIGURES)
     for chapter in given.case.course.chapters:
         grant, account = chapter.grant, chapter.account
         committed = account.spent + account.held

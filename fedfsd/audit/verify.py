@@ -13,6 +13,7 @@ A check is known by its name, the function's without ``check_``; the order is fo
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from fedfsd.audit.approval import check_approvals
@@ -33,18 +34,27 @@ from fedfsd.audit.verdict import Part, Report, Sheet
 from fedfsd.audit.witness import check_heads, check_witnesses
 from fedfsd.errors import PlanError
 
+
+def _silent(_: str) -> None:
+    """For who waits in any case."""
+
+
 UNPROVED = (
     "that nothing left a region past its ledger: no record can show that",
     "that training did to the data what the ledger says; the witness block of a release shows the scale of "
     "its noise, the rest stands on the reviewed program whose hash the ledger names",
     "that rosters, data sets and the identity of vehicles are as declared, and that vehicles declared "
     "disjoint are",
-    "any use of the data by other means, such as choosing a model or settings on them",
+    "any use of the data outside this mechanism, such as choosing a model or settings on them",
 )
 
 
-def verify(evidence: Evidence) -> Report:
-    """Run every check on every bundle, and those on what bundles and receipts say together."""
+def verify(evidence: Evidence, tell: Callable[[str], None] = _silent) -> Report:
+    """Run every check on every bundle, and those on what bundles and receipts say together.
+
+    Args:
+        tell: told from time to time how far a check is that takes long.
+    """
     parts = [_refused(one) for one in evidence.refused]
     bundles = Counter(ledger.region for ledger in evidence.ledgers)
     for ledger in evidence.ledgers:
@@ -65,7 +75,7 @@ def verify(evidence: Evidence) -> Report:
         sheet.run(check_filter, ledger)  # at no prefix more loss than granted
         sheet.run(check_approvals, ledger)  # permission where it is needed
         sheet.run(check_rehearsal, ledger)  # noise that nobody knows
-        sheet.run(check_epsilon, ledger)  # each plan's epsilon is what was stated
+        sheet.run(check_epsilon, ledger, tell)  # each plan's epsilon is what was stated
         sheet.run(check_lifetime, ledger)  # and what is charged bounds all of it
         sheet.run(check_receipts, ledger, evidence)  # what arrived is what was released
         sheet.run(check_code, ledger, evidence)  # and what trained was reviewed
@@ -122,7 +132,7 @@ def _balance(label: str, account: Sum) -> dict[str, Any]:
 
     def epsilon(rho: int) -> float | None:
         try:
-            return epsilon_lifetime(rho, alpha=grant.alpha, delta=grant.delta)
+            return epsilon_lifetime(rho, alpha=grant.alpha, delta=grant.delta) if rho else 0.0
         except PlanError:
             return None
 

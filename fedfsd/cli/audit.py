@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,8 @@ class Format(StrEnum):
     sarif = "sarif"
 
 
+tell = partial(typer.echo, err=True)
+"""How far a long check is, for who waits."""
 _SUFFIXES = {".txt": "text", ".json": "json", ".sarif": "sarif"}
 
 
@@ -71,7 +74,7 @@ def verify(
     from fedfsd.audit.text import text
     from fedfsd.audit.verify import verify
 
-    report = verify(load(bundles, receipts=receipts, trust=trust, code=code))
+    report = verify(load(bundles, receipts=receipts, trust=trust, code=code), tell)
     found = document(report)
     writers = {
         "text": lambda: text(report),

@@ -56,16 +56,16 @@ def _head(found: dict[str, Any]) -> str:
 
 
 def _grant(grant: dict[str, Any]) -> str:
-    spent, booked = float(rounded_up(grant["epsilon_spent"])), float(rounded_up(grant["epsilon_lifetime"]))
+    spent, charged = float(rounded_up(grant["epsilon_spent"])), float(rounded_up(grant["epsilon_lifetime"]))
     most = grant["epsilon"]
     rows = [
         {"": "spent", "epsilon": f"{spent:.2f}", "nano-nats": f"{grant['spent']:,}"},
-        {"": "held", "epsilon": f"{booked - spent:.2f}", "nano-nats": f"{grant['held']:,}"},
-        {"": "left", "epsilon": f"{most - booked:.2f}", "nano-nats": f"{grant['left']:,}"},
+        {"": "held", "epsilon": f"{charged - spent:.2f}", "nano-nats": f"{grant['held']:,}"},
+        {"": "left", "epsilon": f"{most - charged:.2f}", "nano-nats": f"{grant['left']:,}"},
         {"": "granted", "epsilon": f"{most:.2f}", "nano-nats": f"{grant['rho_max']:,}"},
     ]
     text = [
-        f"{plain(grant['data_set'])}: epsilon {booked:.2f} of {most:.2f} booked"
+        f"{plain(grant['data_set'])}: epsilon {charged:.2f} of {most:.2f} spent or held"
         f" (delta {grant['delta']:g}, order {grant['alpha']}, entry {grant['entry']})",
         table(rows),
         f"plans {grant['plans']:,} of {grant['max_plans']:,},"

@@ -11,16 +11,26 @@ import numpy as np
 RATE_FACTOR = 1.3
 # A track keeps a period of its own when that share of at least so many steps is within a tenth of it.
 STEADY_STEPS, STEADY_SHARE, NEAR = 10, 0.9, 0.1
+_SIGN = np.uint32(2**31)
 
 
 def grouped_median(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-    """Lower median of the values of each group, (groups,); NaN for an empty group."""
-    order = np.lexsort((values, group))
+    """Lower median of the values of each group, (groups,), to float32; NaN for an empty one, and the largest.
+
+    Group and value are one whole number in the order of both: sorting those is several times faster
+    than sorting two columns.
+    """
+    with np.errstate(over="ignore"):
+        bits = values.astype(np.float32).view(np.uint32)
+    ordered = np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    ordered[np.isnan(values)] = np.iinfo(np.uint32).max
+    keys = np.sort((group.astype(np.uint64) << np.uint64(32)) | ordered)
     counts = np.bincount(group, minlength=groups)
     first = np.cumsum(counts) - counts
-    result = np.full(groups, np.nan)
     some = counts > 0
-    result[some] = values[order][(first + (counts - 1) // 2)[some]]
+    chosen = keys[(first + (counts - 1) // 2)[some]].astype(np.uint32)
+    result = np.full(groups, np.nan)
+    result[some] = np.where(chosen & _SIGN, chosen & ~_SIGN, ~chosen).view(np.float32)
     return result
 
 

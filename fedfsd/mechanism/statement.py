@@ -63,15 +63,15 @@ def sentence(epsilon: float, delta: float) -> str:
 
     >>> print(sentence(1.0, 1e-4))
     Every outcome an attacker could look for is at most 2.72 times (e^1.00) as likely with one vehicle's \
-data as without it, and the reverse, give or take a probability of 1 in 10,000; a 50-50 guess whether \
+data as without it, and the reverse, except with probability 1 in 10,000; a 50-50 guess whether \
 that vehicle's data were used is right at most 73.11 % of the time.
     """
     _check(epsilon, delta)
     return (
         f"Every outcome an attacker could look for is at most {_factor(epsilon)} times "
-        f"(e^{_up(epsilon):.2f}) as likely with one vehicle's data as without it, and the reverse, give or "
-        f"take a probability of {_chance(delta)}; a 50-50 guess whether that vehicle's data were used is "
-        f"right at most {_up(100 * best_guess(epsilon, delta)):.2f} % of the time."
+        f"(e^{_up(epsilon):.2f}) as likely with one vehicle's data as without it, and the reverse, except "
+        f"with probability {_chance(delta)}; a 50-50 guess whether that vehicle's data were used is "
+        f"right {_right(best_guess(epsilon, delta))} of the time."
     )
 
 
@@ -127,7 +127,7 @@ def paragraph(claims: Sequence[Claim], crossing: Crossing | None = None) -> str:
     )
     lines.append(
         "Not covered: what does not pass through this mechanism (a model or settings chosen on the same "
-        "data by other means, the time a reply takes); the car that carried the sensors and a car "
+        "data outside it, the time a reply takes); the car that carried the sensors and a car "
         "under a second key, unless the importer maps them to one key; a person with several vehicles, "
         "to whom the losses of all of them apply; what can be learned about traffic in general."
     )
@@ -157,6 +157,16 @@ def _factor(epsilon: float) -> str:
     if factor < 100:
         return f"{_up(factor):.2f}"
     return f"{math.ceil(factor):,}" if factor < 1e9 else f"{factor * 1.05:.1e}"
+
+
+def _right(guess: float) -> str:
+    """How often a guess is right; what rounds up to always is not called a bound.
+
+    >>> _right(0.731059), _right(0.99999)
+    ('at most 73.11 %', 'up to more than 99.99 %')
+    """
+    percent = _up(100 * guess)
+    return f"at most {percent:.2f} %" if percent < 100 else "up to more than 99.99 %"
 
 
 def _chance(delta: float) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from forge import COORDINATOR, DATA, Forge, check, epsilon_of, outcomes, plan_of, texts
+from forge import COORDINATOR, DATA, Forge, check, epsilon_of, outcomes, plan_of, texts, trust
 
+from fedfsd.audit.evidence import load
+from fedfsd.audit.text import TWO_FIGURES, text
+from fedfsd.audit.verify import verify
 from fedfsd.ledger import entry
 from fedfsd.ledger.entry import Abort, Close, KeyRotate, Settle
 from fedfsd.ledger.key import SigningKey
@@ -348,7 +351,7 @@ def test_an_epsilon_stated_above_what_the_plan_costs_promises_less(tmp_path, for
     forge.approve(plan_of(seed=2, epsilon=0.7))
     report = check(tmp_path, forge)
     assert outcomes(report) == {}
-    assert "0.7 is stated where PLD gives 0.6271" in texts(report, "epsilon")
+    assert "0.7 is stated where the plan costs 0.6271" in texts(report, "epsilon")
 
 
 @pytest.mark.parametrize(("below", "outcome"), [(0.009, {}), (0.011, {"epsilon": "contradicted"})])
@@ -434,3 +437,25 @@ def test_data_set_and_recipient_of_the_sample():
     assert [one.type for one in forge.entries[:4]] == ["genesis", "grant", "plan", "reserve"]
     assert (forge.entries[1].data_set, forge.entries[2].recipient) == (DATA, COORDINATOR.name)
     assert forge.state.size == 8
+
+
+def test_a_grant_on_which_nothing_is_spent_reads_0(tmp_path):
+    forge = Forge()
+    forge.grant()
+    report = check(tmp_path, forge)
+    (grant,) = report.parts[0].facts["grants"]
+    assert (grant["epsilon_spent"], grant["epsilon_lifetime"]) == (0.0, 0.0)
+    assert "epsilon 0.00 spent" in text(report)
+    assert TWO_FIGURES.split(".")[1].strip()[:40] in " ".join(text(report).split())
+    (balance,) = (account.balance for account in forge.state.accounts.values())
+    assert (balance.epsilon_spent, balance.epsilon_lifetime) == (0.0, 0.0)
+
+
+def test_who_waits_for_many_plans_is_told(tmp_path):
+    forge = Forge()
+    forge.grant(epsilon=50.0)
+    for number in range(12):
+        forge.approve(plan_of(seed=number, noise=2.0 + number, epsilon=0.7))
+    told: list[str] = []
+    verify(load([forge.bundle(tmp_path)], trust=trust(tmp_path, forge)), told.append)
+    assert told == ["EU: epsilon of 10 of 12 plans computed"]

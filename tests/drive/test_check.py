@@ -8,6 +8,7 @@ import pytest
 
 from fedfsd.drive import table
 from fedfsd.drive.check import Finding, check
+from fedfsd.drive.rate import grouped_median
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 RECORDINGS = 4
@@ -541,6 +542,17 @@ def test_findings_are_plain_values_the_gravest_first():
     found = check([made(columns)])
     assert [f.severity for f in found] == ["error", "warning", "note"]
     assert all(isinstance(f, Finding) and isinstance(f.count, int) for f in found)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_median_of_each_group_is_that_of_a_loop(seed):
+    draw = np.random.default_rng(seed)
+    group = draw.integers(0, 9, 200)
+    values = np.round(draw.normal(0, 10.0 ** draw.integers(-3, 6), 200), 2) * draw.choice([0, 1, 1], 200)
+    values[draw.random(200) < 0.1] = draw.choice([np.nan, np.inf, -np.inf])
+    expected = [np.sort(values[group == g])[(np.sum(group == g) - 1) // 2] for g in range(9)] + [np.nan]
+    found = grouped_median(values, group, 10)
+    assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
 
 
 @pytest.mark.slow

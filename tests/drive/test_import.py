@@ -324,6 +324,57 @@ def test_unfit_files_are_listed_at_once_and_skipped_on_request(tmp_path):
     assert again.left_out == made.left_out
 
 
+def state(tag: str, n: int, x: float) -> str:
+    return (
+        f"<{tag}><position><point><x>{x}</x><y>0</y></point></position><orientation><exact>0</exact></orientation>"
+        f"<time><exact>{n}</exact></time><velocity><exact>8</exact></velocity></{tag}>"
+    )
+
+
+def scenario(path: Path, *obstacles: tuple[str, str]) -> Path:
+    """Obstacles by type, with the states in their trajectory."""
+    made = "".join(
+        f'<dynamicObstacle id="{30 + number}"><type>{kind}</type><shape><rectangle><length>4.5</length>'
+        f"<width>1.8</width></rectangle></shape>{states}</dynamicObstacle>"
+        for number, (kind, states) in enumerate(obstacles)
+    )
+    head = f'commonRoadVersion="2020a" timeStepSize="0.1" benchmarkID="ZAM_A-{path.stem}_1_T-1"'
+    path.write_text(f"<commonRoad {head}>{made}</commonRoad>")
+    return path
+
+
+DRIVE = state("initialState", 0, 0.0) + "".join(state("state", n, 0.8 * n) for n in range(1, 30)).join(
+    ("<trajectory>", "</trajectory>")
+)
+AREA = DRIVE.replace("<point>", "<circle>").replace("</point>", "</circle>")
+
+
+def test_every_unfit_obstacle_of_every_scenario_is_named_at_once(tmp_path):
+    scenario(tmp_path / "1.xml", ("car", AREA), ("car", DRIVE), ("truck", AREA))
+    scenario(tmp_path / "2.xml", ("car", DRIVE))
+    scenario(tmp_path / "3.xml", ("car", ""))
+    with pytest.raises(
+        UnfitError, match=r"2 of 3 files: .*obstacle 30: .*obstacle 32: .*no vehicle track"
+    ) as caught:
+        import_drives(tmp_path, format="commonroad", **FACTS)
+    assert len(caught.value.errors) == 3
+    made = import_drives(tmp_path, format="commonroad", skip_unfit=True, **FACTS)
+    assert set(made.text("recording")) == {"ZAM_A-2_1_T-1"}
+    assert [each.files for each in made.left_out] == [1, 1]
+
+
+def test_an_initial_state_that_the_trajectory_repeats_is_one_row(tmp_path):
+    again = DRIVE.replace("<trajectory>", "<trajectory>" + state("state", 0, 0.004))
+    scenario(tmp_path / "1.xml", ("car", again), ("bicycle", DRIVE), ("pedestrian", DRIVE))
+    made = import_drives(tmp_path, format="commonroad", **FACTS)
+    assert made.rows.num_rows == 30
+    assert set(made.left_out) == {
+        LeftOut("repeated row", 1, 1),
+        LeftOut("type bicycle", 30, 1),
+        LeftOut("type pedestrian", 30, 1),
+    }
+
+
 def test_nothing_is_imported_where_nothing_is_fit_or_a_path_is_wrong(tmp_path):
     csv(tmp_path / "a", [])
     with pytest.raises(DataError):

@@ -36,6 +36,11 @@ def test_apolloscape():
     assert np.isnan(made.number("vx")[~mine]).all()
     assert made.number("heading")[~mine] == pytest.approx([3.1])
     assert set(made.number("hz")) == {2.0}
+    assert {each.why: (each.rows, each.vehicles) for each in made.left_out} == {
+        "type pedestrian": (1, 1),
+        "type motor- or bicyclist": (1, 1),
+        "type other": (1, 1),
+    }
 
 
 def test_apolloscape_at_another_rate():
@@ -177,6 +182,8 @@ def test_scenarionet(tmp_path):
     ]
     assert len(set(made.text("vehicle"))) == 5
     assert set(made.text("type")) == {"car", "bus.rigid", "motorcycle"}
+    left = {each.why: (each.rows, each.vehicles) for each in made.left_out}
+    assert left == {"type pedestrian": (4, 2), "type cyclist": (4, 2)}
     rows = numbers(made, "t", "x", "y", "vx", "heading", "length", "width", "hz")
     assert rows[2:4] == [[0, 50, 0, 10, 0, 4.5, 1.8, 10], [0.1, 51, 0, 10, 0.1, 4.5, 1.8, 10]]
 

@@ -224,7 +224,7 @@ def test_a_successor_carries_what_was_spent(ledger):
     assert (after.spent, after.held, after.alpha) == (before.spent, before.held, before.alpha)
     assert after.rho_max > before.rho_max
     kit.run_round(ledger, PLAN, 2)  # the plan's hold lives on
-    with pytest.raises(BudgetError, match="booked already"):
+    with pytest.raises(BudgetError, match="spent or held already"):
         kit.grant(ledger, epsilon=3.66)
     with pytest.raises(BudgetError, match="approved already"):
         kit.grant(ledger, epsilon=12.0, max_rounds=2)

@@ -68,7 +68,7 @@ def test_a_complete_run_is_cleaned_of_its_recorded_windows(drives_path, tmp_path
     with np.load(run.path / "examples.npz", allow_pickle=False) as shown:
         assert any(name.endswith("history") for name in shown)
     before = run.report.read_text()
-    assert "test windows as they were recorded" in before
+    assert "test data as they were recorded" in before
     assert (run.path / "figures" / "examples.svg").exists()
     assert "as they were recorded" in (run.path / "README.md").read_text()
     found = clean(run.path)

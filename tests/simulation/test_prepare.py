@@ -69,11 +69,11 @@ def test_a_region_none_of_whose_vehicles_has_a_window_is_refused(folder, tmp_pat
 def test_an_empty_table_is_refused_by_name(folder, tmp_path):
     (one,) = table.read(folder / "EU.parquet")
     table.write(replace(one, rows=one.rows.slice(0, 0)), folder / "EU.parquet")
-    with pytest.raises(DataError, match=r"EU\.parquet: got no row"):
+    with pytest.raises(DataError, match=r"EU\.parquet: no row"):
         prepare(experiment(folder))
     table.write(drives({"PUBLIC": 3}, seed=9), tmp_path / "public.parquet")
     public = {"path": str(folder / "EU.parquet"), "steps": 1}
-    with pytest.raises(DataError, match=r"EU\.parquet: got no row"):
+    with pytest.raises(DataError, match=r"EU\.parquet: no row"):
         prepare(experiment(folder / "CN.parquet", pretraining=public))
 
 

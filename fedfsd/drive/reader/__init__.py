@@ -27,6 +27,7 @@ from fedfsd.drive.reader.drive import (
     Reader,
     bare,
     drive,
+    renamed,
     together,
 )
 from fedfsd.drive.reader.mapping import Mapping
@@ -276,7 +277,7 @@ def _shift(drives: list[Drive]) -> tuple[float, float]:
 
 def _columns(found: Drive, source: str, place: str, shift: tuple[float, float]) -> dict[str, np.ndarray]:
     """The columns that differ from row to row."""
-    own = np.char.add(f"{source}/", found.vehicle)
+    own = renamed(found.vehicle, lambda key: f"{source}/{key}")
     numbers = {name: found.columns[name] for name in NUMBERS}
     times = numbers["t"][np.isfinite(numbers["t"])]
     return {

@@ -26,6 +26,7 @@ from fedfsd.errors import DataError
 
 FIELDS = 10
 TYPES = {1: "car", 2: "truck_bus"}
+OTHERS = {3: "pedestrian", 4: "motor- or bicyclist", 5: "other"}
 HZ = 2.0
 
 
@@ -41,7 +42,7 @@ def read(path: Path, options: Options) -> list[Drive]:
     hz = options.hz or HZ
     t = (frame - frame.min()) / hz
     keep = np.isin(kind, list(TYPES))
-    left_out = types_left_out(kind[~keep].astype(int).astype(str), values[~keep, 1])
+    left_out = types_left_out([OTHERS.get(int(k), f"{k:g}") for k in kind[~keep]], values[~keep, 1])
     t, values = t[keep], values[keep]
     vehicle = np.array([str(int(number)) for number in values[:, 1]])
     columns = {

@@ -26,6 +26,7 @@ from fedfsd.drive.reader.drive import (
     bare,
     damaged,
     drive,
+    renamed,
     together,
     types_left_out,
 )
@@ -80,7 +81,7 @@ def read(path: Path, options: Options, mapping: Mapping) -> list[Drive]:
                 path,
                 key,
                 hz=every[start:stop],
-                vehicle=names[here] if mapping.vehicle_is_unique else np.char.add(f"{key}/", names[here]),
+                vehicle=names[here] if mapping.vehicle_is_unique else renamed(names[here], f"{key}/".__add__),
                 type=kinds[here],
                 columns={column: values[here] for column, values in columns.items()},
                 ego=names[here] == mapping.ego if mapping.ego else None,

@@ -49,10 +49,15 @@ class Cells:
 
     def text(self, column: str) -> pa.Array:
         """A column of trimmed text."""
+        return self._trimmed(column).combine_chunks()
+
+    def _trimmed(self, column: str) -> pa.ChunkedArray:
         cells = self.rows[column]
         if pa.types.is_dictionary(cells.type):
             cells = cells.cast(cells.type.value_type)
-        return pc.fill_null(pc.utf8_trim_whitespace(cells.cast(pa.string())), "").combine_chunks()
+        if not pa.types.is_string(cells.type):
+            cells = cells.cast(pa.string())
+        return pc.utf8_trim_whitespace(cells.fill_null("") if cells.null_count else cells)
 
     def key(self, column: str) -> pa.Array:
         """A column of trimmed text that has to stand in each row."""
@@ -67,7 +72,7 @@ class Cells:
         if pa.types.is_integer(given) or pa.types.is_floating(given):
             typed: np.ndarray = self.rows[column].cast(pa.float64(), safe=False).to_numpy()
             return typed
-        cells = self.text(column)
+        cells = self._trimmed(column)
         # A decimal comma, unless points say that the comma is something else.
         if self.separator != "," and not pc.any(pc.match_substring(cells, ".")).as_py():
             cells = pc.replace_substring(cells, ",", ".")

@@ -133,7 +133,7 @@ def drive(
         DataError: no vehicle in it, columns of different lengths, a rate that is no rate.
     """
     left_out, unfit = tuple(left_out), tuple(unfit)
-    keys, kinds = _names(path, vehicle), np.char.lower(_names(path, type))
+    keys, kinds = _names(path, vehicle), renamed(_names(path, type), str.lower)
     if not len(keys) and unfit:
         raise together(unfit, str(path))
     if not len(keys):
@@ -176,6 +176,14 @@ def _names(path: Path, names: Iterable[object]) -> np.ndarray:
             expected=f"at most {MAX_NAME} characters",
             hint="check that the file is whole and of this format",
         )
+    return found
+
+
+def renamed(names: np.ndarray, change: Callable[[str], str]) -> np.ndarray:
+    """Names (R,) as text, each distinct one changed once."""
+    encoded = pa.array(names).dictionary_encode()
+    changed = np.array([change(name) for name in encoded.dictionary.to_pylist()], np.str_)
+    found: np.ndarray = changed[np.asarray(encoded.indices)]
     return found
 
 

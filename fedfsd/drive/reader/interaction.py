@@ -18,7 +18,16 @@ import pyarrow.compute as pc
 from fedfsd.drive import rate
 from fedfsd.drive.reader import delimited
 from fedfsd.drive.reader.delimited import Cells
-from fedfsd.drive.reader.drive import Drive, Options, Reader, damaged, drive, together, types_left_out
+from fedfsd.drive.reader.drive import (
+    Drive,
+    Options,
+    Reader,
+    damaged,
+    drive,
+    renamed,
+    together,
+    types_left_out,
+)
 from fedfsd.drive.table import LeftOut
 from fedfsd.errors import DataError
 
@@ -60,7 +69,7 @@ def read(path: Path, options: Options) -> list[Drive]:
                 path,
                 recording,
                 hz=hz[start:stop],
-                vehicle=np.char.add(f"{recording}/", names[track[here]]),
+                vehicle=renamed(names[track[here]], f"{recording}/".__add__),
                 type=kinds[here],
                 columns={column: values[here] for column, values in columns.items()},
                 left_out=() if drives else left_out,
