@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from opacus import GradSampleModule
 from torch import Tensor, nn
 
 from fedfsd.engine import layer
@@ -193,6 +192,8 @@ class _Hooked:
     """Any model that opacus keeps each example's gradient of; never ``make_private``."""
 
     def __init__(self, model: nn.Module) -> None:
+        from opacus import GradSampleModule  # a third of a runner's start, and seldom needed
+
         self._module = GradSampleModule(model, loss_reduction="sum")
         self._parameters = list(model.parameters())
 

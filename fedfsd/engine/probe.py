@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 
 import torch
-from opacus.validators import ModuleValidator
 from torch import nn
 
 from fedfsd.engine import layer
@@ -29,7 +28,7 @@ def probe(model: nn.Module, task: Task) -> None:
         ModelError: a layer that opacus refuses, frozen parameters, a buffer that moves in
             forward, an output of another shape, or a vehicle whose gradient depends on the others.
     """
-    faults = layer.unknown(model) and ModuleValidator.validate(model, strict=False)
+    faults = _refused(model) if layer.unknown(model) else []
     if faults:
         raise ModelError(
             "model",
@@ -73,6 +72,14 @@ def probe(model: nn.Module, task: Task) -> None:
                     expected="buffers that stay",
                     hint="its values would leave without noise",
                 )
+
+
+def _refused(model: nn.Module) -> list[Exception]:
+    """What opacus has no per-sample gradients of."""
+    from opacus.validators import ModuleValidator
+
+    found: list[Exception] = ModuleValidator.validate(model, strict=False)
+    return found
 
 
 def _compare(model: nn.Module, task: Task, inputs: Tensors, targets: Tensors) -> None:

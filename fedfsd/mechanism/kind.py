@@ -248,7 +248,9 @@ class Mechanism(ABC):
         At most 2^-20 of the noise's standard deviation, and so fine that rounding a sum moves it by at most
         2^-12 C. PlanError where no float is that small.
         """
-        unit = min(GRID * self.std(round), 2.0**-11 * self.max_grad_norm / sqrt(size or 1))
+        unit = 2.0**-11 * self.max_grad_norm / sqrt(size or 1)
+        if self.std(round):  # a sum without noise promises nothing
+            unit = min(unit, GRID * self.std(round))
         found = 2.0 ** floor(log2(unit)) if unit > 0 else 0.0
         if found < LEAST_GRID:
             raise PlanError("max_grad_norm", got="noise too small for float64", expected="a larger bound")
