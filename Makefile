@@ -5,12 +5,13 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3.14 python
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
-# Two processes a machine of two cores; more where there are more: make test WORKERS=8
-WORKERS ?= 2
-# A worker that is done takes from one that is not.
-ORDER := --dist worksteal
+# One more than a machine of two cores has, since some tests wait for processes: make test WORKERS=8
+WORKERS ?= 3
+# A file goes to the next free worker in one piece: what its tests share is made once. The longest come first
+# (tests/conftest.py).
+ORDER := --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo federation test check lint format types imports tests quick proto kit clean
+.PHONY: setup demo federation test check lint format types imports tests quick mutation proto kit clean
 
 setup: .venv/setup.done
 
@@ -57,6 +58,10 @@ tests:
 	+$(BIN)/pytest -n $(WORKERS) $(ORDER)
 quick:
 	+$(BIN)/pytest -n $(WORKERS) $(ORDER) -m "not slow"
+
+# How strong the tests are where the privacy promise is made; hours of one core. Not part of make test.
+mutation: setup
+	$(BIN)/python -m experiments.mutation $(ARGUMENTS)
 
 # The generated half of the border: run it after an edit of border.proto.
 proto: setup

@@ -3,6 +3,8 @@
 >>> print(PlanError("privacy.target_delta", got=0.01, expected="below 1/1925",
 ...                 hint="set privacy.target_delta = 1e-4"))
 plan: privacy.target_delta: got 0.01, expected below 1/1925; fix: set privacy.target_delta = 1e-4
+>>> print(ConfigError("name", got="nothing", expected="a value", hint="add name"))
+config: name: is missing, expected a value; fix: add name
 """
 
 from __future__ import annotations
@@ -26,11 +28,8 @@ class FedfsdError(Exception):
         super().__init__(place)
 
     def __str__(self) -> str:
-        facts = [
-            f"{word} {value}"
-            for word, value in (("got", self.got), ("expected", self.expected))
-            if value is not None
-        ]
+        facts = [] if self.got is None else [_found(str(self.got))]
+        facts += [] if self.expected is None else [f"expected {self.expected}"]
         text = f"{self.code}: {self.place}"
         if facts:
             text += ": " + ", ".join(facts)
@@ -40,7 +39,7 @@ class FedfsdError(Exception):
         # Keyword-only arguments: the default would call the class with the message alone.
         return _rebuild, (type(self), self.place, self.got, self.expected, self.hint)
 
-    def document(self) -> dict[str, str | None]:
+    def document(self) -> dict[str, Any]:
         """The error as ``--json`` prints it."""
         return {
             "code": self.code,
@@ -49,6 +48,13 @@ class FedfsdError(Exception):
             "expected": None if self.expected is None else str(self.expected),
             "hint": self.hint,
         }
+
+
+def _found(got: str) -> str:
+    """What was found, as a person says it: an absence needs no "got"."""
+    if got == "nothing":
+        return "is missing"
+    return got if got.startswith(("no ", "neither ")) else f"got {got}"
 
 
 def _rebuild(
@@ -67,6 +73,13 @@ class ConfigError(FedfsdError):
     """An experiment, policy or region file says something that cannot be."""
 
     code, exit_code = "config", 3
+    others: tuple[ConfigError, ...] = ()
+    """What else is wrong with the same file."""
+
+    def document(self) -> dict[str, Any]:
+        """As for any error; ``others`` where there are some."""
+        found: dict[str, Any] = {**super().document()}
+        return found | {"others": [one.document() for one in self.others]} if self.others else found
 
 
 class FormatError(FedfsdError):

@@ -29,8 +29,27 @@ paths = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if on
 os.environ["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *paths])
 
 
+LONGEST = (
+    "survival/test_survival_kill.py",
+    "survival/test_survival_trouble.py",
+    "security/test_whole_federation.py",
+    "stories/test_federation.py",
+    "test_contributing.py",
+    "flower/test_engine.py",
+    "mechanism/test_accountant.py",
+    "evolution/test_evolution.py",
+    "plugin/test_plugin.py",
+    "cli/test_simulate.py",
+    "mechanism/test_calibration.py",
+    "service/test_kit.py",
+    "coordinator/test_run_engine.py",
+    "coordinator/test_coordinator_run.py",
+)
+"""Files that take longest, longest first: a worker that began one last would end long after the others."""
+
+
 class AskAnew:
-    """Tests of the accountants, their doctests included, ask the accountants."""
+    """Tests of the accountants, their doctests included, ask the accountants; not where a folder is given."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
@@ -38,8 +57,17 @@ class AskAnew:
             return (yield)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, then those with slow tests, each file in one piece."""
+    folder = Path(__file__).parent
+    rank = {folder / name: number for number, name in enumerate(LONGEST)}
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: rank.get(item.path, len(rank) + (item.path not in slow)))
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(AskAnew())
+    if "FEDFSD_ANSWERS" not in os.environ:
+        config.pluginmanager.register(AskAnew())
 
 
 def drives(regions: dict[str, int], *, seed: int = 0, origin: str = "synthetic") -> table.Table:

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / ".cache" / "answers"
+FOLDER = Path(os.environ.get("FEDFSD_ANSWERS", ROOT / ".cache" / "answers"))
 LIBRARIES = ("dp-accounting", "prv-accountant", "numpy", "scipy")
 SLOW = {
     "fedfsd.mechanism.accountant": ("_pld", "_prv", "epsilon_rdp"),

@@ -19,6 +19,7 @@ from experiments.benchmark.ledger import ledger
 from experiments.benchmark.overhead import overhead
 from experiments.benchmark.recordings import recordings
 from experiments.benchmark.row import Row, place
+from experiments.benchmark.step import step
 from experiments.federation.stage import StageError
 from fedfsd.errors import FedfsdError
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmark", description="Measure what the project promises."
     )
-    names = ("help", "demo", "overhead", "crowd", "ledger", "audit", "recordings", "border")
+    names = ("help", "demo", "step", "overhead", "crowd", "ledger", "audit", "recordings", "border")
     parser.add_argument("--only", choices=names, action="append", help="this part alone; may be repeated")
     parser.add_argument("--data", help="real recordings to train on; else the study's published results")
     parser.add_argument("--quick", action="store_true", help="try the machinery: its numbers mean nothing")
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts: dict[str, Callable[[], list[Row]]] = {
             "help": lambda: help_seconds(quick=given.quick),
             "demo": lambda: demo(folder / "demo", quick=given.quick),
+            "step": lambda: step(quick=given.quick),
             "overhead": lambda: overhead(folder / "overhead", quick=given.quick),
             "crowd": lambda: crowd(folder / "crowd", quick=given.quick),
             "ledger": lambda: ledger(folder / "ledger", quick=given.quick),
@@ -72,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in rows:
             word = "pass" if row.passed else "FAIL"
             print(f"{word}  {row.name:<{width}}  {row.measured:10.4g}  {row.target}")
+            if row.detail:
+                print(f"      {row.detail}")
     return 0 if all(row.passed for row in rows) else 1
 
 

@@ -24,6 +24,8 @@ class Row:
     unit: str
     relation: str
     """``<=``, ``<``, ``>=`` or ``>``."""
+    detail: str = ""
+    """What else was measured beside it."""
 
     @property
     def passed(self) -> bool:
@@ -43,7 +45,8 @@ class Row:
     def document(self) -> dict[str, Any]:
         """The row as ``--json`` prints it."""
         measured = round(self.measured, 4) if math.isfinite(self.measured) else None
-        return {"name": self.name, "measured": measured, "target": self.target, "pass": self.passed}
+        found = {"name": self.name, "measured": measured, "target": self.target, "pass": self.passed}
+        return found | ({"detail": self.detail} if self.detail else {})
 
 
 def place() -> Mapping[str, str]:

@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 REGIONS = ("CN", "EU", "US")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, stages: type[Stage] = Stage) -> int:
     """The command; 1 where something did not work, else what ``audit verify`` says."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.federation",
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test-only", action="store_true", help="regions also take rehearsals")
     given = parser.parse_args(arguments)
     output = given.output or Path("runs") / time.strftime("federation-%Y%m%d-%H%M%S")
-    stage = Stage(output.resolve(), REGIONS, test_only=given.test_only)
+    stage = stages(output.resolve(), REGIONS, test_only=given.test_only)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return story(stage, given.experiment.resolve())

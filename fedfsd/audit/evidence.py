@@ -17,9 +17,10 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from fedfsd.audit import receipt, trust
+from fedfsd.audit import receipt, reviewed, trust
 from fedfsd.audit.finding import Finding, Kind, contradiction, newer, refusal, undecided
 from fedfsd.audit.receipt import Receipts
+from fedfsd.audit.reviewed import Reviewed
 from fedfsd.audit.trust import Trust
 from fedfsd.errors import FormatError, NotReadyError
 from fedfsd.ledger import bundle, entry, terms
@@ -136,6 +137,7 @@ class Evidence:
     """(file, note): checkpoints that others hold."""
     receipts: Receipts | None = None
     trust: Trust | None = None
+    reviewed: Reviewed | None = None
     refused_receipts: Finding | None = None
     """Why a receipts file cannot be read, in the place of ``receipts``."""
 
@@ -145,11 +147,17 @@ class Evidence:
         return any(one.newer for one in ledgers) or any(one.unread for one in self.refused)
 
 
-def load(bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path | None = None) -> Evidence:
+def load(
+    bundles: Sequence[Path],
+    *,
+    receipts: Path | None = None,
+    trust: Path | None = None,
+    code: Path | None = None,
+) -> Evidence:
     """Read everything; files that end in ``.note`` are checkpoints that others hold.
 
     Raises:
-        ConfigError: a trust file that is none.
+        ConfigError: a trust file or a list of reviewed code that is none.
         NotReadyError, OSError: a file that cannot be read.
     """
     read = [_bundle(path) for path in bundles if path.suffix != ".note"]
@@ -166,6 +174,7 @@ def load(bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path |
         heads=tuple((plain(path.name), _note(path)) for path in bundles if path.suffix == ".note"),
         receipts=received,
         trust=None if trust is None else trust_file(trust),
+        reviewed=None if code is None else reviewed.read(_regular(code)),
         refused_receipts=refused_receipts,
     )
 

@@ -14,7 +14,7 @@ from fedfsd.audit.fact import Fact, Facts, Sources
 from fedfsd.audit.finding import Kind
 from fedfsd.audit.keyring import keyring
 from fedfsd.audit.loss import NANO
-from fedfsd.audit.text import number
+from fedfsd.audit.text import TWO_FIGURES, number
 from fedfsd.audit.words import chance, counted, listed, version
 from fedfsd.ledger.entry import WitnessEntry
 
@@ -47,6 +47,7 @@ def accounting(given: Sources) -> Facts:
 
 def lifetime(given: Sources) -> Facts:
     """What all runs together cost, and what is left."""
+    yield given.by_program("why a plan is charged more for life", TWO_FIGURES)
     for chapter in given.case.course.chapters:
         grant, account = chapter.grant, chapter.account
         committed = account.spent + account.held
@@ -86,6 +87,11 @@ def randomness(given: Sources) -> Facts:
         "generator", "AES-256-CTR under a key of 32 bytes from the operating system, one a plan"
     )
     yield given.by_program("numbers", "noise in float64, added to the sum before it becomes float32")
+    yield given.by_program(
+        "rounding",
+        "after release 0.1.0 sum and noise are whole multiples of a power of two of at most 2^-20 sigma C, "
+        "counted in the clipping norm; before, float64 as it is",
+    )
     secrets = [row["key_commitment"] for row in given.plans if row["key_commitment"]]
     again = "none twice" if len(set(secrets)) == len(secrets) else "some used again"
     without = len(given.plans) - len(secrets)

@@ -31,10 +31,10 @@ def check_signatures(ledger: Ledger) -> Iterator[Finding]:
     for epoch, size, text in ledger.checkpoints:
         place = f"checkpoint {epoch}-{size}"
         lost = ledger.lost(epoch, size)
-        by = tuple(one for _, one in keys.nodes) if lost else (keys.node_at(size),)
+        signers = tuple(one for _, one in keys.nodes) if lost else (keys.node_at(size),)
         try:
             parsed = note.Note.parse(text)
-            if parsed.signed_by_one_of(by):
+            if parsed.signed_by_one_of(signers):
                 continue
         except EvidenceError as error:
             yield refusal(place, error)
@@ -42,7 +42,7 @@ def check_signatures(ledger: Ledger) -> Iterator[Finding]:
         if lost or size > ledger.known:
             yield undecided(place, "no key that this ledger names signed it")
         else:
-            yield contradiction(place, "no signature by the node", f"one by {by[0].name}")
+            yield contradiction(place, "no signature by the node", f"one by {signers[0].name}")
 
 
 def check_identity(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:

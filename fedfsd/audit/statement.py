@@ -18,7 +18,7 @@ from fedfsd.audit.evidence import Evidence
 from fedfsd.audit.finding import Kind
 from fedfsd.audit.joint import joint
 from fedfsd.audit.loss import NANO
-from fedfsd.audit.text import number
+from fedfsd.audit.text import TWO_FIGURES, number
 from fedfsd.audit.verdict import Report
 from fedfsd.audit.words import chance, counted, listed, meaning, quoted, said
 from fedfsd.ledger.entry import Grant
@@ -37,8 +37,9 @@ GENERAL = {
     "and may choose later plans after seeing it. A region is trusted with its own data only: to draw "
     "vehicles, clip and add noise as planned, and to keep the noise key secret.",
     "Covered": "Every release that the ledger records, and every round that it books, released or not.",
+    "Two figures": TWO_FIGURES,
     "Not covered": "What does not pass through the ledger, such as a model or settings chosen on the same "
-    "data by other means; the time a reply takes; the car that carried the sensors, and a car under a second "
+    "data outside it; the time a reply takes; the car that carried the sensors, and a car under a second "
     "key, unless they are mapped to one key; a person with several vehicles, to whom the losses of all of "
     "them apply; what can be learned about traffic in general.",
 }
@@ -182,7 +183,7 @@ def _sentences(case: Case, chapter: Chapter, rosters: Sequence[int]) -> Iterator
         yield Sentence("carried", f"Included are {loss}, as the data officer declares.", declared=True)
     if len(chapter.grants) > 1:
         before = listed([str(one.seq) for one in chapter.grants[:-1]])
-        yield Sentence("before", f"Included is all that was booked under earlier grants (entries {before}).")
+        yield Sentence("before", f"Included is all that was charged under earlier grants (entries {before}).")
     if chapter.grants[0].disjoint:
         new = "The data officer declares that no vehicle of the grant before it is in these data."
         yield Sentence("vehicles", new, declared=True)
@@ -207,9 +208,9 @@ def _charged(chapter: Chapter) -> str:
         return "Nothing is charged to this grant yet, and nothing has left under it."
     spent, lifetime = chapter.epsilon(account.spent), chapter.epsilon(account.spent + account.held)
     part = (
-        f"of which {number(spent)} is booked by rounds and the rest held for rounds still to come"
+        f"of which {number(spent)} is spent by rounds and the rest held for rounds still to come"
         if account.held
-        else "all of it booked by rounds"
+        else "all of it spent by rounds"
     )
     fixed = len(chapter.runs) == 1 and not (chapter.runs[0].settled and chapter.runs[0].unbooked)
     itself = (

@@ -62,4 +62,6 @@ def _carried(ledger: Ledger, before: Ledger) -> Iterator[Finding]:
         if grant.alpha != account.grant.alpha:
             yield undecided(place, f"order {grant.alpha} after {account.grant.alpha}")
         elif grant.carried_rho < spent:
-            yield contradiction(place, grant.carried_rho, f"at least {spent}, booked in {before.source}")
+            yield contradiction(
+                place, grant.carried_rho, f"at least {spent}, spent and held in {before.source}"
+            )

@@ -7,11 +7,18 @@ from collections.abc import Iterator, Sequence
 from textwrap import indent, wrap
 
 from fedfsd.audit.finding import Kind
-from fedfsd.audit.verdict import Part, Report
+from fedfsd.audit.verdict import Outcome, Part, Report
 
 ABREAST = 4
 """Regions beside each other in the table of outcomes."""
 _WIDTH = 100
+TWO_FIGURES = (
+    "A plan has two figures. Its own epsilon, say 8.00, is computed exactly for this plan alone, fixed "
+    "before it began. What it is charged for life, say 8.74, is higher: plans may be chosen after "
+    "looking at earlier releases, which only a bound that adds up one Renyi loss of all plans covers, "
+    "and turning that loss into an epsilon costs a constant, once for the grant and not for each plan. "
+    "The grant counts the second figure."
+)
 
 
 def text(report: Report) -> str:
@@ -22,7 +29,7 @@ def text(report: Report) -> str:
         lines += ["  ".join(map(str.ljust, line, widths)).rstrip() for line in rows]
         lines.append("")
     told = [f"{part.title}: {_facts(part)}" for part in report.parts if part.region]
-    lines += [*told, ""] if told else []
+    lines += [*told, *wrap(TWO_FIGURES, _WIDTH), ""] if told else []
     for heading, kinds in _SECTIONS.items():
         found = report.found(*kinds)
         if found:
@@ -35,7 +42,14 @@ def text(report: Report) -> str:
     lines.append("not proved by any of this:")
     for sentence in report.unproved:
         lines += _wrapped(sentence)
-    return "\n".join([*lines, "", f"verdict: {report.headline}"])
+    return "\n".join([*lines, "", f"verdict: {report.headline}{_unread(report)}"])
+
+
+def _unread(report: Report) -> str:
+    """What the verdict leaves out because nobody asked for it."""
+    answers = (one for part in report.parts for one in part.answers)
+    left = any(one.name == "code" and one.outcome == Outcome.SKIPPED for one in answers)
+    return "; the code on record was not compared with reviewed code (--code)" if left else ""
 
 
 _SECTIONS = {

@@ -89,7 +89,7 @@ def drawing(told: Mapping[str, Any]) -> dict[str, Any] | None:
     labels = [
         ("granted", up(end["granted"]), _amount(end["granted"], end["epsilon_grant"])),
         ("charged", up(committed[-1]), _amount(committed[-1], end["epsilon_lifetime"])),
-        ("booked", up(spent[-1]), _amount(spent[-1], end["epsilon_spent"])),
+        ("spent", up(spent[-1]), _amount(spent[-1], end["epsilon_spent"])),
     ]
     return {
         "width": WIDTH,
@@ -103,7 +103,7 @@ def drawing(told: Mapping[str, Any]) -> dict[str, Any] | None:
         "line": steps(spent),
         "grant": steps([one["granted"] for one in points]),
         "ticks": [(up(nano), epsilon) for epsilon, nano in _ticks(told, top)],
-        # What is booked in full has one label, not two on one spot.
+        # What is spent in full has one label, not two on one spot.
         "labels": _apart(labels if spent[-1] < committed[-1] else labels[:2]),
         "plans": _bands([(one["entry"], one["plan"][:8]) for one in told["plans"]], across, last),
         "events": [

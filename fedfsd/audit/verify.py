@@ -4,7 +4,8 @@ The argument, in the order of the checks: a bundle is one list of entries (archi
 by the region's own people (signatures, identity), and the only one there is (witnesses, succession). By it,
 nothing was released that was not planned (plans, rounds), reserved (reservations, once), paid for (filter)
 and permitted (approvals). What was promised is what the mathematics gives (rehearsal, epsilon, lifetime).
-What arrived is what was released (receipts), and the region's own program agrees (rules).
+What arrived is what was released (receipts), what trained was reviewed (code), and the region's own program
+agrees (rules).
 
 A check is known by its name, the function's without ``check_``; the order is for reading alone.
 """
@@ -12,10 +13,12 @@ A check is known by its name, the function's without ``check_``; the order is fo
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from fedfsd.audit.approval import check_approvals
 from fedfsd.audit.booking import check_once, check_reservations
+from fedfsd.audit.code import check_code
 from fedfsd.audit.delivery import check_receipts, check_regions
 from fedfsd.audit.epsilon import check_epsilon, check_lifetime, check_rehearsal
 from fedfsd.audit.evidence import Evidence, Ledger, Refused
@@ -31,18 +34,27 @@ from fedfsd.audit.verdict import Part, Report, Sheet
 from fedfsd.audit.witness import check_heads, check_witnesses
 from fedfsd.errors import PlanError
 
+
+def _silent(_: str) -> None:
+    """For who waits in any case."""
+
+
 UNPROVED = (
     "that nothing left a region past its ledger: no record can show that",
     "that training did to the data what the ledger says; the witness block of a release shows the scale of "
     "its noise, the rest stands on the reviewed program whose hash the ledger names",
     "that rosters, data sets and the identity of vehicles are as declared, and that vehicles declared "
     "disjoint are",
-    "any use of the data by other means, such as choosing a model or settings on them",
+    "any use of the data outside this mechanism, such as choosing a model or settings on them",
 )
 
 
-def verify(evidence: Evidence) -> Report:
-    """Run every check on every bundle, and those on what bundles and receipts say together."""
+def verify(evidence: Evidence, tell: Callable[[str], None] = _silent) -> Report:
+    """Run every check on every bundle, and those on what bundles and receipts say together.
+
+    Args:
+        tell: told from time to time how far a check is that takes long.
+    """
     parts = [_refused(one) for one in evidence.refused]
     bundles = Counter(ledger.region for ledger in evidence.ledgers)
     for ledger in evidence.ledgers:
@@ -63,9 +75,10 @@ def verify(evidence: Evidence) -> Report:
         sheet.run(check_filter, ledger)  # at no prefix more loss than granted
         sheet.run(check_approvals, ledger)  # permission where it is needed
         sheet.run(check_rehearsal, ledger)  # noise that nobody knows
-        sheet.run(check_epsilon, ledger)  # each plan's epsilon is what was stated
+        sheet.run(check_epsilon, ledger, tell)  # each plan's epsilon is what was stated
         sheet.run(check_lifetime, ledger)  # and what is charged bounds all of it
         sheet.run(check_receipts, ledger, evidence)  # what arrived is what was released
+        sheet.run(check_code, ledger, evidence)  # and what trained was reviewed
         sheet.run(check_rules, ledger)  # the region's own program agrees
         parts.append(sheet.part(_facts(ledger)))
     together = Sheet("receipts and checkpoints")
@@ -119,7 +132,7 @@ def _balance(label: str, account: Sum) -> dict[str, Any]:
 
     def epsilon(rho: int) -> float | None:
         try:
-            return epsilon_lifetime(rho, alpha=grant.alpha, delta=grant.delta)
+            return epsilon_lifetime(rho, alpha=grant.alpha, delta=grant.delta) if rho else 0.0
         except PlanError:
             return None
 

@@ -20,6 +20,7 @@ from fedfsd.border.doorkeeper import Doorkeeper, caller, refuse
 from fedfsd.border.metadata import PlainMetadata
 from fedfsd.border.wire import MAX_MESSAGE
 from fedfsd.errors import NotReadyError
+from fedfsd.service import address as addresses
 
 __all__ = ["caller", "open_channel", "refuse", "serve"]
 
@@ -36,7 +37,6 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.compression_enabled_algorithms_bitset", 1),  # identity alone: nothing here unpacks
 ]
 _CLIENT: list[tuple[str, Any]] = [
-    ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -51,7 +51,13 @@ _SERVER: list[tuple[str, Any]] = [
 
 
 def open_channel(
-    address: str, *, root: Path, key: Path | None, certificate: Path | None, expected_uri: str
+    address: str,
+    *,
+    root: Path,
+    key: Path | None,
+    certificate: Path | None,
+    expected_uri: str,
+    proxy: str = "",
 ) -> grpc.Channel:
     """A channel to the party with ``expected_uri``; connects with the first call.
 
@@ -59,6 +65,8 @@ def open_channel(
         address: host:port.
         root: the federation's root certificate, PEM.
         key, certificate: this region's, PEM; None where it has none yet.
+        proxy: an HTTP proxy that opens the connection; it sees the coordinator's address and TLS. The
+            environment's proxies are never used.
 
     Raises:
         NotReadyError: a file cannot be read.
@@ -69,7 +77,9 @@ def open_channel(
         None if certificate is None else _read(certificate),
     )
     name = [("grpc.ssl_target_name_override", identity.host_name(expected_uri))]
-    channel = grpc.secure_channel(address, credentials, options=[*_OPTIONS, *_CLIENT, *name])
+    way: list[tuple[str, Any]] = [("grpc.enable_http_proxy", int(bool(proxy))), ("grpc.http_proxy", proxy)]
+    options = [*_OPTIONS, *_CLIENT, *name, *(way if proxy else way[:1])]
+    channel = grpc.secure_channel(address, credentials, options=options)
     return grpc.intercept_channel(channel, PlainMetadata())
 
 
@@ -111,11 +121,12 @@ def serve(
     )
     add(server)
     server.add_generic_rpc_handlers((_health(),))
+    where = addresses.join(host, port)
     try:
-        bound = server.add_secure_port(f"{host}:{port}", _credentials(root, key, certificate))
+        bound = server.add_secure_port(where, _credentials(root, key, certificate))
     except RuntimeError:
         raise NotReadyError(
-            f"{host}:{port}",
+            where,
             got="an address that is not available",
             expected="an address of this machine with a free port",
             hint="stop the process that listens there, or choose another port",

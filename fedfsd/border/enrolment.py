@@ -61,7 +61,7 @@ def read(path: Path) -> Request:
         ) from None
 
 
-def ask(invitation: Invitation, request: Request, *, root: Path) -> bytes:
+def ask(invitation: Invitation, request: Request, *, root: Path, proxy: str = "") -> bytes:
     """The certificate in PEM, or nothing until the coordinator's operators have confirmed the request.
 
     Raises:
@@ -75,7 +75,9 @@ def ask(invitation: Invitation, request: Request, *, root: Path) -> bytes:
         officer=request.officer.encode(),
     )
     uri = invitation.expected_uri
-    with open_channel(invitation.join, root=root, key=None, certificate=None, expected_uri=uri) as channel:
+    with open_channel(
+        invitation.join, root=root, key=None, certificate=None, expected_uri=uri, proxy=proxy
+    ) as channel:
         try:
             reply = rpc.EnrolmentStub(channel).Join(message, timeout=SECONDS)
         except grpc.RpcError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import grpc
@@ -11,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fedfsd.border import authority, identity
 from fedfsd.border.channel import SERVICE, open_channel
 from fedfsd.border.identity import WARN_DAYS, Identity
+from fedfsd.service import address as addresses
 from fedfsd.service.diagnosis import CheckResult, fail, ok, warn
 
 SECONDS = 5.0
@@ -30,20 +30,20 @@ def certificate(check: str, path: Path, *, root: Path, key: Path, party: Identit
 
 
 def reach(
-    check: str, address: str, *, root: Path, key: Path, certificate: Path, expected_uri: str
+    check: str, address: str, *, root: Path, key: Path, certificate: Path, expected_uri: str, proxy: str = ""
 ) -> CheckResult:
     """Whether the coordinator at ``address`` can be reached, is who it should be, and lets this region in."""
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS).close()
+        addresses.knock(address, proxy, seconds=SECONDS)
     except (OSError, ValueError):
         return fail(
             check,
-            f"{address}: no connection",
-            fix="allow outgoing TCP there; is fedfsd coordinator up? region.toml may name another address",
+            f"{address}: no connection{' through border.proxy' if proxy else ''}",
+            fix="allow outgoing TCP there; is fedfsd coordinator up? region.toml may name another address,"
+            " and a proxy",
         )
     with open_channel(
-        address, root=root, key=key, certificate=certificate, expected_uri=expected_uri
+        address, root=root, key=key, certificate=certificate, expected_uri=expected_uri, proxy=proxy
     ) as channel:
         # Not Hello: beside the region's gate that would look like a second node with its key.
         request = health_pb2.HealthCheckRequest(service=SERVICE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,8 @@ class Format(StrEnum):
     sarif = "sarif"
 
 
+tell = partial(typer.echo, err=True)
+"""How far a long check is, for who waits."""
 _SUFFIXES = {".txt": "text", ".json": "json", ".sarif": "sarif"}
 
 
@@ -38,6 +41,13 @@ def verify(
         typer.Option(
             metavar="FILE",
             help="Public keys you obtained out of band; without them the verdict is 'cannot decide'.",
+        ),
+    ] = None,
+    code: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Hashes of reviewed programs (fedfsd config code): the code on record must be among them.",
         ),
     ] = None,
     format: Annotated[Format | None, typer.Option(help="How to write the findings.")] = None,
@@ -57,14 +67,14 @@ def verify(
     kind = str(format or _SUFFIXES.get(output.suffix.lower() if output else ".txt", ""))
     if output is not None:
         checked(output, *([output.suffix.lower()] if format else _SUFFIXES))
-        if any(output.exists() and output.samefile(one) for one in (*bundles, receipts, trust) if one):
+        if any(output.exists() and output.samefile(one) for one in (*bundles, receipts, trust, code) if one):
             raise NotReadyError(str(output), got="a file to be checked", expected="another file")
     from fedfsd.audit.document import document, sarif
     from fedfsd.audit.evidence import load
     from fedfsd.audit.text import text
     from fedfsd.audit.verify import verify
 
-    report = verify(load(bundles, receipts=receipts, trust=trust))
+    report = verify(load(bundles, receipts=receipts, trust=trust, code=code), tell)
     found = document(report)
     writers = {
         "text": lambda: text(report),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -150,7 +151,7 @@ def _verified(
     from fedfsd.audit.verify import verify
 
     evidence = load(bundles, receipts=receipts, trust=trust)
-    return evidence, verify(evidence)
+    return evidence, verify(evidence, partial(typer.echo, err=True))
 
 
 def _kind(

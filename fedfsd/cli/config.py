@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fedfsd.cli.answer import Answer, Json
+from fedfsd.cli.extra import extra
 from fedfsd.plain_text import plain
 
 Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT")]
@@ -23,6 +25,10 @@ class KindOption(StrEnum):
 
     experiment = "experiment"
     policy = "policy"
+    region = "region"
+    train = "train"
+    coordinator = "coordinator"
+    transfer = "transfer"
 
 
 def check(
@@ -33,7 +39,7 @@ def check(
 ) -> Answer:
     """Check a file and show every value.
 
-    FILE is TOML; defaults and overrides are filled in.
+    FILE is TOML; defaults and overrides are filled in. Every error in it is shown.
     """
     from fedfsd.config.load import load
 
@@ -82,8 +88,21 @@ def pins(_json: Json = False) -> Answer:
     return Answer({"pins": found}, text)
 
 
+def code(_json: Json = False) -> Answer:
+    """Print the hashes of this installation for audit verify.
+
+    One line each for fedfsd and for the packages that compute, as --code takes them. Review them first.
+    """
+    from fedfsd.ledger import program as programs
+
+    found = programs.installed()
+    lines = [("fedfsd", found.version, found.code)]
+    lines += [(name, one.version, one.sha256) for name, one in found.packages.items()]
+    return Answer(found.model_dump(), "\n".join(" ".join(line) for line in lines))
+
+
 def schema_of(kind: str) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of an experiment or policy file."""
+    """The JSON Schema (2020-12) of a file of this kind."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **_model(KindOption(kind)).model_json_schema(),
@@ -91,13 +110,20 @@ def schema_of(kind: str) -> dict[str, Any]:
 
 
 def _model(kind: KindOption) -> Any:
-    if kind == KindOption.policy:
-        from fedfsd.gate.policy import Policy
+    """The settings class of a kind of file, imported only where it is asked for."""
+    with extra("node"):
+        module, name = _MODELS[kind].split(":")
+        return getattr(import_module(module), name)
 
-        return Policy
-    from fedfsd.config import experiment
 
-    return experiment.Experiment
+_MODELS = {
+    KindOption.experiment: "fedfsd.config.experiment:Experiment",
+    KindOption.policy: "fedfsd.gate.policy:Policy",
+    KindOption.region: "fedfsd.node.settings:RegionSettings",
+    KindOption.train: "fedfsd.runner.process:Settings",
+    KindOption.coordinator: "fedfsd.coordinator.folder:CoordinatorSettings",
+    KindOption.transfer: "fedfsd.audit.declaration:Declaration",
+}
 
 
 def _lines(document: dict[str, Any], prefix: str = "") -> list[str]:
@@ -115,4 +141,5 @@ COMMANDS = (
     ("check", check, "experiments/quickstart.toml"),
     ("schema", schema, "experiment > experiment.schema.json"),
     ("pins", pins, "> pins.toml"),
+    ("code", code, "> reviewed.txt"),
 )

@@ -25,6 +25,10 @@ def init(
     join_port: Annotated[
         int | None, typer.Option(help="Port for regions that ask to join; 9444 if left out.")
     ] = None,
+    public_port: Annotated[
+        int | None, typer.Option(help="By which regions reach --port, if a router translates it.")
+    ] = None,
+    public_join_port: Annotated[int | None, typer.Option(help="The same for --join-port.")] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="Port for Prometheus on loopback; none if left out.")
     ] = None,
@@ -41,7 +45,14 @@ def init(
     from fedfsd.border import identity
     from fedfsd.coordinator import new_coordinator
 
-    chosen = {"port": port, "join_port": join_port, "metrics_port": metrics_port, "flower_port": flower_port}
+    chosen = {
+        "port": port,
+        "join_port": join_port,
+        "public_port": public_port,
+        "public_join_port": public_join_port,
+        "metrics_port": metrics_port,
+        "flower_port": flower_port,
+    }
     made = new_coordinator.make(
         new_coordinator.settings(name, host=host, listen=listen or host, **chosen), output
     )

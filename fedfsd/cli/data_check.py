@@ -2,54 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedfsd.cli.answer import Answer, Json
+from fedfsd.cli.extra import extra
 from fedfsd.errors import NotReadyError
 from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.drive.check import Finding
+    from fedfsd.drive.table import Table
+    from fedfsd.task.gather import Survey
 
-Path = Annotated[str, typer.Argument(metavar="PATH")]
 _SHOWN = 5  # recordings by name in the text; --json has them all
 
 
 def check(
-    path: Path,
+    path: Annotated[str, typer.Argument(metavar="PATH")],
     strict: Annotated[
         bool, typer.Option("--strict", help="End with exit code 4 on an error or a warning; notes pass.")
     ] = False,
+    experiment: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Count the windows of its task; forecasting if left out."),
+    ] = None,
     _json: Json = False,
 ) -> Answer:
-    """Report defects, with counts and fixes.
+    """Report defects and what can be trained on.
 
-    Nothing is repaired. PATH is a table, a folder of tables, or "embedded".
+    Defects come with counts and fixes; nothing is repaired. For each region: N (training vehicles, as a
+    policy's roster counts them), how many have a window, and what dropped the others. PATH is a table, a
+    folder of tables, or "embedded".
     """
     from fedfsd.drive import source
     from fedfsd.drive.check import check as work
 
-    found = work(source.tables(path))
+    tables = source.tables(path)
+    surveys = _surveys(tables, experiment)
+    found = work(tables) + [_nothing(one) for one in surveys if not one.with_window]
     grave = any(one.severity != "note" for one in found)
     text = [
         _text(list(alike)) for _, alike in groupby(found, key=lambda one: (one.name, one.region, one.source))
     ]
     return Answer(
-        {"path": path, "findings": [asdict(one) for one in found]},
-        "\n".join(text) or f"{plain(path)}: nothing found",
+        {
+            "path": path,
+            "findings": [asdict(one) for one in found],
+            "regions": {one.region: one.document() for one in surveys},
+        },
+        "\n".join(
+            [*(text or [f"{plain(path)}: nothing found"]), *(line for one in surveys for line in _told(one))]
+        ),
         NotReadyError.exit_code if strict and grave else 0,
     )
+
+
+def _surveys(tables: Sequence[Table], experiment: Path | None) -> list[Survey]:
+    """What each region can train on."""
+    from fedfsd.config.experiment import Experiment, Task
+    from fedfsd.config.load import load
+
+    chosen = Task() if experiment is None else load(Experiment, experiment).task
+    with extra("training"):
+        from fedfsd.task import registry
+        from fedfsd.task.gather import gather
+
+        task = registry.of(chosen.name, chosen.options)
+    names = sorted({name for one in tables for name in one.regions})
+    return [gather(task, tables, name)[1] for name in names]
+
+
+def _nothing(survey: Survey) -> Finding:
+    from fedfsd.drive.check import Finding
+
+    fix = f"its budget would be spent on noise alone: {'; '.join(survey.reasons) or 'see its recordings'}"
+    count = survey.vehicles
+    return Finding("no-window", "error", survey.region, "", None, count, count, "vehicles", fix)
+
+
+def _told(survey: Survey) -> list[str]:
+    """A region's head line, and what was dropped."""
+    head = (
+        f"{survey.region}: N = {survey.vehicles} training vehicles, {survey.with_window} with a window, "
+        f"{survey.windows} windows"
+    )
+    return [plain(head), *(f"  dropped: {plain(line)}" for line in survey.reasons)]
 
 
 def _text(alike: list[Finding]) -> str:
     """One defect of one source: the head, its recordings, the fix (one for all where they agree)."""
     first, fixes = alike[0], {one.fix for one in alike}
     worst = sorted(alike, key=lambda one: -one.count)
-    lines = [f"{first.severity}: {plain(first.name)} in {plain(first.region)}, {plain(first.source)}"]
+    where = ", ".join(plain(part) for part in (first.region, first.source) if part)
+    lines = [f"{first.severity}: {plain(first.name)} in {where}"]
     for one in worst[:_SHOWN]:
         place = "" if one.recording is None else f" in {plain(one.recording)}"
         fix = f"; fix: {plain(one.fix)}" if len(fixes) > 1 else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +14,12 @@ from fedfsd.cli.destination import Output, checked
 from fedfsd.errors import UsageError
 from fedfsd.plain_text import plain
 
-FORMATS = "apolloscape, argoverse2, commonroad, interaction, scenarionet"
+if TYPE_CHECKING:
+    from fedfsd.drive.table import LeftOut
+
+_DOUBT = 0.7  # what --guess is less sure of than this, a person should look at
+_SHOWN = 20  # reasons in the text; --json has them all
+FORMATS = "apolloscape, argoverse2, columns, commonroad, interaction, scenarionet"
 
 
 class IdentityOption(StrEnum):
@@ -49,12 +55,33 @@ def import_(
     hz: Annotated[
         float | None, typer.Option(metavar="RATE", help="Frames a second, where the files do not say.")
     ] = None,
+    skip_unfit: Annotated[
+        bool,
+        typer.Option("--skip-unfit", help="Leave out files and rows that cannot be read, and count them."),
+    ] = False,
+    mapping: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="What the columns mean: a file, or the name of a shipped mapping."),
+    ] = None,
+    guess: Annotated[
+        bool, typer.Option("--guess", help="Write a mapping of the first file to FILE (.toml) instead.")
+    ] = False,
     _json: Json = False,
 ) -> Answer:
     """Read recordings into one table.
 
-    PATH is a file, or a folder of files, of one source.
+    PATH is a file, or a folder of files, of one source. What is left out is counted. The format
+    "columns" is any table, CSV or Parquet, with a mapping of its columns.
     """
+    if (mapping or guess) and format != "columns":
+        raise UsageError(
+            "--guess" if guess else "--mapping",
+            got=f"--format {format}",
+            expected="--format columns",
+            hint="other formats say themselves what their columns mean",
+        )
+    if guess:
+        return _proposal(paths, output)
     checked(output, ".parquet")
     from pydantic import TypeAdapter, ValidationError
 
@@ -67,6 +94,7 @@ def import_(
             "--region", got=repr(region), expected="a short name such as CN or EU-west", hint="letters first"
         ) from None
     from fedfsd.drive import reader, table
+    from fedfsd.drive.reader.mapping import read
 
     made = reader.import_drives(
         paths,
@@ -79,6 +107,8 @@ def import_(
         country=country,
         city=city,
         hz=hz,
+        skip_unfit=skip_unfit,
+        mapping=read(mapping) if mapping else None,
     )
     table.write(made, output)
     vehicles, recordings = len(set(made.text("vehicle"))), len(set(made.text("recording")))
@@ -91,9 +121,48 @@ def import_(
         "licence": made.licence,
         "identity": made.identity,
         "origin": made.origin,
+        "left_out": [asdict(each) for each in made.left_out],
     }
-    return Answer(
-        document,
+    text = (
         f"{plain(output)}: {vehicles} vehicles in {recordings} recordings, {made.rows.num_rows} rows;"
-        f" see what is wrong with them: fedfsd data check {plain(output)}",
+        f" see what is wrong with them: fedfsd data check {plain(output)}"
     )
+    return Answer(document, "\n".join([text, *_left_out(made.left_out)]))
+
+
+def _proposal(paths: list[Path], output: Path) -> Answer:
+    """A mapping for the first file, with how sure each line of it is."""
+    checked(output, ".toml")
+    from fedfsd.drive.reader import columns
+
+    path, proposal = columns.guess(paths)
+    output.write_text(proposal.text, encoding="utf-8")
+    doubtful = [name for name, sure in proposal.sure.items() if sure < _DOUBT]
+    text = f"{plain(output)}: a mapping for {plain(path)}, sure of its parts to {proposal.least:.0%} or more"
+    if doubtful:
+        text += f"; look at {', '.join(map(plain, doubtful))}"
+    document = {"file": str(output), "of": str(path), "mapping": proposal.text, "sure": proposal.sure}
+    return Answer(document, f"{text}\n{_shown(proposal.text)}")
+
+
+def _shown(text: str) -> str:
+    """The lines of a file with foreign names in it."""
+    return "\n".join(plain(line) for line in text.splitlines())
+
+
+def _left_out(left_out: tuple[LeftOut, ...]) -> list[str]:
+    """What was left out, for people: a line a reason."""
+    vehicles = sum(each.vehicles for each in left_out if each.why.startswith("type "))
+    counts = {
+        "rows": sum(each.rows for each in left_out),
+        "vehicles by their type": vehicles,
+        "files": sum(each.files for each in left_out),
+    }
+    lines = [
+        f"  {plain(each.why)}" + (f": {each.rows} rows of {each.vehicles} vehicles" if each.rows else "")
+        for each in left_out[:_SHOWN]
+    ]
+    if len(left_out) > _SHOWN:
+        lines.append(f"  and for {len(left_out) - _SHOWN} more reasons (--json names them)")
+    head = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return [f"left out: {head}", *lines] if lines else []

@@ -28,7 +28,7 @@ def region(
 ) -> Answer:
     """Check everything a round needs, with a fix for each failure.
 
-    Data, disk, accelerator, clock, keys, certificate, coordinator, plans, budget, and that neither
+    Data, windows, disk, accelerator, clock, keys, certificate, coordinator, plans, budget, and that neither
     process can do what is reserved for the other. Exit code 4: a check failed.
     """
     with extra("node"):

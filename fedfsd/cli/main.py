@@ -18,10 +18,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from fedfsd.cli import audit, compare, config, coordinator, data, keys, plan, region, simulate
+from fedfsd.cli import audit, clean, compare, config, coordinator, data, keys, plan, region, simulate
 from fedfsd.cli import version as versions
 from fedfsd.cli.answer import Answer, Json
-from fedfsd.errors import FedfsdError, NotReadyError, UsageError
+from fedfsd.errors import ConfigError, FedfsdError, NotReadyError, UsageError
 from fedfsd.plain_text import plain
 
 
@@ -50,6 +50,7 @@ _GROUPS: dict[str, tuple[str | None, Sequence[tuple[str, Callable[..., Answer], 
             ("simulate", simulate.simulate, "experiments/quickstart.toml --set privacy.target_epsilon=4"),
             ("plan", plan.plan, "experiments/quickstart.toml --set privacy.target_epsilon=2"),
             ("compare", compare.compare, "runs/epsilon-* -o runs/comparison"),
+            ("clean", clean.clean, "runs/quickstart"),
         ),
     ),
     "data": ("Make, import, check and look at tables of drives.", data.COMMANDS),
@@ -168,7 +169,8 @@ def _usage(error: Any) -> UsageError:
 def _print(outcome: Answer | FedfsdError, *, as_json: bool) -> None:
     if isinstance(outcome, FedfsdError):
         document, text = {"error": outcome.document()}, ""
-        print(plain(outcome), file=sys.stderr)
+        for error in (outcome, *(outcome.others if isinstance(outcome, ConfigError) else ())):
+            print(plain(error), file=sys.stderr)
     else:
         document, text = outcome.document, outcome.text
     if as_json and document is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedfsd.cli.answer import Answer, Json, size, table
+from fedfsd.cli.answer import Answer, Json, size, table, warned
 from fedfsd.cli.config import Experiment, Overrides
 from fedfsd.cli.extra import extra
 from fedfsd.plain_text import plain
@@ -33,6 +33,7 @@ def _text(found: dict[str, Any]) -> str:
         {
             "region": name,
             "vehicles": f"{region['vehicles']}{' (counted)' if region['roster_counted'] else ''}",
+            "with a window": region["with_window"],
             "sigma": _sigma(region),
             **({"steps": region["local_steps"]} if unequal else {}),
             "C": None if region["max_grad_norm"] is None else f"{region['max_grad_norm']:.3g}",
@@ -64,11 +65,23 @@ def _text(found: dict[str, Any]) -> str:
             f"noise by round: at this epsilon and C {100 * min(saved):.0f} % less noise in the released "
             "model than the same noise in every round would leave"
         )
+    warnings = [f"{name}: {one}" for name, region in regions.items() for one in region["warnings"]]
     alike: dict[str, list[str]] = {}
     for name, region in regions.items():
         alike.setdefault(region["statement"], []).append(name)
+    if found["unnoticed"] is not None:
+        text.append(found["unnoticed"])
+    text += [
+        f"{name}: round_seconds = 0 in its policy, so the time that training takes can be seen"
+        for name, region in regions.items()
+        if region["round_seconds"] == 0
+    ]
+    if found["crossing"] is not None:
+        from fedfsd.mechanism.statement import Crossing
+
+        text.append(Crossing(**found["crossing"]).sentence)
     statements = [f"{', '.join(names)}: {plain(one)}" for one, names in alike.items()]
-    return "\n".join([*text, *refusals, "", *statements])
+    return "\n".join([warned("\n".join([*text, *refusals]), warnings), "", *statements])
 
 
 def _sigma(region: dict[str, Any]) -> str:

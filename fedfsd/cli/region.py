@@ -7,6 +7,7 @@ from fedfsd.cli.region_approve import approve, approve_transfer, settle
 from fedfsd.cli.region_control import pause, refuse, resume, stop
 from fedfsd.cli.region_grant import grant
 from fedfsd.cli.region_init import init
+from fedfsd.cli.region_plan import plan, plans
 from fedfsd.cli.region_record import bundle, incident
 from fedfsd.cli.region_recover import close, recover, rotate
 from fedfsd.cli.region_sign import add, sign
@@ -15,8 +16,10 @@ from fedfsd.cli.region_status import status
 COMMANDS = (
     ("init", init, "EU -o eu --mirror /mnt/second --officer-vkey officer.vkey"),
     ("grant", grant, "--epsilon 10 --delta 1e-4 --data-set fleet-2026 --for plan.json"),
-    ("approve", approve, "plan.json"),
-    ("refuse", refuse, "3f2a91c0d4e5f607 --region eu"),
+    ("plans", plans, "--region eu"),
+    ("plan", plan, "3f2a91c0 --region eu"),
+    ("approve", approve, "3f2a91c0 --region eu"),
+    ("refuse", refuse, "3f2a91c0 --region eu"),
     (
         "approve-transfer",
         approve_transfer,

@@ -2,54 +2,68 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedfsd.cli import region_plan
 from fedfsd.cli.answer import Answer, Json, rounded_up, warned
 from fedfsd.cli.config import Overrides
 from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.cli.region_plan import DataSet, PlanName
 from fedfsd.cli.region_sign import Draft, OfficerKey, finish
-from fedfsd.errors import BudgetError
+from fedfsd.errors import BudgetError, RefusedError, UsageError
 from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.node.approve import Approved
     from fedfsd.node.node import Node
 
-DataSet = Annotated[
-    str | None, typer.Option(metavar="LABEL", help="The data set; optional if there is only one grant.")
-]
-
 
 def approve(
-    plan: Annotated[str, typer.Argument(metavar="PLAN")],
+    plan: PlanName,
     region: RegionFolder = HERE,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     data_set: DataSet = None,
     overrides: Overrides = None,
     officer_key: OfficerKey = None,
     output: Draft = None,
+    program: Annotated[
+        bool, typer.Option("--program", help="Also accept the program that the runner has now.")
+    ] = False,
     _json: Json = False,
 ) -> Answer:
-    """Reserve the whole cost of a plan, or say why not.
+    """Show a plan, ask, and reserve its whole cost, or say why not.
 
     PLAN is the plan.json that the coordinator sent, or the beginning of the hash of one that came over the
-    border. The running gate has the runner make its run key. Exit code 12: the budget does not allow it, or
-    it is above a cap and was drafted for the officer; 13: the policy refuses it. Approving it again changes
-    nothing.
+    border (with --yes 16 digits or more). The running gate has the runner make its run key. Exit code 12:
+    the budget does not allow it, or it is above a cap and was drafted for the officer; 13: the policy
+    refuses it. Approving it again changes nothing, but with --program: after an upgrade of the runner an
+    open plan goes on with the new program only once a person has accepted it.
     """
     import datetime
 
     from fedfsd.ledger.key import SigningKey
-    from fedfsd.node import approve
+    from fedfsd.node import approve, offer
     from fedfsd.node.node import open_node
 
     node = open_node(region, overrides=overrides or [])
     found = approve.named(node, plan)
+    today = datetime.datetime.now(datetime.UTC).date()
+    if dry_run:
+        described = offer.describe(node, found, data_set=data_set, today=today)
+        return Answer(described, region_plan.described(described))
+    if yes:
+        approve.demand_named_fully(plan)
+    else:
+        _ask(region_plan.described(offer.describe(node, found, data_set=data_set, today=today)))
     officer = SigningKey.read(officer_key) if officer_key else None
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    made = approve.approve(node, found, data_set=data_set, officer=officer, today=today)
+    made = approve.approve(
+        node, found, data_set=data_set, officer=officer, today=today.isoformat(), anew=program
+    )
     _tell(node)
     mine = found.region(node.settings.name)
     document = {
@@ -119,7 +133,7 @@ def approve_transfer(
 
 
 def settle(
-    plan: Annotated[str, typer.Argument(metavar="PLAN")],
+    plan: PlanName,
     region: RegionFolder = HERE,
     _json: Json = False,
 ) -> Answer:
@@ -144,6 +158,20 @@ def settle(
         f"{plain(run.entry.plan[:8])}: {released} of {run.entry.rounds} rounds released, "
         f"{freed / 1e9:.4g} nats free again",
     )
+
+
+def _ask(described: str) -> None:
+    """Go on only where a person who saw the plan says yes."""
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "region approve",
+            got="nobody to ask",
+            expected="a terminal, or --yes",
+            hint="--dry-run shows the plan; --yes approves it without a question",
+        )
+    typer.echo(described, err=True)
+    if not typer.confirm("approve this plan?", err=True):
+        raise RefusedError("region approve", got="no", expected="a yes", hint="fedfsd region refuse PLAN")
 
 
 def _tell(node: Node) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.extra import extra
 from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.cli.region_plan import PlanName
 from fedfsd.plain_text import plain
 
 
@@ -40,9 +38,7 @@ def stop(region: RegionFolder = HERE, _json: Json = False) -> Answer:
     return Answer({"region": node.settings.name, "stopped": True}, f"region {node.settings.name} has stopped")
 
 
-def refuse(
-    plan: Annotated[str, typer.Argument(metavar="PLAN")], region: RegionFolder = HERE, _json: Json = False
-) -> Answer:
+def refuse(plan: PlanName, region: RegionFolder = HERE, _json: Json = False) -> Answer:
     """Refuse a plan on offer.
 
     PLAN is the beginning of its hash, as status shows it. The coordinator learns that this region refuses,

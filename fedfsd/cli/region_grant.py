@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli.answer import Answer, Json, rounded_up, table
+from fedfsd.cli.answer import Answer, Json, rounded_up, table, warned
 from fedfsd.cli.folder import HERE, RegionFolder
 from fedfsd.cli.region_sign import Draft, OfficerKey, finish
 
@@ -61,6 +61,7 @@ def grant(
     """
     from contextlib import closing
 
+    from fedfsd.mechanism.event import delta_warning
     from fedfsd.node import approve, grant
     from fedfsd.node.node import open_node
 
@@ -83,8 +84,11 @@ def grant(
     )
     with closing(node.open_ledger()) as ledger:
         state = ledger.state
-    made = grant.make(state, wish, policy=node.policy(), salts=node.salts, data=data)
+    policy = node.policy()
+    made = grant.make(state, wish, policy=policy, salts=node.salts, data=data)
     answer = finish(node, made, officer_key=officer_key, output=output)
+    warning = policy.roster and delta_warning(delta, policy.roster)
+    answer = replace(answer, text=warned(answer.text, [warning] if warning else []))
     if plan is None:
         return answer
     orders = grant.orders(made, events, rounds=plan.num_rounds, state=state)

@@ -41,6 +41,10 @@ def init(
         str | None,
         typer.Option(metavar="HEX", help="Of its root certificate, as its operators told you out of band."),
     ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="An HTTP proxy to the coordinator, http://host:port, if needed."),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The tables that the runner trains on.")
     ] = None,
@@ -67,6 +71,7 @@ def init(
     elif officer_vkey is not None:
         officer = new_region.officer_of(officer_vkey)
     if mine is not None and (output / SETTINGS).exists():
+        _demand_proxy(open_node(output), proxy)
         if data is not None:
             new_region.start_train(open_node(output), train or output / "train", data=data)
         return _join(open_node(output), mine, officer, told=root_fingerprint is not None)
@@ -81,7 +86,7 @@ def init(
         from fedfsd.node import join as joining
 
         joining.demand_current(mine)
-    node, answer = _make(name, output, mirror, officer, officer_key, previous, mine)
+    node, answer = _make(name, output, mirror, officer, officer_key, previous, mine, proxy or "")
     if data is not None:
         new_region.start_train(node, train or output / "train", data=data)
     if mine is None:
@@ -101,6 +106,17 @@ def _invitation(path: Path, root_fingerprint: str | None) -> Invitation:
     return mine
 
 
+def _demand_proxy(node: Node, proxy: str | None) -> None:
+    """An existing region's settings say how it goes out."""
+    if proxy is not None and proxy != node.settings.border.proxy:
+        raise UsageError(
+            "--proxy",
+            got="another proxy than the region's",
+            expected="that of region.toml, or none",
+            hint=f"set border.proxy in {plain(node.folder)}/region.toml",
+        )
+
+
 def _make(
     name: str,
     output: Path,
@@ -109,15 +125,24 @@ def _make(
     officer_key: Path | None,
     previous: str | None,
     mine: Invitation | None,
+    proxy: str,
 ) -> tuple[Node, Answer]:
     """The region's folder, and what is to be done next."""
     from fedfsd.ledger import strict
     from fedfsd.node import new_region
+    from fedfsd.service import address
 
     recipient = "" if mine is None else mine.coordinator_key.name
+    address.proxy(proxy)
     with strict.typed("genesis"):
         node, genesis = new_region.make(
-            name, output, mirror=mirror, officer=officer, previous=previous, recipient=recipient
+            name,
+            output,
+            mirror=mirror,
+            officer=officer,
+            previous=previous,
+            recipient=recipient,
+            proxy=proxy,
         )
     answer = finish(node, genesis, officer_key=officer_key, output=None)
     warnings = []

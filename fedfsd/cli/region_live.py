@@ -53,8 +53,6 @@ def listed(document: Mapping[str, Any]) -> str:
 
 def _gate(gate: Mapping[str, Any]) -> list[str]:
     """The gate's state, the most important facts first."""
-    from fedfsd.node.approve import DIGITS
-
     first = {"open": "connected", "waiting": "NOT connected, retrying: fedfsd region doctor shows why"}
     if gate.get("objection"):
         first["waiting"] = f"NOT connected: {plain(gate['objection'])}"
@@ -78,7 +76,7 @@ def _gate(gate: Mapping[str, Any]) -> list[str]:
         days = f"; certificate: {gate['certificate_days']} days left" if "certificate_days" in gate else ""
         lines.append(f"sent {size(moved.get('out', 0))}, received {size(moved.get('in', 0))}{days}")
     lines += [
-        f"plan {plain(plan)[:8]} waits for approval: fedfsd region approve {plain(plan)[:DIGITS]}"
+        f"plan {plain(plan)[:12]} waits for approval: fedfsd region plan {plain(plan)[:12]}"
         for plan in gate.get("pending") or ()
     ]
     return lines

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedfsd.cli import region_live
+from fedfsd.cli import region_live, region_plan
 from fedfsd.cli.answer import Answer, Json, rounded_up, size, table, warned
 from fedfsd.cli.folder import HERE, RegionFolder, Train
 from fedfsd.plain_text import plain
+
+WIDE = 80
 
 
 def status(region: RegionFolder = HERE, train: Train = None, _json: Json = False) -> Answer:
@@ -19,13 +21,19 @@ def status(region: RegionFolder = HERE, train: Train = None, _json: Json = False
     import datetime
 
     from fedfsd.node.node import open_node
+    from fedfsd.node.offer import on_offer
     from fedfsd.node.running import live
     from fedfsd.node.status import status
 
     node = open_node(region)
     found = status(node, today=datetime.datetime.now(datetime.UTC).date())
     found |= live(node, train or region / "train")
+    found["waiting"] = on_offer(node)
     parts = [_head(found), region_live.text(found), *map(_grant, found["grants"])]
+    if found["waiting"]:
+        parts.append(
+            f"plans that wait: fedfsd region plan HASH shows one\n{region_plan.listed(found['waiting'])}"
+        )
     parts += [_section(title, rows) for title, rows in _tables(found) if rows]
     return Answer(found, warned("\n\n".join(parts) + "\n", found["warnings"]))
 
@@ -48,16 +56,16 @@ def _head(found: dict[str, Any]) -> str:
 
 
 def _grant(grant: dict[str, Any]) -> str:
-    spent, booked = float(rounded_up(grant["epsilon_spent"])), float(rounded_up(grant["epsilon_lifetime"]))
+    spent, charged = float(rounded_up(grant["epsilon_spent"])), float(rounded_up(grant["epsilon_lifetime"]))
     most = grant["epsilon"]
     rows = [
         {"": "spent", "epsilon": f"{spent:.2f}", "nano-nats": f"{grant['spent']:,}"},
-        {"": "held", "epsilon": f"{booked - spent:.2f}", "nano-nats": f"{grant['held']:,}"},
-        {"": "left", "epsilon": f"{most - booked:.2f}", "nano-nats": f"{grant['left']:,}"},
+        {"": "held", "epsilon": f"{charged - spent:.2f}", "nano-nats": f"{grant['held']:,}"},
+        {"": "left", "epsilon": f"{most - charged:.2f}", "nano-nats": f"{grant['left']:,}"},
         {"": "granted", "epsilon": f"{most:.2f}", "nano-nats": f"{grant['rho_max']:,}"},
     ]
     text = [
-        f"{plain(grant['data_set'])}: epsilon {booked:.2f} of {most:.2f} booked"
+        f"{plain(grant['data_set'])}: epsilon {charged:.2f} of {most:.2f} spent or held"
         f" (delta {grant['delta']:g}, order {grant['alpha']}, entry {grant['entry']})",
         table(rows),
         f"plans {grant['plans']:,} of {grant['max_plans']:,},"
@@ -125,7 +133,10 @@ def _tables(found: dict[str, Any]) -> list[tuple[str, list[dict[str, object]]]]:
         ),
         (
             "incidents",
-            [{"entry": one["entry"], "what": one["code"], "text": one["text"]} for one in found["incidents"]],
+            [
+                {"entry": one["entry"], "what": one["code"], "text": plain(one["text"], limit=WIDE)}
+                for one in found["incidents"]
+            ],
         ),
     ]
 

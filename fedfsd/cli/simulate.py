@@ -71,7 +71,7 @@ def simulate(
 
 def told(folder: Path) -> str:
     """A finished run as text: one line per region with the headline, and the path of the report."""
-    from fedfsd.report.page import read_run
+    from fedfsd.report.page import crossing_of, read_run
     from fedfsd.report.words import HEADINGS, amount, gain, gained, titled
 
     run = read_run(folder)
@@ -92,8 +92,10 @@ def told(folder: Path) -> str:
         for row in rows:
             del row["charged"]
     mode = HEADINGS[run.plan.mode]
+    crossing = crossing_of(run)
     return (
         f"{table(rows)}\n"
+        f"{plain(crossing.sentence) + chr(10) if crossing else ''}"
         f"{run.plan.num_rounds} rounds in {run.metrics['seconds']:.0f} s{f' ({mode})' if mode else ''}\n"
         f"report: {plain(folder / 'report.html')}"
     )

@@ -65,7 +65,9 @@ def load(model: type[M], source: str | Path | Document, *, overrides: Iterable[s
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise _explain(model, place, error) from None
+        first, *others = [_explain(model, place, one) for one in error.errors(include_url=False)]
+        first.others = tuple(others)
+        raise first from None
 
 
 @contextmanager
@@ -122,13 +124,12 @@ def _parted(text: str) -> tuple[str, Any]:
     return key.strip(), toml_value(value.strip())
 
 
-def _explain(model: type[BaseModel], place: str, error: ValidationError) -> ConfigError:
-    first = error.errors(include_url=False)[0]
+def _explain(model: type[BaseModel], place: str, first: Any) -> ConfigError:
     steps = [str(step) for step in first["loc"]]
     key = ".".join(steps)
     if first["type"] == "extra_forbidden":
         known = _keys(model, steps[:-1])
-        near = difflib.get_close_matches(steps[-1], known, n=1)
+        near = difflib.get_close_matches(steps[-1], known, n=1) or _elsewhere(model, steps[-1])
         hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}"
         return ConfigError(place + key, got="an unknown key", hint=hint)
     if first["type"] == "missing":
@@ -145,6 +146,18 @@ def _explain(model: type[BaseModel], place: str, error: ValidationError) -> Conf
 def _given(first: Any) -> str:
     value = first.get("input")
     return type(value).__name__ if isinstance(value, dict | list) else repr(value)[:60]
+
+
+def _elsewhere(model: type[BaseModel], word: str, prefix: str = "") -> list[str]:
+    """The dotted keys of other tables whose last part is ``word``."""
+    found = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += _elsewhere(kind, word, f"{prefix}{name}.")
+        elif name == word and prefix:
+            found.append(prefix + name)
+    return found
 
 
 def _keys(model: type[BaseModel], steps: list[str]) -> list[str]:

@@ -29,10 +29,11 @@ from fedfsd.config.load import Frozen, load
 from fedfsd.errors import NotReadyError
 from fedfsd.ledger.key import SigningKey, VerificationKey
 from fedfsd.ledger.key import parse as parse_key
+from fedfsd.service import address
+from fedfsd.service.address import Host, Port
 
 SETTINGS = "coordinator.toml"
 PORT, JOIN_PORT, FLOWER_PORT = 9443, 9444, 9091
-Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class CoordinatorSettings(Frozen):
@@ -43,18 +44,32 @@ class CoordinatorSettings(Frozen):
     format: Literal[1] = 1
     name: RegionName
     """Of the federation; the coordinator's key is fedfsd/coordinator/NAME."""
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """The name or address by which regions reach this machine."""
-    listen: str = "127.0.0.1"
-    """The address to listen on: 0.0.0.0 where regions are elsewhere."""
+    listen: Host = "127.0.0.1"
+    """The address to listen on, where regions are elsewhere 0.0.0.0, or :: for IPv6 and IPv4."""
     port: Port = PORT
     """Where regions call, with their certificates."""
     join_port: Port = JOIN_PORT
     """Where a new region asks for its certificate."""
+    public_port: Port = 0
+    """The port by which regions reach ``port``, where a router translates it; 0: the same."""
+    public_join_port: Port = 0
+    """The same for ``join_port``."""
     metrics_port: Port = 0
     """Prometheus metrics on loopback; 0: none."""
     flower_port: Annotated[int, Field(ge=0, le=65000)] = FLOWER_PORT
     """The first of the engine's ports, all on loopback."""
+
+    @property
+    def address(self) -> str:
+        """Where regions call, host:port."""
+        return address.join(self.host, self.public_port or self.port)
+
+    @property
+    def join_address(self) -> str:
+        """Where new regions ask, host:port."""
+        return address.join(self.host, self.public_join_port or self.join_port)
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ def invite(coordinator: Coordinator, region: str, *, today: datetime.date) -> In
     made = Invitation(
         federation=coordinator.name,
         region=region,
-        address=f"{settings.host}:{settings.port}",
-        join=f"{settings.host}:{settings.join_port}",
+        address=settings.address,
+        join=settings.join_address,
         root=coordinator.root.read_text(encoding="ascii"),
         coordinator=str(coordinator.key.verification),
         witness=str(coordinator.key.cosigner),

@@ -7,15 +7,15 @@ complete, or with an error after which the same run can be continued.
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Protocol
 
+from fedfsd.coordinator import up
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.coordinator.offer import TOO_OLD
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError, UsageError
@@ -64,11 +64,7 @@ class Conductor:
 
 def demand_up(coordinator: Coordinator, engine: AppEngine) -> None:
     """NotReadyError unless the coordinator's gate and engine run."""
-    listen = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    host = listen.get(coordinator.settings.listen, coordinator.settings.listen)
-    gate = False
-    with suppress(OSError), closing(socket.create_connection((host, coordinator.settings.port), timeout=2)):
-        gate = True
+    gate = up.answers(coordinator.settings.listen, coordinator.settings.port)
     if not (gate and engine.ready()):
         raise NotReadyError(
             str(coordinator.folder),

@@ -35,7 +35,7 @@ def status(coordinator: Coordinator) -> Document:
     processes = supervised["processes"] if supervised else []
     found = {
         "federation": coordinator.name,
-        "address": f"{coordinator.settings.host}:{coordinator.settings.port}",
+        "address": coordinator.settings.address,
         "ready": _alive(gate) and bool(processes) and all(one["ready"] for one in processes),
         "up": supervised,
         "certificate_days": _days(coordinator.tls_certificate),

@@ -14,7 +14,7 @@ from fedfsd.coordinator.folder import SETTINGS, Coordinator, CoordinatorSettings
 from fedfsd.coordinator.standing import STATUS
 from fedfsd.errors import NotReadyError
 from fedfsd.flower.engine import Engine
-from fedfsd.service import lock
+from fedfsd.service import address, lock
 from fedfsd.service.child import Process, python
 from fedfsd.service.journal import journal
 from fedfsd.service.supervise import LOCK, STATE, Supervisor
@@ -36,7 +36,7 @@ def up(coordinator: Coordinator, *, say: Callable[[str], None]) -> None:
         engine = Engine(coordinator.flower, coordinator.settings.flower_port)
         engine.prepare()
         settings = coordinator.settings
-        where = f"regions call {settings.host}:{settings.port}, new ones join at port {settings.join_port}"
+        where = f"regions call {settings.address}, new ones join at {settings.join_address}"
         Supervisor(
             processes(coordinator, engine),
             log=journal("up", coordinator.folder, echo=True),
@@ -85,25 +85,13 @@ def taken_ports(settings: CoordinatorSettings) -> list[str]:
     """The ports that are not available here, each as its key in coordinator.toml and its number."""
     hosts = {"port": settings.listen, "join_port": settings.listen, "flower_port": LOOPBACK}
     wanted = [(key, getattr(settings, key)) for key in hosts]
-    return [f"{key} {port}" for key, port in wanted if not _is_free(hosts[key], port)]
+    return [f"{key} {port}" for key, port in wanted if not address.may_listen(hosts[key], port)]
 
 
 def answers(host: str, port: int) -> bool:
     """Whether something listens there; ``host`` is the server's listen address."""
-    where = LOOPBACK if host in ("0.0.0.0", "::") else host
     try:
-        socket.create_connection((where, port), timeout=3.0).close()
+        socket.create_connection((address.from_here(host), port), timeout=3.0).close()
     except OSError:
         return False
-    return True
-
-
-def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
     return True

@@ -20,15 +20,18 @@ Required columns (nullable only where said):
 ``country`` and ``city`` are optional strings. Metadata keys: ``fedfsd.version``, ``fedfsd.licence``,
 ``fedfsd.identity`` (physical | recording), ``fedfsd.origin`` (recorded | published | synthetic).
 A table without them is read as the most careful values: licence unstated, identity recording,
-origin recorded.
+origin recorded. ``fedfsd.left_out`` (version 2) counts what the import did not take over: a JSON list of
+objects with ``why``, ``rows``, ``vehicles`` and ``files``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -54,6 +57,35 @@ SCHEMA = pa.schema(
     + [("test", pa.bool_())]
     + [(name, pa.string()) for name in OPTIONAL_COLUMNS]
 )
+# A step of float32 times this large against the sampling period: samples of a track fall together.
+MAX_TIME_STEP = 0.5
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What an import did not take over, by its reason: ``type suv``, ``repeated row``, an unfit file."""
+
+    why: str
+    rows: int
+    vehicles: int
+    files: int = 0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What was left out of a file on reading, as nobody can tell what it means: no row is a reason to stop.
+
+    Whether a row is left out depends on the rows of its own vehicle alone, so what is read of a vehicle never
+    depends on another one.
+    """
+
+    name: str
+    column: str
+    count: int
+    unit: Literal["rows", "vehicles"]
+    got: str
+    expected: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +96,10 @@ class Table:
     licence: str
     identity: Identity
     origin: Origin
+    name: str = ""
+    """Of the file it was read from."""
+    faults: tuple[Fault, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def text(self, column: str) -> np.ndarray:
         """A text column as an object array, (rows,)."""
@@ -101,9 +137,11 @@ def read(path: str | Path, *, schema: pa.Schema = SCHEMA) -> tuple[Table, ...]:
     Args:
         schema: the columns, ``KEYS`` among them; another task than forecasting has columns of its own.
 
+    What a file is can stop the reading; what its rows hold cannot: what is unusable in them is left out and
+    told as ``faults``. ``demand_sound`` refuses it where people can still be asked.
+
     Raises:
-        DataError: nothing there, not Parquet, a column missing or of another type, a vehicle on
-            both sides of the split.
+        DataError: nothing there, not Parquet, a column missing or of another type.
         FormatError: a newer release's table.
     """
     path = Path(path)
@@ -116,9 +154,7 @@ def read(path: str | Path, *, schema: pa.Schema = SCHEMA) -> tuple[Table, ...]:
                 expected="at least one table",
                 hint="point data.path at a table or at a folder of tables",
             )
-        tables = tuple(_read_file(file, schema) for file in files)
-        _check_split(pa.concat_tables([each.rows.select(["vehicle", "test"]) for each in tables]), str(path))
-        return tables
+        return _on_one_side([_read_file(file, schema) for file in files])
     if not path.exists():
         raise DataError(
             str(path),
@@ -126,7 +162,21 @@ def read(path: str | Path, *, schema: pa.Schema = SCHEMA) -> tuple[Table, ...]:
             expected="a table or a folder of tables",
             hint='check data.path, or set data.path = "embedded"',
         )
-    return (_read_file(path, schema),)
+    return _on_one_side([_read_file(path, schema)])
+
+
+def demand_sound(tables: Iterable[Table]) -> None:
+    """DataError for the first file that has no row, or of which something was left out."""
+    for one in tables:
+        for fault in one.faults:
+            raise _error(fault, one.name)
+        if not one.rows.num_rows:
+            raise DataError(
+                one.name or "table",
+                got="no row",
+                expected="at least one track point",
+                hint="take the file away, or import its recordings again",
+            )
 
 
 def write(table: Table, path: str | Path, *, schema: pa.Schema = SCHEMA) -> None:
@@ -138,6 +188,9 @@ def write(table: Table, path: str | Path, *, schema: pa.Schema = SCHEMA) -> None
         b"fedfsd.identity": table.identity.encode(),
         b"fedfsd.origin": table.origin.encode(),
     }
+    if table.left_out:
+        left_out = json.dumps([asdict(each) for each in table.left_out])
+        metadata |= {b"fedfsd.version": b"2", b"fedfsd.left_out": left_out.encode()}
     part = path.with_name(path.name + ".part")
     rows = conform(table.rows, path.name, schema).replace_schema_metadata(metadata)
     pq.write_table(rows, part, compression="zstd", compression_level=12)
@@ -145,47 +198,32 @@ def write(table: Table, path: str | Path, *, schema: pa.Schema = SCHEMA) -> None
 
 
 def conform(rows: pa.Table, place: str, schema: pa.Schema = SCHEMA) -> pa.Table:
-    """``rows`` with exactly the columns of ``schema`` (optional ones only where given)."""
-    names = set(rows.column_names)
-    missing = [name for name in schema.names if name not in names and name not in OPTIONAL_COLUMNS]
-    if missing:
-        raise DataError(
-            f"{place}: column {', '.join(missing)}",
-            got="missing",
-            expected=", ".join(schema.names),
-            hint="see fedfsd data import --help",
-        )
-    columns = {}
-    for field in schema:
-        if field.name not in names:
-            continue
-        try:
-            columns[field.name] = rows[field.name].cast(field.type).combine_chunks()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise DataError(
-                f"{place}: column {field.name}",
-                got=rows[field.name].type,
-                expected=field.type,
-                hint="write the column in that type",
-            ) from None
-        if field.name in ("region", "recording", "vehicle", "test") and columns[field.name].null_count:
-            raise DataError(
-                f"{place}: column {field.name}",
-                got="empty cells",
-                expected="a value in each row",
-                hint="drop the rows or fill the key",
-            )
-    table = pa.table(columns)
-    _check_split(table, place)
+    """``rows`` with exactly the columns of ``schema`` (optional ones only where given).
+
+    Raises:
+        DataError: a column missing, of another type, or with values that nobody can use.
+    """
+    table, faults = _sifted(rows, place, schema)
+    for fault in (*faults, *_two_sided(table)[1]):
+        raise _error(fault, place)
     return table
 
 
-def of_rows(columns: dict[str, object], *, licence: str, identity: Identity, origin: Origin) -> Table:
+def of_rows(
+    columns: dict[str, object],
+    *,
+    licence: str,
+    identity: Identity,
+    origin: Origin,
+    left_out: tuple[LeftOut, ...] = (),
+) -> Table:
     """A table from columns by name (arrays or lists); ``test`` defaults to the fixed split."""
     rows = pa.table(columns)
     if "test" not in rows.column_names:
-        rows = rows.append_column("test", pa.array([split_is_test(v) for v in rows["vehicle"].to_pylist()]))
-    return Table(conform(rows, "table"), licence, identity, origin)
+        keys = rows["vehicle"].combine_chunks().dictionary_encode()
+        sides = pa.array([split_is_test(key) for key in keys.dictionary.to_pylist()], pa.bool_())
+        rows = rows.append_column("test", sides.take(keys.indices))
+    return Table(conform(rows, "table"), licence, identity, origin, left_out=left_out)
 
 
 def digest(tables: Iterable[Table]) -> str:
@@ -210,7 +248,7 @@ def in_region(tables: Iterable[Table], region: str) -> tuple[Table, ...]:
     for table in tables:
         rows = table.rows.filter(pc.equal(table.rows["region"], region))
         if rows.num_rows:
-            parts.append(Table(rows, table.licence, table.identity, table.origin))
+            parts.append(replace(table, rows=rows))
     return tuple(parts)
 
 
@@ -245,19 +283,162 @@ def _read_file(path: Path, schema: pa.Schema) -> Table:
                 expected=" | ".join(get_args(known)),
                 hint="write the table again with the right metadata",
             )
-    return Table(
-        conform(rows, str(path), schema), metadata.get("fedfsd.licence", "unstated"), identity, origin
+    sifted, faults = _sifted(rows, str(path), schema)
+    licence = metadata.get("fedfsd.licence", "unstated")
+    left_out = _left_out(path, metadata.get("fedfsd.left_out", "[]"))
+    return Table(sifted, licence, identity, origin, str(path), faults, left_out)
+
+
+def _left_out(path: Path, text: str) -> tuple[LeftOut, ...]:
+    """The counts in the metadata."""
+    try:
+        listed = json.loads(text)
+        found = [LeftOut(each["why"], each["rows"], each["vehicles"], each["files"]) for each in listed]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        listed, found = None, []
+    if type(listed) is not list or not all(
+        type(each.why) is str and all(type(n) is int for n in (each.rows, each.vehicles, each.files))
+        for each in found
+    ):
+        raise DataError(
+            f"{path}: fedfsd.left_out",
+            got="something else",
+            expected="a JSON list of objects with why, rows, vehicles and files",
+            hint="write the table again with the right metadata",
+        )
+    return tuple(found)
+
+
+def _sifted(rows: pa.Table, place: str, schema: pa.Schema) -> tuple[pa.Table, tuple[Fault, ...]]:
+    """The columns of ``schema`` without the rows that have no key; values that do not fit are empty.
+
+    Raises:
+        DataError: a column missing, or of a type that no value could be read from.
+    """
+    names = set(rows.column_names)
+    missing = [name for name in schema.names if name not in names and name not in OPTIONAL_COLUMNS]
+    if missing:
+        raise DataError(
+            f"{place}: column {', '.join(missing)}",
+            got="missing",
+            expected=", ".join(schema.names),
+            hint="see fedfsd data import --help",
+        )
+    columns, faults = {}, []
+    for field in schema:
+        if field.name not in names:
+            continue
+        given = rows[field.name]
+        try:
+            columns[field.name], unfit = _fitting(given, field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise DataError(
+                f"{place}: column {field.name}",
+                got=given.type,
+                expected=field.type,
+                hint="write the column in that type",
+            ) from None
+        if unfit:
+            got, wanted = f"{unfit} values of type {given.type} that do not fit", str(field.type)
+            hint = "write the column in that type"
+            faults.append(Fault("unfit-value", field.name, unfit, "rows", got, wanted, hint))
+    table = pa.table(columns)
+    keyed = [name for name in ("region", "recording", "vehicle", "test") if name in columns]
+    for name in keyed:
+        if empty := table[name].null_count:
+            hint = "drop the rows or fill the key"
+            faults.append(Fault("no-key", name, empty, "rows", "empty cells", "a value in each row", hint))
+    if any(table[name].null_count for name in keyed):
+        table = table.filter(reduce(pc.and_, (pc.is_valid(table[name]) for name in keyed)))
+    coarse = _coarse(table)
+    if coarse.any():
+        table = table.filter(pa.array(~coarse))
+        got = f"times in {coarse.sum()} of {len(coarse)} rows too large for float32 to tell samples apart"
+        wanted = "seconds since the recording's start"
+        hint = "subtract each recording's first time in float64, then write the table again"
+        faults.append(Fault("coarse-time", "t", int(coarse.sum()), "rows", got, wanted, hint))
+    return table, tuple(faults)
+
+
+def _coarse(table: pa.Table) -> np.ndarray:
+    """Rows with times of the day or of the epoch, at which several samples have one float32, (rows,) bool."""
+    if not {"t", "hz"} <= set(table.column_names):
+        return np.zeros(table.num_rows, bool)
+    t, hz = (np.asarray(table[name].to_numpy(), np.float32) for name in ("t", "hz"))
+    with np.errstate(invalid="ignore", over="ignore"):
+        coarse: np.ndarray = np.spacing(np.abs(t)) * hz > MAX_TIME_STEP
+    return coarse
+
+
+def _fitting(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.Array, int]:
+    """A column as ``kind``, and how many of its values became empty because they cannot be that.
+
+    Raises:
+        pa.ArrowNotImplementedError: no value of the column's type can be.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    numbers = _is_number(column.type) and _is_number(kind)
+    try:
+        # Not safe: whether a whole number is too long for a float must not decide about the file.
+        found = column.cast(kind, safe=not numbers).combine_chunks()
+        found.validate(full=True)  # text that is not UTF-8
+        return found, 0
+    except pa.ArrowInvalid:
+        text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        values = (column.cast(pa.binary()) if text else column).to_pylist()
+        found = pa.array([_fitted(value, kind) for value in values], kind)
+        return found, found.null_count - column.null_count
+
+
+def _fitted(value: object, kind: pa.DataType) -> object:
+    """One value as ``kind``; None where it cannot be."""
+    try:
+        plain = value.decode() if isinstance(value, bytes) else value
+        return None if plain is None else pa.scalar(plain).cast(kind).as_py()
+    except (UnicodeDecodeError, pa.ArrowException):
+        return None
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _on_one_side(tables: Sequence[Table]) -> tuple[Table, ...]:
+    """The tables without the vehicles that are on both sides of the split in all of them together."""
+    keys = pa.concat_tables([each.rows.select(["vehicle", "test"]) for each in tables])
+    both, fault = _two_sided(keys)
+    if not fault:
+        return tuple(tables)
+    found = []
+    for each in tables:
+        theirs = pc.is_in(each.rows["vehicle"], value_set=both)
+        here = len(pc.unique(each.rows["vehicle"].filter(theirs)))
+        faults = (*each.faults, *((_split_fault(here),) if here else ()))
+        found.append(replace(each, rows=each.rows.filter(pc.invert(theirs)), faults=faults))
+    return tuple(found)
+
+
+def _two_sided(rows: pa.Table) -> tuple[pa.Array, tuple[Fault, ...]]:
+    """The vehicles on both sides of the split, which would be trained on and tested on."""
+    sides = rows.select(["vehicle", "test"]).group_by("vehicle").aggregate([("test", "min"), ("test", "max")])
+    both = sides["vehicle"].filter(pc.not_equal(sides["test_min"], sides["test_max"])).combine_chunks()
+    return both, ((_split_fault(len(both)),) if len(both) else ())
+
+
+def _split_fault(count: int) -> Fault:
+    return Fault(
+        "both-sides",
+        "test",
+        count,
+        "vehicles",
+        f"{count} vehicles on both sides",
+        "one value per vehicle",
+        "split by vehicle key",
     )
 
 
-def _check_split(rows: pa.Table, place: str) -> None:
-    """A vehicle on both sides of the split would be trained on and tested on."""
-    sides = rows.select(["vehicle", "test"]).group_by("vehicle").aggregate([("test", "min"), ("test", "max")])
-    split = pc.sum(pc.not_equal(sides["test_min"], sides["test_max"])).as_py()
-    if split:
-        raise DataError(
-            f"{place}: column test",
-            got=f"{split} vehicles on both sides",
-            expected="one value per vehicle",
-            hint="split by vehicle key",
-        )
+def _error(fault: Fault, place: str) -> DataError:
+    return DataError(
+        f"{place}: column {fault.column}", got=fault.got, expected=fault.expected, hint=fault.hint
+    )

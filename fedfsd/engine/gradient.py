@@ -2,24 +2,31 @@
 
 Shapes: V vehicles in a micro-batch, k places for examples of each, P model parameters.
 
-Every vehicle has k places, filled or not, and every micro-batch one size. So no shape depends on the
-data: floating-point kernels round a row by the shape of its batch, and a coordinator who chooses the
+Every vehicle has k places, filled or not, and every micro-batch of a plan one size. So no shape depends on
+the data: floating-point kernels round a row by the shape of its batch, and a coordinator who chooses the
 weights could magnify that into another vehicle's gradient. Nor does the time of a step tell how many
 vehicles have examples.
 """
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import ceil, sqrt
+from typing import Any
 
 import numpy as np
 import torch
-from opacus import GradSampleModule
 from torch import Tensor, nn
 
+from fedfsd.engine import layer
+from fedfsd.engine.clip import MicroBatch, whole_of
+from fedfsd.engine.tape import Deliver
+from fedfsd.engine.use import Sampled, Use
 from fedfsd.engine.vehicle import VehicleData
+from fedfsd.errors import ModelError
 from fedfsd.task.task import Tensors
 
 # Opacus hooks every layer; that the model's input needs no gradient is as it should be.
@@ -27,27 +34,37 @@ warnings.filterwarnings("ignore", message="Full backward hook is firing", catego
 
 _MEMORY = 256 * 2**20  # bytes of per-example gradients at a time
 _VEHICLES = 256  # in a micro-batch, where memory allows
+_START = 1 << 20  # what a micro-batch costs before its first window, in parameters of one window
+_LOG = logging.getLogger("fedfsd.engine")
 
 Loss = Callable[[Any, Tensors], Tensor]
 """A model's output for a batch and its targets -> the loss of each example alone, (B,)."""
 
 
 class VehicleGradient:
-    """Per-vehicle gradients of one model; opacus keeps each example's gradient apart."""
+    """Per-vehicle gradients of one model."""
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         self._loss = loss
-        self.parameters = list(model.parameters())
-        self.size = sum(parameter.numel() for parameter in self.parameters)
-        self._module = GradSampleModule(model, loss_reduction="sum")
+        self._names, self.parameters = (list(part) for part in zip(*model.named_parameters(), strict=True))
+        self._sizes = [parameter.numel() for parameter in self.parameters]
+        self._index = {parameter: index for index, parameter in enumerate(self.parameters)}
+        self.size = sum(self._sizes)
+        unknown = layer.unknown(model)
+        if unknown:
+            name, kind = next(iter(unknown.items()))
+            _LOG.warning(
+                "slower gradients, by opacus: of %s (%s) the engine has none", name or "the model", kind
+            )
+        self._model: _Taped | _Hooked = _Hooked(model) if unknown else _Taped(model)
 
     def set_parameters(self, flat: Tensor) -> None:
         """Copy (P,) values into the model, in the order of its parameters."""
         with torch.no_grad():
-            for parameter, part in zip(
-                self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True
-            ):
-                parameter.copy_(part.view_as(parameter))
+            parts = flat.split(self._sizes)
+            torch._foreach_copy_(
+                self.parameters, [part.view_as(to) for part, to in zip(parts, self.parameters, strict=True)]
+            )
 
     def mean_by_vehicle(self, inputs: Tensors, targets: Tensors, taken: Tensor) -> Tensor:
         """Mean gradient over each vehicle's taken places, (V, P) float32; zero where none is taken.
@@ -55,23 +72,33 @@ class VehicleGradient:
         Args:
             inputs, targets: (V, k, ...) each. taken: (V, k) bool.
         """
-        count, places = taken.shape
-        share = taken / taken.sum(dim=1, keepdim=True).clamp(min=1)
-        output = self._module(*(values.flatten(0, 1) for values in inputs.values()))
-        losses = self._loss(output, {name: values.flatten(0, 1) for name, values in targets.items()})
-        losses.sum().backward()
-        means = torch.empty(count, self.size, device=taken.device)
-        start = 0
-        for parameter in self.parameters:
-            sample = cast(Tensor, parameter.grad_sample).view(count, places, -1)  # type: ignore[attr-defined]
-            # A place that is not taken repeats one of the vehicle's own examples, so the product with its
-            # zero share is zero unless the vehicle's gradient is not finite anyway.
-            means[:, start : start + sample.shape[2]] = torch.einsum("vkp,vk->vp", sample, share)
-            start += sample.shape[2]
-            parameter.grad_sample = parameter.grad = None  # type: ignore[attr-defined]
-            del sample
-        means[~taken.any(dim=1)] = 0.0
-        return means
+        count = len(taken)
+        parts = [torch.zeros(count, size, device=taken.device) for size in self._sizes]
+
+        def deliver(parameter: nn.Parameter, uses: list[Use]) -> None:
+            parts[self._index[parameter]] = whole_of(uses, count)
+
+        self._model.backward(self._loss_of(inputs, targets, taken), deliver)
+        return torch.cat(parts, dim=1).masked_fill_(~taken.any(dim=1, keepdim=True), 0.0)
+
+    def plain_sum(self, inputs: Tensors, targets: Tensors, taken: Tensor) -> Tensor:
+        """The sum of the vehicles' mean gradients, (P,), by autograd alone: nothing is kept by vehicle.
+
+        Raises:
+            ModelError: a parameter that the loss does not depend on.
+        """
+        parts = []
+        found = self._model.plain(self._loss_of(inputs, targets, taken))
+        for name, part in zip(self._names, found, strict=True):
+            if part is None:
+                raise ModelError(
+                    f"model parameter {name}",
+                    got="a loss that does not depend on it",
+                    expected="every parameter trained",
+                    hint="remove it, or keep a constant in a buffer",
+                )
+            parts.append(part.flatten())
+        return torch.cat(parts)
 
     def clipped_sum(
         self,
@@ -81,13 +108,16 @@ class VehicleGradient:
         taken: np.ndarray,
         *,
         max_grad_norm: float | None,
+        sample_rate: float = 1.0,
     ) -> np.ndarray:
         """Sum over vehicles of their clipped mean gradients, (P,) float64 on the host.
 
         Args:
             slots: (V,) sampled vehicles. window, taken: (V, k) as from ``choose_windows``.
+            max_grad_norm: None: in mode none alone; nothing is clipped.
+            sample_rate: that of the plan, for the size of micro-batches.
         """
-        size = min(_VEHICLES, data.roster, max(1, _MEMORY // (8 * max(self.size, 1) * window.shape[1])))
+        size = micro_batch(data.roster, sample_rate, window.shape[1], self.size)
         padding = -len(slots) % size
         index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.padding)
         taken = np.pad(taken, ((0, padding), (0, 0)))
@@ -95,30 +125,112 @@ class VehicleGradient:
         for low in range(0, len(index), size):
             rows = torch.from_numpy(index[low : low + size]).to(data.device)
             filled = torch.from_numpy(taken[low : low + size]).to(rows.device)
-            means = self.mean_by_vehicle(
-                {name: values[rows] for name, values in data.inputs.items()},
-                {name: values[rows] for name, values in data.targets.items()},
-                filled,
+            inputs, targets = (
+                {name: values[rows] for name, values in part.items()} for part in (data.inputs, data.targets)
             )
-            total += clip_and_sum(means, max_grad_norm)
-            del means
+            total += self._batch_sum(inputs, targets, filled, max_grad_norm).cpu().numpy()
         return total
 
+    def _batch_sum(
+        self, inputs: Tensors, targets: Tensors, taken: Tensor, max_grad_norm: float | None
+    ) -> Tensor:
+        """(P,) of one micro-batch."""
+        if max_grad_norm is None:
+            plain = self.plain_sum(inputs, targets, taken)
+            if plain.isfinite().all():
+                return plain
+            # A vehicle without a finite gradient does not count; which one it is, only its own gradient says.
+        batch = MicroBatch(self._sizes, len(taken), taken.device)
 
-def clip_and_sum(means: Tensor, max_grad_norm: float | None) -> np.ndarray:
-    """Non-finite rows become zero, each row is clipped to ``max_grad_norm``, rows are summed.
+        def deliver(parameter: nn.Parameter, uses: list[Use]) -> None:
+            batch.take(self._index[parameter], uses)
 
-    Returns:
-        (P,) float64 on the host. One row more or less moves it by at most ``max_grad_norm``.
+        self._model.backward(self._loss_of(inputs, targets, taken), deliver)
+        return batch.clipped_sum(max_grad_norm, taken.any(dim=1))
+
+    def _loss_of(self, inputs: Tensors, targets: Tensors, taken: Tensor) -> Callable[[nn.Module], Tensor]:
+        """Model -> the sum of the vehicles' mean losses; its gradient is that of their mean gradients."""
+        share = taken / taken.sum(dim=1, keepdim=True).clamp(min=1)
+
+        def loss(model: nn.Module) -> Tensor:
+            output = model(*(values.flatten(0, 1) for values in inputs.values()))
+            losses = self._loss(output, {name: values.flatten(0, 1) for name, values in targets.items()})
+            # A place that is not taken repeats one of the vehicle's own examples, so its gradient times its
+            # zero share is zero unless the vehicle's gradient is not finite anyway.
+            return (losses * share.flatten()).sum()
+
+        return loss
+
+
+class _Taped:
+    """A model of layers that the engine knows."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._tape = model, layer.attach(model)
+        self._parameters = list(model.parameters())
+        self._learn(False)
+
+    def backward(self, loss: Callable[[nn.Module], Tensor], deliver: Deliver) -> None:
+        """One forward and backward pass; ``deliver`` takes each parameter's uses."""
+        with self._tape.recording(deliver):
+            loss(self._model).backward()
+
+    def plain(self, loss: Callable[[nn.Module], Tensor]) -> Sequence[Tensor | None]:
+        """Gradients as of any model."""
+        self._learn(True)
+        try:
+            return torch.autograd.grad(loss(self._model), self._parameters, allow_unused=True)
+        finally:
+            self._learn(False)
+
+    def _learn(self, yes: bool) -> None:
+        for parameter in self._parameters:
+            parameter.requires_grad_(yes)
+
+
+class _Hooked:
+    """Any model that opacus keeps each example's gradient of; never ``make_private``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        from opacus import GradSampleModule  # a third of a runner's start, and seldom needed
+
+        self._module = GradSampleModule(model, loss_reduction="sum")
+        self._parameters = list(model.parameters())
+
+    def backward(self, loss: Callable[[nn.Module], Tensor], deliver: Deliver) -> None:
+        loss(self._module).backward()
+        for parameter in self._parameters:
+            sample, parameter.grad_sample = parameter.grad_sample, None  # type: ignore[attr-defined]
+            parameter.grad = None
+            deliver(parameter, [Sampled(sample)])
+
+    def plain(self, loss: Callable[[nn.Module], Tensor]) -> Sequence[Tensor | None]:
+        self._module.disable_hooks()
+        try:
+            return torch.autograd.grad(loss(self._module), self._parameters, allow_unused=True)
+        finally:
+            self._module.enable_hooks()
+
+
+def micro_batch(roster: int, sample_rate: float, places: int, size: int) -> int:
+    """Vehicles in a micro-batch, from what the plan says alone: N, q, k and P.
+
+    Where a window costs much, small batches leave few places empty; where it costs little, one batch takes
+    nearly every draw. Whole numbers throughout, so that every machine chooses alike.
     """
-    # Norms and sums in float64, but on accelerators that have none.
-    wide = means.double() if means.device.type in ("cpu", "cuda", "xpu") else means
-    norms = torch.linalg.vector_norm(wide, dim=1)
-    finite = torch.isfinite(norms)
-    # 0 * inf is not 0: rows that are not finite are replaced, not scaled.
-    wide = torch.where(finite[:, None], wide, torch.zeros_like(wide))
-    if max_grad_norm is None:
-        return wide.sum(dim=0).double().cpu().numpy()
-    # The small term, as in opacus, keeps the product below the bound after rounding.
-    factors = (max_grad_norm / (torch.where(finite, norms, 0.0) + 1e-6)).clamp(max=1.0)
-    return (factors[:, None] * wide).sum(dim=0).double().cpu().numpy()
+    largest = min(_VEHICLES, roster, max(1, _MEMORY // (8 * max(size, 1) * places)))
+    return _cheapest(largest, roster, sample_rate, places * size)
+
+
+@lru_cache(maxsize=64)
+def _cheapest(largest: int, roster: int, sample_rate: float, vehicle: int) -> int:
+    """The number of vehicles, up to ``largest``, for which draws cost least; ``vehicle``: what one costs."""
+    expected = roster * sample_rate
+    spread = sqrt(expected * (1 - sample_rate))
+    # The draws within two deviations, as if each were as frequent as its neighbours.
+    draws = [min(roster, max(1, ceil(expected + step * spread / 4))) for step in range(-8, 9)]
+
+    def cost(vehicles: int) -> int:
+        return sum(-(-draw // vehicles) for draw in draws) * (vehicles * vehicle + _START)
+
+    return min(range(largest, 0, -1), key=cost)

@@ -12,7 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from fedfsd.engine.gradient import Loss, VehicleGradient
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.sampler import choose_windows, sample_vehicles
-from fedfsd.engine.vehicle import VehicleData
+from fedfsd.engine.vehicle import VehicleData, within
 from fedfsd.plan.plan import Arrays, Plan, RegionPlan
 
 
@@ -55,16 +55,21 @@ def private_step(
 
     The witness block takes the entries past the model's own; its gradient is always zero.
     """
-    slots = sample_vehicles(key.stream("vehicles", step), mine.roster, mine.sample_rate)
+    slots = sample_vehicles(key.stream("vehicles", step), data.slots, mine.sample_rate)
     window, taken = choose_windows(
         key.stream("windows", step), slots, data.counts[slots], mine.windows_per_vehicle
     )
+    noise, clip = mine.noise, mine.max_grad_norm
+    if noise is not None:  # None in mode none alone
+        clip = noise.clipping_norm(key.round, roster=mine.roster, size=size)
     total = np.zeros(size)
     total[: gradient.size] = gradient.clipped_sum(
-        data, slots, window, taken, max_grad_norm=mine.max_grad_norm
+        data, slots, window, taken, max_grad_norm=clip, sample_rate=mine.sample_rate
     )
-    if mine.noise is not None:  # None in mode none alone
-        total += mine.noise.draw(key.stream("noise", step), round=key.round, size=size)
+    if clip is not None:
+        total = within(total, mine.roster * clip)
+    if noise is not None:
+        total = noise.noised(total, key.stream("noise", step), round=key.round)
     return total / mine.divisor
 
 
@@ -73,4 +78,6 @@ def model_on(model: nn.Module, loss: Loss, device: torch.device) -> VehicleGradi
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
+        elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+            module.dropout = 0.0
     return VehicleGradient(model.to(device).train(), loss)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import copy
 
 import torch
-from opacus.validators import ModuleValidator
 from torch import nn
 
+from fedfsd.engine import layer
 from fedfsd.engine.local import model_on
 from fedfsd.errors import ModelError
 from fedfsd.task.task import Task, Tensors
@@ -28,7 +28,7 @@ def probe(model: nn.Module, task: Task) -> None:
         ModelError: a layer that opacus refuses, frozen parameters, a buffer that moves in
             forward, an output of another shape, or a vehicle whose gradient depends on the others.
     """
-    faults = ModuleValidator.validate(model, strict=False)
+    faults = _refused(model) if layer.unknown(model) else []
     if faults:
         raise ModelError(
             "model",
@@ -36,10 +36,11 @@ def probe(model: nn.Module, task: Task) -> None:
             expected="layers with per-sample gradients",
             hint="replace the layer, for example BatchNorm by LayerNorm",
         )
-    if not all(parameter.requires_grad for parameter in model.parameters()):
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    if frozen:
         raise ModelError(
-            "model",
-            got="frozen parameters",
+            f"model parameter {frozen[0]}",
+            got="frozen",
             expected="every parameter trainable",
             hint="keep constants in buffers",
         )
@@ -73,8 +74,16 @@ def probe(model: nn.Module, task: Task) -> None:
                 )
 
 
+def _refused(model: nn.Module) -> list[Exception]:
+    """What opacus has no per-sample gradients of."""
+    from opacus.validators import ModuleValidator
+
+    found: list[Exception] = ModuleValidator.validate(model, strict=False)
+    return found
+
+
 def _compare(model: nn.Module, task: Task, inputs: Tensors, targets: Tensors) -> None:
-    """Each vehicle's gradient in the batch against its gradient alone."""
+    """Each vehicle's gradient in the batch against its gradient alone, by autograd."""
     gradient = model_on(model, task.loss, torch.device("cpu"))
     flat = {name: values.flatten(0, 1) for name, values in targets.items()}
     with torch.no_grad():
@@ -88,7 +97,7 @@ def _compare(model: nn.Module, task: Task, inputs: Tensors, targets: Tensors) ->
         raise _coupled()
     for vehicle in range(len(taken)):
         one = slice(vehicle, vehicle + 1)
-        alone = gradient.mean_by_vehicle(_rows(inputs, one), _rows(targets, one), taken[one])[0]
+        alone = gradient.plain_sum(_rows(inputs, one), _rows(targets, one), taken[one])
         if vehicle >= _ORDINARY and not torch.isfinite(alone).all():
             continue  # becomes zero in the step, whatever the batch made of it
         difference = torch.linalg.vector_norm(together[vehicle] - alone)

@@ -1,6 +1,6 @@
 """The training examples of one region on its device, addressed by roster slot.
 
-Shapes: N rostered vehicles, W examples.
+Shapes: N rostered vehicles, S slots (N, or more where the data have more keys), W examples.
 """
 
 from __future__ import annotations
@@ -10,27 +10,33 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fedfsd.errors import PlanError
 from fedfsd.task.task import Examples, Tensors
 
 
 @dataclass(frozen=True)
 class VehicleData:
-    """Vehicle i of the roster owns examples first[i] : first[i] + counts[i]; many own none.
+    """The vehicle in slot i owns examples first[i] : first[i] + counts[i]; many own none.
 
     The last example is the padding example: all zeros, it fills the places of vehicles without one.
     """
 
     inputs: Tensors  # (W + 1, ...) each
     targets: Tensors  # (W + 1, ...) each
-    first: np.ndarray  # (N,) int64
-    counts: np.ndarray  # (N,) int64
+    first: np.ndarray  # (S,) int64
+    counts: np.ndarray  # (S,) int64
     device: torch.device
+    surplus: int = 0
+    """S - N: computed from the data, so nothing that can be seen may depend on it."""
+
+    @property
+    def slots(self) -> int:
+        """S."""
+        return len(self.counts)
 
     @property
     def roster(self) -> int:
-        """N."""
-        return len(self.counts)
+        """N, as planned."""
+        return self.slots - self.surplus
 
     @property
     def padding(self) -> int:
@@ -39,15 +45,22 @@ class VehicleData:
 
 
 def place(examples: Examples, *, roster: int, device: torch.device) -> VehicleData:
-    """Move ``examples`` to ``device``; the roster may be longer than the keys present, never shorter."""
-    if roster < len(examples.vehicles):
-        raise PlanError(
-            "roster",
-            got=f"{roster}, fewer than the keys in this region's data",
-            expected="every training vehicle key counted",
-            hint="write the real roster in the experiment",
-        )
-    counts = np.bincount(examples.owner, minlength=roster)
+    """Move ``examples`` to ``device``, each vehicle into a slot of its own, also beyond the roster.
+
+    The roster may be longer than the keys present. It should never be shorter, but where it is, nothing
+    stops: the round with one key more could otherwise be told from the round without it. Every slot is drawn
+    alone and with the same probability, so which slot a vehicle has changes nothing for the others, and a
+    vehicle more or less moves a step's sum by its own clipped gradient: at most C, whatever N was. N is in
+    constants alone: the divisor, and the length of N C to which ``within`` shortens a sum.
+
+    Leaving out the vehicles beyond the roster would protect everybody less: without one of those counted,
+    the first of those left out would count in its place, and the sum would move by 2 C. No other choice of
+    whom to leave out avoids that. Let S(K) be who counts of the keys K, all of them if there are N or fewer.
+    If S leaves somebody out of N + 1 keys, then for any key u that it keeps, S of the keys without u (all N
+    of them) differs from it in u and in whom it left out.
+    """
+    slots = max(roster, len(examples.vehicles))
+    counts = np.bincount(examples.owner, minlength=slots)
     first = np.cumsum(counts) - counts
     return VehicleData(
         {name: _padded(array, device) for name, array in examples.inputs.items()},
@@ -55,7 +68,18 @@ def place(examples: Examples, *, roster: int, device: torch.device) -> VehicleDa
         np.where(counts > 0, first, len(examples)),
         counts,
         device,
+        surplus=slots - roster,
     )
+
+
+def within(total: np.ndarray, longest: float) -> np.ndarray:
+    """``total``, shortened to the norm ``longest`` where it is longer: the nearest point of that ball.
+
+    Two sums are never farther apart after it than before (a projection onto a convex set), so it leaves the
+    sensitivity as it is. Without surplus vehicles it changes nothing: N vectors of norm C add up to N C.
+    """
+    norm = float(np.sqrt(np.sum(total * total)))  # numpy adds pairwise: rounding stays at a few units
+    return total * (longest / norm) if norm > longest else total
 
 
 def _padded(array: np.ndarray, device: torch.device) -> torch.Tensor:

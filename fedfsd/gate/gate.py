@@ -11,6 +11,7 @@ import numpy as np
 from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.policy import ModelPin, Policy
+from fedfsd.ledger import program as programs
 from fedfsd.ledger.ledger import Booked, Ledger, Released
 from fedfsd.mechanism.kind import gains
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
@@ -18,6 +19,7 @@ from fedfsd.plan.plan import WITNESS, Arrays, Plan
 # Correct noise passes with probability 1 - exp(-18) on either side (Laurent and Massart 2000, lemma 1).
 # At nine tenths of its scale it passes a witness block of the default size once in a thousand rounds.
 WITNESS_Z = 6.0
+USUAL_WITNESS = 1024  # the floor of a policy as fedfsd region init writes it
 _BLOCK = 2**16
 
 # In a region's folder; a real region keeps the mirror on another disk.
@@ -52,8 +54,9 @@ class Gate:
         gate_arrays.check(arrays, plan.model.arrays, max_magnitude=self.policy.max_inbound_magnitude)
 
     def reserve(self, plan: Plan, round: int, arrays: Arrays) -> Booked:
-        """Book the round on these arrays; see ``Ledger.reserve``."""
-        return self.ledger.reserve(plan.hash, round, gate_arrays.sha256(arrays, plan.model.arrays))
+        """Book the round on these arrays, for the program of this process; see ``Ledger.reserve``."""
+        sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
+        return self.ledger.reserve(plan.hash, round, sha256, program=programs.installed())
 
     def released(self, booked: Booked) -> Released | None:
         """What was released of it already, to be sent again as it is; see ``Ledger.released``."""
@@ -140,6 +143,31 @@ def witness_std(plan: Plan, region: str, round: int) -> float:
     if mine.noise is None:
         return 0.0
     return mine.noise.witness_std(round, _gains(plan, region, round), divisor=mine.divisor)
+
+
+def least_noise_passed(witness_size: int) -> float:
+    """At which share of its planned scale noise passes ``judge`` every second round; more passes more often.
+
+    Of n witness entries with noise of the share s, sum(z^2) has mean n s^2; ``judge`` refuses below
+    n - WITNESS_Z sqrt(2 n).
+    """
+    return sqrt(max(0.0, 1 - WITNESS_Z * sqrt(2 / witness_size))) if witness_size else 0.0
+
+
+def unnoticed(witness_size: int) -> str | None:
+    """What a witness block of this size does not show, for people; None for one of the usual sizes."""
+    if witness_size >= USUAL_WITNESS:
+        return None
+    least = least_noise_passed(witness_size)
+    if not least:
+        block = (
+            f"A noise witness block of {witness_size} entries" if witness_size else "No noise witness block"
+        )
+        return f"{block}: nobody but the region itself can notice that noise is missing."
+    return (
+        f"The noise witness block has {witness_size} entries: noise of {least:.0%} of its planned scale"
+        f" passes every second round ({USUAL_WITNESS} entries: {least_noise_passed(USUAL_WITNESS):.0%})."
+    )
 
 
 def max_update_norm(plan: Plan, region: str, round: int) -> float:

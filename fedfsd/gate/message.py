@@ -21,10 +21,11 @@ from fedfsd.config.load import Frozen
 from fedfsd.gate.frame import Buffer, FrameError, Frames
 from fedfsd.gate.outcome import Word
 from fedfsd.gate.policy import ModelPin
+from fedfsd.ledger.entry import Program
 from fedfsd.plan.plan import Sha256
 
 VERSION = formats.NEWEST["runner socket"]
-PACKAGES = 2  # the first version in which a pin can be of a task, or of a whole package
+PROGRAM = 3  # the first version in which a runner names its program; the gate works with no earlier one
 MAX_DOCUMENT = 2**20  # bytes of a plan
 MAX_KEYS = 512
 
@@ -38,6 +39,8 @@ class Hello(Frozen):
     version: int
     region: RegionName
     keys: Annotated[tuple[Sha256, ...], Field(strict=False, max_length=MAX_KEYS)]
+    program: Program | None = None
+    """What will train; since version 3."""
 
 
 class Welcome(Frozen):
@@ -120,12 +123,13 @@ class RoundTask(Frozen):
 
 
 class ReserveCall(Frozen):
-    """Book the round on these arrays."""
+    """Book the round on these arrays, for the program of that hash; since version 3."""
 
     op: Literal["reserve"] = "reserve"
     plan: Sha256
     round: RoundNumber
     arrays: Sha256
+    program: Sha256
 
 
 class Reserved(Frozen):

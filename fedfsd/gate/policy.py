@@ -11,6 +11,7 @@ from fedfsd.config.experiment import Mode
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError, FedfsdError, RefusedError
 from fedfsd.mechanism.accountant import epsilon_pld
+from fedfsd.mechanism.event import delta_fault, delta_warning
 from fedfsd.plan.plan import Plan, Sha256
 
 # The models inside fedfsd: their code is in the program's hash that every plan's entry holds.
@@ -94,11 +95,6 @@ class Policy(Frozen):
         own = task in OWN_TASKS
         return None if own else next((one for one in self.tasks or () if one.name == task), None)
 
-    @property
-    def pins_packages(self) -> bool:
-        """Whether it pins what release 0.1.0 could not: tasks, or all files of a package."""
-        return bool(self.tasks) or any(one.package_sha256 for one in self.models or ())
-
     def demand(self, plan: Plan, region: str) -> None:
         """RefusedError with every objection, or nothing."""
         reasons = objections(self, plan, region)
@@ -156,6 +152,13 @@ def unreviewed(plan: Plan, *, model: ModelPin | None, task: ModelPin | None) -> 
     return found
 
 
+def warnings(plan: Plan, region: str) -> list[str]:
+    """What a region's people should know of a plan that its policy may accept."""
+    mine = plan.region(region)
+    said = None if plan.mode == "none" else delta_warning(mine.target_delta, mine.roster)
+    return [said] if said else []
+
+
 def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     """Why this region would refuse the plan; empty when it accepts. One sentence a rule."""
     mine = plan.region(region)
@@ -180,10 +183,8 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     if plan.model.witness_size < policy.min_witness_size:
         found.append(f"witness_size {plan.model.witness_size} is below the floor {policy.min_witness_size}")
     if plan.mode != "none":
-        caps += [
-            ("target_delta", mine.target_delta, policy.max_delta),
-            ("target_delta * roster", mine.target_delta * mine.roster, 1.0),
-        ]
+        caps += [("target_delta", mine.target_delta, policy.max_delta)]
+        found += filter(None, [delta_fault(mine.target_delta, mine.roster)])
         if mine.noise is None:
             found.append("it does not clip")
         else:

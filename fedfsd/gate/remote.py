@@ -17,6 +17,7 @@ from fedfsd.gate.frame import FRAME_SECONDS, Frames, PeerGoneError
 from fedfsd.gate.gate import content_of
 from fedfsd.gate.message import RoundTask
 from fedfsd.gate.policy import ModelPin, unreviewed
+from fedfsd.ledger.entry import Program
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.plan.plan import Arrays, Plan
 
@@ -37,8 +38,9 @@ class _Work:
 class RemoteGate:
     """Replaces ``gate.Gate`` while a task of the gate is in progress."""
 
-    def __init__(self, region: str, *, test_only: bool = False) -> None:
-        self.region = region
+    def __init__(self, region: str, program: Program, *, test_only: bool = False) -> None:
+        """``program``: what trains here; every booking names it."""
+        self.region, self.program = region, program
         self._modes = ("private", "rehearsal") if test_only else ("private",)
         self._work: _Work | None = None
 
@@ -70,7 +72,7 @@ class RemoteGate:
         """Have the round booked; what the gate refuses comes back as the same kind of error."""
         work = self._demand(plan.hash, round)
         sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
-        asked = message.ReserveCall(plan=plan.hash, round=round, arrays=sha256)
+        asked = message.ReserveCall(plan=plan.hash, round=round, arrays=sha256, program=self.program.hash)
         message.send(work.frames, asked)
         told = self._answer(work, message.Reserved)
         self._demand(told.plan, told.round)

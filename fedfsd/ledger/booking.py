@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from fedfsd.errors import BudgetError, FedfsdError, RefusedError
 from fedfsd.ledger import entry
-from fedfsd.ledger.entry import RefuseCode
+from fedfsd.ledger.entry import Program, RefuseCode
 from fedfsd.ledger.permission import refusal, year_of
 from fedfsd.ledger.state import Booking, Run, State
 
 
 def objection(
-    state: State, run: Run, round: int, arrays: str, date: str
+    state: State, run: Run, round: int, arrays: str, date: str, program: Program | None
 ) -> tuple[RefuseCode, FedfsdError] | None:
-    """Why ``round`` of an open plan cannot be trained on the arrays of that hash; None where it can.
+    """Why ``program`` cannot train ``round`` of an open plan on the arrays of that hash; None where it can.
 
     A round that is booked already on the same arrays, and not released, can: nothing left the region,
     and the same key makes the same noise.
@@ -38,6 +38,8 @@ def objection(
         )
     if booking is not None and booking.aborted:
         return "settled", BudgetError(place, got="a round given up", expected="another round")
+    if run.program not in (None, program) and not state.genesis.simulated:
+        return "policy", changed(run.entry.plan)
     if booking is not None:
         refused = expired(state, run, booking, date)
     else:
@@ -45,6 +47,16 @@ def objection(
             None if _approval(state, run, date) or not _required(state, run) else _none(state, run, date)
         )
     return ("approval", refused) if refused else None
+
+
+def changed(plan: str) -> RefusedError:
+    """The refusal of a program that is not the one on record for a plan."""
+    return RefusedError(
+        f"program of plan {plan[:8]}",
+        got="another program than the one on record",
+        expected="the program that the plan was approved with",
+        hint=f"review the change, then: fedfsd region approve {plan[:16]} --program; or install the old one",
+    )
 
 
 def reservation(state: State, run: Run, round: int, arrays: str, date: str) -> entry.Reserve:

@@ -42,13 +42,17 @@ class Balance:
 
     @property
     def epsilon_spent(self) -> float:
-        """Epsilon at ``delta`` of what rounds have booked."""
-        return epsilon_lifetime(self.spent, alpha=self.alpha, delta=self.delta)
+        """Epsilon at ``delta`` of what rounds have spent."""
+        return self._epsilon(self.spent)
 
     @property
     def epsilon_lifetime(self) -> float:
         """Epsilon at ``delta`` once every approved plan has run to its end."""
-        return epsilon_lifetime(self.spent + self.held, alpha=self.alpha, delta=self.delta)
+        return self._epsilon(self.spent + self.held)
+
+    def _epsilon(self, rho: int) -> float:
+        """Nothing spent is nothing, not the constant of the conversion."""
+        return epsilon_lifetime(rho, alpha=self.alpha, delta=self.delta) if rho else 0.0
 
 
 @dataclass
@@ -137,7 +141,7 @@ class Account:
         """The account under a successor grant, with all its sums unless the data are disjoint.
 
         Raises:
-            BudgetError: another order, less or shorter than is booked, or disjoint while plans are open.
+            BudgetError: another order, less or shorter than is spent or held, or disjoint with open plans.
         """
         if grant.disjoint:
             demand(not open_plans, grant, "disjoint data while plans are open", "settled plans first")
@@ -148,7 +152,7 @@ class Account:
             spent + self.held <= grant.rho_max,
             grant,
             f"{nats(grant.rho_max)} in all",
-            f"at least {nats(spent + self.held)}, booked already",
+            f"at least {nats(spent + self.held)}, spent or held already",
         )
         demand(
             self.plans <= grant.max_plans and self.rounds <= grant.max_rounds,

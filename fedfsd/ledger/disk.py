@@ -39,7 +39,7 @@ def _unlinked(name: str, flags: int) -> int:
 def unwritable(path: Path, error: OSError) -> NotReadyError:
     """A file that must be kept cannot be."""
     return NotReadyError(
-        path.name, got=error.strerror, expected="a disk with room", hint="make room, then ask again"
+        str(path), got=error.strerror, expected="a disk with room", hint="make room, then ask again"
     )
 
 

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from fedfsd import formats
+from fedfsd import canonical, formats
 from fedfsd.ledger import key, strict
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey, VerificationKey
@@ -306,6 +306,35 @@ class WitnessEntry(_Entry):
     checkpoint: Annotated[str, Field(max_length=65_536)]
 
 
+class Package(Document):
+    """One installed package as it is: its version, and the hash over its files (FORMAT.md, section 9)."""
+
+    version: Text
+    sha256: Hex32
+
+
+class Program(Document):
+    """What trains: fedfsd's own files, and the packages that compute."""
+
+    code: Hex32
+    version: Text
+    packages: Annotated[dict[Text, Package], Field(max_length=64)]
+
+    @property
+    def hash(self) -> str:
+        """Hex SHA-256 of its canonical JSON."""
+        return canonical.sha256(strict.encode(self))
+
+
+class ProgramEntry(_Entry):
+    """What trains the rounds of a plan from here on. Always of format 3."""
+
+    type: Literal["program"] = "program"
+    format: Literal[3] = 3
+    plan: Hex32
+    program: Program
+
+
 class Charge(Document):
     """What a recovery charges to one grant."""
 
@@ -347,7 +376,9 @@ class Close(_Entry):
 
 Statement: TypeAlias = Genesis | Grant | Recover | KeyRotate | Close
 Signed: TypeAlias = Statement | Approval | PlanEntry
-Entry: TypeAlias = Signed | Reserve | Release | Settle | Abort | Refuse | Incident | WitnessEntry
+Entry: TypeAlias = (
+    Signed | Reserve | Release | Settle | Abort | Refuse | Incident | WitnessEntry | ProgramEntry
+)
 S = TypeVar("S", Genesis, Grant, Approval, PlanEntry, Recover, KeyRotate, Close)
 _ADAPTER: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="type")])
 

@@ -21,10 +21,10 @@ from fedfsd.errors import BudgetError, FedfsdError, FormatError, NotReadyError
 from fedfsd.ledger import booking, bundle, draft, entry, head, note, strict
 from fedfsd.ledger.budget import Balance
 from fedfsd.ledger.disk import sync_folder, write_whole
-from fedfsd.ledger.entry import Entry, IncidentCode, RefuseCode
+from fedfsd.ledger.entry import Entry, IncidentCode, Program, RefuseCode
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey, VerificationKey
-from fedfsd.ledger.state import Booking, State
+from fedfsd.ledger.state import Booking, Run, State
 from fedfsd.ledger.store import Store
 from fedfsd.plan.plan import Plan
 
@@ -162,6 +162,15 @@ class Ledger:
                 self._note_refusal(plan.hash, None, "budget")
         raise refused
 
+    def accept_program(self, plan_hash: str, program: Program) -> None:
+        """From now on ``program`` trains the rounds of an open plan; accepting it again does nothing.
+
+        Raises:
+            BudgetError: not approved, or settled.
+        """
+        with self._writing() as state:
+            self._record(state.open_run(plan_hash), program)
+
     def rotate(self, signed: entry.KeyRotate, new: SigningKey) -> None:
         """Replace the node's key by ``new``, as the officer signed it."""
         with self._lock:
@@ -173,24 +182,30 @@ class Ledger:
 
     # What the gate calls, round by round.
 
-    def reserve(self, plan_hash: str, round: int, arrays_sha256: str) -> Booked:
+    def reserve(
+        self, plan_hash: str, round: int, arrays_sha256: str, *, program: Program | None = None
+    ) -> Booked:
         """Book a round before any data is read, or find it booked on the same arrays.
+
+        ``program`` is what will train it, and goes on record where the plan has none yet.
 
         Raises:
             BudgetError: plan not approved or settled; round outside it, behind a later release,
                 aborted, or booked on other arrays.
-            RefusedError: no approval covers the transfer.
+            RefusedError: no approval covers the transfer, or another program than the plan's.
         """
         booked = Booked(plan_hash, round, arrays_sha256)
         with self._writing() as state:
             if self._is_newest(booked):  # sent again as it is, also when the plan is settled
                 return booked
             run = state.open_run(plan_hash)
-            refused = booking.objection(state, run, round, arrays_sha256, self._date())
+            refused = booking.objection(state, run, round, arrays_sha256, self._date(), program)
             if refused is not None:
                 self._note_refusal(plan_hash, round, refused[0])
-            elif round not in run.bookings:
-                self._append(booking.reservation(state, run, round, arrays_sha256, self._date()))
+            else:
+                self._record(run, program)
+                if round not in run.bookings:
+                    self._append(booking.reservation(state, run, round, arrays_sha256, self._date()))
         if refused is not None:
             raise refused[1]
         return booked
@@ -274,6 +289,14 @@ class Ledger:
             self._append(made)
 
     # What others see.
+
+    @property
+    def mirror_behind(self) -> int:
+        """How many entries the mirror has no room for."""
+        with self._lock:
+            self._catch_up()
+            self._store.mirror.refresh()
+            return max(0, self._state.size - self._store.mirror.count)
 
     def balances(self) -> tuple[Balance, ...]:
         """Where every data set with a grant stands."""
@@ -362,12 +385,28 @@ class Ledger:
                 ) from None
 
     def _append(self, one: Entry) -> int:
+        late = self._late(one)
+        if late is not None:
+            return late
         seq = self._state.size
         placed = one.model_copy(update={"seq": seq})
         content = entry.encode(placed)
         self._state.apply(placed, content)
         self._store.add(seq, content)
+        self._store.mirror.late.clear()
         return seq
+
+    def _record(self, run: Run, program: Program | None) -> None:
+        if program not in (None, run.program):
+            self._append(entry.ProgramEntry(plan=run.entry.plan, program=program))
+
+    def _late(self, one: Entry) -> int | None:
+        """The number of the same entry, where whoever wrote it was told that the mirror has no room."""
+        for content in self._store.mirror.late:
+            seq = entry.parse(content, place="entry").seq
+            if entry.encode(one.model_copy(update={"seq": seq})) == content:
+                return seq
+        return None
 
     def _note_refusal(self, plan_hash: str, round: int | None, code: RefuseCode) -> None:
         # Once each, of rounds that exist, and no flood of plans: a peer must not fill the disk.

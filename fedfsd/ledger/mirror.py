@@ -5,13 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import IO
 
 from fedfsd.errors import NotReadyError
-from fedfsd.ledger.disk import sync_folder, unwritable
+from fedfsd.ledger.disk import sync_folder
 
 RECOVER = "fedfsd region recover"
 
@@ -22,6 +22,8 @@ class Mirror:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = self.bytes = 0
+        self.late: list[bytes] = []
+        """Entries that an earlier writer committed but could not bring here; they are here now."""
 
     @classmethod
     def create(cls, path: Path) -> None:
@@ -37,6 +39,8 @@ class Mirror:
     def begin(self, entries: Iterable[bytes]) -> None:
         """Compare with all ``entries`` of the ledger, which nobody may write meanwhile.
 
+        A mirror whose disk is full stays behind: the ledger can be read, and nothing is written to it.
+
         Raises:
             NotReadyError: no mirror, another history, or a mirror that is ahead of the ledger.
         """
@@ -51,7 +55,8 @@ class Mirror:
                     raise self._differs()
                 else:
                     self.count, self.bytes = self.count + 1, self.bytes + len(line) + 1
-            self._append(file, missing)
+            with suppress(NotReadyError):
+                self._append_late(missing)
 
     def refresh(self) -> None:
         """Count what other processes have appended."""
@@ -64,8 +69,10 @@ class Mirror:
         with self._locked() as file:
             if self._size() != self.bytes:
                 self._read_on(file)
-            following = self.count in added and self.count + len(added) > max(added)
-            self._append(file, [*added.values()] if following else [*entries_from(self.count)])
+            if self.count in added and self.count + len(added) > max(added):
+                self._append([*added.values()])
+            else:
+                self._append_late([*entries_from(self.count)])
 
     def lines(self) -> list[bytes]:
         """Every entry in the mirror; an unfinished last line was never acknowledged."""
@@ -81,6 +88,10 @@ class Mirror:
             hint=RECOVER,
         )
 
+    def _append_late(self, contents: list[bytes]) -> None:
+        self._append(contents)
+        self.late += contents
+
     def _read_on(self, file: IO[bytes]) -> None:
         file.seek(self.bytes)
         tail = file.read()
@@ -89,19 +100,32 @@ class Mirror:
         self.count += tail.count(b"\n")
         self.bytes += tail.rfind(b"\n") + 1
 
-    def _append(self, file: IO[bytes], contents: list[bytes]) -> None:
+    def _append(self, contents: list[bytes]) -> None:
         if not contents:
             return
         try:
-            if self._size() != self.bytes:  # an unfinished line of a writer that died
-                file.truncate(self.bytes)
-            file.seek(self.bytes)
-            file.write(b"".join(content + b"\n" for content in contents))
-            file.flush()
-            os.fsync(file.fileno())
+            end = self._write(b"".join(content + b"\n" for content in contents))
         except OSError as error:
-            raise unwritable(self.path, error) from None
-        self.count, self.bytes = self.count + len(contents), file.tell()
+            raise self._behind(error) from None
+        self.count, self.bytes = self.count + len(contents), end
+
+    def _write(self, content: bytes) -> int:
+        """Write at the end of what is known, in the place of an unfinished line; the new end."""
+        end = self.bytes
+        descriptor = os.open(self.path, os.O_WRONLY)
+        try:
+            os.ftruncate(descriptor, self.bytes)
+            while content:
+                written = os.pwrite(descriptor, content, end)
+                content, end = content[written:], end + written
+            os.fsync(descriptor)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(descriptor, self.bytes)
+            raise
+        finally:
+            os.close(descriptor)
+        return end
 
     @contextmanager
     def _locked(self) -> Iterator[IO[bytes]]:
@@ -120,6 +144,14 @@ class Mirror:
             return self.path.stat().st_size
         except OSError:
             return -1  # and the next opening says why
+
+    def _behind(self, error: OSError) -> NotReadyError:
+        return NotReadyError(
+            f"mirror {self.path}",
+            got=f"{error.strerror}: entries from {self.count} on are in the ledger and not yet here",
+            expected="a disk with room",
+            hint="make room, then run the same command again: no entry is written twice",
+        )
 
     def _differs(self) -> NotReadyError:
         return NotReadyError(

@@ -13,7 +13,7 @@ from fedfsd import canonical
 from fedfsd.errors import BudgetError
 from fedfsd.ledger import budget, entry, key, note, terms
 from fedfsd.ledger.budget import Account
-from fedfsd.ledger.entry import Entry, Genesis, PlanEntry, Release
+from fedfsd.ledger.entry import Entry, Genesis, PlanEntry, Program, Release
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import VerificationKey
 from fedfsd.ledger.merkle import Tree, leaf_hash
@@ -41,6 +41,8 @@ class Run:
     newest: int = 0
     """The last round that was released."""
     settled: bool = False
+    program: Program | None = None
+    """What trains its rounds now; None where an earlier release approved it and nothing was booked since."""
 
 
 class State:
@@ -226,6 +228,11 @@ class State:
         demand(head.size == one.size, one, "another size", "the checkpoint's")
         demand(parsed.is_cosigned, one, "no cosignature", "one by a witness")
 
+    def _on_program(self, one: entry.ProgramEntry) -> None:
+        run = self.open_run(one.plan)
+        demand(one.program != run.program, one, "the same program again", "another one")
+        run.program = one.program
+
     def _on_recover(self, one: entry.Recover) -> None:
         demand(one.epoch == self.epoch + 1, one, f"epoch {one.epoch}", f"{self.epoch + 1}")
         demand(one.lost_size >= self.size, one, f"lost size {one.lost_size}", f"at least {self.size}")
@@ -343,6 +350,7 @@ _RULES: dict[type, Callable[[State, Any], None]] = {
     entry.Refuse: State._on_refuse,
     entry.Incident: State._on_incident,
     entry.WitnessEntry: State._on_witness,
+    entry.ProgramEntry: State._on_program,
     entry.Recover: State._on_recover,
     entry.KeyRotate: State._on_rotate,
     entry.Close: State._on_close,

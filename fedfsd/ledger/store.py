@@ -1,7 +1,8 @@
 """The ledger's bytes on two disks: SQLite in WAL mode, every commit synced, and a mirror file.
 
-Writers commit to SQLite first and then to the mirror, so a crash can only leave the mirror behind, which
-is mended silently; a mirror that is ahead means that SQLite was put back to an older state.
+Writers commit to SQLite first and then to the mirror, so a crash or a full disk can only leave the mirror
+behind; the next writer brings it what it lacks before it adds anything. A mirror that is ahead means that
+SQLite was put back to an older state.
 """
 
 from __future__ import annotations
@@ -87,10 +88,16 @@ class Store:
             self.mirror.catch_up(self._added, self.entries)
 
     def demand_newest(self, count: int) -> None:
-        """NotReadyError where this ledger's ``count`` entries are fewer than the mirror's."""
+        """Let both disks have this ledger's ``count`` entries.
+
+        Raises:
+            NotReadyError: the mirror has more, or no room for those it lacks.
+        """
         self.mirror.refresh()
         if self.mirror.count > count:
             raise self.mirror.ahead()
+        if self.mirror.count < count:
+            self.mirror.catch_up({}, self.entries)
 
     def add(self, seq: int, content: bytes) -> None:
         """Append an entry within a transaction."""

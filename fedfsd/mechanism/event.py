@@ -20,6 +20,8 @@ from fedfsd.errors import PlanError
 # Double-precision FFTs carry about 1e-15 of noise a step: below this no accountant here can be trusted.
 SMALLEST_DELTA = 1e-9
 MOST_STEPS = 10**6
+LARGE_DELTA = 10
+"""From 1 / N on a delta is refused, above 1 / (this times N) people are warned."""
 
 
 @dataclass(frozen=True, order=True)
@@ -93,6 +95,34 @@ def check_delta(delta: float) -> None:
             expected=f"at least {SMALLEST_DELTA:g}, below 1",
             hint="choose a delta well below 1 / number of vehicles",
         )
+
+
+def delta_fault(delta: float, roster: int) -> str | None:
+    """Why no plan may have this delta: from 1 / N on, publishing one vehicle whole would satisfy it.
+
+    >>> delta_fault(0.01, 100), delta_fault(0.0099, 100)
+    ('delta 0.01 is not below 1/100, one over the roster', None)
+    """
+    return f"delta {delta:g} is not below 1/{roster}, one over the roster" if delta * roster >= 1 else None
+
+
+def delta_warning(delta: float, roster: int) -> str | None:
+    """What people should know of a delta that is allowed and large: above 1 / (10 N).
+
+    >>> delta_warning(0.001, 100), delta_warning(0.002, 100)
+    (None, 'delta 0.002 is above 1/1000, a tenth of one over the roster: choose at most 0.0001')
+    """
+    if LARGE_DELTA * roster * delta <= 1 or delta * roster >= 1:
+        return None
+    return (
+        f"delta {delta:g} is above 1/{LARGE_DELTA * roster}, a tenth of one over the roster: "
+        f"choose at most {small_delta(roster):g}"
+    )
+
+
+def small_delta(roster: int) -> float:
+    """The power of ten to suggest for a roster: below 1 / (10 N)."""
+    return 10.0 ** -(len(str(roster)) + 1)
 
 
 def _is_number(value: object) -> bool:

@@ -4,6 +4,11 @@ All that depends on the distribution of the noise is asked here: the event that 
 loss, its text in the ledger, how noise is drawn, what a correct update looks like from outside, and what a
 policy bounds. A mechanism is made from public constants alone.
 
+Floating point tells nothing either (Mironov 2012): a step's clipped sum and its noise are each rounded to one
+public grid and added there as integers, before anything else is done to them. So what is released is made
+from a point of that grid alone, and its distribution is a Gaussian's around a point of the grid, rounded: a
+function of what accountants judge. That rounding can move two sums apart is counted in the clipping norm.
+
 ``gaussian``, which a document names by naming no kind, adds the same noise in every round.
 ``gaussian-by-round`` has a noise multiplier for each round; in the ledger each of its rounds is a plain
 Gaussian. Another kind is another class in ``KINDS``, with its two texts.
@@ -15,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import floor, log2, sqrt
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -26,6 +31,10 @@ from fedfsd.mechanism.event import MOST_STEPS, Event, merge
 from fedfsd.mechanism.renyi import nano_nats
 
 Positive = Annotated[float, Field(gt=0)]
+GRID = 2.0**-20
+"""Of the noise's standard deviation: the widest lattice on which a noised sum lies."""
+LEAST_GRID = 2.0**-960
+"""Float64 divides and multiplies by it without loss."""
 MOST_LEVELS = 16
 """Of noise in one plan: accountants, a region's too, take time for each."""
 
@@ -233,10 +242,47 @@ class Mechanism(ABC):
         """Standard deviation of the noise on a step's clipped sum."""
         return self.noise_multiplier(round) * self.max_grad_norm
 
-    def draw(self, stream: Noise, *, round: int, size: int) -> np.ndarray:
-        """The noise of one step, (size,) float64, from the region's secret stream for that step."""
-        noise: np.ndarray = self.std(round) * stream.normal(size)
-        return noise
+    def grid(self, round: int, *, size: int) -> float:
+        """The public lattice of a step of ``size`` numbers: its unit, a power of two.
+
+        At most 2^-20 of the noise's standard deviation, and so fine that rounding a sum moves it by at most
+        2^-12 C. PlanError where no float is that small.
+        """
+        unit = 2.0**-11 * self.max_grad_norm / sqrt(size or 1)
+        if self.std(round):  # a sum without noise promises nothing
+            unit = min(unit, GRID * self.std(round))
+        found = 2.0 ** floor(log2(unit)) if unit > 0 else 0.0
+        if found < LEAST_GRID:
+            raise PlanError("max_grad_norm", got="noise too small for float64", expected="a larger bound")
+        return found
+
+    def clipping_norm(self, round: int, *, roster: int, size: int) -> float:
+        """What a vehicle's gradient is clipped to, so that one vehicle moves the rounded sum by at most C.
+
+        Rounding to the grid moves each of ``size`` numbers of two sums apart by at most one unit. Float64
+        takes the rest: additions of norms up to C, in whatever order, of twice as many vehicles as the
+        roster says; the rounding of a norm, of a factor and of a product; and the same of the sum, whose
+        squares are added pairwise, where it is shortened to ``roster`` times C.
+        """
+        grid = self.grid(round, size=size) * sqrt(size)
+        floats = 2.0**-52 * (4 * roster**2 + 64 * roster + size + 4) * self.max_grad_norm
+        found = self.max_grad_norm - grid - floats
+        if not found > 0:
+            raise PlanError("roster", got=roster, expected="fewer vehicles: float64 cannot add so many")
+        return found
+
+    def noised(self, total: np.ndarray, stream: Noise, *, round: int) -> np.ndarray:
+        """A step's clipped sum with its noise, (size,) float64: whole multiples of ``grid``.
+
+        Args:
+            total: (size,) float64, of vehicles clipped to ``clipping_norm``. stream: the region's secret
+                stream for that step.
+        """
+        grid = self.grid(round, size=len(total))
+        noise = self.std(round) * stream.normal(len(total))
+        # A division by a power of two is exact, and so is the sum of the two whole numbers.
+        noised: np.ndarray = (np.rint(total / grid) + np.rint(noise / grid)) * grid
+        return noised
 
     def witness_std(self, round: int, gains: np.ndarray, *, divisor: float) -> float:
         """Standard deviation of every entry of a round's update that no gradient touches.
@@ -253,7 +299,7 @@ class Mechanism(ABC):
         At most ``roster`` clipped gradients a step, and noise of the update's size on top.
         """
         signal = float(np.sum(gains)) * roster * self.max_grad_norm / divisor
-        # Correct rounding in float32 stays far inside the last factor.
+        # Rounding to the grid and in float32 stay far inside the last factor.
         return (signal + self.witness_std(round, gains, divisor=divisor) * (sqrt(size) + z)) * (1 + 1e-4)
 
     def objections(self, *, min_noise_multiplier: float, max_grad_norm: float) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Literal
 from fedfsd.errors import PlanError
 from fedfsd.mechanism.event import check_delta
 
+_DECLARED = ", as the regions declare. For a vehicle in several the losses add up."
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -35,20 +37,41 @@ class Claim:
         _check(self.epsilon, self.delta)
 
 
+@dataclass(frozen=True)
+class Crossing:
+    """Training vehicles whose key several regions have: known where all data are, as in a simulation."""
+
+    vehicles: int
+    regions: tuple[str, ...]
+    """Of those that share vehicles, the ones whose losses compose to most."""
+    epsilon: float
+    """Of a vehicle in all of ``regions``, by PLD over the whole plan."""
+    delta: float
+
+    @property
+    def sentence(self) -> str:
+        """How many there are, and what holds for them."""
+        keys = f"{self.vehicles:,} vehicle key{' is' if self.vehicles == 1 else 's are'}"
+        return (
+            f"{keys} in several regions: for such a vehicle the losses of these regions add up, to epsilon "
+            f"{_up(self.epsilon):.2f} at delta {_chance(self.delta)} in {' and '.join(self.regions)}."
+        )
+
+
 def sentence(epsilon: float, delta: float) -> str:
     """One sentence on what (``epsilon``, ``delta``) rules out; figures are rounded against the claim.
 
     >>> print(sentence(1.0, 1e-4))
     Every outcome an attacker could look for is at most 2.72 times (e^1.00) as likely with one vehicle's \
-data as without it, and the reverse, give or take a probability of 1 in 10,000; a 50-50 guess whether \
+data as without it, and the reverse, except with probability 1 in 10,000; a 50-50 guess whether \
 that vehicle's data were used is right at most 73.11 % of the time.
     """
     _check(epsilon, delta)
     return (
         f"Every outcome an attacker could look for is at most {_factor(epsilon)} times "
-        f"(e^{_up(epsilon):.2f}) as likely with one vehicle's data as without it, and the reverse, give or "
-        f"take a probability of {_chance(delta)}; a 50-50 guess whether that vehicle's data were used is "
-        f"right at most {_up(100 * best_guess(epsilon, delta)):.2f} % of the time."
+        f"(e^{_up(epsilon):.2f}) as likely with one vehicle's data as without it, and the reverse, except "
+        f"with probability {_chance(delta)}; a 50-50 guess whether that vehicle's data were used is "
+        f"right {_right(best_guess(epsilon, delta))} of the time."
     )
 
 
@@ -65,8 +88,12 @@ def joint(claims: Sequence[Claim]) -> tuple[float, float]:
     return max(claim.epsilon for claim in claims), max(claim.delta for claim in claims)
 
 
-def paragraph(claims: Sequence[Claim]) -> str:
-    """The whole statement for the regions of one plan, one point a line."""
+def paragraph(claims: Sequence[Claim], crossing: Crossing | None = None) -> str:
+    """The whole statement for the regions of one plan, one point a line.
+
+    Args:
+        crossing: where it is known which vehicles are in several regions; otherwise the regions declare that.
+    """
     lines = []
     for claim in claims:
         lines.append(
@@ -94,11 +121,13 @@ def paragraph(claims: Sequence[Claim]) -> str:
     )
     lines.append(
         "Against: the coordinator, every other region and anyone they pass it on to, all of whom see "
-        "everything a region releases. Each region adds its own noise and is trusted with its own data only."
+        "everything a region releases. Each region adds its own noise and is trusted with its own data only. "
+        "Sums and noise are rounded to a public grid of at most 2^-20 of the noise's standard deviation, "
+        "which the clipping counts in: the low bits of a number tell nothing."
     )
     lines.append(
         "Not covered: what does not pass through this mechanism (a model or settings chosen on the same "
-        "data by other means, the time a reply takes); the car that carried the sensors and a car "
+        "data outside it, the time a reply takes); the car that carried the sensors and a car "
         "under a second key, unless the importer maps them to one key; a person with several vehicles, "
         "to whom the losses of all of them apply; what can be learned about traffic in general."
     )
@@ -106,8 +135,8 @@ def paragraph(claims: Sequence[Claim]) -> str:
         epsilon, delta = joint(claims)
         lines.append(
             f"All regions together: epsilon {_up(epsilon):.2f} at delta {_chance(delta)}, the largest of the "
-            "regions', for vehicles that are in one region only, as the regions declare. For a vehicle in "
-            "several the losses add up."
+            "regions', for vehicles that are in one region only"
+            + (f". {crossing.sentence}" if crossing else _DECLARED)
         )
     return "\n".join(lines)
 
@@ -128,6 +157,16 @@ def _factor(epsilon: float) -> str:
     if factor < 100:
         return f"{_up(factor):.2f}"
     return f"{math.ceil(factor):,}" if factor < 1e9 else f"{factor * 1.05:.1e}"
+
+
+def _right(guess: float) -> str:
+    """How often a guess is right; what rounds up to always is not called a bound.
+
+    >>> _right(0.731059), _right(0.99999)
+    ('at most 73.11 %', 'up to more than 99.99 %')
+    """
+    percent = _up(100 * guess)
+    return f"at most {percent:.2f} %" if percent < 100 else "up to more than 99.99 %"
 
 
 def _chance(delta: float) -> str:

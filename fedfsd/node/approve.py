@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedfsd.errors import BudgetError, NotReadyError, PlanError, RefusedError
-from fedfsd.gate.policy import Policy, declared
+from fedfsd.errors import BudgetError, NotReadyError, PlanError, RefusedError, UsageError
+from fedfsd.gate.policy import Policy, declared, warnings
 from fedfsd.ledger import draft
 from fedfsd.ledger.budget import Account, Balance
-from fedfsd.ledger.entry import PlanEntry
+from fedfsd.ledger.entry import PlanEntry, Program
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import Ledger
 from fedfsd.ledger.state import Run, State
@@ -26,7 +26,8 @@ from fedfsd.plan.plan import Plan
 
 OFFERED = "plans"  # documents that came over the border
 DIGITS = 16
-"""Of a plan's hash that name it before it is approved: of fewer a coordinator can make a second plan."""
+"""Of a plan's hash that name it where nobody looks at it: of fewer a coordinator can make a second plan."""
+_HASH = re.compile("[0-9a-f]{4,64}")
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,18 @@ def approve(
     today: str,
     policy: Policy | None = None,
     commit: Callable[[str], str] | None = None,
+    program: Program | None = None,
+    anew: bool = False,
 ) -> Approved:
     """Reserve the loss of ``plan``, or draft what the officer must sign because it is above a cap.
+
+    The program that trains goes on record with the plan: from then on the gate takes no other.
 
     Args:
         policy: by default the region's own, with rehearsals where its running gate takes them.
         commit: makes the run key of a plan hash and returns the commitment to it; by default ``run_key``'s.
+        program: what the runner trains with; by default what the running gate says of it.
+        anew: let that program also replace the one on record.
 
     Raises:
         RefusedError: outside the policy; recorded in the ledger.
@@ -66,7 +73,7 @@ def approve(
         PlanError: a plan without this region.
         NotReadyError: no process is available to make the run key.
     """
-    policy = policy or _policy(node)
+    policy = policy or policy_in_force(node)
     recipient, purpose = node.settings.transfer_to()
     plan.region(node.settings.name)
     with closing(node.open_ledger()) as ledger:
@@ -92,18 +99,42 @@ def approve(
         made = draft.plan(state, plan, key_commitment=commitment, **options)
         account = next(one for one in state.accounts.values() if one.grant.seq == made.grant)
         if known is None and officer is None and needs_officer(account, made):
-            return Approved(made, None, _with(account.balance, made), fitting(account, made) - 1)
+            return Approved(made, None, with_plan(account.balance, made), fitting(account, made) - 1)
         try:
             seq = ledger.approve_plan(plan, key_commitment=commitment, officer=officer, **options)
         except BudgetError:
             if commit is None:
                 run_key.forget(node, plan.hash)
             raise
-        warnings = (missing_approval(state, state.runs[plan.hash], today),)
-        return Approved(made, seq, account.balance, fitting(account, made), tuple(filter(None, warnings)))
+        if anew or state.runs[plan.hash].program is None:
+            _record(ledger, plan, program or _program(node), demanded=anew)
+        told = (missing_approval(state, state.runs[plan.hash], today), *warnings(plan, node.settings.name))
+        return Approved(made, seq, account.balance, fitting(account, made), tuple(filter(None, told)))
 
 
-def _policy(node: Node) -> Policy:
+def _record(ledger: Ledger, plan: Plan, program: Program | None, *, demanded: bool) -> None:
+    """What trains the plan from now on; without a runner the first round that is booked says it."""
+    if program is not None:
+        ledger.accept_program(plan.hash, program)
+    elif demanded:
+        raise NotReadyError(
+            "runner",
+            got="no running gate with a runner",
+            expected="the runner whose program is accepted",
+            hint="fedfsd region up, then the same again",
+        )
+
+
+def _program(node: Node) -> Program | None:
+    """What the runner of the running gate trains with; None where there is none."""
+    try:
+        said = control.ask(node, {"op": "status"}).get("program")
+    except NotReadyError:
+        return None
+    return None if said is None else Program.model_validate(said)
+
+
+def policy_in_force(node: Node) -> Policy:
     """The policy in force now: only the running gate knows of ``region up --test-only``."""
     try:
         test_only = control.ask(node, {"op": "status"})["test_only"] is True
@@ -114,7 +145,12 @@ def _policy(node: Node) -> Policy:
 
 
 def approve_within_policy(
-    node: Node, plan: Plan, commit: Callable[[str], str], *, policy: Policy | None = None
+    node: Node,
+    plan: Plan,
+    commit: Callable[[str], str],
+    *,
+    policy: Policy | None = None,
+    program: Program | None = None,
 ) -> Approved:
     """Approve a plan without an operator, if the policy allows it; arguments as for ``approve``.
 
@@ -133,30 +169,40 @@ def approve_within_policy(
             hint=f"fedfsd region approve {plan.hash[:DIGITS]}",
         )
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return approve(node, plan, data_set=None, officer=None, today=today, policy=policy, commit=commit)
+    return approve(
+        node, plan, data_set=None, officer=None, today=today, policy=policy, commit=commit, program=program
+    )
 
 
 def named(node: Node, text: str) -> Plan:
-    """The plan that ``text`` names: its file, or the beginning of an offered one's hash (``DIGITS`` or more).
+    """The plan that ``text`` names: its file, or a beginning of one offered plan's hash (4 digits or more).
 
     Raises:
         NotReadyError: no such file or offer, or several.
         PlanError: it is no plan.
     """
-    if Path(text).exists() or not re.fullmatch("[0-9a-f]{8,64}", text):
+    if Path(text).exists() or not _HASH.fullmatch(text):
         return read(Path(text))
     offered = sorted((node.folder / OFFERED).glob(f"{text}*.json"))
-    if len(offered) != 1 or len(text) < DIGITS:
-        got = {0: "no such plan on offer", 1: "too few digits"}.get(
-            len(offered), "several matching plans on offer"
-        )
+    if len(offered) != 1:
         raise NotReadyError(
             f"plan {text}",
-            got=got,
-            expected=f"the first {DIGITS} or more digits of the hash of one offered plan, or a file",
-            hint="fedfsd region status lists them",
+            got="several matching plans on offer" if offered else "no such plan on offer",
+            expected="the beginning of the hash of one offered plan, or a file",
+            hint="fedfsd region plans lists them",
         )
     return read(offered[0])
+
+
+def demand_named_fully(text: str) -> None:
+    """UsageError where ``text`` is the beginning of a hash that is too short to approve a plan unseen."""
+    if _HASH.fullmatch(text) and len(text) < DIGITS and not Path(text).exists():
+        raise UsageError(
+            "--yes",
+            got=f"{len(text)} digits of a plan's hash",
+            expected=f"{DIGITS} or more where nobody looks at the plan",
+            hint="fedfsd region plans --json lists whole hashes",
+        )
 
 
 def read(path: Path) -> Plan:
@@ -179,19 +225,19 @@ def settle(node: Node, ledger: Ledger, plan_hash: str) -> None:
 
 
 def find(state: State, text: str) -> Run:
-    """The plan that ``text`` names: the beginning of its hash (8 digits or more), or its file.
+    """The plan that ``text`` names: the beginning of its hash, or its file.
 
     Raises:
         BudgetError: no such plan here, or several.
     """
     path = Path(text)
-    known = text if re.fullmatch("[0-9a-f]{8,64}", text) else read(path).hash if path.exists() else "-"
+    known = text if _HASH.fullmatch(text) else read(path).hash if path.exists() else "-"
     found = [run for plan, run in state.runs.items() if plan.startswith(known)]
     if len(found) != 1:
         raise BudgetError(
             f"plan {text[:64]}",
             got="several plans" if found else "no such plan in this ledger",
-            expected="the beginning of one plan's hash, 8 digits or more",
+            expected="the beginning of one plan's hash",
             hint="fedfsd region status lists them",
         )
     return found[0]
@@ -204,7 +250,7 @@ def needs_officer(account: Account, made: PlanEntry) -> bool:
     return fitting(account, made) > 0 and (made.rho > grant.plan_cap or recipient > grant.recipient_cap)
 
 
-def _with(balance: Balance, made: PlanEntry) -> Balance:
+def with_plan(balance: Balance, made: PlanEntry) -> Balance:
     """The balance once ``made`` is reserved."""
     return replace(
         balance,

@@ -37,7 +37,8 @@ def carry_out(station: GateStation, line: CoordinatorLine, delivery: Upload, tas
     station.log.info("round", extra={"plan": plan, "round": task.round})
     try:
         booked = Booked(plan, task.round, task.arrays_sha256.hex())
-        released = _released_before(station, task, booked) or _work(station, line, task)
+        before = _released_before(station, task, booked)
+        released = before or _work(station, line, task)
     except (grpc.RpcError, ClosedError, StoppedError):
         raise
     except Exception as error:
@@ -49,6 +50,10 @@ def carry_out(station: GateStation, line: CoordinatorLine, delivery: Upload, tas
             station.rest(max(0.0, due - time.monotonic()))
         line.refuse(task.plan, task.round, outcome.of(error))
         return
+    seconds = time.monotonic() - began
+    if before is None and 0 < station.gate.policy.round_seconds < seconds:
+        about = {"plan": plan, "round": task.round, "seconds": round(seconds, 1)}
+        station.log.warning("round_seconds_exceeded", extra=about)
     station.rest(max(0.0, due - time.monotonic()))
     delivery.deliver(booked, released)
     (station.folder("inbox") / booked.arrays_sha256).unlink(missing_ok=True)
@@ -109,7 +114,8 @@ def _demand(station: GateStation, task: pb.Round) -> Plan:
         refused = "arrays", RefusedError("arrays", got=f"{task.size} bytes", expected=f"{size} bytes")
     else:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        refused = booking.objection(state, run, task.round, task.arrays_sha256.hex(), today)
+        program = station.runner.program or run.program  # one that is away may come back as it was
+        refused = booking.objection(state, run, task.round, task.arrays_sha256.hex(), today, program)
     if refused is not None:
         station.ledger.refuse(plan, task.round, refused[0])
         raise refused[1]

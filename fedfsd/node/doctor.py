@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fedfsd.border import fitness, identity, invitation
-from fedfsd.errors import FedfsdError
+from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.gate.gate import USUAL_WITNESS, unnoticed
 from fedfsd.gate.policy import declared, objections
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import NODE_KEY
@@ -19,7 +20,7 @@ from fedfsd.node import join, status
 from fedfsd.node.approve import DIGITS
 from fedfsd.node.approve import read as read_plan
 from fedfsd.node.node import Node
-from fedfsd.node.separation import Separation, ask
+from fedfsd.node.separation import Separation, ask, surveys
 from fedfsd.service import diagnosis
 from fedfsd.service.diagnosis import CheckResult, fail, ok, warn
 
@@ -36,12 +37,13 @@ class Patient:
     today: datetime.date
     test_only: bool = False
     ask: Callable[[Node, Path, str], Separation] = field(default=ask)
+    survey: Callable[[Path, Sequence[Mapping[str, Any]]], list[dict[str, Any]]] = field(default=surveys)
 
     @cached_property
     def facts(self) -> Separation:
         """What runner and gate can do. NotReadyError if neither could be asked."""
         try:
-            address = join.peer(self.node).address
+            address = join.peer(self.node).way_out
         except FedfsdError:
             address = ""
         return self.ask(self.node, self.train, address)
@@ -58,9 +60,9 @@ def examine(patient: Patient) -> tuple[CheckResult, ...]:
 
 
 def policy(patient: Patient) -> CheckResult:
-    """Is the policy complete, and are the recipient and purpose of transfers filled in?"""
+    """Is the policy complete, are recipient and purpose filled in, and does it leave something unnoticed?"""
     node = patient.node
-    node.declared_policy()
+    allowed = node.declared_policy()
     recipient, purpose = node.settings.transfer_to()
     joined = node.folder / "tls" / "invitation.json"
     if joined.exists() and recipient != f"fedfsd/coordinator/{invitation.read(joined).federation}":
@@ -68,6 +70,14 @@ def policy(patient: Patient) -> CheckResult:
             "policy",
             f"transfers to {recipient}, which is not the coordinator this region joined",
             fix="region.toml: transfer.recipient",
+        )
+    if missed := unnoticed(allowed.min_witness_size):
+        return warn("policy", missed, fix=f"policy.toml: min_witness_size = {USUAL_WITNESS} or more")
+    if not allowed.round_seconds:
+        return warn(
+            "policy",
+            "round_seconds = 0: the coordinator sees how long training takes, which may depend on the data",
+            fix="policy.toml: round_seconds, longer than training takes here",
         )
     return ok("policy", f"for {purpose} by {recipient}")
 
@@ -81,6 +91,13 @@ def mirror(patient: Patient) -> CheckResult:
     """Would the ledger's second copy outlive the first?"""
     from fedfsd.node.new_region import on_one_disk
 
+    behind = patient.status["mirror_behind"]
+    if behind:
+        return fail(
+            "mirror",
+            f"no room on {patient.node.mirror} for the newest entries ({behind})",
+            fix="make room there: rounds wait until it has the whole ledger",
+        )
     found = diagnosis.disk("mirror", patient.node.mirror.parent)
     if on_one_disk(patient.node):
         return warn(
@@ -107,7 +124,7 @@ def ledger(patient: Patient) -> CheckResult:
     in_force = str(SigningKey.read(patient.node.ledger / NODE_KEY).verification) == found["node_key"]
     if not in_force:
         return fail("ledger", "the node's key is not the current one", fix="fedfsd region rotate")
-    return ok("ledger", f"{found['ledger'][:8]}, {found['entries']} entries, as its mirror says")
+    return ok("ledger", f"{found['ledger'][:8]}, {found['entries']} entries")
 
 
 def clock(patient: Patient) -> CheckResult:
@@ -150,6 +167,7 @@ def coordinator(patient: Patient) -> CheckResult:
         key=peer.key,
         certificate=peer.certificate,
         expected_uri=peer.expected_uri,
+        proxy=peer.proxy,
     )
 
 
@@ -163,6 +181,39 @@ def data(patient: Patient) -> CheckResult:
             fix=f"data_path in {patient.train / 'train.toml'}; fedfsd data check shows details",
         )
     return ok("data", f"the runner reads its tables ({facts.asked})")
+
+
+def windows(patient: Patient) -> CheckResult:
+    """Has the region vehicles to train on in each open plan, and not more than are stated?"""
+    allowed = patient.node.policy()
+    region = patient.node.settings.name
+    over = {one["plan"] for one in patient.status["plans"] if one["settled"]}
+    offered = (read_plan(path) for path in sorted((patient.node.folder / "plans").glob("*.json")))
+    asked: dict[str, dict[str, Any]] = {
+        f"plan {plan.hash[:8]}: ": {
+            "task": plan.task.model_dump(mode="json"),
+            "pin": (pin := allowed.pin_task(plan.task.name)) and pin.model_dump(mode="json"),
+            "roster": plan.region(region).roster,
+        }
+        for plan in offered
+        if plan.hash not in over and region in plan.regions
+    }
+    if not asked and allowed.tasks:
+        return ok("windows", "not counted before a plan names one of the policy's tasks")
+    usual = {"task": {"name": "forecasting", "options": {}}, "pin": None, "roster": allowed.roster}
+    asked = asked or {"": usual}
+    try:
+        told = patient.survey(patient.train, list(asked.values()))
+    except NotReadyError as error:  # this user may not read the data, as it should be
+        return warn("windows", f"not counted: {error.got}", fix=str(error.hint))
+    wrong = [f"{plan}{line}" for plan, one in zip(asked, told, strict=True) for line in one["wrong"]]
+    if wrong:
+        return fail(
+            "windows",
+            "; ".join(wrong),
+            fix="approve no plan before that is mended: fedfsd data check, roster in policy.toml",
+        )
+    return ok("windows", "; ".join(f"{plan}{one['said']}" for plan, one in zip(asked, told, strict=True)))
 
 
 def accelerator(patient: Patient) -> CheckResult:
@@ -249,6 +300,7 @@ CHECKS: tuple[Callable[[Patient], CheckResult], ...] = (
     certificate,
     coordinator,
     data,
+    windows,
     accelerator,
     plans,
     budget,

@@ -12,7 +12,7 @@ from fedfsd.gate.policy import Policy
 from fedfsd.ledger import budget, draft, strict
 from fedfsd.ledger.entry import Approval, Grant
 from fedfsd.ledger.state import State
-from fedfsd.mechanism.event import MOST_STEPS, Event, repeat
+from fedfsd.mechanism.event import MOST_STEPS, Event, delta_fault, repeat, small_delta
 from fedfsd.mechanism.renyi import ORDERS, best_order, epsilon_lifetime, nano_nats, rho_max
 from fedfsd.node import data_set
 from fedfsd.node.node import Node
@@ -51,16 +51,16 @@ def make(state: State, wish: Wish, *, policy: Policy, salts: Path, data: Path | 
     """The grant, to be signed; what opens its commitment is kept in ``salts``.
 
     Raises:
-        PlanError: an epsilon no order can keep, or a delta above one in N.
+        PlanError: an epsilon no order can keep, or a delta of one in N or more.
         BudgetError: it could not pay for a single such plan, or not for what is booked already.
         DataError: no table in ``data``.
     """
-    if policy.roster is not None and wish.delta * policy.roster > 1:
+    if policy.roster is not None and delta_fault(wish.delta, policy.roster):
         raise PlanError(
             "--delta",
             got=wish.delta,
-            expected=f"at most 1 / roster (1/{policy.roster})",
-            hint=f"--delta {10.0 ** -len(str(policy.roster)):g}",
+            expected=f"below 1 / roster (1/{policy.roster})",
+            hint=f"--delta {small_delta(policy.roster):g}",
         )
     events = repeat(wish.plan, _most(wish.plan, wish)) if wish.plan else ()
     options: dict[str, Any] = {

@@ -20,6 +20,7 @@ from fedfsd.ledger.key import SigningKey, VerificationKey
 from fedfsd.ledger.ledger import NODE_KEY
 from fedfsd.ledger.store import DATABASE
 from fedfsd.node.node import Node, private
+from fedfsd.service import address as addresses
 
 REQUEST = "request.json"
 
@@ -33,7 +34,13 @@ class Peer:
     key: Path
     certificate: Path
     expected_uri: str
+    proxy: str
     invitation: Invitation
+
+    @property
+    def way_out(self) -> str:
+        """The host:port that the gate connects to, and nobody else of the region should."""
+        return addresses.of_proxy(self.proxy) if self.proxy else self.address
 
     @property
     def days_left(self) -> int:
@@ -74,6 +81,7 @@ def peer(node: Node) -> Peer:
         key=folder / "region.key",
         certificate=folder / "region.crt",
         expected_uri=mine.expected_uri,
+        proxy=node.settings.border.proxy,
         invitation=mine,
     )
 
@@ -144,7 +152,7 @@ def fetch_certificate(node: Node) -> bool:
         peer(node)
         return True
     mine, request = invitation.read(folder / "invitation.json"), enrolment.read(folder / REQUEST)
-    pem = enrolment.ask(mine, request, root=folder / "root.crt")
+    pem = enrolment.ask(mine, request, root=folder / "root.crt", proxy=node.settings.border.proxy)
     if not pem:
         return False
     certificate = identity.read(pem)

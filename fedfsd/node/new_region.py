@@ -30,6 +30,7 @@ def make(
     officer: VerificationKey,
     previous: str | None = None,
     recipient: str = "",
+    proxy: str = "",
 ) -> tuple[Node, Genesis]:
     """Make ``folder`` with settings, policy and the node's key; the ledger begins when its genesis is added.
 
@@ -38,6 +39,7 @@ def make(
         officer: the public key of the data officer, whose private one stays elsewhere.
         previous: the id of the region's earlier ledger, which was closed.
         recipient: the name of the coordinator's key, where it is known already.
+        proxy: an HTTP proxy on the way to the coordinator.
 
     Returns:
         The region, and its genesis, signed by the node and not yet by the officer.
@@ -62,7 +64,7 @@ def make(
     made = draft.genesis(node=node.verification, officer=officer, previous=previous)
     place = _mirror(mirror) / f"{name}-{made.ledger[:8]}.jsonl"
     made = entry.sign(made, {"node": node})
-    _write(folder, name, place, node, recipient)
+    _write(folder, name, place, node, recipient, proxy)
     return open_node(folder), made
 
 
@@ -159,7 +161,9 @@ def _data_path(written: Path) -> str | None:
         return None
 
 
-def _write(folder: Path, name: str, mirror: Path, node: SigningKey | None, recipient: str = "") -> None:
+def _write(
+    folder: Path, name: str, mirror: Path, node: SigningKey | None, recipient: str = "", proxy: str = ""
+) -> None:
     """The folder, whole or not at all."""
     part = folder.with_name(folder.name + ".part")
     with private():
@@ -168,7 +172,7 @@ def _write(folder: Path, name: str, mirror: Path, node: SigningKey | None, recip
             (part / inner).mkdir(parents=True)
         if not mirror.is_absolute():
             (part / mirror.parent).mkdir()
-        text = template.settings(name=name, mirror=str(mirror), recipient=recipient)
+        text = template.settings(name=name, mirror=str(mirror), recipient=recipient, proxy=proxy)
         (part / SETTINGS).write_text(text, encoding="utf-8")
         (part / "policy.toml").write_text(template.policy(name=name), encoding="utf-8")
         if node is not None:

@@ -25,6 +25,7 @@ def operations(station: GateStation, courier: Courier) -> dict[str, Callable[[Do
             "region": station.region,
             "pid": os.getpid(),
             "runner": station.runner.connected,
+            "program": program.model_dump() if (program := station.runner.program) else None,
             "working": station.working,
             "paused": station.paused,
             "outbox": len(station.waiting()),

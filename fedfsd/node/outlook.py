@@ -26,6 +26,11 @@ def warnings(node: Node, state: State, found: dict[str, Any], date: str) -> Iter
     """One sentence each; ``found`` is what ``status`` says so far, ``date`` today."""
     if on_one_disk(node):
         yield "ledger and mirror are on the same disk and would be lost together: move the mirror"
+    if found["mirror_behind"]:
+        yield (
+            f"the mirror {found['mirror']} has no room for the newest entries ({found['mirror_behind']}):"
+            " nothing more is written until it has"
+        )
     try:
         node.declared_policy()
     except ConfigError as error:

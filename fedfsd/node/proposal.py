@@ -122,7 +122,10 @@ class Proposals:
         if plan.hash in station.ledger.state.runs:
             return
         try:
-            made = approve_within_policy(station.node, plan, station.runner.commitment, policy=policy)
+            runner = station.runner
+            made = approve_within_policy(
+                station.node, plan, runner.commitment, policy=policy, program=runner.program
+            )
             if made.seq is None:  # above a cap of the grant: the officer signs it
                 self._by_hand.add(plan.hash)
         except PeerGoneError:

@@ -27,6 +27,7 @@ from fedfsd.mechanism import accountant
 from fedfsd.node import join
 from fedfsd.node.control import Control
 from fedfsd.node.courier import Courier
+from fedfsd.node.hook import Hook
 from fedfsd.node.node import Node, open_node
 from fedfsd.node.operation import operations
 from fedfsd.node.receipt_store import ReceiptStore
@@ -139,6 +140,7 @@ def _dial(node: Node) -> grpc.Channel:
         key=peer.key,
         certificate=peer.certificate,
         expected_uri=peer.expected_uri,
+        proxy=peer.proxy,
     )
 
 
@@ -165,9 +167,10 @@ def _work(station: GateStation, courier: Courier) -> None:
     for thread in threads:
         thread.start()
     _warm()
+    hook = Hook(station.node.settings.on_event, station.node, station.log)
     while not station.stop.is_set():
         try:
-            _gauge(station)
+            _gauge(station, courier, hook)
         except FormatError as error:  # somebody wrote in the ledger with a newer release
             ended.append(error)
             station.stop.set()
@@ -188,10 +191,18 @@ def _warm() -> None:
         accountant.warm_up()
 
 
-def _gauge(station: GateStation) -> None:
+def _gauge(station: GateStation, courier: Courier, hook: Hook) -> None:
     try:
         days = join.peer(station.node).days_left
-        station.tally.stands(station.ledger.state, waiting=len(station.waiting()), days=days)
+        station.tally.stands(
+            station.ledger.state,
+            outbox=len(station.waiting()),
+            days=days,
+            plans=len(courier.pending),
+            paused=station.paused,
+            behind=station.ledger.mirror_behind,
+        )
+        hook.look(station.ledger, pending=courier.pending, days=days)
     except FormatError:
         raise
     except FedfsdError as error:

@@ -41,6 +41,8 @@ from fedfsd.gate.message import (
     Unwelcome,
     Welcome,
 )
+from fedfsd.ledger import booking
+from fedfsd.ledger.entry import Program
 from fedfsd.ledger.ledger import Released
 from fedfsd.node.listener import Listener
 from fedfsd.plan.plan import Arrays, Plan
@@ -89,6 +91,7 @@ class Runner:
         self._gate, self._wait, self._patience = gate, wait_seconds, task_seconds
         self._listener = Listener(socket, self._greet, uid=uid)
         self._turn = threading.RLock()
+        self._program: Program | None = None
 
     def start(self) -> None:
         """Listen on the socket."""
@@ -102,6 +105,11 @@ class Runner:
     def connected(self) -> bool:
         """Whether a runner is there."""
         return self._listener.connected
+
+    @property
+    def program(self) -> Program | None:
+        """What the runner that is there trains with."""
+        return self._program if self.connected else None
 
     def commitment(self, plan_hash: str) -> str:
         """Have the run key of a plan made, and return the commitment to it (hex)."""
@@ -147,10 +155,11 @@ class Runner:
     def _before(self, work: _HandedOut) -> Released | None:
         """What was released of the round already; BudgetError where it cannot be sent again."""
         run = self._gate.ledger.state.runs.get(work.hash)
-        booking = run and run.bookings.get(work.round)
-        if not booking or booking.release is None:
+        booked = run and run.bookings.get(work.round)
+        if not booked or booked.release is None:
             return None
-        return self._gate.released(self._gate.ledger.reserve(work.hash, work.round, work.sha256))
+        ledger = self._gate.ledger
+        return self._gate.released(ledger.reserve(work.hash, work.round, work.sha256, program=self._program))
 
     def _handed_out(self, work: _HandedOut) -> Released:
         """Hand the task to a runner, and to the next one where it dies."""
@@ -183,7 +192,13 @@ class Runner:
         asked, _ = _hear(frames, work, ReserveCall, seconds=self._patience)
         if asked.arrays != work.sha256:
             raise FrameError("reserve", got="other arrays", expected="those handed out")
-        booked = _allowed(frames, work, lambda: self._gate.ledger.reserve(work.hash, work.round, work.sha256))
+        program = self._program
+        if program is None or asked.program != program.hash:
+            raise FrameError("reserve", got="another program", expected="the one it connected with")
+        ledger = self._gate.ledger
+        booked = _allowed(
+            frames, work, lambda: ledger.reserve(work.hash, work.round, work.sha256, program=program)
+        )
         message.send(frames, Reserved(plan=work.hash, round=work.round))
         _, update = _hear(frames, work, ReleaseCall, seconds=self._patience, size=4 * work.plan.model.size)
         released = _allowed(frames, work, lambda: self._gate.release_bytes(update, booked, work.plan))
@@ -225,19 +240,25 @@ class Runner:
         return cast(M, told)
 
     def _greet(self, frames: Frames) -> None:
-        """The greeting: which keys the runner has, and which of them belong to plans that have ended."""
+        """The greeting: what trains there, which keys it has, and which of these are of plans that ended."""
         try:
             hello, _ = message.receive(frames, Hello, seconds=GREETING_SECONDS)
-            if hello.version < message.PACKAGES and self._gate.policy.pins_packages:
+            if hello.version < message.PROGRAM:
                 raise formats.disagreement("runner socket", hello.version, peer="the runner", here="the gate")
         except FormatError:
             message.send(frames, Unwelcome(version=message.VERSION))
             raise
         if hello.region != self._gate.region:
             raise FrameError("hello", got="another region", expected=f"{self._gate.region}")
+        if hello.program is None:
+            raise FrameError("hello", got="no program", expected="what trains there")
         runs = self._gate.ledger.state.runs
+        for plan, run in runs.items():
+            if not run.settled and run.program not in (None, hello.program):
+                LOG.warning("program_changed", extra={"plan": plan, "line": str(booking.changed(plan))})
         over = tuple(plan for plan in hello.keys if plan in runs and runs[plan].settled)
         message.send(frames, Welcome(over=over))
+        self._program = hello.program
 
 
 def _hear(

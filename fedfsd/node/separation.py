@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from fedfsd.errors import NotReadyError
 from fedfsd.node import control
 from fedfsd.node.node import Node
+from fedfsd.service import address as addresses
 from fedfsd.service import launch, lock
 
 SECONDS = 120.0
@@ -46,9 +49,9 @@ def ask(node: Node, train: Path, address: str) -> Separation:
     Raises:
         NotReadyError: no process could be asked, or a running one does not answer.
     """
-    host, _, port = address.rpartition(":")
+    host, port = addresses.split(address) if address else ("", 0)
     keys = str(node.ledger.absolute())
-    request = {"op": "facts", "host": host.strip("[]"), "port": int(port or 0), "folder": keys}
+    request = {"op": "facts", "host": host, "port": port, "folder": keys}
     data = data_path(train)
     try:
         told = control.ask(node, {**request, "data": "" if data is None else str(data)}, seconds=SECONDS)
@@ -67,6 +70,33 @@ def ask(node: Node, train: Path, address: str) -> Separation:
     )
 
 
+def surveys(train: Path, asked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the region's data give for tasks and rosters; see ``runner.self_check.surveys``.
+
+    The answer comes from a process of the runner's user, started for this, to whoever runs the doctor: the
+    running gate, which has a network, never learns a number computed from the data.
+
+    Raises:
+        NotReadyError: this user cannot start such a process.
+    """
+    told: list[dict[str, Any]] | None = None
+    if os.path.exists(train / "train.toml"):  # False, too, for who may not look
+        words = ["--train", str(train.absolute()), "--survey", json.dumps(asked)]
+        cut = launch.obstacle(network=False) is None
+        command = [sys.executable, "-P", "-m", "fedfsd.runner", *words]
+        done = _run(launch.command(command, user=_user(train), network=not cut))
+        with suppress(ValueError):
+            told = json.loads(done.stdout)
+    if told is None:
+        raise NotReadyError(
+            "data",
+            got="no answer from a process that reads them",
+            expected="this user to be root or the runner's",
+            hint="fedfsd region doctor as root, or fedfsd data check as the runner's user",
+        )
+    return told
+
+
 def data_path(train: Path) -> Path | None:
     """The data path in train.toml; None if this user cannot read the file or it is not a path."""
     try:
@@ -82,7 +112,7 @@ def _started(node: Node, train: Path, address: str, keys: str, data: Path | None
     words += ["--address", address] if address else []
     cut = launch.obstacle(network=False) is None
     user = _user(train)
-    command = [sys.executable, "-P", "-m", "fedfsd.runner", *words]
+    command = [sys.executable, "-I", "-m", "fedfsd.runner", *words]
     done = _run(launch.command(command, user=user, network=not cut))
     try:
         told: dict[str, Any] = json.loads(done.stdout)

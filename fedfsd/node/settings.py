@@ -9,6 +9,7 @@ from pydantic import Field
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError
+from fedfsd.service.address import Address, Port, Proxy
 
 
 class Transfer(Frozen):
@@ -22,11 +23,13 @@ class Transfer(Frozen):
 class Border(Frozen):
     """How the region's gate reaches the coordinator."""
 
-    coordinator: str = ""
+    coordinator: Address = ""
     """Its address, host:port; empty: the address in the invitation."""
+    proxy: Proxy = ""
+    """An HTTP proxy that opens the connection there (CONNECT): http://host:port; empty: none."""
     socket: str = "run/gate.sock"
     """Where the runner meets the gate: a folder that both users may enter, where they are two."""
-    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    metrics_port: Port = 0
     """Prometheus metrics on loopback; 0: none."""
     test_only: bool = False
     """Also accept rehearsal plans (their noise key is public), on public or synthetic data. For testing."""
@@ -42,6 +45,9 @@ class RegionSettings(Frozen):
     mirror: str
     """The ledger's second copy, a file on another disk."""
     policy: str = "policy.toml"
+    on_event: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """A command and its arguments, run with one JSON document on its standard input where a person is needed:
+    plan_waits, run_ended, budget_low, mirror_behind, certificate_ends."""
     transfer: Transfer = Transfer()
     border: Border = Border()
 

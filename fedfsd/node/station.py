@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedfsd.gate.gate import Gate
+from fedfsd.ledger.entry import Program
 from fedfsd.ledger.ledger import Ledger, Released
 from fedfsd.node.node import Node
 from fedfsd.node.receipt_store import ReceiptStore
@@ -26,6 +27,10 @@ class Trainer(Protocol):
     @property
     def connected(self) -> bool:
         """Whether a runner is there."""
+
+    @property
+    def program(self) -> Program | None:
+        """What the runner that is there trains with."""
 
     def start(self) -> None:
         """Listen for a runner."""

@@ -34,7 +34,7 @@ def status(node: Node, *, today: datetime.date) -> Document:
     with closing(node.open_ledger()) as ledger, closing(Store(node.ledger, node.mirror)) as store:
         state = ledger.state
         checkpoints = store.checkpoints()
-        told = _told(store)
+        told, behind = _told(store), ledger.mirror_behind
     date = today.isoformat()
     found = {
         "region": node.settings.name,
@@ -42,6 +42,7 @@ def status(node: Node, *, today: datetime.date) -> Document:
         "entries": state.size,
         "bytes": (node.ledger / "ledger.sqlite").stat().st_size,
         "mirror": str(node.mirror),
+        "mirror_behind": behind,
         "epoch": state.epoch,
         "closed": state.closed,
         "node_key": str(state.node),

@@ -28,6 +28,11 @@ class Tally:
         self._refusals = metrics.counter("refusals", "Refused plans and rounds by code.", "code")
         self._connected = metrics.gauge("connected", "1 while the connection is open.")
         self._spent = metrics.gauge("epsilon_spent", "Epsilon spent of a data set's grant.", "data_set")
+        self._left = metrics.gauge("epsilon_left", "Epsilon that a data set's grant has left.", "data_set")
+        self._entries = metrics.gauge("ledger_entries", "Entries in the ledger.")
+        self._behind = metrics.gauge("mirror_behind", "Entries that the mirror has no room for.")
+        self._waiting = metrics.gauge("plans_waiting", "Plans that wait for approval.")
+        self._paused = metrics.gauge("paused", "1 while the operator holds back all updates.")
         self._outbox = metrics.gauge("outbox_depth", "Releases that wait for a receipt.")
         self._days = metrics.gauge("certificate_days", "Days until the certificate ends.")
 
@@ -59,13 +64,28 @@ class Tally:
             self.objection = None
         self._connected.set(state == "open")
 
-    def stands(self, state: State, *, waiting: int, days: float | None) -> None:
-        """The state of the ledger, the releases without a receipt, and the certificate's days left."""
+    def stands(
+        self, state: State, *, outbox: int, days: float | None, plans: int, paused: bool, behind: int
+    ) -> None:
+        """The state of the ledger, and what waits.
+
+        Args:
+            outbox: releases without a receipt. days: left of the certificate. plans: that wait for approval.
+            behind: entries that the mirror lacks.
+        """
         for label, account in state.accounts.items():
-            grant, used = account.grant, account.balance.spent
-            at = epsilon_lifetime(used, alpha=grant.alpha, delta=grant.delta) if used else 0.0
-            self._spent.labels(label).set(at)
-        self._outbox.set(waiting)
+            grant, balance = account.grant, account.balance
+            spent, used = (
+                epsilon_lifetime(rho, alpha=grant.alpha, delta=grant.delta) if rho else 0.0
+                for rho in (balance.spent, balance.spent + balance.held)
+            )
+            self._spent.labels(label).set(spent)
+            self._left.labels(label).set(max(0.0, grant.epsilon - used))
+        self._entries.set(state.size)
+        self._behind.set(behind)
+        self._waiting.set(plans)
+        self._paused.set(paused)
+        self._outbox.set(outbox)
         if days is not None:
             self._days.set(days)
 

@@ -18,9 +18,16 @@ mirror = {mirror_text}
 # What this region allows at all, whatever a coordinator proposes.
 policy = "policy.toml"
 
+# A command of yours, run where a person is needed, with one JSON document on its standard input: its key
+# "event" is plan_waits, run_ended, budget_low, mirror_behind or certificate_ends. Empty: none.
+on_event = []
+
 [border]
 # How this region's gate reaches the coordinator, host:port; empty: the address in the invitation.
 coordinator = ""
+# An HTTP proxy that opens the connection there (CONNECT), http://host:port or http://user:password@host:port;
+# empty: none. It sees the coordinator's address and encrypted bytes.
+proxy = {proxy_text}
 # The socket between the gate and the runner, which alone reads the data. If they run as two users, as
 # they should, it must be in a folder that both may enter: "/run/fedfsd/{name}/gate.sock".
 socket = {socket_text}
@@ -64,7 +71,8 @@ min_witness_size = 1024         # so that anyone can test that noise was added
 max_inbound_magnitude = 1e4     # of any number in the model that comes in
 
 # Conduct.
-round_seconds = 0.0             # no update leaves earlier than this after its round began
+round_seconds = 10.0            # no update leaves earlier than this after its round began: longer than
+                                # training takes here, so that its time tells nothing; 0: it can be seen
 approve = "by hand"             # or "within policy": plans within policy and grant, without an operator
 # Models and tasks of other packages that were reviewed, beside those of fedfsd itself; each as
 # {{ name = "...", distribution = "...", version = "...", package_sha256 = "..." }}, the hash of all files of
@@ -88,7 +96,9 @@ test_only = false               # true: also accept rehearsal plans (their noise
 """
 
 
-def settings(*, name: str, mirror: str, recipient: str = "", socket: str = "run/gate.sock") -> str:
+def settings(
+    *, name: str, mirror: str, recipient: str = "", socket: str = "run/gate.sock", proxy: str = ""
+) -> str:
     """The text of region.toml."""
     quoted = {
         key: json.dumps(text, ensure_ascii=False)
@@ -97,6 +107,7 @@ def settings(*, name: str, mirror: str, recipient: str = "", socket: str = "run/
             "mirror_text": mirror,
             "recipient_text": recipient,
             "socket_text": socket,
+            "proxy_text": proxy,
         }.items()
     }
     return SETTINGS.format(name=name, **quoted)

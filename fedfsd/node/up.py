@@ -101,10 +101,11 @@ def processes(
     )
     runner = Process(
         "runner",
-        python("fedfsd.runner", "--train", str(train.absolute()), *words),
+        python("fedfsd.runner", "--train", str(train.absolute()), *words, isolated=True),
         env=_FLOWER | {"FLWR_HOME": str(train.absolute() / "flwr")},
         user=train_user,
         network=False,
+        isolated=True,
         output=train.absolute() / OUTPUT,
         ready=lambda: bool(pulse.says("runner")),
     )

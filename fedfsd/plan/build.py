@@ -17,6 +17,7 @@ from fedfsd.errors import PlanError
 from fedfsd.mechanism import influence, kind
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.calibration import noise_multiplier, noise_multipliers
+from fedfsd.mechanism.event import delta_fault, small_delta
 from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan, influences, read
 
 
@@ -211,12 +212,12 @@ def _noise(
     if experiment.mode == "none":
         return _Noise(0.0, None, 0.0)
     privacy = experiment.privacy
-    if privacy.target_delta > 1 / roster.size:
+    if delta_fault(privacy.target_delta, roster.size):
         raise PlanError(
             "privacy.target_delta",
             got=privacy.target_delta,
-            expected=f"at most 1 / number of vehicles in {name} (1/{roster.size})",
-            hint=f"set privacy.target_delta = {10.0 ** -len(str(roster.size)):g}",
+            expected=f"below 1 / number of vehicles in {name} (1/{roster.size})",
+            hint=f"set privacy.target_delta = {small_delta(roster.size):g}",
         )
     region = experiment.regions.get(name)
     target = (region and region.target_epsilon) or privacy.target_epsilon

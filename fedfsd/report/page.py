@@ -19,12 +19,13 @@ import numpy as np
 from fedfsd.canvas import COLOURS, SHOWN, colours, themed
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
+from fedfsd.gate.gate import unnoticed
 from fedfsd.gate.outcome import MEANINGS, RELEASED
-from fedfsd.mechanism.statement import best_guess, sentence
+from fedfsd.mechanism.statement import Crossing, best_guess, sentence
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan, RegionPlan
 from fedfsd.report import figure, words
-from fedfsd.report.run_folder import Folder, releases
+from fedfsd.report.run_folder import EXAMPLES, Folder, releases
 from fedfsd.report.words import HEADINGS
 from fedfsd.task import registry
 from fedfsd.task.task import Metric, Task, headline, key_of
@@ -150,6 +151,8 @@ def write_report(path: str | Path) -> Path:
         gain=lambda one, key: words.gain(run.headline, one.get(run.headline.key), one.get(key)),
         statements={} if run.plan.mode == "none" else _by_text(run, _statement),
         identities=_by_text(run, lambda mine: mine.identity),
+        crossing=crossing_of(run),
+        unnoticed=unnoticed(run.plan.model.witness_size),
         failures={name: _failures(run.rounds, name) for name in run.plan.regions},
         figures={name: Markup(themed(svg, name)) for name, svg in figures.items()},
         colours=colours(list(run.plan.regions)),
@@ -245,7 +248,7 @@ def _figures(run: WrittenRun) -> dict[str, str]:
 
 def _examples(run: WrittenRun) -> dict[str, dict[str, np.ndarray]]:
     """What the task showed of each region; regions without test examples are left out."""
-    path = run.folder.path / "examples.npz"
+    path = run.folder.path / EXAMPLES
     arrays = _arrays(path) if path.exists() else {}
     found: dict[str, dict[str, np.ndarray]] = {}
     for name in run.plan.regions:
@@ -269,6 +272,12 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise NotReadyError(
             str(path), got="unreadable", expected="arrays of examples", hint="delete it, or run again"
         ) from None
+
+
+def crossing_of(run: WrittenRun) -> Crossing | None:
+    """The vehicles in several regions, where the run could compare all data."""
+    found = run.metrics.get("crossing")
+    return Crossing(**{**found, "regions": tuple(found["regions"])}) if found else None
 
 
 def _statement(mine: RegionPlan) -> str:

@@ -2,6 +2,7 @@
 
 | file | what |
 |---|---|
+| README.md | what may be handed on, and what not |
 | experiment.json | the resolved experiment |
 | plan.json | the plan, canonical |
 | rounds.jsonl | a line a round, with what came late in it; round 0 is the public start |
@@ -37,6 +38,24 @@ from fedfsd.gate.outcome import LATE_DROPPED, LATE_USED, RELEASED
 from fedfsd.plan.plan import Plan
 
 START, FORMAT = "start.safetensors", "format.json"
+EXAMPLES, PICTURED = "examples.npz", "figures/examples.svg"
+README = """\
+# {name}
+
+One run of fedfsd: `plan.json` is what was agreed, `report.html` how it went.
+
+| what | who may have it |
+|---|---|
+| `model.safetensors`, `plan.json` | whoever may use the model |
+| `bundles/`, `checkpoints/`, `receipts.json`, `trust.keys` | an auditor |
+| `examples.npz`, `figures/examples.svg`, and their picture in `report.html` | whoever may see the data |
+| `regions/` | nobody |
+
+The examples are a few test windows as they were recorded. `regions/` has the private keys of a simulation
+and, while the run has not reached its end, the run keys in `regions/*/keys/`: whoever has a run key and an
+update can take the noise off it. `fedfsd clean` on this folder destroys the run keys and removes the
+examples; an interrupted run cannot be resumed after that.
+"""
 
 
 @dataclass(frozen=True)
@@ -139,6 +158,7 @@ def create(path: Path, experiment: Experiment, plan: Plan) -> Folder:
     folder = Folder(path)
     folder.write("experiment.json", experiment.document())
     folder.write_text("plan.json", plan.document())
+    folder.write_text("README.md", README.format(name=experiment.name))
     return folder
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -17,10 +16,8 @@ from fedfsd.errors import FedfsdError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import outcome
 from fedfsd.plan import plan as plans
-from fedfsd.runner.region import Region, RegionConfig, open_region, run_round
+from fedfsd.runner.region import Region, RegionConfig, open_region, remark, run_round
 
-# In the region's folder: what went wrong there, in full.
-LOG = "region.log"
 _LOG = logging.getLogger("fedfsd.region")
 
 
@@ -94,8 +91,7 @@ def note(folder: Path | None, error: Exception) -> None:
     if folder is None:
         _LOG.error("%s", type(error).__name__)
         return
-    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as file:
-        file.write(text.rstrip() + "\n")
+    remark(folder, text)
 
 
 def _simulated(node: Mapping[str, Any]) -> RegionConfig:

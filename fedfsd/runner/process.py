@@ -4,8 +4,8 @@
 
 It has one Unix socket and needs no network. It calls the installed ClientApp with Flower's own messages;
 nothing that comes with a task is imported or run. In its folder: train.toml, keys/ (the run keys, 0600),
-region.log (failures in full) and figures.jsonl (the errors of the models it was sent, on its own test
-vehicles); nothing of them is ever sent.
+region.log (failures in full, and what is odd about the data) and figures.jsonl (the errors of the models it
+was sent, on its own test vehicles); nothing of them is ever sent.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import address
+from fedfsd.ledger import program as programs
+from fedfsd.service import address as addresses
 
 SETTINGS = "train.toml"
 _IDLE_SECONDS = 7 * 86_400.0
@@ -53,10 +56,13 @@ class Settings(Frozen):
 
 def run(folder: Path, settings: Settings) -> NoReturn:
     """Serve the gate until a signal comes; a gate that is not there is waited for."""
+    os.umask(0o077)
+    program = programs.installed(folder)  # of the files that are imported next
     from fedfsd.runner.worker import Worker
 
-    os.umask(0o077)
-    worker = Worker(folder, settings.name, settings.data(folder), settings.device, settings.test_only)
+    threading.Thread(target=_look, args=(folder, settings), daemon=True).start()
+    data = settings.data(folder)
+    worker = Worker(folder, settings.name, data, settings.device, settings.test_only, program=program)
     wait, told = _FIRST_WAIT, ""
     while True:
         try:
@@ -75,6 +81,18 @@ def run(folder: Path, settings: Settings) -> NoReturn:
             wait = min(2 * wait, _LONGEST_WAIT)
 
 
+def _look(folder: Path, settings: Settings) -> None:
+    """Tell the region's people, before any plan comes, if its vehicles have nothing to train on.
+
+    Of what forecasting needs: data of another task are counted once a plan names it.
+    """
+    from fedfsd.runner import self_check
+    from fedfsd.runner.region import remark
+
+    for line in self_check.remarks(settings.name, settings.data(folder)):
+        remark(folder, f"data: {line}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """What ``python -m fedfsd.runner`` does; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fedfsd.runner", description="A region's runner.")
@@ -82,6 +100,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--test-only", action="store_true", help="as test_only = true in train.toml")
     parser.add_argument(
         "--facts", action="store_true", help="print what this process can do, as JSON, and end"
+    )
+    parser.add_argument(
+        "--survey", metavar="JSON", help="print what the data give for tasks and rosters, as JSON, and end"
     )
     parser.add_argument("--address", default="", metavar="HOST:PORT", help="with --facts: try to connect")
     parser.add_argument("--gate-folder", default="", metavar="FOLDER", help="with --facts: try to list it")
@@ -91,6 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         said = ["test_only=true"] if asked.test_only else []
         settings = load(Settings, asked.train / SETTINGS, overrides=said)
+        if asked.survey is not None:
+            print(json.dumps(_surveys(asked, settings)))
+            return 0
         if not asked.facts:
             run(asked.train, settings)
         print(json.dumps(_facts(asked, settings)))
@@ -103,17 +127,29 @@ def main(arguments: list[str] | None = None) -> int:
 def _facts(asked: argparse.Namespace, settings: Settings) -> dict[str, object]:
     from fedfsd.runner import self_check
 
-    host, _, port = asked.address.rpartition(":")
-    if asked.address and not (host and port.isascii() and port.isdigit()):
-        raise NotReadyError("--address", got=asked.address, expected="HOST:PORT")
+    try:
+        host, port = addresses.split(asked.address) if asked.address else ("", 0)
+    except ValueError:
+        raise NotReadyError("--address", got=asked.address, expected="HOST:PORT") from None
     return self_check.local(
         settings.name,
         settings.data(asked.train),
         settings.device,
         host=host,
-        port=int(port or 0),
+        port=port,
         folder=asked.gate_folder,
     )
+
+
+def _surveys(asked: argparse.Namespace, settings: Settings) -> list[dict[str, Any]]:
+    from fedfsd.runner import self_check
+
+    try:
+        return self_check.surveys(settings.name, settings.data(asked.train), json.loads(asked.survey))
+    except (ValueError, TypeError, KeyError):
+        raise NotReadyError(
+            "--survey", got="something else", expected="a list of task, pin and roster as JSON"
+        ) from None
 
 
 def _end(*_: object) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,11 @@ from fedfsd.gate.remote import RemoteGate
 from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.task import registry
+from fedfsd.task.gather import gather
 from fedfsd.task.task import Task
+
+# In the region's folder: what went wrong there, and what its people should know.
+LOG = "region.log"
 
 
 @dataclass(frozen=True)
@@ -63,20 +68,25 @@ class Region:
         if plan.hash not in self._runs:
             self._runs.clear()
             task = self.task(plan)
-            tables = table.in_region(task.tables(self.config.data_path), self.config.name)
-            if plan.mode == "rehearsal" and any(part.origin == "recorded" for part in tables):
+            tables = task.tables(self.config.data_path)
+            if plan.mode == "rehearsal" and any(
+                part.origin == "recorded" for part in table.in_region(tables, self.config.name)
+            ):
                 raise RefusedError(
                     "mode",
                     got="rehearsal on recorded data",
                     expected="private",
                     hint='rehearse on a table whose origin is "synthetic" or "published"',
                 )
-            examples = task.examples(tables, test=False)
-            device = resolve(self.config.device)
+            device, roster = resolve(self.config.device), plan.region(self.config.name).roster
             model = self.model(task, plan)
             _demand_schema(model, plan)
             probe(model, task)
-            data = place(examples, roster=plan.region(self.config.name).roster, device=device)
+            # From here on nothing stops that the data could cause: who is unusable contributes zero.
+            examples, found = gather(task, tables, self.config.name)
+            for line in found.remarks(roster):
+                remark(Path(self.config.folder), f"plan {plan.hash[:8]}: {line}")
+            data = place(examples, roster=roster, device=device)
             self._runs[plan.hash] = local.model_on(model, task.loss, device), data
         return self._runs[plan.hash]
 
@@ -89,6 +99,12 @@ class Region:
         """The plan's model as initialised. RefusedError where it is not the one that the policy names."""
         name, options = plan.model.name, plan.model.options
         return task.model(name, options, seed=plan.seed, reviewed=self.gate.pin(name, plan.task.name))
+
+
+def remark(folder: Path, text: str) -> None:
+    """Write ``text`` into the region's log, for its own people alone; a full disk costs the line."""
+    with suppress(OSError), (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(text.rstrip() + "\n")
 
 
 def policy_of(config: RegionConfig) -> Policy:

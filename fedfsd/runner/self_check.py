@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from fedfsd.drive import source, table
 from fedfsd.engine.device import resolve
 from fedfsd.errors import FedfsdError
 from fedfsd.gate.message import RunnerFacts
+from fedfsd.gate.policy import OWN_TASKS, ModelPin
+from fedfsd.task import registry
+from fedfsd.task.gather import gather
 
 _SECONDS = 3.0
 _NOWHERE = ("192.0.2.1", 9)  # RFC 5737: an address that nobody has
@@ -42,6 +46,41 @@ def vehicles(name: str, data_path: str) -> int | None:
         return len({key for part in tables for key in np.unique(part.text("vehicle")[~part.test])})
     except (FedfsdError, OSError):
         return None
+
+
+def surveys(name: str, data_path: str, asked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the region can train on, for each of ``asked``: ``task`` (name and options), ``pin``, ``roster``.
+
+    Computed from the data: for the region's own people, never for the gate.
+
+    Returns:
+        For each ``said``, one line, and ``wrong``, a line for each thing that somebody should see to.
+    """
+    return [_survey(name, data_path, **one) for one in asked]
+
+
+def remarks(name: str, data_path: str) -> list[str]:
+    """What is odd about a region's data for forecasting by its usual options; of other data nothing."""
+    try:
+        task = registry.of("forecasting", {})
+        return gather(task, task.tables(data_path), name)[1].remarks(None)
+    except (FedfsdError, OSError):
+        return []
+
+
+def _survey(
+    name: str, data_path: str, *, task: Mapping[str, Any], pin: Mapping[str, Any] | None, roster: int | None
+) -> dict[str, Any]:
+    if pin is None and task["name"] not in OWN_TASKS:
+        return {"said": "not counted: the policy does not name the task", "wrong": []}
+    try:
+        reviewed = None if pin is None else ModelPin(**pin)
+        chosen = registry.of(task["name"], task["options"], reviewed=reviewed)
+        _, found = gather(chosen, chosen.tables(data_path), name)
+    except Exception as error:  # of another package's task, of whatever kind
+        why = str(error) if isinstance(error, FedfsdError) else type(error).__name__
+        return {"said": "not counted", "wrong": [why]}
+    return {"said": found.stated(roster), "wrong": found.remarks(roster)}
 
 
 def _device(name: str) -> str | None:

@@ -33,7 +33,9 @@ from fedfsd.gate.message import (
     Welcome,
 )
 from fedfsd.gate.remote import RemoteGate
+from fedfsd.ledger import program as programs
 from fedfsd.ledger.digest import key_commitment
+from fedfsd.ledger.entry import Program
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.runner import client, self_check
@@ -49,12 +51,22 @@ _GREETING_SECONDS = 10.0
 class Worker:
     """One region's runner; data and model stay loaded from task to task, whatever becomes of the gate."""
 
-    def __init__(self, folder: Path, name: str, data_path: str, device: str, test_only: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        data_path: str,
+        device: str,
+        test_only: bool,
+        *,
+        program: Program | None = None,
+    ) -> None:
+        """``program``: what this process trains with, by default as it is installed now."""
         private.become(RUN_ID, NODE_ID)
         private.quiet()
         self._folder = folder
         self._config = RegionConfig(name, data_path, str(folder), device)
-        self._gate = RemoteGate(name, test_only=test_only)
+        self._gate = RemoteGate(name, program or programs.installed(folder), test_only=test_only)
         self._region = Region(self._config, self._gate)
         self._app = client_app(lambda _: self._config, opened=lambda _: self._region)
         self._figures: Figures | None = None
@@ -70,7 +82,10 @@ class Worker:
         self._frames = Frames(connection)
         found = (path.stem for path in sorted(self._region.keys.glob("*.key")))
         keys = tuple(name for name in found if re.fullmatch("[0-9a-f]{64}", name))[:MAX_KEYS]
-        message.send(self._frames, Hello(version=message.VERSION, region=self._config.name, keys=keys))
+        hello = Hello(
+            version=message.VERSION, region=self._config.name, keys=keys, program=self._gate.program
+        )
+        message.send(self._frames, hello)
         answer, _ = message.receive(self._frames, Welcome, Unwelcome, seconds=_GREETING_SECONDS)
         told = cast(Welcome | Unwelcome, answer)
         if isinstance(told, Unwelcome):

@@ -22,7 +22,8 @@ _MAX_LINE = 4096
 class Process:
     """A process to keep running.
 
-    ``user`` and ``network=False`` are enforced by ``launch`` or the process does not start. Its output goes
+    ``user`` and ``network=False`` are enforced by ``launch`` or the process does not start. ``isolated``:
+    nothing in the environment can put other code into it. Its output goes
     to the supervisor's log, or to the file ``output`` if it may contain what that log must not. ``ready``
     reports, within a second, whether it is working.
     """
@@ -32,6 +33,7 @@ class Process:
     env: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
     network: bool = True
+    isolated: bool = False
     output: Path | None = None
     ready: Callable[[], bool] | None = None
 
@@ -65,10 +67,12 @@ class Child:
             network=self.process.network,
             output=self.process.output,
             parent=os.getpid(),
+            isolated=self.process.isolated,
         )
+        around = launch.harmless(os.environ) if self.process.isolated else os.environ
         self._popen = subprocess.Popen(
             command,
-            env={"OMP_NUM_THREADS": "1", **os.environ, **self.process.env},
+            env={"OMP_NUM_THREADS": "1", **around, **self.process.env},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else subprocess.DEVNULL,
             stderr=subprocess.STDOUT if piped else subprocess.DEVNULL,
@@ -125,9 +129,9 @@ class Child:
             _kill(self._popen.pid, number, group=number == signal.SIGKILL)
 
 
-def python(module: str, *words: str) -> list[str]:
-    """The command line of one of our modules."""
-    return [sys.executable, "-P", "-m", module, *words]
+def python(module: str, *words: str, isolated: bool = False) -> list[str]:
+    """The command line of one of our modules; ``isolated``: as installed, whatever the environment says."""
+    return [sys.executable, "-I" if isolated else "-P", "-m", module, *words]
 
 
 def _is_over(pid: int) -> bool:

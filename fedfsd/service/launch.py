@@ -20,10 +20,11 @@ import pwd
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 REFUSED = 125
+_HARMFUL = ("PYTHON", "LD_", "DYLD_", "GCONV_PATH", "OPENSSL_")
 _MAX_OUTPUT = 8 * 2**20
 _CLONE_NEWUSER, _CLONE_NEWNET, _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 0x10000000, 0x40000000, 1, 38
 
@@ -35,14 +36,34 @@ def command(
     network: bool = True,
     output: Path | None = None,
     parent: int | None = None,
+    isolated: bool = False,
 ) -> list[str]:
-    """The command line that runs ``argv`` under these conditions."""
+    """The command line that runs ``argv`` under these conditions; ``isolated``: see ``harmless``."""
     options = [] if user is None else ["--user", user]
     options += [] if network else ["--no-network"]
     options += [] if output is None else ["--output", str(output)]
     options += [] if parent is None else ["--parent", str(parent)]
-    # -P: a module in the current folder is never taken for one of ours.
-    return [sys.executable, "-P", "-m", "fedfsd.service.launch", *options, "--", *argv]
+    # -P: a module in the current folder is never taken for one of ours; -I: nor what the environment names.
+    return [sys.executable, "-I" if isolated else "-P", "-m", "fedfsd.service.launch", *options, "--", *argv]
+
+
+def harmless(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` without what puts other code into a process: Python's own words and the linker's.
+
+    >>> harmless({"PYTHONPATH": "/elsewhere", "LD_PRELOAD": "other.so", "HOME": "/home/eu"})
+    {'HOME': '/home/eu'}
+    """
+    return {name: value for name, value in environment.items() if not name.startswith(_HARMFUL)}
+
+
+def isolate(module: str) -> None:
+    """Begin this process anew, as ``module``, where something else can be in it than what is installed.
+
+    The first thing that a module does, whoever started it. It ignores what ``harmless`` leaves out.
+    """
+    around = harmless(os.environ)
+    if not sys.flags.isolated or around.keys() != os.environ.keys():
+        os.execve(sys.executable, [sys.executable, "-I", "-m", module, *sys.argv[1:]], around)
 
 
 def obstacle(*, user: str | None = None, network: bool = True) -> str | None:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import nn
 
 from fedfsd.config.experiment import REGION_PATTERN, Experiment, Region
-from fedfsd.drive import table
+from fedfsd.drive import overlap, table
 from fedfsd.drive.table import Table
 from fedfsd.engine.pretraining import pretrain
 from fedfsd.engine.probe import probe
 from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
+from fedfsd.mechanism.accountant import epsilon_pld
+from fedfsd.mechanism.statement import Crossing
 from fedfsd.plan.build import Limit, Roster, build
 from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
 from fedfsd.task import registry
+from fedfsd.task.gather import Survey, gather
 from fedfsd.task.task import Examples, Task
+
+_MOST_SETS = 8
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class Prepared:
     origins: Mapping[str, Sequence[str]]
     data_sha256: dict[str, str]
     """Of each region's rows; for a salted commitment, never written as it is."""
+    surveys: Mapping[str, Survey] = field(default_factory=dict)
+    """What each region can train on; empty where its data are not here."""
+    crossing: Crossing | None = None
+    """Vehicles in several regions, where all data are here to be compared."""
 
 
 def prepare(
@@ -52,6 +61,7 @@ def prepare(
     """
     task = task_of(experiment)
     tables = task.tables(experiment.data.path)
+    table.demand_sound(tables)
     names = regions_of(experiment, tables)
     mine = {name: table.in_region(tables, name) for name in names}
     origins = {name: sorted({part.origin for part in mine[name]}) for name in names}
@@ -62,11 +72,15 @@ def prepare(
             expected="private",
             hint='rehearse on tables whose origin is "synthetic" or "published"',
         )
-    rosters = {name: _roster(experiment, name, mine[name]) for name in names}
-    initial, model = start_of(experiment, task)
+    surveys = {name: gather(task, tables, name)[1] for name in names}
+    rosters = {name: _roster(experiment, surveys[name], mine[name]) for name in names}
+    public = public_of(experiment, task)
+    overlap.demand_apart([part for one in mine.values() for part in one], public, place="pretraining.path")
+    initial, model = start_of(experiment, task, public)
+    plan = build(experiment, rosters, task_plan(task), model, run=run, limits=limits)
     return Prepared(
         experiment=experiment,
-        plan=build(experiment, rosters, task_plan(task), model, run=run, limits=limits),
+        plan=plan,
         task=task,
         initial=initial,
         test={name: task.examples(mine[name], test=True) for name in names},
@@ -74,6 +88,8 @@ def prepare(
         licences={name: "; ".join(sorted({part.licence for part in mine[name]})) for name in names},
         origins=origins,
         data_sha256={name: table.digest(mine[name]) for name in names},
+        surveys=surveys,
+        crossing=_crossing(plan, overlap.regions_of_keys(mine)),
     )
 
 
@@ -87,13 +103,25 @@ def task_plan(task: Task) -> TaskPlan:
     return TaskPlan(name=task.name, options=task.options)
 
 
-def start_of(experiment: Experiment, task: Task) -> tuple[dict[str, np.ndarray], ModelPlan]:
-    """The arrays of the model before the first round, probed and pre-trained, and their part of the plan."""
+def public_of(experiment: Experiment, task: Task) -> tuple[Table, ...]:
+    """The tables of public pre-training; none where there is no pre-training."""
+    chosen = experiment.pretraining
+    tables = task.tables(chosen.path) if chosen.path != "none" and chosen.steps else ()
+    table.demand_sound(tables)
+    return tables
+
+
+def start_of(
+    experiment: Experiment, task: Task, public: Sequence[Table]
+) -> tuple[dict[str, np.ndarray], ModelPlan]:
+    """The arrays of the model before the first round, probed and pre-trained, and their part of the plan.
+
+    That no vehicle of ``public`` is a private one is for the caller to see to, if it has private data.
+    """
     model = task.model(experiment.model.name, experiment.model.options, seed=experiment.seed)
     probe(model, task)
-    chosen = experiment.pretraining
-    if chosen.path != "none" and chosen.steps:
-        pretrain(model, task, task.tables(chosen.path), chosen, seed=experiment.seed)
+    if public:
+        pretrain(model, task, public, experiment.pretraining, seed=experiment.seed)
     initial = arrays_of(model, witness_size=experiment.model.witness_size)
     schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
     return initial, ModelPlan(
@@ -151,15 +179,40 @@ def regions_of(experiment: Experiment, tables: tuple[Table, ...]) -> list[str]:
     return chosen
 
 
-def _roster(experiment: Experiment, name: str, tables: tuple[Table, ...]) -> Roster:
-    keys = {key for part in tables for key in np.unique(part.text("vehicle")[~part.test])}
-    if not keys:
+def _crossing(plan: Plan, shared: Mapping[tuple[str, ...], int]) -> Crossing | None:
+    """The vehicles in several regions, and the largest epsilon of one of them; None also without a promise.
+
+    Where many sets of regions share vehicles, all regions of these sets are taken as one.
+    """
+    if not shared or any(mine.epsilon is None for mine in plan.regions.values()):
+        return None
+    every = tuple(sorted({name for names in shared for name in names}))
+    sets = list(shared) if len(shared) <= _MOST_SETS else [every]
+    delta = max(plan.region(name).target_delta for name in every)
+    composed = {
+        names: epsilon_pld([event for name in names for event in plan.events(name)], delta) for names in sets
+    }
+    worst = max(sets, key=lambda names: composed[names])
+    return Crossing(sum(shared.values()), worst, composed[worst], delta)
+
+
+def _roster(experiment: Experiment, survey: Survey, tables: tuple[Table, ...]) -> Roster:
+    """What is public about a region. Raises where it could train on nothing, or not on all that it states."""
+    name = survey.region
+    if not survey.vehicles:
         raise DataError(
             f"region {name}", got="no training vehicle", expected="at least one", hint="check the test column"
         )
+    if not survey.with_window or survey.unusable:
+        raise DataError(
+            survey.share,
+            got="; ".join(survey.reasons) or "no reason from the task",
+            expected="vehicles to train on: the budget would be spent on noise alone",
+            hint=f"fedfsd data check shows details; data.regions without {name} leaves it out",
+        )
     written = experiment.regions.get(name, Region())
     size = written.roster
-    if size is not None and size < len(keys):
+    if size is not None and size < survey.vehicles:
         raise ConfigError(
             f"regions.{name}.roster",
             got=size,
@@ -175,4 +228,4 @@ def _roster(experiment: Experiment, name: str, tables: tuple[Table, ...]) -> Ros
             hint='write identity = "recording"',
         )
     identity = written.identity or ("physical" if physical else "recording")
-    return Roster(size or len(keys), identity, counted=size is None)
+    return Roster(size or survey.vehicles, identity, counted=size is None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from math import sqrt
 from typing import Any
 
 from fedfsd.config.experiment import Experiment
-from fedfsd.gate.policy import objections
+from fedfsd.gate.gate import unnoticed
+from fedfsd.gate.policy import objections, warnings
 from fedfsd.mechanism.calibration import noise_multiplier
 from fedfsd.mechanism.renyi import best_order, epsilon_lifetime, nano_nats
 from fedfsd.mechanism.statement import Claim, paragraph, sentence
@@ -56,10 +58,12 @@ def preview(experiment: Experiment) -> dict[str, Any]:
         "sample_rate": first.sample_rate,
         "parameters": _parameters(plan),
         "witness_size": plan.model.witness_size,
+        "unnoticed": None if plan.mode == "none" else unnoticed(plan.model.witness_size),
         "bytes_in": release + len(plan.document().encode()),
         "bytes_out": release,
         "noise_to_signal": _averaged(plan),
-        "statement": paragraph(claims) if claims else UNPROTECTED[plan.mode],
+        "crossing": prepared.crossing and asdict(prepared.crossing),
+        "statement": paragraph(claims, prepared.crossing) if claims else UNPROTECTED[plan.mode],
         "regions": regions,
     }
 
@@ -71,6 +75,9 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
     refusals = objections(policy, plan, name)
     return {
         "vehicles": mine.roster,
+        "with_window": prepared.surveys[name].with_window,
+        "windows": prepared.surveys[name].windows,
+        "dropped": [asdict(rule) for rule in prepared.surveys[name].rules],
         "roster_counted": prepared.rosters[name].counted,
         "identity": mine.identity,
         "licence": prepared.licences[name],
@@ -93,6 +100,8 @@ def _region(prepared: Prepared, name: str) -> dict[str, Any]:
         "memory_bytes": _memory(plan, name),
         "accepted": not refusals,
         "objections": refusals,
+        "round_seconds": policy.round_seconds if file else None,
+        "warnings": warnings(plan, name),
     }
 
 

@@ -35,7 +35,7 @@ from fedfsd.report.run_folder import START, Folder
 from fedfsd.service import lock
 from fedfsd.simulation.books import write_receipts
 from fedfsd.simulation.conduct import checks_of, conduct
-from fedfsd.simulation.prepare import Prepared, start_of, task_of, task_plan
+from fedfsd.simulation.prepare import Prepared, public_of, start_of, task_of, task_plan
 from fedfsd.simulation.trail import Progress
 from fedfsd.task import registry
 from fedfsd.task.task import Task
@@ -73,7 +73,7 @@ def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
     rosters = rosters_of(experiment)
     task = task_of(experiment)
     _public(experiment, task)
-    initial, model = start_of(experiment, task)
+    initial, model = start_of(experiment, task, public_of(experiment, task))
     plan = build(experiment, rosters, task_plan(task), model)
     checks_of(plan)
     where = run_folder.create(output, experiment, plan)
@@ -207,6 +207,7 @@ def _public(experiment: Experiment, task: Task) -> dict[str, tuple[Table, ...]]:
     if experiment.data.path == NO_TABLE:
         return {}
     tables = task.tables(experiment.data.path)
+    table.demand_sound(tables)
     found = {name: table.in_region(tables, name) for name in rosters_of(experiment)}
     return {name: parts for name, parts in found.items() if parts}
 

@@ -21,7 +21,7 @@ from fedfsd.federation.strategy import PlannedStrategy, Round
 from fedfsd.mechanism import accountant
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
-from fedfsd.report.run_folder import Folder, releases
+from fedfsd.report.run_folder import EXAMPLES, Folder, releases
 from fedfsd.simulation.prepare import Prepared, model_with
 from fedfsd.task import registry, score
 from fedfsd.task.task import Scores, described, headline
@@ -131,7 +131,7 @@ class Trail:
             for name, examples in self.prepared.test.items()
             for part, array in self.task.showcase(net, examples).items()
         }
-        np.savez_compressed(self.folder.path / "examples.npz", allow_pickle=False, **shown)
+        np.savez_compressed(self.folder.path / EXAMPLES, allow_pickle=False, **shown)
         self.folder.write("metrics.json", self._metrics(net, spent, seconds))
 
     def _metrics(self, net: nn.Module, spent: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:
@@ -161,6 +161,7 @@ class Trail:
             "versions": {name: metadata.version(name) for name in _PACKAGES}
             | {"python": platform.python_version()},
             "data": {"path": self.prepared.experiment.data.path, "origin": self.prepared.origins},
+            "crossing": self.prepared.crossing and asdict(self.prepared.crossing),
             "regions": regions,
             "pooled": score.figures(
                 self.task,
@@ -176,6 +177,7 @@ class Trail:
             "epsilon_check": self.checks[name],
             "delta": None if mine.epsilon is None else mine.target_delta,
             "vehicles": mine.roster,
+            **self._windows(name),
             "roster_counted": self.prepared.rosters[name].counted,
             "identity": mine.identity,
             "licence": self.prepared.licences.get(name, ""),
@@ -186,6 +188,11 @@ class Trail:
             "weight": mine.weight,
             "rounds_released": released,
         }
+
+    def _windows(self, name: str) -> dict[str, int]:
+        """What the region trained on, where its data are here."""
+        survey = self.prepared.surveys.get(name)
+        return {} if survey is None else {"with_window": survey.with_window, "windows": survey.windows}
 
     def _headlines(self, arrays: Arrays) -> dict[str, float]:
         found = self._scores(self._loaded(arrays))

@@ -9,7 +9,7 @@ Shapes: W examples, B of them in a batch, V vehicles, k examples of each.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -35,6 +35,9 @@ class Examples:
     """(W, ...) each, in the order in which the model takes them."""
     targets: dict[str, np.ndarray]
     """(W, ...) each, for the loss and the metrics."""
+    dropped: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """How much of each vehicle was no example, (V,) int64 by reason in the task's words, such as ``windows
+    that jump``. A task may give none."""
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -88,7 +91,10 @@ class Task(Protocol):
         """The tables behind ``data.path``. DataError where there are none."""
 
     def examples(self, tables: Sequence[Table], *, test: bool) -> Examples:
-        """All examples of the test (or training) vehicles, vehicles in key order."""
+        """All examples of the test (or training) vehicles, vehicles in key order.
+
+        Those of a vehicle depend on its own rows alone. A vehicle on whose rows this fails has none.
+        """
 
     def model(
         self, name: str, options: Mapping[str, Any], *, seed: int, reviewed: ModelPin | None = None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from forge import COORDINATOR, DATA, Forge, check, epsilon_of, outcomes, plan_of, texts
+from forge import COORDINATOR, DATA, Forge, check, epsilon_of, outcomes, plan_of, texts, trust
 
+from fedfsd.audit.evidence import load
+from fedfsd.audit.text import TWO_FIGURES, text
+from fedfsd.audit.verify import verify
 from fedfsd.ledger import entry
 from fedfsd.ledger.entry import Abort, Close, KeyRotate, Settle
 from fedfsd.ledger.key import SigningKey
@@ -348,7 +351,7 @@ def test_an_epsilon_stated_above_what_the_plan_costs_promises_less(tmp_path, for
     forge.approve(plan_of(seed=2, epsilon=0.7))
     report = check(tmp_path, forge)
     assert outcomes(report) == {}
-    assert "0.7 is stated where PLD gives 0.6271" in texts(report, "epsilon")
+    assert "0.7 is stated where the plan costs 0.6271" in texts(report, "epsilon")
 
 
 @pytest.mark.parametrize(("below", "outcome"), [(0.009, {}), (0.011, {"epsilon": "contradicted"})])
@@ -381,6 +384,23 @@ def test_an_epsilon_that_nobody_must_compute(tmp_path, changes, why):
     assert why in texts(report, "epsilon")
 
 
+@pytest.mark.parametrize("delta", [1e-3, 0.01])
+def test_a_delta_that_promises_nothing(tmp_path, forge, delta):
+    """Never contradicted: an earlier release accepted one over the roster, and what it states may be true."""
+    forge.approve(plan_of(seed=1, target_delta=delta))
+    report = check(tmp_path, forge)
+    assert report.headline == "cannot decide: epsilon"
+    assert "not below 1/1000" in texts(report, "epsilon")
+
+
+@pytest.mark.parametrize(("delta", "told"), [(1e-4, False), (1.01e-4, True), (9.9e-4, True)])
+def test_a_large_delta_is_told(tmp_path, forge, delta, told):
+    forge.approve(plan_of(seed=1, target_delta=delta))
+    report = check(tmp_path, forge)
+    assert report.headline == "holds"
+    assert ("above 1/10000" in texts(report, "epsilon")) == told
+
+
 def test_the_clipping_norm_and_a_tiny_rate_are_no_matter(tmp_path):
     forge = Forge()
     forge.grant()
@@ -402,13 +422,6 @@ def test_more_steps_on_a_grant_than_one_plan_may_have(tmp_path):
     assert "spent (delta 0.0001, order 2)" in texts(report, "lifetime")
 
 
-def test_delta_is_told_where_it_is_large_for_the_roster(tmp_path, forge):
-    forge.approve(plan_of(seed=1, target_delta=0.0005))
-    report = check(tmp_path, forge)
-    assert outcomes(report) == {}
-    assert "delta 0.0005 is above 1 / (10 N)" in texts(report, "epsilon")
-
-
 def test_simulated_keys_are_told(tmp_path, forge):
     forge.edit(0, simulated=True)
     report = check(tmp_path, forge)
@@ -424,3 +437,25 @@ def test_data_set_and_recipient_of_the_sample():
     assert [one.type for one in forge.entries[:4]] == ["genesis", "grant", "plan", "reserve"]
     assert (forge.entries[1].data_set, forge.entries[2].recipient) == (DATA, COORDINATOR.name)
     assert forge.state.size == 8
+
+
+def test_a_grant_on_which_nothing_is_spent_reads_0(tmp_path):
+    forge = Forge()
+    forge.grant()
+    report = check(tmp_path, forge)
+    (grant,) = report.parts[0].facts["grants"]
+    assert (grant["epsilon_spent"], grant["epsilon_lifetime"]) == (0.0, 0.0)
+    assert "epsilon 0.00 spent" in text(report)
+    assert TWO_FIGURES.split(".")[1].strip()[:40] in " ".join(text(report).split())
+    (balance,) = (account.balance for account in forge.state.accounts.values())
+    assert (balance.epsilon_spent, balance.epsilon_lifetime) == (0.0, 0.0)
+
+
+def test_who_waits_for_many_plans_is_told(tmp_path):
+    forge = Forge()
+    forge.grant(epsilon=50.0)
+    for number in range(12):
+        forge.approve(plan_of(seed=number, noise=2.0 + number, epsilon=0.7))
+    told: list[str] = []
+    verify(load([forge.bundle(tmp_path)], trust=trust(tmp_path, forge)), told.append)
+    assert told == ["EU: epsilon of 10 of 12 plans computed"]

@@ -172,7 +172,7 @@ def test_a_successor_includes_what_came_before_and_disjoint_vehicles_begin_anew(
     (data,) = document["regions"][0]["data_sets"]
     assert data["epsilon_grant"] == 9.0
     assert data["epsilon_spent"] == pytest.approx(at_delta(loss(2.0, 12, alpha) + 0.1, alpha), abs=1e-6)
-    assert "booked under earlier grants (entries 1)" in words(document)
+    assert "charged under earlier grants (entries 1)" in words(document)
     assert "0.1 nats suffered outside this ledger" in words(document)
 
     eu.grant(epsilon=5.0, disjoint=True)

@@ -24,6 +24,7 @@ from fedfsd.coordinator.servicer import Servicer
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, witness_std
 from fedfsd.gate.policy import declared
+from fedfsd.ledger import program as programs
 from fedfsd.ledger.ledger import Booked, Released
 from fedfsd.node.courier import Courier
 from fedfsd.node.line import CoordinatorLine
@@ -57,7 +58,7 @@ SILENT.disabled = True
 class Trainer:
     """A runner that draws noise of the planned scale; ``fault`` is what it fails with, booked or not."""
 
-    connected = True
+    connected, program = True, programs.installed()
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate

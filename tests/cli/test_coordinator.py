@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from connect_proxy import ConnectProxy
 
 from fedfsd.coordinator.enrolment_service import serve_enrolment
 from fedfsd.coordinator.folder import open_coordinator
@@ -145,3 +147,95 @@ def test_the_doctors_say_what_fails_and_end_with_4(fedfsd, folder, hub):
     assert told["outcome"] == "fail"
     said = fedfsd("coordinator", "doctor", *HUB)
     assert (said.code, "fix: " in said.out) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "listen", "called"),
+    [
+        ("::1", "::1", "[::1]"),
+        ("[::1]", "[::1]", "[::1]"),
+        ("localhost", "[::]", "localhost"),
+        ("localhost", "::", "localhost"),
+        ("127.0.0.1", "0.0.0.0", "127.0.0.1"),
+        ("localhost", "localhost", "localhost"),
+    ],
+)
+def test_a_region_joins_at_an_address_in_any_spelling(fedfsd, folder, host, listen, called):
+    SigningKey.generate("fedfsd/EU/officer").write(folder / "officer.key")
+    ports = ("--port", 1, "--join-port", 1)
+    words = ("--host", host, "--listen", listen, *ports)
+    assert fedfsd("coordinator", "init", "roads", "-o", "hub", *words).code == 0
+    with listener():
+        assert fedfsd("coordinator", "invite", "EU", *HUB, "-o", "eu.json").code == 0
+        assert json.loads(Path("eu.json").read_bytes())["address"] == f"{called}:1"
+        asked = fedfsd("region", "init", "EU", "-o", "eu", *KEY, "--join", "eu.json", "--json").document
+        assert asked["join_warnings"] == [
+            "compare the root fingerprint out of band with the coordinator's operators"
+        ]
+        assert open_coordinator(Path("hub")).invited() == ("EU",)
+        assert Path("hub/regions/EU/request.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (("--host", "0.0.0.0"), "--host"),
+        (("--host", "::", "--listen", "::"), "--host"),
+        (("--host", "fed.invalid"), "--listen"),
+        (("--host", "fed.invalid", "--listen", "192.0.2.1"), "--listen"),
+        (("--host", "fed.example.org:9443", "--listen", "0.0.0.0"), "host"),
+        (("--host", "[10.0.0.1]"), "host"),
+    ],
+)
+def test_init_refuses_what_up_cannot_use(fedfsd, folder, words, place):
+    refused = fedfsd("coordinator", "init", "roads", "-o", "hub", *words, "--json")
+    assert refused.code != 0
+    assert refused.document["error"]["place"] == place
+    assert not Path("hub").exists()
+
+
+def test_behind_a_router_that_translates_ports(fedfsd, folder):
+    ports = ("--port", 20003, "--join-port", 20103, "--public-port", 30302, "--public-join-port", 30303)
+    words = ("--host", "fed.example.org", "--listen", "0.0.0.0", *ports)
+    assert fedfsd("coordinator", "init", "roads", "-o", "hub", *words).code == 0
+    assert fedfsd("coordinator", "invite", "EU", *HUB, "-o", "eu.json").code == 0
+    invited = json.loads(Path("eu.json").read_bytes())
+    assert (invited["address"], invited["join"]) == ("fed.example.org:30302", "fed.example.org:30303")
+    settings = open_coordinator(Path("hub")).settings
+    assert (settings.port, settings.join_port) == (20003, 20103)  # where it listens
+
+
+def test_a_region_behind_a_proxy_joins_and_its_doctor_goes_the_same_way(fedfsd, folder):
+    SigningKey.generate("fedfsd/EU/officer").write(folder / "officer.key")
+    words = ("--host", "hub.invalid", "--listen", "127.0.0.1", "--port", 1, "--join-port", 1)
+    assert fedfsd("coordinator", "init", "roads", "-o", "hub", *words).code == 0
+    with listener():
+        assert fedfsd("coordinator", "invite", "EU", *HUB, "-o", "eu.json").code == 0
+        join = json.loads(Path("eu.json").read_bytes())["join"]
+        port = int(join.rpartition(":")[2])
+        proxy = ConnectProxy({join: ("127.0.0.1", port)})
+        try:
+            bad = ("--proxy", "https://u:secret@a:1")
+            wrong = fedfsd("region", "init", "EU", "-o", "eu", *KEY, "--join", "eu.json", *bad)
+            assert wrong.code == 3
+            assert "secret" not in wrong.err
+            assert not Path("eu").exists()
+            first = ("region", "init", "EU", "-o", "eu", "--join", "eu.json", "--json")
+            asked = fedfsd(*first, *KEY, "--proxy", proxy.url).document
+            assert len(asked["join_warnings"]) == 1
+            confirmed = ("--confirm", asked["request_fingerprint"])
+            ledger = ("--confirm-ledger", asked["ledger_fingerprint"])
+            assert fedfsd("coordinator", "invite", "EU", *HUB, *confirmed, *ledger).code == 0
+            assert fedfsd(*first).document["joined"]
+            assert proxy.asked == [join, join]
+            assert asked["request_fingerprint"].encode() not in proxy.carried
+            other = fedfsd(*first, "--proxy", "http://127.0.0.1:9")
+            assert other.code == 2
+            told = fedfsd("region", "doctor", "--region", "eu", "--json").document["checks"]
+            found = next(one for one in told if one["check"] == "coordinator")
+            assert (
+                "through border.proxy" in found["found"]
+            )  # the border's own port is not served in this test
+            assert proxy.asked[-1] == "hub.invalid:1"
+        finally:
+            proxy.close()

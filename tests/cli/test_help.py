@@ -17,6 +17,7 @@ COMMANDS = (
     "simulate",
     "plan",
     "compare",
+    "clean",
     "data",
     "data generate",
     "data import",
@@ -25,6 +26,8 @@ COMMANDS = (
     "region",
     "region init",
     "region grant",
+    "region plans",
+    "region plan",
     "region approve",
     "region approve-transfer",
     "region sign",
@@ -60,6 +63,7 @@ COMMANDS = (
     "config check",
     "config schema",
     "config pins",
+    "config code",
 )
 HEAVY = {"torch", "flwr", "opacus", "dp_accounting", "numpy", "pyarrow", "pydantic", "matplotlib", "rich"}
 

@@ -78,7 +78,7 @@ def test_init_makes_files_for_their_owner_alone(fedfsd, folder, officer):
     words = [*GRANT, "--data", "table.parquet", *KEY, "--region", "eu"]
     assert fedfsd("region", "grant", *words).code == 0
     send(folder, plan())
-    assert fedfsd("region", "approve", "plan.json", "--region", "eu").code == 0
+    assert fedfsd("region", "approve", "--yes", "plan.json", "--region", "eu").code == 0
     assert fedfsd("region", "rotate", "--region", "eu").code == 0
     kinds = {path.relative_to(folder / "eu").parts[0] for path in (folder / "eu").rglob("*")}
     assert {"ledger", "mirror", "keys", "salts", "drafts", "heads", "region.toml", "policy.toml"} <= kinds
@@ -222,6 +222,7 @@ def test_a_commitment_is_opened_by_what_stays_here(fedfsd, folder, eu):
         (["--epsilon", "inf", "--delta", 1e-4, "--data-set", "new"], "plan", 3),
         (["--epsilon", 10, "--delta", 2, "--data-set", "new"], "plan", 3),
         (["--epsilon", 10, "--delta", 0.01, "--data-set", "new"], "plan", 3),  # above 1 / roster
+        (["--epsilon", 10, "--delta", 1e-3, "--data-set", "new"], "plan", 3),  # one over the roster
         (["--epsilon", 10, "--delta", 1e-4, "--data-set", "new", "--alpha", 65], "plan", 3),
         (["--epsilon", 10, "--delta", 1e-4, "--data-set", "a\nb"], "config", 3),
         (["--epsilon", 10, "--delta", 1e-4, "--data-set", "new", "--data", "none"], "data", 4),
@@ -240,7 +241,7 @@ def test_a_grant_that_is_refused(folder, eu, region, words, code, exit_code):
 
 def test_a_successor_keeps_what_is_spent(fedfsd, folder, eu, region):
     send(folder, plan())
-    region("approve", "plan.json")
+    region("approve", "--yes", "plan.json")
     first = fedfsd("region", "status", "--region", "eu", "--json").document["grants"][0]
     small = ["--epsilon", first["epsilon_lifetime"] - 0.01, "--delta", 1e-4, "--data-set", DATA]
     refused(region("grant", *small, *KEY), "budget", 12)
@@ -256,21 +257,21 @@ def test_a_successor_keeps_what_is_spent(fedfsd, folder, eu, region):
 def test_a_plan_above_the_cap_goes_to_the_officer(fedfsd, folder, officer, region):
     eu = ready(folder, plan_cap=4.0)
     send(folder, plan(noise=0.8))
-    said = fedfsd("region", "approve", "plan.json", "--region", "eu", "--json")
+    said = fedfsd("region", "approve", "--yes", "plan.json", "--region", "eu", "--json")
     assert said.code == 12
     assert said.document["approved"] is False
     assert said.document["entry"] is None
-    assert "not approved yet" in region("approve", "plan.json").out
+    assert "not approved yet" in region("approve", "--yes", "plan.json").out
     refused(region("add", said.document["file"]), "budget", 12)  # without the signature
     signed = fedfsd("region", "sign", said.document["file"], *KEY, "--json").document["file"]
     assert region("add", signed).code == 0
-    assert fedfsd("region", "approve", "plan.json", "--region", "eu", "--json").document["approved"]
+    assert fedfsd("region", "approve", "--yes", "plan.json", "--region", "eu", "--json").document["approved"]
     run_rounds(eu, plan(noise=0.8), 1, 2, 3)
 
 
 def test_a_plan_that_does_not_fit_says_what_would(fedfsd, folder, eu, region):
     send(folder, plan(rounds=400, noise=0.8))
-    words = ["approve", "plan.json", "--set", "transfer.purpose=tests"]
+    words = ["approve", "--yes", "plan.json", "--set", "transfer.purpose=tests"]
     (eu / "policy.toml").write_text(
         (eu / "policy.toml").read_text(encoding="utf-8").replace("max_epsilon = 10.0", "max_epsilon = 100.0"),
         encoding="utf-8",
@@ -288,7 +289,7 @@ def test_a_plan_that_is_signed_too_late(fedfsd, folder, officer, region):
     drafts = []
     for seed in (1, 2, 3):
         send(folder, plan(rounds=20, noise=1.0, seed=seed))
-        drafts.append(fedfsd("region", "approve", "plan.json", "--region", "eu", "--json"))
+        drafts.append(fedfsd("region", "approve", "--yes", "plan.json", "--region", "eu", "--json"))
     signed = [
         fedfsd("region", "sign", said.document["file"], *KEY, "--json").document["file"] for said in drafts
     ]
@@ -310,7 +311,7 @@ def test_a_plan_that_is_signed_too_late(fedfsd, folder, officer, region):
 )
 def test_a_plan_outside_the_policy(fedfsd, folder, eu, region, changes, code, exit_code):
     send(folder, plan(**changes))
-    refused(region("approve", "plan.json"), code, exit_code)
+    refused(region("approve", "--yes", "plan.json"), code, exit_code)
     assert not list((eu / "keys").iterdir())
     found = fedfsd("region", "status", "--region", "eu", "--json").document
     assert [line["code"] for line in found["refusals"]] == (["policy"] if exit_code == 13 else [])
@@ -320,22 +321,22 @@ def test_a_plan_outside_the_policy(fedfsd, folder, eu, region, changes, code, ex
 def test_a_region_that_declares_too_little_approves_nothing(fedfsd, folder, officer, region):
     fedfsd("region", "init", "EU", "-o", "eu", *KEY)
     send(folder, plan())
-    assert "roster" in refused(region("approve", "plan.json"), "config", 3)
+    assert "roster" in refused(region("approve", "--yes", "plan.json"), "config", 3)
     fill_in(folder / "eu")
-    assert "fedfsd region grant" in refused(region("approve", "plan.json"), "budget", 12)
+    assert "fedfsd region grant" in refused(region("approve", "--yes", "plan.json"), "budget", 12)
     region("grant", *GRANT, *KEY)
-    said = region("approve", "plan.json", "--set", 'transfer.recipient=""')
+    said = region("approve", "--yes", "plan.json", "--set", 'transfer.recipient=""')
     assert "transfer.recipient" in refused(said, "config", 3)
     (folder / "eu" / "policy.toml").write_text('roster = 1000\nidentity = "physical"\nmodes = ["none"]\n')
-    assert "modes" in refused(region("approve", "plan.json"), "config", 3)
+    assert "modes" in refused(region("approve", "--yes", "plan.json"), "config", 3)
 
 
 def test_a_plan_is_approved_once_and_runs_once(fedfsd, folder, eu, region):
     send(folder, plan())
-    first = fedfsd("region", "approve", "plan.json", "--region", "eu", "--json").document
-    assert fedfsd("region", "approve", "plan.json", "--region", "eu", "--json").document == first
+    first = fedfsd("region", "approve", "--yes", "plan.json", "--region", "eu", "--json").document
+    assert fedfsd("region", "approve", "--yes", "plan.json", "--region", "eu", "--json").document == first
     assert region("settle", "plan.json").code == 0
-    refused(region("approve", "plan.json"), "budget", 12)
+    refused(region("approve", "--yes", "plan.json"), "budget", 12)
     balance = fedfsd("region", "status", "--region", "eu", "--json").document["grants"][0]
     assert (balance["spent"], balance["held"]) == (0, 0)
     refused(region("settle", "0" * 8), "budget", 12)
@@ -361,7 +362,7 @@ def test_a_transfer_without_a_grant_or_with_nonsense(fedfsd, folder, officer, re
 
 def test_a_damaged_ledger_is_refused_and_comes_back_from_the_mirror(fedfsd, folder, eu, region):
     send(folder, plan())
-    region("approve", "plan.json")
+    region("approve", "--yes", "plan.json")
     before = fedfsd("region", "status", "--region", "eu", "--json").document["grants"]
     database = eu / "ledger" / "ledger.sqlite"
     for damage in (b"not a database at all" * 100, database.read_bytes()[:5000] + bytes(20_000), b""):
@@ -395,7 +396,7 @@ def test_a_lost_mirror_begins_again_only_where_nobody_knows_more(fedfsd, folder,
     old = folder / "old"
     shutil.copytree(eu / "ledger", old)
     send(folder, plan())
-    region("approve", "plan.json")
+    region("approve", "--yes", "plan.json")
     seen = checkpoint(eu)
     next((eu / "mirror").iterdir()).unlink()
     said = refused(region("recover"), "not_ready", 4)
@@ -503,10 +504,10 @@ def test_what_is_written_down_must_be_plain(fedfsd, eu, region):
         (["status", "--region", "officer.key"], "not_ready", 4),
         (["bundle", "--region", "eu", "-o", "eu.tar"], "not_ready", 4),
         (["bundle", "--region", "eu", "-o", "none/eu.zip"], "not_ready", 4),
-        (["approve", "none.json", "--region", "eu"], "not_ready", 4),
-        (["approve", "officer.key", "--region", "eu"], "plan", 3),
-        (["approve", "eu/ledger/ledger.sqlite", "--region", "eu"], "plan", 3),
-        (["approve", "plan.json", "--region", "eu", "--set", "transfer.recipeint=x"], "config", 3),
+        (["approve", "none.json", "--yes", "--region", "eu"], "not_ready", 4),
+        (["approve", "officer.key", "--yes", "--region", "eu"], "plan", 3),
+        (["approve", "--yes", "eu/ledger/ledger.sqlite", "--region", "eu"], "plan", 3),
+        (["approve", "--yes", "plan.json", "--region", "eu", "--set", "transfer.recipeint=x"], "config", 3),
     ],
 )
 def test_calls_that_cannot_be(fedfsd, folder, eu, words, code, exit_code):
@@ -522,7 +523,9 @@ def test_every_command_answers_with_one_document(fedfsd, folder, eu):
     sent = send(folder, plan())
     calls = {
         "grant": [*GRANT, "--for", sent],
-        "approve": [sent],
+        "plans": [],
+        "plan": [sent],
+        "approve": [sent, "--yes"],
         "approve-transfer": PERMIT,
         "status": [],
         "incident": ["other", "text"],
@@ -540,14 +543,14 @@ def test_every_command_answers_with_one_document(fedfsd, folder, eu):
         assert keys.get(command, set()) <= set(said.document), command
         assert not said.err
     assert {"approved", "epsilon", "epsilon_lifetime", "epsilon_granted"} <= set(
-        fedfsd("region", "approve", send(folder, plan(seed=9)), "--region", "eu", "--json").document
+        fedfsd("region", "approve", "--yes", send(folder, plan(seed=9)), "--region", "eu", "--json").document
     )
 
 
 def test_foreign_text_reaches_the_terminal_without_its_controls(fedfsd, folder, eu, region):
     one = plan().model_copy(update={"name": "a\x1b[2J\u202eb"})
     (folder / "plan.json").write_text(one.document(), encoding="utf-8")
-    said = region("approve", "plan.json")
+    said = region("approve", "--yes", "plan.json")
     assert said.code == 0
     status = region("status")
     assert "\x1b" not in said.out + status.out
@@ -569,7 +572,7 @@ sys.meta_path.insert(0, Missing)
 from fedfsd.cli.main import run
 run(sys.argv[1:])
 """
-    for words in (["approve", "plan.json"], ["status"], ["bundle", "-o", "eu.zip"]):
+    for words in (["approve", "--yes", "plan.json"], ["status"], ["bundle", "-o", "eu.zip"]):
         done = subprocess.run(
             [sys.executable, "-c", code, "region", *words, "--region", "eu", "--json"],
             capture_output=True,
@@ -581,7 +584,7 @@ run(sys.argv[1:])
 
 def test_a_run_key_that_is_lost_is_told(fedfsd, folder, eu, region):
     send(folder, plan())
-    region("approve", "plan.json")
+    region("approve", "--yes", "plan.json")
     next((eu / "keys").iterdir()).unlink()
     assert "its run key is lost" in region("status").out
     with closing(open_node(eu).open_ledger()) as ledger:

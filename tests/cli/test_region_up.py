@@ -100,11 +100,11 @@ def test_what_no_restart_can_mend_is_refused_before_anything_starts(eu, fedfsd):
     text = policy.read_text(encoding="utf-8")
     policy.write_text(text.replace("\nroster = ", "\n# roster = "), encoding="utf-8")
     said = fedfsd("region", "up", "--region", "eu")
-    assert (said.code, "policy.toml: roster: got nothing" in said.err) == (3, True)
+    assert (said.code, "policy.toml: roster: is missing" in said.err) == (3, True)
     policy.write_text(text, encoding="utf-8")
     (eu.folder / "tls.next").rmdir()
     said = fedfsd("region", "up", "--region", "eu")
-    assert (said.code, "got no invitation yet" in said.err) == (4, True)
+    assert (said.code, "no invitation yet" in said.err) == (4, True)
     (eu.folder / "ledger" / "ledger.sqlite").unlink()
     said = fedfsd("region", "up", "--region", "eu")
     assert (said.code, "fix: fedfsd region add the signed genesis" in said.err) == (4, True)
@@ -202,7 +202,7 @@ def test_all_runs_and_the_own_figure_stays_here(eu, fedfsd):
     assert "last round: plan abababab, round 4, outcome received; total: received 2\n" in text
     assert "refused or failed since the start: region unavailable 1; log/gate.jsonl, or region.log" in text
     assert "sent 57 kB, received 0 B\n" in text
-    assert "plan cdcdcdcd waits for approval: fedfsd region approve cdcdcdcdcdcdcdcd\n" in text
+    assert "plan cdcdcdcdcdcd waits for approval: fedfsd region plan cdcdcdcdcdcd\n" in text
     assert "on its own test vehicles (never leaves the region): plan abababab, round 4, fde m 1.235\n" in text
 
 

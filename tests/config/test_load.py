@@ -256,3 +256,20 @@ def test_a_policy_file_is_read_the_same_way(tmp_path):
     assert load(Policy, path).max_epsilon == 2
     path.write_text("max_epsilom = 2\n", encoding="utf-8")
     assert refusal(path, model=Policy).hint == "did you mean max_epsilon?"
+
+
+def test_every_error_of_a_file_is_said_at_once():
+    document = {"name": "x", "mode": "secret", "privacy": {"target_epsilon": -1.0}, "traning": {}}
+    first = refusal(document)
+    places = [one.place for one in (first, *first.others)]
+    assert sorted(places) == ["mode", "privacy.target_epsilon", "traning"]
+    assert [one["place"] for one in first.document()["others"]] == places[1:]
+    assert "others" not in refusal({"name": "x", "traning": {}}).document()
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("target_epsilon", "privacy.target_epsilon"), ("privacy.num_rounds", "training.num_rounds")],
+)
+def test_a_key_of_another_table_is_suggested_with_its_table(key, meant):
+    assert refusal({"name": "x"}, f"{key}=4").hint == f"did you mean {meant}?"

@@ -8,6 +8,7 @@ import pytest
 
 from fedfsd.drive import table
 from fedfsd.drive.check import Finding, check
+from fedfsd.drive.rate import grouped_median
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 RECORDINGS = 4
@@ -99,9 +100,17 @@ def test_clean_recordings_yield_nothing(hz, seed):
     assert check([made(clean(hz=hz, seed=seed))]) == []
 
 
-def test_an_empty_table_and_none_yield_nothing():
+def test_no_table_yields_nothing_and_an_empty_one_is_named():
     assert check([]) == []
-    assert check([made({name: values[:0] for name, values in clean().items()})]) == []
+    (found,) = check([made({name: values[:0] for name, values in clean().items()})])
+    assert (found.name, found.severity) == ("empty-table", "error")
+
+
+def test_rows_without_a_single_position_are_one_finding():
+    columns = clean()
+    columns["x"][:] = np.nan
+    found = check([made(columns)])
+    assert {f.name for f in found} == {"not-finite"}
 
 
 # Each plants one defect and returns (recording, how many, of how many), or None for the recording
@@ -256,7 +265,132 @@ def one_recording(c):
     return None, keys, keys
 
 
+def in_frame(change, said):
+    """Velocities of a whole recording in another frame."""
+
+    def plant(c):
+        rows = c["recording"] == "drive-1"
+        c["vx"][rows], c["vy"][rows] = change(c["vx"][rows], c["vy"][rows], c["heading"][rows])
+        return "drive-1", 10, 10
+
+    plant.__name__ = said.replace(" ", "-")
+    return plant
+
+
+def rotated(vx, vy, by):
+    return np.cos(by) * vx - np.sin(by) * vy, np.sin(by) * vx + np.cos(by) * vy
+
+
+def heading_as(change, said):
+    """Headings of a whole recording, meant in another way."""
+
+    def plant(c):
+        rows = c["recording"] == "drive-1"
+        true = c["heading"][rows].copy()
+        c["heading"][rows] = change(true)
+        # Named are the tracks whose heading is another direction: a median error above 1 rad.
+        error = np.abs((c["heading"][rows] - true + np.pi) % (2 * np.pi) - np.pi).reshape(-1, SAMPLES)
+        return "drive-1", int((np.median(error, axis=1) > 1).sum()), 10
+
+    plant.__name__ = said
+    return plant
+
+
+def all_degrees(c):
+    """Within a full turn, as a road along x has them."""
+    for slot in range(PER_RECORDING):
+        mine, degrees = track(c, 0, slot), 1.5 + slot * (-1) ** slot / 2
+        vx, vy = (9 + slot / 3) * np.cos(np.radians(degrees)), (9 + slot / 3) * np.sin(np.radians(degrees))
+        seconds = c["t"][mine] - c["t"][mine[0]]
+        c["x"][mine], c["y"][mine] = 20 * slot + vx * seconds, 3.5 * slot + vy * seconds
+        c["vx"][mine], c["vy"][mine], c["heading"][mine] = vx, vy, degrees
+    return "drive-0", 10, 10
+
+
+def parked_beyond(c):
+    """Parked cars whose heading was unwrapped, beside others that drive."""
+    for slot in (2, 3):
+        rows = track(c, 2, slot)
+        c["x"][rows], c["y"][rows] = c["x"][rows[0]], c["y"][rows[0]]
+        c["vx"][rows] = c["vy"][rows] = 0
+        c["heading"][rows] = 8.2 + slot / 10
+    return "drive-2", 2, 10
+
+
+def velocity_astray(c):
+    """By an angle of its own for each car: no frame explains it."""
+    rows = c["recording"] == "drive-1"
+    angles = np.repeat([0.9, 1.3, 1.9, -1.2, -2.0, 1.6, -0.8, -1.5, 2.2, -1.1], SAMPLES)
+    c["vx"][rows], c["vy"][rows] = rotated(c["vx"][rows], c["vy"][rows], angles)
+    return "drive-1", 10, 10
+
+
+def in_unit(factor, *names, said):
+    def plant(c):
+        rows = c["recording"] == "drive-1"
+        for name in names:
+            c[name][rows] = c[name][rows] * factor
+        return "drive-1", 10, 10
+
+    plant.__name__ = said
+    return plant
+
+
+LENGTHS = ("x", "y", "vx", "vy", "length", "width")
+
+
+def degrees_of_the_globe(c):
+    rows = c["recording"] == "drive-1"
+    c["x"][rows] = 8.4 + c["x"][rows] / 73_000
+    c["y"][rows] = 49 + c["y"][rows] / 111_300
+    return "drive-1", 10, 10
+
+
+def half_sizes(c):
+    return in_unit(0.5, "length", "width", said="")(c)
+
+
+def one_track_at_another_rate(c):
+    """A track at 5 Hz among others at 10 Hz, under their rate."""
+    keep = np.ones(len(c["t"]), bool)
+    keep[track(c, 3, 4)[1::2]] = False
+    for name in c:
+        c[name] = c[name][keep]
+    return "drive-3", 1, 10
+
+
 DEFECTS = {
+    in_frame(lambda x, y, h: rotated(x, y, -h), "vehicle frame"): (
+        "velocity-frame",
+        "rotation by the heading",
+    ),
+    in_frame(lambda x, y, h: (x, -y), "vy reversed"): ("velocity-frame", "multiply vy by -1"),
+    in_frame(lambda x, y, h: (-x, y), "vx reversed"): ("velocity-frame", "multiply vx by -1"),
+    in_frame(lambda x, y, h: (y, x), "exchanged"): ("velocity-frame", "exchange vx and vy"),
+    in_frame(lambda x, y, h: (3.6 * y, 3.6 * x), "exchanged, in km/h"): ("velocity-frame", "km/h"),
+    velocity_astray: ("velocity-off-motion", "recompute"),
+    in_unit(3.6, "vx", "vy", said="kmh"): ("velocity-scaled", "km/h: divide vx and vy by 3.6"),
+    in_unit(2.237, "vx", "vy", said="mph"): ("velocity-scaled", "miles an hour"),
+    in_unit(3.281, "x", "y", said="positions-in-feet"): ("velocity-scaled", "positions in feet"),
+    in_unit(3.281, *LENGTHS, said="feet"): ("size-unit", "feet? Divide length and width by 3.281"),
+    in_unit(100, "length", "width", said="sizes-in-cm"): ("size-unit", "centimetres?"),
+    half_sizes: ("size-unit", "half the size?"),
+    in_unit(14, "x", "y", "length", "width", said="pixels"): (
+        "position-scale",
+        "units are a metre (pixels?)",
+    ),
+    in_unit(100, *LENGTHS, said="centimetres"): ("position-scale", "centimetres"),
+    in_unit(14, "x", "y", said="pixels-by-velocity"): ("position-scale", "by the velocities 14 units"),
+    in_unit(1e-3, "x", "y", said="kilometres"): ("position-scale", "multiply x and y by 1000"),
+    in_unit(1e-3, *LENGTHS, said="kilometres-throughout"): ("position-scale", "(kilometres)"),
+    degrees_of_the_globe: ("position-degrees", "longitude and latitude"),
+    heading_as(lambda h: h + 3 * np.pi, "half-a-turn-not-wrapped"): ("heading-against-motion", "add pi"),
+    heading_as(lambda h: np.pi / 2 - h, "compass"): ("heading-against-motion", "take pi/2 - heading"),
+    heading_as(lambda h: -h, "clockwise"): ("heading-against-motion", "multiply by -1"),
+    heading_as(lambda h: h - np.pi / 2, "quarter-behind"): ("heading-against-motion", "add pi/2"),
+    all_degrees: ("heading-degrees", "radians"),
+    parked_beyond: ("heading-not-wrapped", "not wrapped"),
+    one_track_at_another_rate: ("stated-rate", "set hz to 5"),
     reversed_velocity: ("velocity-reversed", "multiply vx and vy by -1"),
     scaled_velocity: ("velocity-scaled", "0.571 times"),
     missing_heading: ("heading-missing", "course"),
@@ -337,7 +471,8 @@ def test_radians_that_leave_the_circle_are_no_degrees():
     columns = clean()
     rows = columns["recording"] == "drive-1"
     columns["heading"][rows] += 4 * np.pi
-    assert check([made(columns)]) == []
+    (found,) = check([made(columns)])
+    assert (found.name, found.severity, found.count) == ("heading-not-wrapped", "note", PER_RECORDING)
 
 
 def test_rates_are_those_of_each_track():
@@ -346,6 +481,42 @@ def test_rates_are_those_of_each_track():
     slow["vehicle"] = np.where(np.char.endswith(slow["vehicle"], "ego"), "drives/city/ego", slow["vehicle"])
     slow["recording"] = np.char.add("slow-", slow["recording"])
     assert check([made(joined(fast, slow))]) == []
+
+
+def test_sizes_are_judged_where_a_recording_has_few_cars_or_none():
+    columns = clean()
+    for name in LENGTHS:
+        columns[name] *= 3.281
+    # One car left in each recording, the others lorries.
+    columns["type"] = np.where(np.arange(len(columns["t"])) // SAMPLES % PER_RECORDING == 3, "car", "tractor")
+    found = check([made(columns)])
+    assert {(f.name, f.count, f.total) for f in found} == {("size-unit", 1, 1)}
+    assert all("feet?" in f.fix for f in found)
+    columns["type"] = np.full(len(columns["t"]), "tractor")
+    found = check([made(columns)])
+    assert {(f.name, f.count) for f in found} == {("size-unit", PER_RECORDING)}
+    assert all("vehicles are" in f.fix and "feet?" in f.fix for f in found)
+
+
+def test_headings_that_nothing_moves_to_prove_are_never_called_degrees():
+    columns = clean()
+    rows = columns["recording"] == "drive-1"
+    for name in ("x", "y", "vx", "vy"):
+        still = [np.full(SAMPLES, columns[name][track(columns, 1, slot)[0]]) for slot in range(PER_RECORDING)]
+        columns[name][rows] = np.concatenate(still) if name in ("x", "y") else 0.0
+    columns["heading"][rows] = 270.0
+    (found,) = check([made(columns)])
+    assert (found.name, found.severity) == ("heading-not-wrapped", "note")
+    assert "or degrees" in found.fix
+
+
+def test_a_heading_in_degrees_of_some_tracks_is_theirs_alone():
+    columns = clean()
+    for slot in (1, 4, 6):
+        rows = track(columns, 2, slot)
+        columns["heading"][rows] = np.degrees(columns["heading"][rows] % (2 * np.pi))
+    (found,) = check([made(columns)])
+    assert (found.name, found.count, found.total) == ("heading-degrees", 3, 10)
 
 
 def test_standing_vehicles_are_no_defect():
@@ -371,6 +542,17 @@ def test_findings_are_plain_values_the_gravest_first():
     found = check([made(columns)])
     assert [f.severity for f in found] == ["error", "warning", "note"]
     assert all(isinstance(f, Finding) and isinstance(f.count, int) for f in found)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_median_of_each_group_is_that_of_a_loop(seed):
+    draw = np.random.default_rng(seed)
+    group = draw.integers(0, 9, 200)
+    values = np.round(draw.normal(0, 10.0 ** draw.integers(-3, 6), 200), 2) * draw.choice([0, 1, 1], 200)
+    values[draw.random(200) < 0.1] = draw.choice([np.nan, np.inf, -np.inf])
+    expected = [np.sort(values[group == g])[(np.sum(group == g) - 1) // 2] for g in range(9)] + [np.nan]
+    found = grouped_median(values, group, 10)
+    assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
 
 
 @pytest.mark.slow

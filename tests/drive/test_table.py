@@ -32,8 +32,9 @@ def written(path, values: dict, metadata: dict[str, str | bytes] | None = None):
 
 
 def refusal(path) -> DataError:
+    """Of a file that cannot be read, or of what it holds where people can still be asked."""
     with pytest.raises(DataError) as caught:
-        table.read(path)
+        table.demand_sound(table.read(path))
     assert caught.value.exit_code == 4
     assert caught.value.expected
     assert caught.value.hint
@@ -55,9 +56,9 @@ def test_all_missing_columns_are_named_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("name", "values", "got"),
     [
-        ("x", ["far away"], "string"),
+        ("x", ["far away"], "1 values of type string that do not fit"),
         ("t", [[0.5]], "list"),
-        ("test", ["perhaps"], "string"),
+        ("test", ["perhaps"], "1 values of type string that do not fit"),
         ("vehicle", [{"key": 1}], "struct"),
     ],
 )
@@ -84,8 +85,10 @@ def test_an_unknown_number_is_not_a_refusal(tmp_path):
 
 
 def test_a_newer_version_is_refused(tmp_path):
-    path = written(tmp_path / "a.parquet", columns(["v"]), {"fedfsd.version": "2"})
-    with pytest.raises(FormatError, match=r"fedfsd\.version: got format 2, expected format 1; fix: upgrade"):
+    path = written(tmp_path / "a.parquet", columns(["v"]), {"fedfsd.version": "3"})
+    with pytest.raises(
+        FormatError, match=r"fedfsd\.version: got format 3, expected one of 1, 2; fix: upgrade"
+    ):
         table.read(path)
 
 
@@ -116,6 +119,60 @@ def test_a_vehicle_on_both_sides_of_the_split_is_refused(tmp_path):
     assert error.got == "1 vehicles on both sides"
     with pytest.raises(DataError, match="both sides"):
         of_rows(rows, licence="CC0-1.0", identity="physical", origin="recorded")
+
+
+def test_a_table_without_a_row_is_refused_by_the_name_of_its_file(tmp_path):
+    written(tmp_path / "CN.parquet", columns(["v"]))
+    written(tmp_path / "US.parquet", {name: values[:0] for name, values in columns(["v"]).items()})
+    read = table.read(tmp_path)
+    with pytest.raises(DataError, match="no row") as caught:
+        table.demand_sound(read)
+    assert caught.value.place == str(tmp_path / "US.parquet")
+
+
+FAULTS = {
+    "no vehicle": {"vehicle": None},
+    "no region": {"region": None},
+    "no recording": {"recording": None},
+    "no side": {"test": None},
+    "text for a number": {"x": "N/A"},
+    "a long whole number": {"t": 2**24 + 1},
+    "text that is not UTF-8": {"vehicle": b"\xff"},
+    "other text that is not UTF-8": {"type": b"\xff"},
+    "infinite": {"x": float("inf")},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_one_row_holds_never_stops_the_reading_and_changes_no_other_row(tmp_path, fault):
+    ((name, value),) = FAULTS[fault].items()
+    usual = columns(["v", "w", "w"])
+    ordinary = [True if name == "test" else "k" if name in table.TEXT_COLUMNS else 1.5] * 3
+    kinds = {str: pa.string(), bool: pa.bool_(), float: pa.float64()}
+    kind = kinds[type(ordinary[0])]
+    if isinstance(value, str):
+        ordinary, kind = [str(one) for one in ordinary], pa.string()
+    if isinstance(value, int) and not isinstance(value, bool):
+        ordinary, kind = [1, 1, 1], pa.int64()
+    if isinstance(value, bytes):
+        raw = pa.array([value, *(one.encode() for one in ordinary[1:])], pa.binary())
+        spoilt = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    else:
+        spoilt = pa.array([value, *ordinary[1:]], kind)
+    (sound,) = table.read(written(tmp_path / "a.parquet", usual | {name: pa.array(ordinary, kind)}))
+    (read,) = table.read(written(tmp_path / "b.parquet", usual | {name: spoilt}))
+    assert read.rows.slice(read.rows.num_rows - 2).equals(sound.rows.slice(1))
+    assert all(one.count == 1 for one in read.faults)
+
+
+def test_a_vehicle_on_both_sides_is_left_out_of_all_files_and_nobody_else(tmp_path):
+    written(tmp_path / "a.parquet", columns(["v", "w"], test=[False, True]))
+    written(tmp_path / "b.parquet", columns(["v", "x"], test=[True, False]))
+    one, other = table.read(tmp_path)
+    assert [*one.text("vehicle"), *other.text("vehicle")] == ["w", "x"]
+    assert [[fault.count for fault in each.faults] for each in (one, other)] == [[1], [1]]
+    with pytest.raises(DataError, match="1 vehicles on both sides"):
+        table.demand_sound([one, other])
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,18 @@ def test_chunks_join_without_gap_or_repeat(count):
     np.testing.assert_array_equal(KEY.stream("noise", 2).normal(200_000)[:whole], values[:whole])
 
 
+@pytest.mark.parametrize("count", [1, 7, 65_536, 65_539])
+def test_noise_is_the_formulas_to_the_bit(count):
+    """Whatever makes it faster: the noise of a plan stays what it was, in every release."""
+    wanted = []
+    for start in range(0, count, 65_536):
+        pairs = (min(65_536, count - start) + 1) // 2
+        uniform = KEY.stream("noise", 4).uniform(2 * pairs, block=start // 2)
+        radius, angle = np.sqrt(-2 * np.log1p(-uniform[:pairs])), 2 * np.pi * uniform[pairs:]
+        wanted += [radius * np.cos(angle), radius * np.sin(angle)]
+    np.testing.assert_array_equal(KEY.stream("noise", 4).normal(count), np.concatenate(wanted)[:count])
+
+
 def test_chunks_use_the_keystream_once():
     """No two values may share keystream: the blocks asked for must not overlap."""
     spans = []

@@ -48,7 +48,17 @@ def test_a_destroyed_key_does_not_come_back(tmp_path):
     destroy_run_key(tmp_path, "c" * 64)  # nothing there: nothing to do
 
 
-@pytest.mark.parametrize("content", [b"", b"short", bytes(31), bytes(33)])
+def test_a_destroyed_key_is_overwritten_and_not_only_unnamed(tmp_path):
+    run_key(tmp_path, PLAN)
+    os.link(tmp_path / f"{PLAN}.key", tmp_path / "second name")
+    (tmp_path / f"{PLAN}.keyabc").write_bytes(b"a part that a crash left")
+    os.link(tmp_path / f"{PLAN}.keyabc", tmp_path / "second part")
+    destroy_run_key(tmp_path, PLAN)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["second name", "second part"]
+    assert not any(b"".join(path.read_bytes() for path in tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize("content", [b"", b"short", bytes(31), bytes(32), bytes(33)])
 def test_a_key_of_another_length_is_refused(tmp_path, content):
     (tmp_path / f"{PLAN}.key").write_bytes(content)
     with pytest.raises(NotReadyError) as caught:

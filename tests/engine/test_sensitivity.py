@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
+from engine import slow_stream
 from engine.small import SPEC, TASK, TwoPaths, data_of, vehicles
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plan.sample import REGION, planned
 
-from fedfsd.engine.gradient import VehicleGradient, clip_and_sum
-from fedfsd.engine.local import model_on
-from fedfsd.engine.randomness import Stream
+from fedfsd.engine.clip import clip_and_sum
+from fedfsd.engine.gradient import VehicleGradient
+from fedfsd.engine.local import model_on, private_step
+from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.engine.sampler import choose_windows
 from fedfsd.engine.vehicle import VehicleData
+from fedfsd.errors import PlanError
+from fedfsd.gate.gate import max_update_norm
+from fedfsd.mechanism.kind import Gaussian
+from fedfsd.plan.plan import RegionPlan
 
 NAN, INF = float("nan"), float("inf")
 BOUND = 1 + 1e-6
@@ -163,3 +172,122 @@ def test_hostile_weights_do_not_couple_vehicles_through_rounding():
         moved = summed(ours, data, clip=0.3, k=1) - summed(ours, zeroed(data, 3), clip=0.3, k=1)
         worst = max(worst, np.linalg.norm(moved) / 0.3)
     assert worst <= BOUND, f"removing one vehicle moved the sum by {worst:.2f} C"
+
+
+# What is released lies on a public grid, and rounding to it is part of the sensitivity (Mironov 2012).
+
+SIGMAS = st.sampled_from([0.5, 1.7, 60.0])
+WITNESSES = 50
+
+
+def region_plan(roster: int, *, clip: float, sigma: float) -> RegionPlan:
+    """Of a region that samples every vehicle."""
+    constants = {"roster": roster, "sample_rate": 1.0, "noise_multiplier": sigma, "max_grad_norm": clip}
+    return planned(**constants, epsilon=1.0).region(REGION)
+
+
+def on_the_grid(ours: VehicleGradient, data: VehicleData, *, clip: float, sigma: float) -> np.ndarray:
+    """One step with a fixed key as whole multiples of the grid; everything else fails."""
+    mine = region_plan(data.roster, clip=clip, sigma=sigma)
+    size = ours.size + WITNESSES
+    key = RoundKey(bytes(32), REGION, "plan", 1, "arrays")
+    released = private_step(ours, data, mine, key, step=0, size=size)
+    unit = slow_stream.grid(sigma * clip, clip, size)
+    whole = np.rint(released * mine.divisor / unit)
+    np.testing.assert_array_equal(whole * unit / mine.divisor, released)
+    return whole
+
+
+@settings(deadline=None, max_examples=60)
+@given(others=OTHERS, target=TARGETS, clip=CLIPS, sigma=SIGMAS)
+def test_a_step_lies_on_a_grid_that_the_data_do_not_choose(ours, others, target, clip, sigma):
+    """Whatever the gradients are, zero ones included: no bit below the grid tells that one was zero."""
+    with_it = on_the_grid(ours, region([*others, target]), clip=clip, sigma=sigma)
+    nobody = on_the_grid(ours, region([(0, 1.0)] * (len(others) + 1)), clip=clip, sigma=sigma)
+    np.testing.assert_array_equal(with_it[ours.size :], nobody[ours.size :])
+    assert nobody.any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(others=OTHERS, target=TARGETS, clip=CLIPS, sigma=SIGMAS)
+def test_rounded_sums_of_neighbours_differ_by_at_most_the_clip(ours, others, target, clip, sigma):
+    """In exact arithmetic and without any tolerance: C is what the accountants are told."""
+    data = region([*others, target])
+    with_it, without = (
+        on_the_grid(ours, one, clip=clip, sigma=sigma) for one in (data, zeroed(data, len(others)))
+    )
+    unit = Fraction(slow_stream.grid(sigma * clip, clip, len(with_it)))
+    moved = sum(int(number) ** 2 for number in with_it - without)
+    assert moved * unit**2 <= Fraction(clip) ** 2
+
+
+class Silence:
+    """No noise."""
+
+    def normal(self, count: int) -> np.ndarray:
+        return np.zeros(count)
+
+
+@pytest.mark.parametrize("size", [1, 100, 10_000])
+@pytest.mark.parametrize("sigma", [0.5, 3.0, 4000.0])
+def test_rounding_at_its_worst_stays_within_the_clip(size, sigma):
+    """Every coordinate is just below a boundary, and one vehicle takes each as far past it as it can."""
+    mechanism = Gaussian(sample_rate=1.0, max_grad_norm=1.0, local_steps=1, sigma=sigma)
+    unit = mechanism.grid(1, size=size)
+
+    def moved(norm: float) -> float:
+        steps = np.floor(norm / np.sqrt(size) / unit * (1 - 1e-9))
+        before = np.full(size, unit * (0.5 - 2**-20))
+        after = before + unit * (steps + 2**-10)
+        assert np.linalg.norm(after - before) <= norm * (1 + 1e-3 / max(steps, 1))
+        rounded = [mechanism.noised(total, Silence(), round=1) for total in (before, after)]
+        return float(np.linalg.norm(rounded[1] - rounded[0]))
+
+    assert moved(mechanism.clipping_norm(1, roster=1000, size=size)) <= 1.0
+    assert size == 1 or moved(1.0) > 1.0  # so clipping to C itself would not do
+
+
+@given(
+    sigma=st.floats(1e-6, 1e6),
+    clip=st.floats(1e-6, 1e6),
+    size=st.integers(1, 10**9),
+    roster=st.integers(1, 10**6),
+)
+def test_the_grid_is_a_power_of_two_far_below_the_noise(sigma, clip, size, roster):
+    mechanism = Gaussian(sample_rate=1.0, max_grad_norm=clip, local_steps=1, sigma=sigma)
+    unit = mechanism.grid(1, size=size)
+    assert np.frexp(unit)[0] == 0.5
+    assert unit <= 2**-20 * sigma * clip
+    assert unit == pytest.approx(slow_stream.grid(sigma * clip, clip, size), rel=0.5)
+    norm = mechanism.clipping_norm(1, roster=roster, size=size)
+    assert 0.998 * clip < norm < clip
+    assert norm + unit * np.sqrt(size) < clip
+
+
+def test_what_no_float_can_count_is_no_mechanism():
+    step = {"sample_rate": 1.0, "local_steps": 1}
+    with pytest.raises(PlanError, match="noise too small"):
+        Gaussian(**step, max_grad_norm=1e-6, sigma=1e-300).grid(1, size=5)
+    with pytest.raises(PlanError, match="fewer vehicles"):
+        Gaussian(**step, max_grad_norm=1.0, sigma=1.0).clipping_norm(1, roster=10**9, size=5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_largest_norm_of_a_correct_update_still_is_one(momentum):
+    """Every vehicle sampled in every step, all of one gradient, and rounding upwards everywhere."""
+    changes = {"roster": 1000, "sample_rate": 1.0, "local_steps": 20, "optimizer__momentum": momentum}
+    plan = planned(**changes, epsilon=1.0)
+    noise, size = plan.mechanism(REGION), plan.model.size
+    norm = noise.clipping_norm(1, roster=1000, size=size)
+    total = np.full(size, 1000 * norm / np.sqrt(size)) + noise.grid(1, size=size) / 2
+    step = noise.noised(total, Silence(), round=1) / plan.region(REGION).divisor
+    update, velocity = np.zeros(size), np.zeros(size)
+    for _ in range(20):
+        velocity = momentum * velocity + step
+        update -= plan.learning_rate(1) * velocity
+    longest = np.linalg.norm(update.astype(np.float32))
+    signal_alone = max_update_norm(plan, REGION, 1) - max_update_norm(
+        planned(**changes, max_grad_norm=1e-6, epsilon=1.0), REGION, 1
+    )
+    assert longest < max_update_norm(plan, REGION, 1)
+    assert longest > 0.5 * signal_alone

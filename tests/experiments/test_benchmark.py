@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from experiments.benchmark import crowd, recordings, tls, turn
+from experiments.benchmark import crowd, recordings, step, tls, turn
 from experiments.benchmark.__main__ import main
 from experiments.benchmark.row import Row, place
 
@@ -39,6 +39,28 @@ def test_a_row_passes_as_its_target_says(relation, measured, passed):
 
 def test_numbers_come_with_versions_and_processor():
     assert {"python", "torch", "flwr", "opacus", "dp-accounting", "cpu"} <= set(place())
+
+
+@pytest.mark.parametrize("model", ["mlp", "transformer"])
+def test_every_way_of_a_private_step_is_the_same_step(model, monkeypatch):
+    """With hardly any noise: what the benchmark compares must be worth comparing."""
+    monkeypatch.setattr(step, "_NOISE", 1e-6)
+    steps = step.Steps(step.Case(model, vehicles=5, windows=3, time=1.0))
+    moved = {}
+    for name in ("private", "hooks", "vmap"):
+        found = steps.way(name)()
+        parts = [-part for part in found.values()] if name == "private" else [part.numpy() for part in found]
+        moved[name] = np.concatenate([part.ravel() for part in parts]).astype(np.float64)
+        moved[name] /= np.linalg.norm(moved[name])  # learning rates differ
+    for name in ("hooks", "vmap"):
+        assert np.linalg.norm(moved[name] - moved["private"]) < 1e-3
+
+
+def test_a_case_is_timed_in_turns_against_the_plain_step():
+    found = step._times(step.Case("mlp", vehicles=3, windows=2, time=1.0), 4)
+    assert set(found["ratios"]) == set(step.WAYS)
+    assert {len(ratios) for ratios in found["ratios"].values()} == {4} == {len(found["plain"])}
+    assert found["ratios"]["plain"] == [1.0] * 4
 
 
 def test_the_crowd_is_of_equal_regions():

@@ -7,32 +7,40 @@ import pytest
 import torch
 from books import keep_books
 from engine.small import TASK, Plain, vehicles
-from plan.sample import REGION, planned
+from plan.sample import REGION, SMALL, planned, spending
 
 from fedfsd.engine.local import model_on, train
 from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.errors import BudgetError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate.gate import Gate, judge, max_update_norm, witness_std
+from fedfsd.gate.gate import (
+    USUAL_WITNESS,
+    Gate,
+    judge,
+    least_noise_passed,
+    max_update_norm,
+    unnoticed,
+    witness_std,
+)
 from fedfsd.gate.policy import Policy
-from fedfsd.plan.plan import WITNESS
+from fedfsd.plan.plan import WITNESS, Plan
 
 PLAN = planned()
 STD = witness_std(PLAN, REGION, 1)
 
 
-def noise(scale: float, seed: int) -> dict[str, np.ndarray]:
+def noise(scale: float, seed: int, plan: Plan = PLAN) -> dict[str, np.ndarray]:
     """An update of nothing but noise, ``scale`` times as large as planned."""
     stream = Stream(seed.to_bytes(32, "big"))
-    flat = (scale * STD * stream.normal(PLAN.model.size)).astype(np.float32)
-    return gate_arrays.from_bytes(flat.tobytes(), PLAN.model.arrays)
+    flat = (scale * STD * stream.normal(plan.model.size)).astype(np.float32)
+    return gate_arrays.from_bytes(flat.tobytes(), plan.model.arrays)
 
 
-def refused(scale: float, trials: int) -> int:
+def refused(scale: float, trials: int, plan: Plan = PLAN) -> int:
     count = 0
     for seed in range(trials):
         try:
-            judge(noise(scale, seed), PLAN, REGION, 1)
+            judge(noise(scale, seed, plan), plan, REGION, 1)
         except RefusedError:
             count += 1
     return count
@@ -52,11 +60,75 @@ def test_noise_a_tenth_off_is_refused_but_for_one_in_a_hundred(scale):
     assert refused(scale, 300) >= 297
 
 
+@pytest.mark.parametrize("size", [100, 300, 1024, 4096])
+def test_half_of_the_noise_of_the_stated_share_passes_a_block_of_that_size(size):
+    plan, share = planned(SMALL | {WITNESS: (size,)}), least_noise_passed(size)
+    assert refused(share, 400, plan) == pytest.approx(200, abs=60)
+    assert refused(share - 0.1, 100, plan) > refused(share, 100, plan) > refused(share + 0.1, 100, plan)
+    said = unnoticed(size)
+    assert (said is None) == (size >= USUAL_WITNESS)
+    assert said is None or f"noise of {share:.0%} of its planned scale" in said
+
+
+@pytest.mark.parametrize("size", [0, 1, 72])
+def test_of_a_block_that_is_too_small_it_is_said_that_missing_noise_passes(size):
+    shapes = SMALL | {WITNESS: (size,)} if size else {k: v for k, v in SMALL.items() if k != WITNESS}
+    assert refused(0.0, 1, planned(shapes)) == 0
+    assert "can notice that noise is missing" in unnoticed(size)
+    assert Policy().min_witness_size == USUAL_WITNESS
+
+
 def test_noise_stays_refused_however_it_is_spread():
     update = noise(1.0, 1)
     update[WITNESS][1000:] = 0
     with pytest.raises(RefusedError):
         judge(update, PLAN, REGION, 1)
+
+
+def test_the_bounds_are_those_of_the_lemma():
+    """The witness's energy may be off its mean by -z to z + z^2 / sqrt(2 n) standard deviations."""
+    update = update_start(PLAN)
+    size = update[WITNESS].size
+    highest = 6 + 36 / np.sqrt(2 * size)
+    for off, passes in ((-6.01, False), (-5.99, True), (highest - 0.01, True), (highest + 0.01, False)):
+        update[WITNESS][:] = STD * np.sqrt(1 + off * np.sqrt(2 / size))
+        if passes:
+            judge(update, PLAN, REGION, 1)
+        else:
+            with pytest.raises(RefusedError, match="different scale"):
+                judge(update, PLAN, REGION, 1)
+
+
+def test_no_witness_is_expected_where_no_noise_is_planned():
+    plan = spending(REGION, noise=0.0, mode="none", region={"max_grad_norm": None})
+    assert witness_std(plan, REGION, 1) == 0
+    assert max_update_norm(plan, REGION, 1) == np.inf
+
+
+def test_what_reaches_a_bound_and_does_not_pass_it_may_leave(monkeypatch):
+    update = next(one for one in (noise(1.0, seed) for seed in range(100)) if z_of(one) < 0)
+    norm = np.sqrt(sum(float(np.vdot(part, part)) for part in update.values()))
+    monkeypatch.setattr("fedfsd.gate.gate.max_update_norm", lambda *_: float(norm))
+    monkeypatch.setattr("fedfsd.gate.gate.WITNESS_Z", -z_of(update))
+    judge(update, PLAN, REGION, 1)
+    smallest = float(np.finfo(np.float32).tiny)
+    monkeypatch.setattr("fedfsd.gate.gate.witness_std", lambda *_: smallest)
+    update = update_start(PLAN)
+    update[WITNESS][:] = smallest
+    judge(update, PLAN, REGION, 1)
+
+
+def z_of(update: dict[str, np.ndarray]) -> float:
+    """How far the witness's energy is off its mean, in standard deviations."""
+    values = update[WITNESS].astype(np.float64)
+    return float((values @ values / STD**2 - values.size) / np.sqrt(2 * values.size))
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_every_entry_of_the_witness_counts(place):
+    update = update_start(PLAN)
+    update[WITNESS][place] = STD * np.sqrt(update[WITNESS].size)
+    judge(update, PLAN, REGION, 1)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
@@ -112,7 +184,7 @@ def test_noise_too_small_to_be_seen_is_refused():
     """Underflow must not read as "no noise was planned"."""
     plan = planned(optimizer__learning_rate=1e-44, max_grad_norm=1e-6)
     update = {entry.name: np.zeros(entry.shape, np.float32) for entry in plan.model.arrays}
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="too small for float32"):
         judge(update, plan, REGION, 1)
 
 

@@ -13,8 +13,9 @@ from fedfsd.errors import FedfsdError, PlanError, RefusedError
 from fedfsd.gate.frame import Frames
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.message import RoundTask
-from fedfsd.gate.policy import ModelPin, Policy, declared, objections, simulated
+from fedfsd.gate.policy import ModelPin, Policy, declared, objections, simulated, warnings
 from fedfsd.gate.remote import RemoteGate
+from fedfsd.ledger import program as programs
 from fedfsd.plan.plan import TaskPlan
 
 
@@ -41,6 +42,7 @@ HOSTILE = {
     "epsilon too large": {"noise_multiplier": 0.5, "sample_rate": 1.0},
     "delta too large": {"target_delta": 0.01},
     "delta above one in N": {"roster": 1_000_000, "target_delta": 1e-3},
+    "delta of one in N": {"roster": 1000, "target_delta": 1e-3},
     "delta too small to compute": {"target_delta": 1e-12, "epsilon": 1.0},
     "many windows": {"windows_per_vehicle": 10**9},
     "huge roster": {"roster": 10**12, "target_delta": 1e-9},
@@ -260,7 +262,7 @@ def test_the_runner_refuses_what_came_without_its_pin():
     plan = planned().model_copy(update={"task": TaskPlan(name="theirs", options={})})
     pin = ModelPin(name="theirs", distribution="their-tasks", version="1.0", package_sha256="0" * 64)
     given = {"plan": plan.hash, "round": 1, "document": 1}
-    gate = RemoteGate(REGION, test_only=True)
+    gate = RemoteGate(REGION, programs.installed(), test_only=True)
     for pins in ({"pin": None}, {"pin": pin}, {"pin": None, "task_pin": pin}):
         gate.begin(cast(Frames, None), RoundTask(**given, **pins))
         with pytest.raises(RefusedError, match=r"task|model"):
@@ -268,3 +270,11 @@ def test_the_runner_refuses_what_came_without_its_pin():
     gate.begin(cast(Frames, None), RoundTask(**given, pin=pin, task_pin=pin))
     gate.admit(plan, 1, zeros())
     assert gate.pin_task("theirs") == gate.pin("tiny", "theirs") == pin
+
+
+@pytest.mark.parametrize(("delta", "warned"), [(1e-3, False), (3.1e-3, False), (3.2e-3, True), (0.031, True)])
+def test_a_delta_above_a_tenth_of_one_in_n_is_warned_of(delta, warned):
+    plan = planned(roster=32, target_delta=delta, epsilon=1.0)
+    assert bool(warnings(plan, REGION)) == warned
+    assert "target_delta" not in " ".join(objections(Policy(max_delta=0.9), plan, REGION))
+    assert warnings(planned(mode="none", roster=32, target_delta=delta, epsilon=None), REGION) == []

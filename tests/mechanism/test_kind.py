@@ -21,7 +21,9 @@ from fedfsd.mechanism.kind import (
     Gaussian,
     GaussianByRound,
     GaussianByRoundPlan,
+    GaussianByRoundText,
     GaussianText,
+    gains,
     of,
 )
 from fedfsd.mechanism.renyi import nano_nats
@@ -136,8 +138,39 @@ def test_cosine_rounds_gain_what_the_arithmetic_says():
     assert best - gain < 0.01
 
 
+def written_out(weights: list[float]) -> list[float]:
+    """``shape`` by its description: within a factor of 3 of what a middling round has, on 8 levels."""
+    middling = math.sqrt(np.mean(np.square(weights)))
+    wanted = [3.0 if one == 0 else min(3.0, max(1 / 3, (middling / one) ** 0.5)) for one in weights]
+    grid = np.geomspace(min(wanted), max(wanted), 8)
+    levels = [grid[np.argmin(np.abs(np.log(grid / one)))] for one in wanted]
+    return [one * math.sqrt(np.mean([1 / level**2 for level in levels])) for one in levels]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [1.0, 1.5],
+        [1.0, 2.0, 4.0, 0.3, 0.14, 0.13, 0.12, 0.0],
+        [100.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+        [0.2 + 0.1 * number for number in range(40)],
+        MOVED,
+    ],
+)
+def test_the_shape_is_the_one_of_its_description(weights):
+    assert influence.shape(weights) == pytest.approx(written_out(weights), rel=1e-9)
+
+
 def test_equal_influence_is_flat():
     assert set(influence.shape(influence.influence([0.1] * 30))) == {1.0}
+    assert influence.shape([0.0, 0.0]) == (1.0, 1.0)
+    assert influence.shape([1.0, 1.0 + 1e-12]) == (1.0, 1.0)
+
+
+def test_every_round_has_its_noise_and_its_weight():
+    assert influence.effective([3.0, 4.0], [1.0, 1.0]) == pytest.approx(math.sqrt(12.5))
+    with pytest.raises(ValueError, match="zip"):
+        influence.effective([1.0], [1.0, 2.0])
 
 
 def test_unsampled_gaussians_compose_to_one():
@@ -173,6 +206,98 @@ def test_a_region_names_one_kind_of_noise():
     for sigma, other in ((None, None), (1.0, plan)):
         with pytest.raises(PlanError):
             of(**step, noise_multiplier=sigma, mechanism=other)
+
+
+STEP = {"sample_rate": 0.5, "max_grad_norm": 2.0}
+
+
+def test_a_text_of_rounds_says_what_is_in_it():
+    flat = GaussianText(**STEP, noise_multiplier=1.5, steps=6)
+    varied = GaussianByRoundText(**STEP, noise_multipliers=(2.0, 1.0, 4.0, 2.0, 3.0), steps=10)
+    assert flat.events() == (Event(0.5, 1.5, 6),)
+    assert varied.events() == tuple(Event(0.5, one, steps) for one, steps in ((1, 2), (2, 4), (3, 2), (4, 2)))
+    assert (flat.least_noise, varied.least_noise) == (1.5, 1.0)
+    assert flat.with_noise(3.0).noise_multiplier == 3.0
+    assert varied.with_noise(2.0).noise_multipliers == (4.0, 2.0, 8.0, 4.0, 6.0)
+    assert flat.words == "1.5"
+    assert varied.words == "2 in round 1 to 3 in round 5, by round, 1 between, 4 between"
+    ends = GaussianByRoundText(**STEP, noise_multipliers=(1.0, 2.0, 3.0), steps=3)
+    assert ends.words == "1 in round 1 to 3 in round 3, by round"
+
+
+def test_a_text_has_as_many_steps_in_every_round_and_few_levels():
+    most = tuple(float(number) for number in range(1, 17))
+    assert GaussianByRoundText(**STEP, noise_multipliers=most, steps=32).words.startswith("1 in round 1")
+    for noise, steps in (((1.0, 2.0), 3), ((*most, 17.0), 17)):
+        with pytest.raises(ValidationError):
+            GaussianByRoundText(**STEP, noise_multipliers=noise, steps=steps)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sample_rate": 0.0},
+        {"sample_rate": 1.0000001},
+        {"max_grad_norm": 0.0},
+        {"noise_multiplier": 0.0},
+        {"noise_multiplier": math.inf},
+        {"noise_multiplier": "1"},
+        {"steps": 0},
+        {"steps": 10**6 + 1},
+        {"more": 1},
+    ],
+)
+def test_what_no_text_can_say(change):
+    good = STEP | {"noise_multiplier": 1e-3, "steps": 1}
+    assert GaussianText(**(good | {"sample_rate": 1.0, "steps": 10**6})).sample_rate == 1
+    assert GaussianText(**good).steps == 1
+    with pytest.raises(ValidationError) as caught:
+        GaussianText(**(good | change))
+    assert "input_value" not in str(caught.value)  # of a document that may be anybody's
+    with pytest.raises(ValidationError):
+        GaussianText(**good).steps = 2
+
+
+def test_rounds_of_a_mechanism_to_the_last_digit():
+    flat = Gaussian(**STEP, local_steps=3, sigma=1.5)
+    varied = made((2.0, 1.0, 4.0))
+    assert flat.words == "1.5"
+    assert varied.words == "2 in round 1 to 4 in round 3, by round, 1 between"
+    assert (flat.least_noise(), varied.least_noise()) == ((1.5, ""), (1.0, " of round 2"))
+    assert flat.text(4) == GaussianText(**STEP, noise_multiplier=1.5, steps=12)
+    assert varied.text(3).steps == 9
+    assert varied.round_text(3).noise_multiplier == 4.0
+    assert flat.events(range(2, 4)) == (Event(0.5, 1.5, 6),)
+    assert (varied.std(1), flat.std(7)) == (4.0, 3.0)
+
+
+def test_bounds_of_a_policy_are_within_it():
+    flat = Gaussian(**STEP, local_steps=3, sigma=1.5)
+    assert flat.objections(min_noise_multiplier=1.5, max_grad_norm=2.0) == []
+    assert flat.objections(min_noise_multiplier=1.51, max_grad_norm=1.99) == [
+        "noise_multiplier 1.5 is below the floor 1.51",
+        "max_grad_norm 2 is above the cap 1.99",
+    ]
+
+
+def test_noise_is_drawn_at_its_scale():
+    class Ones:
+        def normal(self, count: int) -> np.ndarray:
+            return np.ones(count)
+
+    assert made((2.0, 1.0)).noised(np.array([0.0, 1.0, -1.0]), Ones(), round=1).tolist() == [4.0, 5.0, 3.0]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_gains_witness_and_longest_update_by_hand(momentum):
+    found = gains(learning_rate=0.1, momentum=momentum, local_steps=3)
+    expected = [0.1 * sum(momentum**later for later in range(left)) for left in (3, 2, 1)]
+    assert found == pytest.approx(expected)
+    flat = Gaussian(**STEP, local_steps=3, sigma=1.5)
+    std = math.sqrt(sum(one**2 for one in expected)) * 3.0 / 10
+    assert flat.witness_std(1, found, divisor=10.0) == pytest.approx(std)
+    longest = flat.max_update_norm(1, found, divisor=10.0, roster=20, size=400, z=6.0)
+    assert longest == pytest.approx((sum(expected) * 20 * 2.0 / 10 + std * (20 + 6)) * 1.0001, rel=1e-9)
 
 
 def test_the_kind_of_today_is_named_by_naming_none():

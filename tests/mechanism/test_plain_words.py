@@ -82,3 +82,23 @@ def test_no_sentence_for_what_is_no_promise(epsilon):
         sentence(epsilon, 1e-5)
     with pytest.raises(PlanError, match="epsilon"):
         paragraph([Claim("CN", epsilon, 1e-5, 10, "physical")])
+
+
+def test_figures_in_words():
+    assert "3,269,018 times" in sentence(15.0, 1e-4)
+    assert "99.49 times (e^4.60)" in sentence(4.6, 1e-4)
+    assert "102.52 times" not in sentence(4.63, 1e-4)
+    assert "103 times (e^4.63)" in sentence(4.63, 1e-4)
+    assert "e+10 times" in sentence(24.0, 1e-4)
+    assert "1 in 3;" in sentence(0.0, 0.3)
+    assert "right at most 50.01 %" in sentence(0.0, 1e-4)
+    assert best_guess(1.0, 0.2) == pytest.approx((1 + 0.2 / math.e) / (1 + 1 / math.e))
+
+
+def test_little_is_ruled_out_from_99_percent_on():
+    for epsilon, said in ((4.59, False), (4.6, True)):
+        text = paragraph([Claim("CN", epsilon, 1e-5, 10, "physical")])
+        assert ("rules out little" in text) == said
+    assert "All regions" in paragraph([EU, EU])
+    assert "the grant stands at" not in paragraph([EU])
+    assert paragraph([EU]).startswith("EU: epsilon 2.00 at delta 1 in 100,000, for each of 233 rostered")

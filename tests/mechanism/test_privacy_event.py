@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fedfsd.errors import PlanError
 from fedfsd.mechanism.accountant import epsilon_pld, epsilon_prv, epsilon_rdp
-from fedfsd.mechanism.event import MOST_STEPS, SMALLEST_DELTA, Event, check_delta, merge
+from fedfsd.mechanism.event import MOST_STEPS, SMALLEST_DELTA, Event, check_delta, merge, repeat
 
 events = st.builds(
     Event, st.sampled_from([0.01, 0.1, 1.0]), st.sampled_from([0.5, 1.0, 3.0]), st.integers(1, 100)
@@ -51,3 +51,25 @@ def test_merging_keeps_every_step_and_forgets_the_order(listed, random):
     for mechanism, event in zip(mechanisms, merged, strict=True):
         assert event.steps == sum(e.steps for e in listed if (e.sample_rate, e.noise_multiplier) == mechanism)
     assert sum(e.steps for e in merged) == sum(e.steps for e in listed)
+
+
+def test_bounds_are_within():
+    assert Event(1, 1e300, MOST_STEPS).steps == 10**6
+    assert Event(1.0, 1e-3, 1).sample_rate == 1
+    for delta in (1e-9, 1 - 1e-9):
+        check_delta(delta)
+    with pytest.raises(PlanError):
+        Event(0.1, 1.0, 10**6 + 1)
+    with pytest.raises(PlanError):
+        check_delta(0.99e-9)
+
+
+def test_an_event_does_not_change_and_has_an_order():
+    with pytest.raises(AttributeError):
+        Event(0.1, 1.0, 1).steps = 2
+    assert Event(0.1, 2.0, 1) < Event(0.1, 2.0, 2) < Event(0.1, 3.0, 1) < Event(0.2, 1.0, 1)
+
+
+def test_repeating_multiplies_the_steps_of_each():
+    events = [Event(0.1, 2.0, 3), Event(1.0, 2.0, 1), Event(0.1, 2.0, 1)]
+    assert repeat(events, 5) == (Event(0.1, 2.0, 20), Event(1.0, 2.0, 5))

@@ -172,3 +172,25 @@ def test_refusals():
         epsilon_lifetime(1, alpha=2, delta=0)
     with pytest.raises(AccountingError, match="noise_multiplier"):
         nano_nats([Event(0.5, 1e-30, 1)], 64)
+
+
+def test_orders_and_steps_at_their_ends():
+    assert nano_nats([Event(1, 1.0, 3)], 2) == 3 * NANO
+    assert nano_nats([Event(1, 1.0, 1)], 64) == 32 * NANO
+    assert rho(Event(1, 2.0, 5), 4) == pytest.approx(2.5)
+    assert epsilon_lifetime(0, alpha=64, delta=0.5) == 0.0
+
+
+def test_the_best_order_is_looked_for_from_2_to_64():
+    assert best_order([Event(1, 0.1, 1)], 1e-5) == 2
+    assert best_order([Event(1, 1000.0, 1)], 1e-5) == 64
+
+
+@pytest.mark.parametrize(("epsilon", "alpha"), [(4.25, 9), (7.3, 5), (30.0, 2), (2.5, 40)])
+def test_a_grant_is_the_largest_that_meets_its_epsilon(epsilon, alpha):
+    """Against fifty digits."""
+    with localcontext(Context(prec=50)):
+        delta = Decimal("1e-5")
+        excess = (Decimal(alpha - 1) / alpha).ln() - (delta * alpha).ln() / (alpha - 1)
+        exact = (Decimal(epsilon) - excess) * NANO
+    assert 0 <= exact - rho_max(epsilon=epsilon, delta=1e-5, alpha=alpha) < 3

@@ -15,8 +15,10 @@ import operator_kit
 from node.coordinator_fake import Coordinator, Direct
 
 from fedfsd.errors import NotReadyError
+from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, witness_std
 from fedfsd.gate.policy import declared
+from fedfsd.ledger.entry import Package, Program
 from fedfsd.ledger.ledger import Released
 from fedfsd.node.courier import Courier
 from fedfsd.node.node import Node, open_node
@@ -28,6 +30,10 @@ from fedfsd.service.gauge import Metrics
 from fedfsd.service.journal import journal
 
 ARRAYS = np.zeros(operator_kit.WITNESS_SIZE, "<f4").tobytes()
+PROGRAM = Program(
+    code="1" * 64, version="0.1.0", packages={"numpy": Package(version="2.4.0", sha256="2" * 64)}
+)
+"""What the runner that is played trains with."""
 
 
 def commitment(plan_hash: str) -> str:
@@ -42,7 +48,7 @@ class RunnerFake:
     """
 
     def __init__(self, gate: Gate) -> None:
-        self.gate, self.connected = gate, True
+        self.gate, self.connected, self.program = gate, True, PROGRAM
         self.fails: list[Exception] = []
         self.fails_booked: list[Exception] = []
         self.rounds: list[int] = []
@@ -65,7 +71,8 @@ class RunnerFake:
         self.before()
         if self.fails:
             raise self.fails.pop(0)
-        booked = self.gate.reserve(plan, round, arrays)
+        sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
+        booked = self.gate.ledger.reserve(plan.hash, round, sha256, program=self.program)
         if self.fails_booked:
             raise self.fails_booked.pop(0)
         released = self.gate.released(booked)

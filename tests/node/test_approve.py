@@ -6,11 +6,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from node.station_kit import PROGRAM
 from operator_kit import plan, region, send
 
 from fedfsd.engine import randomness
 from fedfsd.errors import BudgetError, NotReadyError, PlanError, RefusedError
 from fedfsd.ledger.digest import key_commitment
+from fedfsd.ledger.entry import Program
 from fedfsd.node import approve, run_key
 from fedfsd.node.control import Control
 from fedfsd.node.node import Node, open_node
@@ -36,7 +38,7 @@ def committed(node: Node, one: Plan) -> str | None:
 
 
 @contextmanager
-def running(node: Node, runner: Path | None, *, test_only: bool = False):
+def running(node: Node, runner: Path | None, *, test_only: bool = False, program: Program | None = None):
     """A gate of ``node`` whose runner keeps its keys in ``runner``, or is away."""
     asked: list[str] = []
 
@@ -51,7 +53,10 @@ def running(node: Node, runner: Path | None, *, test_only: bool = False):
             randomness.destroy_run_key(runner, request["plan"])
         return {}
 
-    operations = {"commit": commit, "settle": settle, "status": lambda _: {"test_only": test_only}}
+    def status(_):
+        return {"test_only": test_only, "program": program and program.model_dump()}
+
+    operations = {"commit": commit, "settle": settle, "status": status}
     (node.folder / "run").mkdir(exist_ok=True)
     held = lock.hold(node.folder / "run" / "gate.pid", what="a gate")
     with held, closing(Control(node.folder / "run", operations)) as control:
@@ -141,9 +146,9 @@ def test_a_plan_on_offer_is_named_by_the_beginning_of_its_hash(node, tmp_path, m
     one, offered = plan(), node.folder / "plans"
     offered.mkdir()
     (offered / f"{one.hash}.json").write_text(one.document())
-    assert approve.named(node, one.hash[:16]) == one
-    assert approve.named(node, one.hash) == one
-    for text in (one.hash[:7], one.hash[:15], "0" * 64):
+    for digits in (4, 16, 64):
+        assert approve.named(node, one.hash[:digits]) == one
+    for text in (one.hash[:3], "0" * 64):
         with pytest.raises(NotReadyError):
             approve.named(node, text)
     (offered / f"{one.hash[:63]}{'0' if one.hash[-1] != '0' else '1'}.json").write_text("{}")
@@ -160,3 +165,30 @@ def test_beside_a_gate_that_does_not_answer_no_key_is_made_elsewhere(node):
     with lock.hold(node.folder / "run" / "gate.pid", what="a gate"), pytest.raises(NotReadyError):
         approved(node, plan())
     assert not list(node.keys.iterdir())
+
+
+def recorded(node: Node, one: Plan) -> Program | None:
+    with closing(node.open_ledger()) as ledger:
+        return ledger.state.runs[one.hash].program
+
+
+def test_the_runners_program_goes_on_record_with_the_plan(node, tmp_path):
+    """From then on only a person exchanges it, and only for what runs now."""
+    one, keys, newer = plan(), tmp_path / "keys", PROGRAM.model_copy(update={"code": "3" * 64})
+    with running(node, keys, program=PROGRAM):
+        approved(node, one)
+        assert recorded(node, one) == PROGRAM
+    with running(node, keys, program=newer):
+        approved(node, one)
+        assert recorded(node, one) == PROGRAM
+        approved(node, one, anew=True)
+        assert recorded(node, one) == newer
+    with running(node, keys), pytest.raises(NotReadyError, match="whose program is accepted"):
+        approved(node, one, anew=True)
+
+
+def test_without_a_person_the_program_is_on_record_too(node):
+    one = plan(seed=5)
+    policy = node.declared_policy().model_copy(update={"approve": "within policy"})
+    approve.approve_within_policy(node, one, lambda _: "b" * 64, policy=policy, program=PROGRAM)
+    assert recorded(node, one) == PROGRAM

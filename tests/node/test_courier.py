@@ -346,6 +346,23 @@ def test_nothing_leaves_before_round_seconds(patient, hub):
         hub.ask(PLAN, 1, arrays(1))
         hub.wait(lambda: hub.received)
     assert hub.times["offer"] - begun >= 0.4
+    assert "round_seconds_exceeded" not in kit.log(patient)
+
+
+def test_training_that_takes_longer_than_round_seconds_hide_is_told_in_the_regions_log(patient, hub):
+    def slow(made) -> None:
+        work = made.runner.round
+
+        def round(*task):
+            time.sleep(0.5)
+            return work(*task)
+
+        made.runner.round = round
+
+    with kit.working(patient, hub, prepare=slow):
+        hub.ask(PLAN, 1, arrays(1))
+        hub.wait(lambda: hub.received)
+    assert kit.log(patient).count("round_seconds_exceeded") == 1
 
 
 @pytest.mark.parametrize("error", [RefusedError(CANARY), BudgetError(CANARY), ValueError(CANARY)])

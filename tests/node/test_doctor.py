@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import drives
 from operator_kit import plan, send
 from operator_kit import region as ready
 from pki_kit import Callers, hub_border
@@ -21,6 +22,7 @@ from pki_kit import Callers, hub_border
 from fedfsd.border import authority, identity
 from fedfsd.coordinator import invite, new_coordinator
 from fedfsd.coordinator.folder import Coordinator
+from fedfsd.drive import table
 from fedfsd.errors import NotReadyError
 from fedfsd.node import doctor, join, operation, region_gate, separation
 from fedfsd.node.control import Control
@@ -34,6 +36,9 @@ TODAY = datetime.datetime.now(datetime.UTC).date()
 FIT = separation.Separation(
     data=True, device="cpu", tcp=False, gate_folder=False, gate_reads_data=False, asked="asked of a test"
 )
+
+
+SAID = {"said": "EU: 9 of 9 training vehicles have a window; roster 9", "wrong": []}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,7 @@ def address(hub) -> Iterator[str]:
 def joined(hub, tmp_path_factory) -> Path:
     """A region that joined, with a grant."""
     folder = ready(tmp_path_factory.mktemp("eu"))
+    edit("policy.toml", "round_seconds = 0.0", "round_seconds = 10.0")(folder)  # as region init writes it
     node = open_node(folder)
     request = join.prepare(node, invite.invite(hub, "EU", today=TODAY), officer=None)
     invite.accept(hub, "EU", request)
@@ -74,8 +80,8 @@ def folder(joined, tmp_path, address) -> Path:
     return made
 
 
-def patient(folder: Path, facts: separation.Separation = FIT) -> Patient:
-    return Patient(open_node(folder), folder / "train", TODAY, ask=lambda *_: facts)
+def patient(folder: Path, facts: separation.Separation = FIT, survey=lambda *_: [SAID]) -> Patient:
+    return Patient(open_node(folder), folder / "train", TODAY, ask=lambda *_: facts, survey=survey)
 
 
 def found(folder: Path, check: str, facts: separation.Separation = FIT) -> CheckResult:
@@ -144,6 +150,9 @@ BREAKS = [
     ("policy", "fail", edit("policy.toml", "roster = 1000", "# roster = 1000"), "roster"),
     ("policy", "fail", edit("region.toml", 'purpose = "research"', 'purpose = ""'), "purpose"),
     ("policy", "fail", edit("region.toml", "coordinator/hub", "coordinator/other"), "recipient"),
+    ("policy", "warn", edit("policy.toml", "round_seconds = 10.0", "round_seconds = 0.0"), "longer than"),
+    ("policy", "warn", edit("policy.toml", "size = 1024", "size = 300"), "min_witness_size"),
+    ("policy", "warn", edit("policy.toml", "size = 1024", "size = 0"), "min_witness_size"),
     ("keys", "fail", open_files, "chmod"),
     ("keys", "fail", open_folder, "chmod"),
     ("keys", "fail", no_key, "node.key"),
@@ -326,3 +335,74 @@ def test_below_a_folder_that_may_not_be_entered_nothing_can_be_read(tmp_path, mo
     monkeypatch.setattr(diagnosis.os, "stat", denied)
     monkeypatch.setattr(diagnosis.os, "access", lambda path, mode: False)
     assert not diagnosis.can_read(tmp_path / "data" / "table.parquet")
+
+
+def test_the_data_are_counted_for_every_open_plan_and_what_is_wrong_comes_before_any_approval(folder):
+    asked = []
+
+    def survey(train: Path, some) -> list[dict]:
+        asked.append((train, some))
+        return [{"said": "", "wrong": ["EU: 0 of 9 training vehicles have a window"]} for _ in some]
+
+    told = doctor.windows(patient(folder, survey=survey))
+    assert (told.outcome, "0 of 9" in told.found) == ("fail", True)
+    roster = open_node(folder).policy().roster
+    ((train, (usual,)),) = asked
+    assert (train, usual["roster"], usual["task"]["name"]) == (folder / "train", roster, "forecasting")
+    one = plan()
+    plans(one)(folder)
+    told = doctor.windows(patient(folder, survey=survey))
+    assert told.found.startswith(f"plan {one.hash[:8]}: EU: 0 of 9")
+    assert asked[1][1] == [{"task": one.task.model_dump(), "pin": None, "roster": one.region("EU").roster}]
+
+
+def test_data_of_a_task_that_no_plan_has_named_yet_are_not_counted_as_forecastings(folder):
+    pin = (
+        '[[tasks]]\nname = "camera"\ndistribution = "x"\nversion = "1"\npackage_sha256 = "' + 64 * "0" + '"\n'
+    )
+    policy = folder / "policy.toml"
+    policy.write_text(policy.read_text().replace("tasks = []\n", "") + pin)
+    told = doctor.windows(patient(folder, survey=lambda *_: pytest.fail("asked")))
+    assert (told.outcome, "camera" in told.found, "before a plan" in told.found) == ("ok", False, True)
+
+
+def test_who_may_not_read_the_data_is_told_who_may(folder):
+    def survey(*_):
+        raise NotReadyError("data", got="no answer from a process that reads them", hint="as root")
+
+    told = doctor.windows(patient(folder, survey=survey))
+    assert (told.outcome, told.fix) == ("warn", "as root")
+
+
+def test_a_process_that_reads_the_data_counts_them_beside_the_roster(tmp_path):
+    made = drives({"EU": 6, "CN": 3})
+    rows = made.rows.drop_columns(["test"]).append_column("test", [[False] * made.rows.num_rows])
+    table.write(replace(made, rows=rows), tmp_path / "drives.parquet")
+    train = tmp_path / "train"
+    train.mkdir()
+    (train / "train.toml").write_text('name = "EU"\ndata_path = "../drives.parquet"\n')
+    task = {"name": "forecasting", "options": {}}
+    usual, less, same, more = separation.surveys(
+        train, [{"task": task, "pin": None, "roster": roster} for roster in (None, 5, 6, 9)]
+    )
+    assert usual == {"said": "EU: 6 of 6 training vehicles have a window", "wrong": []}
+    assert ["1 more than stated" in line for line in less["wrong"]] == [True]
+    assert same == {"said": f"{usual['said']}; roster 6", "wrong": []}
+    assert more == {"said": f"{usual['said']}; roster 9, 3 more than there are", "wrong": []}
+
+
+def test_a_task_that_nobody_reviewed_is_not_run_to_count(tmp_path):
+    train = tmp_path / "train"
+    train.mkdir()
+    (train / "train.toml").write_text('name = "EU"\ndata_path = "nowhere"\n')
+    (other, broken) = separation.surveys(
+        train,
+        [
+            {"task": {"name": "camera", "options": {}}, "pin": None, "roster": 5},
+            {"task": {"name": "forecasting", "options": {}}, "pin": None, "roster": 5},
+        ],
+    )
+    assert other == {"said": "not counted: the policy does not name the task", "wrong": []}
+    assert "no such file" in broken["wrong"][0]
+    with pytest.raises(NotReadyError, match="root"):
+        separation.surveys(tmp_path / "none", [])

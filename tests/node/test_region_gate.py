@@ -28,6 +28,7 @@ from fedfsd.coordinator.enrolment_service import serve_enrolment
 from fedfsd.coordinator.folder import open_coordinator
 from fedfsd.errors import BudgetError, FedfsdError, FormatError, NotReadyError
 from fedfsd.ledger.store import Store
+from fedfsd.mechanism.renyi import epsilon_lifetime
 from fedfsd.node import control, join, region_gate, running
 from fedfsd.node.control import Control, ask
 from fedfsd.node.courier import Courier
@@ -222,11 +223,18 @@ def test_nobody_to_ask(tmp_path, joined):
 def test_metrics_hold_no_loss(joined, tmp_path):
     node, hub = joined
     with kit.station(node.folder, hub) as made:
-        made.tally.stands(made.ledger.state, waiting=2, days=50)
+        made.tally.stands(made.ledger.state, outbox=2, days=50, plans=3, paused=True, behind=1)
         made.tally.round(PLAN.hash, 1, "budget")
         text = made.tally.metrics.text()
+        (account,) = made.ledger.state.accounts.values()
     assert "fedfsd_outbox_depth 2.0" in text
     assert 'fedfsd_epsilon_spent{data_set="fleet-2026"}' in text
+    used = account.balance.spent + account.balance.held  # what an open plan holds is not left
+    at = epsilon_lifetime(used, alpha=account.grant.alpha, delta=account.grant.delta) if used else 0.0
+    assert (
+        made.tally.metrics.value("fedfsd_epsilon_left", data_set="fleet-2026") == account.grant.epsilon - at
+    )
+    assert "fedfsd_plans_waiting 3.0" in text
     assert 'fedfsd_refusals_total{code="budget"} 1.0' in text
 
 

@@ -121,7 +121,7 @@ def test_steps_are_local_steps_times_rounds():
 
 
 @pytest.mark.parametrize("delta", [1 / 1413, 0.01, 0.9])
-def test_a_delta_above_one_in_n_is_refused(delta):
+def test_a_delta_of_one_in_n_or_more_is_refused(delta):
     with pytest.raises(PlanError) as caught:
         build(experiment(privacy={"target_delta": delta}), ROSTERS, TASK, MODEL)
     assert caught.value.place == "privacy.target_delta"

@@ -243,6 +243,37 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_the_page_says_what_its_folder_still_has_and_what_a_small_witness_block_misses(tmp_path) -> None:
+    path = write_run(tmp_path / "begun", complete=False)
+    plan = plan_of(experiment())
+    (first, witness) = plan.model.arrays
+    few = plan.model.model_copy(
+        update={"witness_size": 300, "arrays": (first, witness.model_copy(update={"shape": (300,)}))}
+    )
+    Folder(path).write_text("plan.json", plan.model_copy(update={"model": few}).document())
+    words = _words(write_report(path))
+    assert "regions/ has its run keys" in words
+    assert "fedfsd clean removes both" in words
+    assert "The noise witness block has 300 entries: noise of 71% of its planned scale passes" in words
+    assert "The time a round takes." in words
+    assert "run keys" in (path / "README.md").read_text()
+
+
+def test_the_page_counts_vehicles_in_several_regions_and_composes_their_losses(tmp_path) -> None:
+    path = write_run(tmp_path / "run")
+    found = Folder(path).read("metrics.json")
+    crossing = {"vehicles": 12, "regions": ["CN", "EU"], "epsilon": 11.317, "delta": 1e-4}
+    Folder(path).write("metrics.json", found | {"crossing": crossing})
+    words = _words(write_report(path))
+    assert "12 vehicle keys are in several regions" in words
+    assert "to epsilon 11.32 at delta 1 in 10,000 in CN and EU." in words
+    Folder(path).write("metrics.json", found | {"crossing": None})
+    assert "No vehicle key is in several of these regions." in _words(write_report(path))
+    # A run of an earlier release did not compare.
+    Folder(path).write("metrics.json", found)
+    assert "One recorded in several is charged by each of them." in _words(write_report(path))
+
+
 def test_the_page_says_what_was_trained_and_what_it_cost(run: Path) -> None:
     words = _words(run / "report.html")
     assert "Four regions, one forecasting model: 7.1% better than constant velocity" in words

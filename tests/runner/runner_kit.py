@@ -20,6 +20,8 @@ from fedfsd.gate.frame import Frames
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.message import Hello, Welcome
 from fedfsd.gate.policy import Policy, declared
+from fedfsd.ledger import program as programs
+from fedfsd.ledger.entry import Program
 from fedfsd.node.runner_link import Runner
 from fedfsd.plan.plan import WITNESS, Plan
 from fedfsd.runner import process as runner_process
@@ -92,9 +94,12 @@ def forked(train: Path) -> Iterator[int]:
 
 
 @contextmanager
-def threaded(train: Path, data: str, *, test_only: bool = True) -> Iterator[Worker]:
+def threaded(
+    train: Path, data: str, *, test_only: bool = True, program: Program | None = None
+) -> Iterator[Worker]:
     """A runner in a thread of this process, connected once."""
-    worker = Worker(train, REGION, data, "cpu", test_only)
+    program = program or programs.installed()
+    worker = Worker(train, REGION, data, "cpu", test_only, program=program)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(train.parent / "gate.sock"))
         worker.greet(connection)
@@ -117,7 +122,9 @@ def faking(folder: Path, act: Callable[[Frames, socket.socket], None], **hello: 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(folder / "gate.sock"))
         frames = Frames(connection)
-        message.send(frames, Hello(version=message.VERSION, region=REGION, keys=()))
+        message.send(
+            frames, Hello(version=message.VERSION, region=REGION, keys=(), program=programs.installed())
+        )
         message.receive(frames, Welcome, seconds=5)
 
         def run() -> None:

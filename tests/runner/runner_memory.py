@@ -22,6 +22,7 @@ from fedfsd.gate import message
 from fedfsd.gate.frame import Frames
 from fedfsd.gate.gate import Gate, witness_std
 from fedfsd.gate.policy import Policy, declared
+from fedfsd.ledger import program as programs
 from fedfsd.node.runner_link import Runner
 from fedfsd.plan.plan import WITNESS
 
@@ -35,14 +36,17 @@ def train(path: Path, plan) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
         frames = Frames(connection)
-        message.send(frames, message.Hello(version=message.VERSION, region=REGION, keys=()))
+        program = programs.installed()
+        hello = message.Hello(version=message.VERSION, region=REGION, keys=(), program=program)
+        message.send(frames, hello)
         message.receive(frames, message.Welcome, seconds=60)
         task, body = message.receive(
             frames, message.RoundTask, seconds=60, max_body=2**30, body_of=message.RoundTask
         )
         arrays = gate_arrays.view(body[task.document :], plan.model.arrays)
         sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
-        message.send(frames, message.ReserveCall(plan=plan.hash, round=1, arrays=sha256))
+        asked = {"plan": plan.hash, "round": 1, "arrays": sha256, "program": program.hash}
+        message.send(frames, message.ReserveCall(**asked))
         message.receive(frames, message.Reserved, seconds=60)
         message.send(frames, message.ReleaseCall(plan=plan.hash, round=1), noise)
         let, _ = message.receive(frames, message.Let, seconds=60)

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from books import rounds_in
 from conftest import drives
@@ -22,9 +24,11 @@ from fedfsd.drive import table
 from fedfsd.engine import randomness
 from fedfsd.errors import BudgetError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
+from fedfsd.ledger import program as programs
 from fedfsd.ledger.digest import key_commitment
+from fedfsd.runner import process
 from fedfsd.runner import region as region_module
-from fedfsd.runner.region import RegionConfig, open_region, run_round
+from fedfsd.runner.region import LOG, RegionConfig, open_region, run_round
 from fedfsd.task.forecasting import window
 from fedfsd.task.forecasting.window import WindowSpec
 
@@ -240,6 +244,60 @@ def test_what_a_runner_can_do_is_told_without_a_figure_of_the_data(tmp_path, dat
         with threaded(train_folder(tmp_path, nowhere), nowhere):
             found = runner.facts(folder=str(tmp_path / "none"))
             assert (found["data"], found["gate_folder"]) == (False, False)
+
+
+def test_a_runner_tells_its_people_before_any_plan_that_nobody_can_be_trained_on(tmp_path, data):
+    """In its own folder alone; a region with vehicles has nothing to tell."""
+    for name, said in ((REGION, False), ("EU", False), ("SG", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        process._look(folder, process.Settings(name=name, data_path=data))
+        assert (folder / LOG).exists() == said
+    assert "SG: 0 of 0 training vehicles have a window" in (folder / LOG).read_text()
+    other = tmp_path / "other.parquet"  # of a task with columns of its own
+    pq.write_table(pa.table({"region": ["EU"], "vehicle": ["v"], "test": [False], "image": [b""]}), other)
+    (tmp_path / "other").mkdir()
+    process._look(tmp_path / "other", process.Settings(name="EU", data_path=str(other)))
+    assert not (tmp_path / "other" / LOG).exists()
+
+
+def test_whoever_starts_it_no_code_comes_from_the_environment(tmp_path, data):
+    """It begins anew, as one process: a module on PYTHONPATH is found by the first beginning alone."""
+    site, train = tmp_path / "site", train_folder(tmp_path, data)
+    site.mkdir()
+    marks = tmp_path / "marks"
+    mark = f"import os, sys\nprint(os.getpid(), sys.flags.isolated, file=open({str(marks)!r}, 'a'))\n"
+    (site / "sitecustomize.py").write_text(mark)
+    (site / "pyarrow.py").write_text("raise SystemExit('another pyarrow')\n")
+    paths = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "fedfsd.runner", "--train", str(train), "--facts"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": paths, "LD_PRELOAD": ""},
+    )
+    assert json.loads(done.stdout)["data"], done.stderr
+    assert len(marks.read_text().splitlines()) == 1
+
+
+def test_the_gate_puts_the_runners_program_on_record_and_takes_no_other(tmp_path, data):
+    """Until somebody accepts it: then the plan goes on where it was."""
+    plan, changed = rehearsal(), programs.installed().model_copy(update={"code": "0" * 64})
+    gate = gate_of(tmp_path / "gate", plan)
+    with listening(gate, tmp_path, wait_seconds=30) as runner:
+        with threaded(train_folder(tmp_path, data), data):
+            runner.round(plan, 1, ARRAYS)
+            assert runner.program == programs.installed() == gate.ledger.state.runs[plan.hash].program
+        with threaded(train_folder(tmp_path, data), data, program=changed):
+            with pytest.raises(RefusedError, match="region approve"):
+                runner.round(plan, 2, ARRAYS)
+            gate.ledger.accept_program(plan.hash, changed)
+            runner.round(plan, 2, ARRAYS)
+        assert gate.ledger.state.runs[plan.hash].program == changed
+    mirror = (tmp_path / "gate" / "mirror.jsonl").read_text().splitlines()
+    wanted = ("program", "reserve", "release", "refuse")
+    kinds = [one["type"] for one in map(json.loads, mirror) if one["type"] in wanted]
+    assert kinds == ["program", "reserve", "release", "refuse", "program", "reserve", "release"]
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ from fedfsd.gate.message import (
     Welcome,
 )
 from fedfsd.gate.policy import ModelPin
+from fedfsd.ledger import program as programs
 from fedfsd.plan.plan import WITNESS
 
 PLAN = planned(mode="rehearsal")
@@ -75,7 +76,7 @@ def task(frames: Frames) -> RoundTask:
 
 
 def reserve(frames: Frames, **changes: object) -> None:
-    asked = {"plan": PLAN.hash, "round": 1, "arrays": SHA256, **changes}
+    asked = {"plan": PLAN.hash, "round": 1, "arrays": SHA256, "program": programs.installed().hash, **changes}
     message.send(frames, ReserveCall(**asked))
     message.receive(frames, Reserved, seconds=10)
 
@@ -133,6 +134,7 @@ HOSTILE: dict[str, Act] = {
     "books another plan": booking(plan=OTHER),
     "books another round": booking(round=2),
     "books other arrays": booking(arrays=OTHER),
+    "books for another program": booking(program=OTHER),
     "releases another plan": sending(GOOD, plan=OTHER),
     "releases another round": sending(GOOD, round=2),
     "releases without booking": saying(ReleaseCall(plan=PLAN.hash, round=1), body=GOOD),
@@ -293,9 +295,17 @@ def test_one_runner_at_a_time_and_a_new_one_after_it(gate, tmp_path):
             assert runner.round(PLAN, 1, ARRAYS).content == GOOD
 
 
-@pytest.mark.parametrize("hello", [{"region": "EU"}, {"version": message.VERSION + 1}])
+@pytest.mark.parametrize(
+    "hello", [{"region": "EU"}, {"version": message.VERSION + 1}, {"version": 2}, {"program": None}]
+)
 def test_a_runner_of_another_region_or_version_is_sent_away(gate, tmp_path, hello):
-    said = {"version": message.VERSION, "region": REGION, "keys": (), **hello}
+    said = {
+        "version": message.VERSION,
+        "region": REGION,
+        "keys": (),
+        "program": programs.installed(),
+        **hello,
+    }
     with listening(gate, tmp_path) as runner, socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(tmp_path / "gate.sock"))
         frames = Frames(connection)
@@ -305,24 +315,22 @@ def test_a_runner_of_another_region_or_version_is_sent_away(gate, tmp_path, hell
         assert not runner.connected
 
 
-def test_a_runner_of_the_first_release_works_until_a_package_is_pinned(gate, tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_runner_of_an_earlier_release_is_told_so(gate, tmp_path, version):
+    """It names no program, so nothing that it trained could be put on record."""
+    with listening(gate, tmp_path), socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(tmp_path / "gate.sock"))
+        frames = Frames(connection)
+        frames.send({"op": "hello", "version": version, "region": REGION, "keys": []})
+        answer, _ = message.receive(frames, Welcome, Unwelcome, seconds=5)
+        assert answer == Unwelcome(version=message.VERSION)
+
+
+def test_a_pin_of_one_file_is_written_as_it_first_was():
     pin = {"name": "theirs", "distribution": "d", "version": "1"}
-
-    def greeted() -> Welcome | Unwelcome:
-        with listening(gate, tmp_path), socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(tmp_path / "gate.sock"))
-            frames = Frames(connection)
-            message.send(frames, Hello(version=1, region=REGION, keys=()))
-            return message.receive(frames, Welcome, Unwelcome, seconds=5)[0]
-
-    one_file = ModelPin(**pin, sha256="0" * 64)
-    task = RoundTask(plan="0" * 64, round=1, document=1, pin=one_file)
+    task = RoundTask(plan="0" * 64, round=1, document=1, pin=ModelPin(**pin, sha256="0" * 64))
     assert set(task.model_dump()) == {"op", "plan", "round", "document", "pin"}
     assert set(task.model_dump()["pin"]) == {*pin, "sha256"}
-    gate.policy = gate.policy.model_copy(update={"models": (one_file,)})
-    assert isinstance(greeted(), Welcome)
-    gate.policy = gate.policy.model_copy(update={"tasks": (ModelPin(**pin, package_sha256="0" * 64),)})
-    assert isinstance(greeted(), Unwelcome)
 
 
 def test_only_the_runners_user_may_connect(gate, tmp_path):

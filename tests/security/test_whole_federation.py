@@ -20,8 +20,9 @@ from unittest.mock import patch
 
 import pytest
 from border import canary, crossing, recorder
+from stage_kit import Typed
 
-from experiments.federation.stage import FEDFSD, Place, Stage
+from experiments.federation.stage import FEDFSD, Place
 from fedfsd.flower.engine import Engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first test starts all processes
@@ -69,7 +70,7 @@ ASKED = {
 
 
 @dataclass
-class Planted(Stage):
+class Planted(Typed):
     """Each region's data get canaries as soon as there are any."""
 
     needles: dict[bytes, str] = field(default_factory=dict)
@@ -110,7 +111,7 @@ def story() -> Iterator[Story]:
     # Users of their own, where the machine has any, must be able to pass.
     home = Path(tempfile.mkdtemp(prefix=f"{PATH}-"))
     home.chmod(0o755)
-    told = Story(Planted(home / "stage", ("EU", "US"), say=lambda line: None))
+    told = Story(Planted(home / "stage", ("EU", "US")))
     try:
         with patch.dict(os.environ, environment(home / "sink")):
             play(told)

@@ -183,6 +183,33 @@ def test_lines_that_the_log_must_not_hold_go_to_a_file(tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
+TOLD = (
+    "import json, os, sys; print(json.dumps([sys.flags.isolated, dict(os.environ)]), flush=True)\n" + SLEEPS
+)
+
+
+def test_nothing_in_the_environment_gets_into_an_isolated_process(tmp_path, monkeypatch):
+    """Neither into the process nor into what starts it; of the rest it sees all."""
+    site, marks = tmp_path / "site", tmp_path / "marks"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(f"open({str(marks)!r}, 'a').write('here')\n")
+    words = {"PYTHONPATH": str(site), "PYTHONSTARTUP": "x", "LD_PRELOAD": "", "LD_LIBRARY_PATH": str(site)}
+    for name, value in {**words, "HARMLESS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    child = Child(Process("runner", [sys.executable, "-I", "-c", TOLD], isolated=True))
+    child.start()
+    try:
+        isolated, around = json.loads(until(child.lines)[0])
+    finally:
+        child.signal(signal.SIGKILL)
+        until(child.ended)
+        child.bury()
+    assert isolated == 1
+    assert around["HARMLESS"] == "1"
+    assert not [name for name in around if name.startswith(("PYTHON", "LD_"))]
+    assert not marks.exists()
+
+
 def test_endless_lines_are_cut(tmp_path):
     code = "import sys; sys.stdout.write('x' * 300000 + '\\n'); " + SLEEPS
     with running(tmp_path, process("engine", code)):

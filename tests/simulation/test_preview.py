@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import drives
 
+from fedfsd.cli.plan import _text as plan_text
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.drive import table
@@ -89,9 +90,32 @@ def test_the_policy_of_the_region_decides(experiment, tmp_path):
 
 def test_pretraining_is_checked_and_not_done(experiment, tmp_path):
     path = tmp_path / "real.parquet"
-    table.write(drives({"CN": 4}, origin="recorded"), path)
+    table.write(drives({"PUBLIC": 4}, seed=7, origin="recorded"), path)
     with pytest.raises(DataError):
         preview(experiment(pretraining={"path": str(path)}))
-    table.write(drives({"CN": 4}), path)
+    table.write(drives({"PUBLIC": 4}, seed=7), path)
     ten_years = {"path": str(path), "steps": 10**12}
     assert preview(experiment(pretraining=ten_years))["regions"]
+
+
+def test_what_nobody_could_notice_is_said(experiment, tmp_path):
+    policy = tmp_path / "policy.toml"
+    policy.write_text("round_seconds = 0.0\n", encoding="utf-8")
+    asked = {"model": {"witness_size": 300}, "regions": {"CN": {"policy": str(policy)}}}
+    found = preview(experiment(**asked))
+    assert "300 entries" in found["unnoticed"]
+    assert (found["regions"]["CN"]["round_seconds"], found["regions"]["EU"]["round_seconds"]) == (0.0, None)
+    text = plan_text(found)
+    assert "300 entries" in text
+    assert "CN: round_seconds = 0 in its policy" in text
+    assert "EU: round_seconds" not in text
+    assert preview(experiment())["unnoticed"] is None
+
+
+def test_a_large_delta_is_warned_of(experiment):
+    privacy = {"noise_multiplier": 2.0, "sample_rate": 0.25}
+    for delta in (1e-3, 1e-2):
+        found = preview(experiment(privacy={**privacy, "target_delta": delta}))
+        for region in found["regions"].values():
+            tenth = f"above 1/{10 * region['vehicles']}, "
+            assert [tenth in one for one in region["warnings"]] == [True] * (delta > 0.1 / region["vehicles"])

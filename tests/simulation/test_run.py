@@ -58,6 +58,8 @@ def test_a_run_leaves_model_metrics_and_report(small, tmp_path):
     wanted = {"fde_m", "ade_m", "miss_rate", "constant_velocity_fde_m", "epsilon", "delta", "vehicles"}
     assert wanted <= set(mine)
     assert 3.9 < mine["epsilon"] <= 4.0
+    assert 0 < mine["with_window"] <= mine["vehicles"]
+    assert run.metrics["crossing"] is None
     assert mine["roster_counted"] is True
     assert seen[-1].epsilon["CN"] == mine["epsilon"]
     paths, scores = run.model()(torch.zeros(3, 5, 2))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from stage_kit import Typed
 
 import fedfsd
 from experiments.federation.__main__ import HERE, main
@@ -25,7 +26,7 @@ def test_a_rehearsal_over_the_border_gives_the_model_of_the_simulation(tmp_path,
     experiment.write_text(text, encoding="utf-8")
 
     folder = tmp_path / "federation"
-    code = main(["-o", str(folder), "--experiment", str(experiment), "--test-only"])
+    code = main(["-o", str(folder), "--experiment", str(experiment), "--test-only"], stages=Typed)
     said = capfd.readouterr()
     assert code == 11, said.err  # what is left proves nothing: the noise of a rehearsal is known
     assert "cannot decide: rehearsal" in said.out

@@ -63,7 +63,7 @@ def test_from_the_first_key_to_the_bundle(fedfsd, folder, region, officer):
     assert "epsilon 10 at delta 0.0001" in region("add", officer(granted["file"]))
 
     # The plan is approved; alone 2.38, it is charged more to the grant, which holds for any number of plans.
-    said = region("approve", sent)
+    said = region("approve", "--yes", sent)
     epsilon = one.region("EU").epsilon
     balance = region("status", json=True)["grants"][0]
     charged = f"charged to the lifetime grant {rounded_up(balance['epsilon_lifetime'])} of 10.00"
@@ -94,7 +94,12 @@ def test_from_the_first_key_to_the_bundle(fedfsd, folder, region, officer):
     today = region("status", json=True)
     shutil.rmtree(folder / "eu" / "ledger")
     shutil.copytree(folder / "yesterday", folder / "eu" / "ledger")
-    for command in (["status"], ["approve", sent], ["bundle", "-o", "eu.zip"], ["incident", "other", "text"]):
+    for command in (
+        ["status"],
+        ["approve", "--yes", sent],
+        ["bundle", "-o", "eu.zip"],
+        ["incident", "other", "text"],
+    ):
         assert "fewer entries than its mirror" in region(*command, code=4)
     assert region("recover", json=True)["entries"] == 2
     assert region("status", json=True)["grants"] == today["grants"]
@@ -116,7 +121,7 @@ def test_both_copies_lost_and_a_backup_that_is_charged_for_it(fedfsd, folder, re
     fill_in(folder / "eu")
     region("add", officer(region("grant", *GRANT, json=True)["file"]))
     one = plan(rounds=3)
-    region("approve", send(folder, one))
+    region("approve", "--yes", send(folder, one))
     run_rounds(folder / "eu", one, 1)
     backup = folder / "backup"
     shutil.copytree(folder / "eu", backup)
@@ -143,8 +148,8 @@ def test_both_copies_lost_and_a_backup_that_is_charged_for_it(fedfsd, folder, re
     assert grant["spent"] == lost["grants"][0]["spent"] + lost["grants"][0]["held"]
     assert found["plans"][0]["settled"]
     assert not (folder / "eu" / "keys" / f"{one.hash}.key").exists()
-    assert "a plan that has ended" in region("approve", "plan.json", code=12)
-    region("approve", send(folder, plan(seed=2)))
+    assert "a plan that has ended" in region("approve", "--yes", "plan.json", code=12)
+    region("approve", "--yes", send(folder, plan(seed=2)))
     region("bundle", "-o", "eu.zip")
     (folder / "hub.note").write_text(witnessed, encoding="utf-8")
     assert fedfsd("audit", "verify", "eu.zip", "--trust", "officer.vkey").code == 0

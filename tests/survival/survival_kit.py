@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import collections
-import io
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack as Stack
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stage_kit import Typed
 from survival.relay import Relay
 
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))  # experiments are modules of the checkout
-
-from experiments.federation.stage import FEDFSD, Stage, StageError  # noqa: E402
-from fedfsd.cli import main  # noqa: E402
-from fedfsd.node import join  # noqa: E402
-from fedfsd.node.node import open_node  # noqa: E402
-from fedfsd.plan import plan as plans  # noqa: E402
-from fedfsd.service.supervise import standing  # noqa: E402
+from experiments.federation.stage import FEDFSD, StageError
+from fedfsd.node import join
+from fedfsd.node.node import open_node
+from fedfsd.plan import plan as plans
+from fedfsd.service.supervise import standing
 
 REGIONS = ("CN", "EU", "US")
 WAIT_SECONDS = 180.0
@@ -56,10 +51,9 @@ late_updates = "{late}"
 
 
 @dataclass
-class Scene(Stage):
+class Scene(Typed):
     """A stage whose regions reach the coordinator through a relay each, and approve what policy allows."""
 
-    say: Callable[[str], None] = lambda line: None
     relays: dict[str, Relay] = field(default_factory=dict)
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
     plug: Callable[[bool], None] | None = None
@@ -68,7 +62,7 @@ class Scene(Stage):
     """Where a region has a small disk of its own: fills it up or frees it."""
 
     def build(self) -> None:
-        """As the stage's, with the commands called in this process where they need no other."""
+        """As the stage's, with a relay before the coordinator for each region."""
         super().build()
         for name, place in self.places.items():
             self.route(name)
@@ -96,32 +90,6 @@ class Scene(Stage):
         for relay in self.relays.values():
             relay.close()
         self.relays.clear()
-
-    def fedfsd(self, *words: object, code: int = 0, at: str = "") -> str:
-        """One command, in this process: it takes a second less."""
-        if self.within.get(at):
-            return super().fedfsd(*words, code=code, at=at)
-        self.show(words)
-        out, err = io.StringIO(), io.StringIO()
-        ended: object = 0
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                main.run([str(word) for word in words])
-            except SystemExit as end:
-                ended = end.code
-        if ended != code:
-            raise StageError(f"{words}\n{err.getvalue() or out.getvalue()}")
-        return out.getvalue()
-
-    def _ready(self, name: str) -> bool:
-        """As the stage's, in this process: starting others is work enough for the machine."""
-        words: list[object] = ["coordinator", "status", "-C", self.coordinator]
-        if name != "coordinator":
-            words = ["region", "status", "--region", self.places[name].folder]
-        try:
-            return bool(json.loads(self.fedfsd(*words, "--json"))["ready"])
-        except StageError:
-            return False
 
     # Processes.
 
@@ -182,7 +150,7 @@ class Scene(Stage):
         made.reach(1)
         return made
 
-    def verify(self, run: Conducted) -> tuple[int, str]:
+    def verify(self, run: Conducted) -> tuple[object, str]:
         """What an auditor says of every region's bundle: (exit code, text)."""
         bundles, trust = self.evidence(run.folder)
         notes = sorted((run.folder / "checkpoints").glob("*.note"))
@@ -196,10 +164,8 @@ class Scene(Stage):
             "--trust",
             trust,
         ]
-        done = subprocess.run(
-            [*FEDFSD, *map(str, words)], capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-        return done.returncode, done.stdout + done.stderr
+        code, out, err = self.typed(tuple(words))
+        return code, out + err
 
     def booked(self, name: str, plan: str) -> collections.Counter[tuple[str, int]]:
         """How often a region's ledger has (type, round) of a plan."""

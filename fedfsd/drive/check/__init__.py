@@ -8,9 +8,10 @@ is linear. Single frames that are wrong in a standing track are not looked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
-from fedfsd.drive.check import key, motion, position, size
+from fedfsd.drive.check import key, motion, position, size, unit
 from fedfsd.drive.check.finding import Finding
 from fedfsd.drive.check.track import Tracks, tracks
 from fedfsd.drive.table import Table
@@ -31,6 +32,7 @@ CHECKS: tuple[Callable[[Tracks], Iterator[Finding]], ...] = (
     position.interpolated,
     position.copies,
     size.sizes,
+    unit.units,
 )
 ORDER = {"error": 0, "warning": 1, "note": 2}
 
@@ -40,12 +42,28 @@ def check(tables: Iterable[Table]) -> list[Finding]:
 
     An empty list is the answer for clean recordings.
     """
-    filled = [table for table in tables if table.rows.num_rows]
-    if not filled:
-        return []
-    found = tracks(filled)
-    findings = [finding for one in CHECKS for finding in one(found)]
+    given = list(tables)
+    findings = list(_files(given))
+    filled = [table for table in given if table.rows.num_rows]
+    if filled:
+        found = tracks(filled)
+        findings += [finding for one in CHECKS for finding in one(found)]
     return sorted(
         findings,
         key=lambda f: (ORDER[f.severity], f.region, f.source, f.name, f.recording or ""),
     )
+
+
+def _files(tables: Sequence[Table]) -> Iterator[Finding]:
+    """Files without a row, and what was left out of a file on reading."""
+    for table in tables:
+        regions, file, rows = ", ".join(table.regions), Path(table.name).name, table.rows.num_rows
+        for fault in table.faults:
+            fix = f"left out (column {fault.column}): {fault.hint}"
+            total = (
+                rows + fault.count if fault.unit == "rows" else len(set(table.text("vehicle"))) + fault.count
+            )
+            yield Finding(fault.name, "error", regions, file, None, fault.count, total, fault.unit, fix)
+        if not rows and not table.faults:
+            fix = "take the file away, or import its recordings again"
+            yield Finding("empty-table", "error", regions, file, None, 0, 0, "rows", fix)

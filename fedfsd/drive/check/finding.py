@@ -13,7 +13,7 @@ from fedfsd.drive.check.track import Tracks
 # error: a vehicle is protected less than stated, or a column means something else than it says.
 # warning: what a model learns suffers. note: worth knowing, often harmless.
 Severity = Literal["error", "warning", "note"]
-Unit = Literal["points", "steps", "tracks", "vehicles"]
+Unit = Literal["points", "rows", "steps", "tracks", "vehicles"]
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,6 @@ def _two_regions(tracks: Tracks, places: dict[str, set[int]]) -> Iterator[Findin
             count,
             sum(total[region] for region in regions),
             "vehicles",
-            "two regions would each spend a budget on it: give the keys a prefix of their own, "
-            "or state the composed epsilon",
+            "two regions would each spend a budget on it: where they are different vehicles, import each "
+            "region with a --source of its own; else state the composed epsilon",
         )

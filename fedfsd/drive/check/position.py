@@ -7,16 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from fedfsd.drive.check.finding import Finding, per_recording
-from fedfsd.drive.check.track import Tracks
+from fedfsd.drive.check.track import MAX_SPEED_MPS, MOVING_MPS, Tracks
 
-# Faster than any vehicle on a road.
-MAX_SPEED_MPS = 70.0
 # A step that differs from its neighbours by more than the larger of these is no driving:
 # full braking is below 10 m/s2.
 JUMP_M, JUMP_MPS2 = 5.0, 15.0
 # Noise of one position: in metres, or as the acceleration it would mean.
 JITTER_M, JITTER_MPS2 = 0.2, 6.0
-MOVING_MPS = 2.0
+# What no forecast at 0.5 s sees, however fast the samples are.
+MIN_JITTER_M = 0.02
 # Beyond this distance from a straight line three points make a corner; float32 at 5 km is 0.5 mm.
 CORNER_M = 0.002
 MAX_FACTOR = 20
@@ -74,16 +73,20 @@ def gaps(tracks: Tracks) -> Iterator[Finding]:
 
 
 def jump_steps(tracks: Tracks) -> np.ndarray:
-    """Whether no vehicle can drive the step to a row: too fast, or unlike both its neighbours, (N,) bool."""
+    """Whether no vehicle can drive the step to a row: too fast, or unlike both its neighbours, (N,) bool.
+
+    Where most steps are, it is the unit that is wrong, and no step in particular.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        speed = np.linalg.norm(tracks.travelled, axis=1) / tracks.elapsed
         change = np.linalg.norm(_second_difference(tracks), axis=1)
         apart = change > np.maximum(JUMP_M, JUMP_MPS2 * tracks.elapsed**2)
     # At the start and end of a run there is only one neighbour to differ from.
     before = apart | (np.isnan(change) & _shift(apart))
     after = _shift(apart) | (np.isnan(_shift(change, fill=np.nan)) & apart)
-    too_fast = (speed > MAX_SPEED_MPS) & np.isfinite(speed)
+    with np.errstate(invalid="ignore"):
+        too_fast = tracks.speed > MAX_SPEED_MPS
     jumps: np.ndarray = too_fast | (tracks.regular & before & after)
+    jumps &= ~tracks.too_fast[tracks.place][tracks.owner]
     return jumps
 
 
@@ -104,13 +107,14 @@ def jitter(tracks: Tracks) -> Iterator[Finding]:
     """
     third = np.linalg.norm(_difference(_second_difference(tracks)), axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        moving = np.linalg.norm(tracks.travelled, axis=1) > MOVING_MPS * tracks.elapsed
+        moving = tracks.speed > MOVING_MPS
     rows = moving & np.isfinite(third)
     measured = tracks.by_track(rows) >= 5
     # Median of the length of a vector of two normal numbers: 1.177 standard deviations.
     noise = tracks.median(third, rows) / (1.177 * np.sqrt(20))
     meant = np.sqrt(6) * noise / tracks.period**2
-    bad = measured & ((noise > JITTER_M) | (meant > JITTER_MPS2))
+    bad = measured & ((noise > JITTER_M) | ((meant > JITTER_MPS2) & (noise > MIN_JITTER_M)))
+    bad &= ~tracks.too_fast[tracks.place]
 
     def fix(place: int) -> str:
         size = np.median(noise[bad & (tracks.place == place)])

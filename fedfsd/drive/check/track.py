@@ -13,13 +13,15 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from fedfsd.drive.rate import grouped_median, off, steady
 from fedfsd.drive.table import NUMBER_COLUMNS, Table
 
 NAMES = ("region", "source", "city", "recording", "vehicle", "type")
 # A step is a gap when it is longer than this many periods.
 GAP_PERIODS = 1.5
-# A stated rate is believed while the steps are within this factor of it.
-RATE_FACTOR = 1.3
+# Faster than any vehicle on a road.
+MAX_SPEED_MPS = 70.0
+MOVING_MPS = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Tracks:
     vehicles: tuple[str, ...]  # key of each vehicle code
     place: np.ndarray  # (K,) int, index into places
     vehicle: np.ndarray  # (K,) int, index into vehicles
+    kinds: tuple[str, ...]  # the type of each code
     kind: np.ndarray  # (K,) int, code of the track's first type
     start: np.ndarray  # (K + 1,) int, where each track begins in the rows
     number: dict[str, np.ndarray]  # NUMBER_COLUMNS, each (N,) float64
@@ -82,23 +85,45 @@ class Tracks:
         return stated
 
     @cached_property
+    def step(self) -> np.ndarray:
+        """The usual time between two rows of each track, (K,) s; NaN where there are no two."""
+        return self.median(self.elapsed, self.elapsed > 0)
+
+    @cached_property
     def misrated(self) -> np.ndarray:
-        """Whether the steps of a track, and of its recording, contradict the stated rate, (K,) bool."""
+        """Whether the steps contradict the stated rate, (K,) bool: those of a track that keeps another one,
+        or those of a track and of its whole recording."""
         steps = self.elapsed > 0
-        own = self.median(self.elapsed, steps) * self.rate
         ofplace = grouped_median(
             (self.elapsed * self.rate[self.owner])[steps], self.place[self.owner[steps]], len(self.places)
         )
-        wrong: np.ndarray = ~(self.rate > 0) | (_off(own) & _off(ofplace)[self.place])
-        wrong &= np.isfinite(own)
+        kept = steady(self.elapsed[steps], self.owner[steps], self.step)
+        wrong: np.ndarray = ~(self.rate > 0) | off(kept * self.rate)
+        wrong |= off(self.step * self.rate) & off(ofplace)[self.place]
+        wrong &= np.isfinite(self.step)
         return wrong
 
     @cached_property
     def period(self) -> np.ndarray:
         """Time between samples, (K,) s: as stated, or as measured where the statement is wrong."""
-        measured = self.median(self.elapsed, self.elapsed > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self.misrated, measured, 1 / np.where(self.rate > 0, self.rate, 1.0))
+            return np.where(self.misrated, self.step, 1 / np.where(self.rate > 0, self.rate, 1.0))
+
+    @cached_property
+    def speed(self) -> np.ndarray:
+        """Speed over the step to each row, (N,) m/s; NaN where there is none or no time passed."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            speed = np.hypot(*self.travelled.T) / self.elapsed
+        return np.where(self.elapsed > 0, speed, np.nan)
+
+    @cached_property
+    def too_fast(self) -> np.ndarray:
+        """Whether most moving tracks of a recording are faster than any vehicle, (P,) bool: no m, or no s."""
+        with np.errstate(invalid="ignore"):
+            fast, moving = (self.by_track(self.speed > bound) for bound in (MAX_SPEED_MPS, MOVING_MPS))
+        steps = self.by_track(np.isfinite(self.speed))
+        found: np.ndarray = self.by_place(2 * fast > steps) > self.by_place(2 * moving > steps) / 2
+        return found
 
     @cached_property
     def gap(self) -> np.ndarray:
@@ -139,22 +164,6 @@ class Tracks:
         return grouped_median(values[rows], self.owner[rows], len(self.size))
 
 
-def grouped_median(values: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-    """Lower median of the values of each group, (groups,); NaN for an empty group."""
-    order = np.lexsort((values, group))
-    counts = np.bincount(group, minlength=groups)
-    first = np.cumsum(counts) - counts
-    result = np.full(groups, np.nan)
-    some = counts > 0
-    result[some] = values[order][(first + (counts - 1) // 2)[some]]
-    return result
-
-
-def _off(periods: np.ndarray) -> np.ndarray:
-    """Whether a step of that many stated periods contradicts the statement."""
-    return (periods > RATE_FACTOR) | (periods < 1 / RATE_FACTOR)
-
-
 def tracks(tables: Sequence[Table]) -> Tracks:
     """The tracks of all tables together; a (recording, vehicle) met in two tables is one track."""
     rows = pa.concat_tables([_named(table) for table in tables])
@@ -176,6 +185,7 @@ def tracks(tables: Sequence[Table]) -> Tracks:
         vehicles=tuple(names["vehicle"]),
         place=place[order][start],
         vehicle=code["vehicle"][order][start],
+        kinds=tuple(names["type"]),
         kind=code["type"][order][start],
         start=np.r_[start, len(order)],
         number={name: values[order] for name, values in number.items()},

@@ -11,11 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfsd.drive.reader.drive import Drive, Options, Reader, central_differences, content, damaged, drive
+from fedfsd.drive.reader.drive import (
+    Drive,
+    Options,
+    Reader,
+    bare,
+    central_differences,
+    content,
+    damaged,
+    drive,
+    types_left_out,
+)
 from fedfsd.errors import DataError
 
 FIELDS = 10
 TYPES = {1: "car", 2: "truck_bus"}
+OTHERS = {3: "pedestrian", 4: "motor- or bicyclist", 5: "other"}
 HZ = 2.0
 
 
@@ -31,6 +42,7 @@ def read(path: Path, options: Options) -> list[Drive]:
     hz = options.hz or HZ
     t = (frame - frame.min()) / hz
     keep = np.isin(kind, list(TYPES))
+    left_out = types_left_out([OTHERS.get(int(k), f"{k:g}") for k in kind[~keep]], values[~keep, 1])
     t, values = t[keep], values[keep]
     vehicle = np.array([str(int(number)) for number in values[:, 1]])
     columns = {
@@ -43,8 +55,8 @@ def read(path: Path, options: Options) -> list[Drive]:
     }
     for speed, position in (("vx", "x"), ("vy", "y")):
         columns[speed] = central_differences(vehicle, t, columns[position], max_gap_seconds=1.5 / hz)
-    folder = options.recording.removesuffix(path.stem)
-    recording = folder + path.stem.removeprefix("result_").removesuffix("_frame")
+    stem = Path(bare(path.name)).stem
+    recording = options.recording.removesuffix(stem) + stem.removeprefix("result_").removesuffix("_frame")
     return [
         drive(
             path,
@@ -53,6 +65,7 @@ def read(path: Path, options: Options) -> list[Drive]:
             vehicle=[f"{recording}/{number}" for number in vehicle],
             type=[TYPES[int(number)] for number in values[:, 2]],
             columns=columns,
+            left_out=left_out,
         )
     ]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedfsd.drive.reader.drive import Drive, Options, Reader, content, damaged, drive
+from fedfsd.drive.reader.drive import Drive, Options, Reader, content, damaged, drive, types_left_out
 
 TYPES = ("vehicle", "bus", "motorcyclist")
 EGO = "AV"
@@ -42,7 +42,9 @@ def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the fil
         scenario, city = str(first["scenario_id"]), first["city"]
         kinds = rows["object_type"].to_numpy(zero_copy_only=False)
         keep = np.isin(kinds.astype(str), TYPES)
-        tracks = rows["track_id"].to_numpy(zero_copy_only=False)[keep].astype(str)
+        every = rows["track_id"].to_numpy(zero_copy_only=False).astype(str)
+        left_out = types_left_out(kinds[~keep].astype(str), every[~keep])
+        tracks = every[keep]
         columns = {
             name: np.asarray(rows[column].cast(pa.float64()))[keep] for column, name in NUMBERS.items()
         }
@@ -59,6 +61,7 @@ def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the fil
             columns=columns,
             ego=tracks == EGO,
             city=str(city) if city else None,
+            left_out=left_out,
         )
     ]
 

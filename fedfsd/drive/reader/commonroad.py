@@ -15,7 +15,16 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from fedfsd.drive.reader.drive import Drive, Options, Reader, content, damaged, drive
+from fedfsd.drive.reader.drive import (
+    Drive,
+    Options,
+    Reader,
+    content,
+    damaged,
+    drive,
+    together,
+    tracks_left_out,
+)
 from fedfsd.drive.reader.plain_xml import parse
 from fedfsd.errors import DataError
 
@@ -25,7 +34,10 @@ TYPES = ("car", "truck", "bus", "motorcycle", "taxi", "priorityVehicle")
 
 
 def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the file says all of it
-    """Read one scenario; static and environment obstacles and planning problems are left out."""
+    """Read one scenario; static and environment obstacles and planning problems are left out.
+
+    A scenario in which one obstacle is a prediction is no recording: all such obstacles are named at once.
+    """
     root = parse(content(path, limit=MAX_BYTES), path)
     if root.tag != "commonRoad" or root.get("commonRoadVersion") not in VERSIONS:
         version = (root.get("commonRoadVersion") or "none")[:20]
@@ -36,7 +48,15 @@ def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the fil
         )
     step = _float(path, root.get("timeStepSize"), "timeStepSize")
     scenario = root.get("benchmarkID") or path.stem
-    rows = [row for obstacle in _obstacles(root) for row in _rows(path, obstacle, step)]
+    obstacles = [(_type(obstacle), obstacle) for obstacle in _obstacles(root)]
+    rows, errors = [], []
+    for kind, obstacle in obstacles:
+        try:
+            rows += _rows(path, kind, obstacle, step) if kind in TYPES else []
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        raise together(errors, str(path))
     vehicle, kinds, *numbers = zip(*rows, strict=True) if rows else [()] * 10
     names = ("t", "x", "y", "vx", "vy", "heading", "length", "width")
     return [
@@ -47,6 +67,10 @@ def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the fil
             vehicle=[f"{_map(scenario)}/{number}" for number in vehicle],
             type=kinds,
             columns={name: np.array(column) for name, column in zip(names, numbers, strict=True)},
+            left_out=tracks_left_out(
+                (kind, len(_states(obstacle))) for kind, obstacle in obstacles if kind not in TYPES
+            ),
+            time_column="timeStepSize",
         )
     ]
 
@@ -65,19 +89,25 @@ def _obstacles(root: Element) -> Iterator[Element]:
             yield element
 
 
-def _rows(path: Path, obstacle: Element, step: float) -> Iterator[tuple[Any, ...]]:
+def _type(obstacle: Element) -> str:
+    return (obstacle.findtext("type") or "").strip()
+
+
+def _states(obstacle: Element) -> list[Element]:
+    """The initial state, and what the trajectory adds; some writers repeat the initial state there."""
+    return obstacle.findall("initialState") + obstacle.findall("trajectory/state")
+
+
+def _rows(path: Path, kind: str, obstacle: Element, step: float) -> list[tuple[Any, ...]]:
     """(id, type, t, x, y, vx, vy, heading, length, width) of each state of a vehicle."""
-    kind = (obstacle.findtext("type") or "").strip()
-    if kind not in TYPES:
-        return
     number = obstacle.get("id")
     if not number:
         raise damaged(path, "an obstacle without id", "an id for each obstacle")
     place = f"obstacle {number[:20]}"
     length = _float(path, obstacle.findtext("shape/rectangle/length", "nan"), place)
     width = _float(path, obstacle.findtext("shape/rectangle/width", "nan"), place)
-    states = obstacle.findall("initialState") + obstacle.findall("trajectory/state")
-    for state in states:
+    rows = []
+    for state in _states(obstacle):
         # An area or an interval is a prediction, not a recording: only exact values are read.
         t = _float(path, state.findtext("time/exact"), f"{place}: time/exact") * step
         x = _float(path, state.findtext("position/point/x"), f"{place}: position/point/x")
@@ -85,7 +115,8 @@ def _rows(path: Path, obstacle: Element, step: float) -> Iterator[tuple[Any, ...
         heading = _float(path, state.findtext("orientation/exact", "nan"), f"{place}: orientation")
         speed = _float(path, state.findtext("velocity/exact", "nan"), f"{place}: velocity")
         vx, vy = speed * math.cos(heading), speed * math.sin(heading)
-        yield number, kind, t, x, y, vx, vy, heading, length, width
+        rows.append((number, kind, t, x, y, vx, vy, heading, length, width))
+    return rows
 
 
 def _float(path: Path, text: str | None, place: str) -> float:

@@ -8,14 +8,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from fedfsd.drive.reader.recognise import recognise
+from fedfsd.drive.table import LeftOut
 from fedfsd.errors import DataError
 
 MAX_BYTES = 256 * 2**20
 MAX_NAME = 200
 NUMBERS = ("t", "x", "y", "vx", "vy", "heading", "length", "width")
+# Frames a second of any recording of traffic; what is outside has its times in another unit.
+RATES = (0.2, 1000.0)
+USUAL_RATES = (0.5, 120.0)
+# How many times too fast a recording is whose times are in another unit.
+_SWAPPED_UNITS = {
+    1e3: "s were given for ms",
+    1e6: "s were given for us",
+    1e9: "s were given for ns",
+    1e-3: "us were given for ms",
+    1e-6: "ns were given for ms",
+    1e-9: "ns were given for s",
+}
+# How a file begins that was compressed as a whole, and the ending that its name has then.
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
+ENDINGS = (".gz", ".bz2", ".zst", ".lz4")
+ARCHIVES = (".zip", ".xz", ".7z", ".tar")  # looked for only to say that they have to be unpacked
+_NAMED = 20  # unfit files or parts that the text of an error names; its document has them all
 
 
 @dataclass(frozen=True)
@@ -28,19 +49,23 @@ class Options:
 
 @dataclass(frozen=True)
 class Drive:
-    """The vehicles of one recording; pedestrians, cyclists and objects are left out.
+    """The vehicles of one recording; pedestrians, cyclists and objects are left out, and counted.
 
     ``vehicle`` is the key inside the source: where the source gives a car the same id in several
-    recordings, its reader gives it the same key.
+    recordings, its reader gives it the same key. ``t`` may start anywhere: the import subtracts
+    the recording's start before anything is rounded.
     """
 
     recording: str
-    hz: float
+    hz: float | np.ndarray  # of the recording, or (R,) of each row's track
     vehicle: np.ndarray  # (R,) str
     type: np.ndarray  # (R,) str, lower case, as in the source
     columns: dict[str, np.ndarray]  # NUMBERS, each (R,) float64: s, m, m/s, rad; NaN where unknown
     ego: np.ndarray  # (R,) bool: the car that carried the sensors
     city: str | None = None
+    left_out: tuple[LeftOut, ...] = ()  # rows of the file that are not in the columns, unfit ones included
+    unfit: tuple[DataError, ...] = ()  # what is wrong with the unfit ones
+    part_of: str | None = None  # recordings with one name here may overlap; those that do are joined
 
 
 @dataclass(frozen=True)
@@ -52,67 +77,159 @@ class Reader:
     """
 
     read: Callable[[Path, Options], Sequence[Drive]]
-    files: str  # pattern of the file names, searched in folders at any depth
+    files: str | tuple[str, ...]  # patterns of the file names, searched in folders at any depth
+
+
+class UnfitError(DataError):
+    """Several files, or parts of files, that cannot be read, all at once."""
+
+    def __init__(self, errors: Sequence[DataError], place: str) -> None:
+        self.errors = tuple(errors)
+        named = [f"{each.place}: {each.got}" for each in errors[:_NAMED]]
+        more = [f"{len(errors) - _NAMED} more (--json names them)"] if len(errors) > _NAMED else []
+        super().__init__(
+            place,
+            got="; ".join(named + more),
+            expected=" | ".join(dict.fromkeys(str(each.expected) for each in errors)),
+            hint="mend them or leave them out, or import the rest with --skip-unfit",
+        )
+
+    def document(self) -> dict[str, Any]:
+        """With a document of each."""
+        return super().document() | {"unfit": [each.document() for each in self.errors]}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UnfitError, (self.errors, self.place)
+
+
+def together(errors: Sequence[DataError], place: str) -> DataError:
+    """One error for all of them: itself where it is alone."""
+    flat = [one for each in errors for one in (each.errors if isinstance(each, UnfitError) else (each,))]
+    return flat[0] if len(flat) == 1 else UnfitError(flat, place)
 
 
 def drive(
     path: Path,
     recording: str,
     *,
-    hz: float,
+    hz: float | np.ndarray,
     vehicle: Iterable[object],
     type: Iterable[object],
     columns: Mapping[str, Iterable[float]],
     ego: Iterable[bool] | None = None,
     city: str | None = None,
+    left_out: Iterable[LeftOut] = (),
+    unfit: Iterable[DataError] = (),
+    part_of: str | None = None,
+    time_column: str | None = None,
 ) -> Drive:
     """A checked ``Drive``; columns that are not given are NaN.
+
+    Args:
+        hz: of the recording, or one value a row.
+        time_column: where the file has the times, for the error about their unit.
 
     Raises:
         DataError: no vehicle in it, columns of different lengths, a rate that is no rate.
     """
-    names, types = [str(name) for name in vehicle], [str(name).lower() for name in type]
-    if not names:
+    left_out, unfit = tuple(left_out), tuple(unfit)
+    keys, kinds = _names(path, vehicle), renamed(_names(path, type), str.lower)
+    if not len(keys) and unfit:
+        raise together(unfit, str(path))
+    if not len(keys):
+        others = ", ".join(each.why for each in left_out)
         raise DataError(
             str(path),
-            got="no vehicle track",
+            got=f"no vehicle track (but {others})" if others else "no vehicle track",
             expected="cars, trucks, buses or motorcycles",
             hint="leave this file out, or check that the format is the right one",
-        )
-    # One long name would make every cell of the arrays below as long.
-    if max(map(len, (*names, *types))) > MAX_NAME:
-        raise DataError(
-            f"{path}: names of vehicles and types",
-            got="a name that is no name",
-            expected=f"at most {MAX_NAME} characters",
-            hint="the file is damaged; fetch it again",
-        )
-    keys, kinds = np.array(names), np.array(types)
-    if not (np.isfinite(hz) and 0 < hz <= 1000):
-        raise DataError(
-            f"{path}: frames a second",
-            got=f"{hz:g}",
-            expected="more than 0",
-            hint="check the times in the file",
         )
     numbers = {name: np.asarray(columns.get(name, np.full(len(keys), np.nan)), float) for name in NUMBERS}
     egos = np.zeros(len(keys), bool) if ego is None else np.asarray(list(ego), bool)
     uneven = [name for name, values in numbers.items() if values.shape != keys.shape]
+    if np.shape(hz) not in ((), keys.shape):
+        uneven.append("hz")
     if uneven or kinds.shape != keys.shape or egos.shape != keys.shape:
         raise DataError(
             f"{path}: {', '.join(uneven) or 'type'}",
             got="another number of values",
             expected=f"{len(keys)}, one a row",
-            hint="the file is damaged; fetch it again",
+            hint="check that the file is complete",
         )
-    return Drive(recording, float(hz), keys, kinds, numbers, egos, city)
+    _check_rate(path, np.unique(hz), time_column)
+    if not np.isfinite(numbers["t"]).any():
+        raise damaged(path, "no time", "a time for each row")
+    return Drive(recording, hz, keys, kinds, numbers, egos, city, left_out, unfit, part_of)
+
+
+def _names(path: Path, names: Iterable[object]) -> np.ndarray:
+    """Names as an array of text; one long name would make every cell as long."""
+    if isinstance(names, np.ndarray) and names.dtype.kind == "U":
+        found = names
+    else:
+        listed = [str(name) for name in names]
+        found = np.array([name[: MAX_NAME + 1] for name in listed], dtype=np.str_)
+    if found.dtype.itemsize > 4 * MAX_NAME and np.char.str_len(found).max(initial=0) > MAX_NAME:
+        raise DataError(
+            f"{path}: names of vehicles and types",
+            got="a name that is no name",
+            expected=f"at most {MAX_NAME} characters",
+            hint="check that the file is whole and of this format",
+        )
+    return found
+
+
+def renamed(names: np.ndarray, change: Callable[[str], str]) -> np.ndarray:
+    """Names (R,) as text, each distinct one changed once."""
+    encoded = pa.array(names).dictionary_encode()
+    changed = np.array([change(name) for name in encoded.dictionary.to_pylist()], np.str_)
+    found: np.ndarray = changed[np.asarray(encoded.indices)]
+    return found
+
+
+def _check_rate(path: Path, rates: np.ndarray, time_column: str | None) -> None:
+    """Frames a second outside of any recording's mean times in another unit."""
+    wrong = rates[~((rates >= RATES[0]) & (rates <= RATES[1]))]
+    if not len(wrong):
+        return
+    rate, hint = float(wrong[0]), "check the times in the file"
+    for factor, swap in _SWAPPED_UNITS.items():
+        if USUAL_RATES[0] <= rate / factor <= USUAL_RATES[1]:
+            size = f"{factor:,.0f} times too small" if factor > 1 else f"{1 / factor:,.0f} times too large"
+            hint = f"the times look {size}, as if {swap}: convert them"
+    raise DataError(
+        f"{path}: {f'column {time_column}' if time_column else 'frames a second'}",
+        got=f"{rate:g} frames a second",
+        expected=f"{RATES[0]:g} to {RATES[1]:g}",
+        hint=hint,
+    )
+
+
+def types_left_out(kinds: Sequence[str] | np.ndarray | pa.Array, owner: object) -> tuple[LeftOut, ...]:
+    """Count what is no vehicle by its type.
+
+    Args:
+        kinds: (R,) type of each row left out.
+        owner: (R,) its track: numbers or text.
+    """
+    rows = pa.table({"kind": pa.array(kinds), "owner": pa.array(owner)})
+    tracks = rows.group_by(["kind", "owner"]).aggregate([([], "count_all")])
+    return tracks_left_out(zip(tracks["kind"].to_pylist(), tracks["count_all"].to_pylist(), strict=True))
+
+
+def tracks_left_out(tracks: Iterable[tuple[object, int]]) -> tuple[LeftOut, ...]:
+    """Count what is no vehicle by its type: the type and the rows of each track."""
+    rows: dict[str, list[int]] = {}
+    for kind, count in tracks:
+        rows.setdefault(f"type {str(kind)[:MAX_NAME] or '(empty)'}", []).append(count)
+    return tuple(LeftOut(why, sum(counts), len(counts)) for why, counts in rows.items())
 
 
 def content(path: Path, *, limit: int = MAX_BYTES) -> bytes:
-    """The bytes of one input file.
+    """The bytes of one input file; one that was compressed with gzip, bzip2, zstd or lz4 is unpacked.
 
     Raises:
-        DataError: not a readable file, empty, or larger than ``limit`` bytes.
+        DataError: not a readable file, empty, damaged, or larger than ``limit`` bytes (unpacked).
     """
     try:
         size = path.stat().st_size
@@ -121,23 +238,55 @@ def content(path: Path, *, limit: int = MAX_BYTES) -> bytes:
         raise DataError(
             str(path), got="no readable file", expected="a recording", hint="check the path"
         ) from None
+    for magic, codec in COMPRESSED.items():
+        if data.startswith(magic):
+            data = _unpacked(path, data, codec, limit)
+            size = len(data)
     if size > limit:
         raise DataError(
             str(path),
-            got=f"{size} bytes",
+            got=f"{size} bytes" if data == b"" else f"more than {limit} bytes unpacked",
             expected=f"at most {limit}",
             hint="split the recording into smaller files",
         )
     if not data:
-        raise DataError(str(path), got="an empty file", expected="a recording", hint="fetch the file again")
+        raise DataError(str(path), got="an empty file", expected="a recording", hint="leave the file out")
     return data
 
 
+def _unpacked(path: Path, data: bytes, codec: str, limit: int) -> bytes:
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(data), codec) as stream:
+            # One byte more than the limit is enough to refuse a bomb.
+            unpacked: bytes = stream.read(limit + 1)
+    except (pa.ArrowInvalid, OSError):
+        raise DataError(
+            str(path),
+            got=f"a {codec} file that is cut short or damaged",
+            expected="a whole one",
+            hint=f"test it with the tool for {codec}, and copy it again",
+        ) from None
+    return unpacked
+
+
+def bare(name: str) -> str:
+    """A file's name without the ending of its compression.
+
+    >>> bare("tracks.csv.gz"), bare("tracks.csv")
+    ('tracks.csv', 'tracks.csv')
+    """
+    return next((name.removesuffix(end) for end in (*ENDINGS, *ARCHIVES) if name.endswith(end)), name)
+
+
 def damaged(path: Path, what: str, expected: str) -> DataError:
-    """The refusal of a file that is not what its format says."""
-    return DataError(
-        str(path), got=what, expected=expected, hint="fetch the file again, or name its real format"
+    """The refusal of a file that is not what its format says, with what it looks like."""
+    looks = recognise(path)
+    hint = (
+        f"the file looks like {looks}; if that is the format given, it is incomplete"
+        if looks
+        else "check that the file is whole and of this format"
     )
+    return DataError(str(path), got=what, expected=expected, hint=hint)
 
 
 def central_differences(

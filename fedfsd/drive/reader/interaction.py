@@ -1,98 +1,121 @@
 """INTERACTION-schema CSV: track_id, frame_id, timestamp_ms, agent_type, x, y, vx, vy, psi_rad, length, width.
 
-TAF-BW and INTERACTION itself use it; ``case_id``, where there is one, makes each case a
-recording. Velocities and headings are passed on as given: ``fedfsd data check`` compares them
-with the motion.
+TAF-BW and INTERACTION itself use it; ``case_id``, where there is one, makes each case a recording, and
+cases of one site that overlap are joined (INTERACTION ships cuts of 4 s as ``DR_*_train.csv`` and
+``DR_*_val.csv``, in which one car has a new number in each case). Velocities and headings are passed on as
+given: ``fedfsd data check`` compares them with the motion.
 """
 
 from __future__ import annotations
 
-import io
+import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as csv
 
-from fedfsd.drive.reader.drive import Drive, Options, Reader, content, damaged, drive
+from fedfsd.drive import rate
+from fedfsd.drive.reader import delimited
+from fedfsd.drive.reader.delimited import Cells
+from fedfsd.drive.reader.drive import (
+    Drive,
+    Options,
+    Reader,
+    damaged,
+    drive,
+    renamed,
+    together,
+    types_left_out,
+)
+from fedfsd.drive.table import LeftOut
+from fedfsd.errors import DataError
 
 TYPES = ("car", "van", "truck", "bus", "motorcycle", "motorbike", "trailer")
-REQUIRED = {"x": "x", "y": "y"}
 NUMBERS = {"vx": "vx", "vy": "vy", "psi_rad": "heading", "length": "length", "width": "width"}
-COLUMNS = ("track_id", "timestamp_ms", "agent_type", *REQUIRED)
+COLUMNS = ("track_id", "timestamp_ms", "agent_type", "x", "y")
+CASE = "case_id"
 
 
 def read(path: Path, options: Options) -> list[Drive]:
-    """Read one CSV; ``t`` is timestamp_ms in s, the rate that of the median time step."""
-    rows = _rows(path)
-    rows = rows.filter(pc.is_in(pc.utf8_lower(rows["agent_type"]), pa.array(TYPES)))
-    columns = {"t": _number(path, rows, "timestamp_ms") / 1000}
-    for column, name in (REQUIRED | NUMBERS).items():
-        if column in rows.column_names:
-            columns[name] = _number(path, rows, column)
-    case = np.zeros(rows.num_rows, np.int64)
-    cases = [""]
-    if "case_id" in rows.column_names:
-        encoded = rows["case_id"].combine_chunks().dictionary_encode()
-        case, cases = np.asarray(encoded.indices), [f"/{name}" for name in encoded.dictionary.to_pylist()]
-    tracks = rows["track_id"].to_pylist()
-    hz = _rate(case, rows["track_id"], columns["t"]) or options.hz
+    """Read one CSV; ``t`` is timestamp_ms in s, the rates are those of the tracks' time steps."""
+    cells = delimited.read(path, COLUMNS, (*NUMBERS, CASE))
+    left_out = _keep_vehicles(cells)
+    columns = {"t": cells.number("timestamp_ms") / 1000, "x": cells.number("x"), "y": cells.number("y")}
+    columns |= {NUMBERS[name]: cells.number(name) for name in NUMBERS if name in cells.rows.column_names}
+    case, cases = (
+        _coded(cells.key(CASE)) if CASE in cells.rows.column_names else _coded(None, len(cells.rows))
+    )
+    track, tracks = _coded(cells.key("track_id"))
+    owner = case * len(tracks) + track
+    left_out += delimited.left_out(cells, owner)
+
+    rows = np.flatnonzero(~cells.unfit)
+    rows = rows[np.argsort(case[rows], kind="stable")]
+    hz = rate.rates(owner[rows], columns["t"][rows])
     if hz is None:
-        raise damaged(path, "no vehicle seen twice", "cars, trucks, buses or motorcycles that move on")
-    drives = []
-    for number, suffix in enumerate(cases):
-        chosen = np.flatnonzero(case == number)
-        recording = options.recording + suffix
+        hz = _one_rate(path, options, len(rows), left_out, cells.errors)
+    kinds, names = (
+        np.asarray(pc.utf8_lower(cells.text("agent_type"))).astype(np.str_),
+        np.array(tracks, np.str_),
+    )
+    starts = np.flatnonzero(np.diff(case[rows], prepend=-1))
+    drives: list[Drive] = []
+    for start, stop in zip(starts, (*starts[1:], len(rows)), strict=True):
+        here, name = rows[start:stop], cases[case[rows[start]]]
+        recording = f"{options.recording}/{name}" if name else options.recording
         drives.append(
             drive(
                 path,
                 recording,
-                hz=hz,
-                vehicle=[f"{recording}/{tracks[row]}" for row in chosen],
-                type=rows["agent_type"].take(chosen).to_pylist(),
-                columns={name: values[chosen] for name, values in columns.items()},
+                hz=hz[start:stop],
+                vehicle=renamed(names[track[here]], f"{recording}/".__add__),
+                type=kinds[here],
+                columns={column: values[here] for column, values in columns.items()},
+                left_out=() if drives else left_out,
+                unfit=() if drives else cells.errors,
+                part_of=_site(options.recording) if name else None,
+                time_column="timestamp_ms",
             )
         )
     return drives
 
 
-def _rows(path: Path) -> pa.Table:
-    """Every column as text, so that a cell that is no number is ours to name."""
-    data = content(path)
-    try:
-        names = data.split(b"\n", 1)[0].decode("utf-8-sig").strip().split(",")
-        as_text = csv.ConvertOptions(
-            column_types={name.strip('"'): pa.string() for name in names}, strings_can_be_null=False
-        )
-        rows = csv.read_csv(io.BytesIO(data), convert_options=as_text)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError):
-        raise damaged(path, "not a readable CSV file", "a header line, then rows of as many cells") from None
-    missing = [name for name in COLUMNS if name not in rows.column_names]
-    if missing:
-        raise damaged(path, f"no column {', '.join(missing)}", ", ".join((*COLUMNS, *NUMBERS)))
-    return rows
+def _keep_vehicles(cells: Cells) -> list[LeftOut]:
+    """Go on with the rows of vehicles; what the others are."""
+    kinds = pc.utf8_lower(cells.text("agent_type"))
+    known = np.asarray(pc.is_in(kinds, pa.array(TYPES)))
+    track = cells.text("track_id")
+    if CASE in cells.rows.column_names:
+        track = pc.binary_join_element_wise(cells.text(CASE), track, "/")
+    left_out = types_left_out(kinds.filter(pa.array(~known)), track.filter(pa.array(~known)))
+    cells.keep(known)
+    return list(left_out)
 
 
-def _number(path: Path, rows: pa.Table, column: str) -> np.ndarray:
-    """A column as float64, empty cells as NaN."""
-    cells = pc.utf8_trim_whitespace(rows[column])
-    cells = pc.if_else(pc.equal(cells, ""), "nan", cells)
-    try:
-        numbers: np.ndarray = cells.cast(pa.float64()).to_numpy()
-    except pa.ArrowInvalid:
-        raise damaged(path, f"a cell of column {column} that is no number", "numbers") from None
-    return numbers
+def _coded(cells: pa.Array | None, rows: int = 0) -> tuple[np.ndarray, list[str]]:
+    """A number for each distinct cell, (R,), and the cells; one empty cell where there is no such column."""
+    if cells is None:
+        return np.zeros(rows, np.int64), [""]
+    encoded = cells.dictionary_encode()
+    return np.asarray(encoded.indices, np.int64), encoded.dictionary.to_pylist()
 
 
-def _rate(case: np.ndarray, tracks: pa.ChunkedArray, t: np.ndarray) -> float | None:
-    """Frames a second, from the median step inside the tracks; None where no track has a step."""
-    owner = np.asarray(tracks.combine_chunks().dictionary_encode().indices)
-    order = np.lexsort((t, owner, case))
-    same = (np.diff(owner[order]) == 0) & (np.diff(case[order]) == 0)
-    steps = np.diff(t[order])
-    steps = steps[same & (steps > 0)]
-    return round(1 / float(np.median(steps)), 3) if len(steps) else None
+def _one_rate(
+    path: Path, options: Options, rows: int, left_out: list[LeftOut], errors: list[DataError]
+) -> np.ndarray:
+    """The rate that was given, for a file in which nothing is seen twice."""
+    if not rows and errors:
+        raise together(errors, str(path))
+    if not rows or options.hz is None:
+        but = f" (but {', '.join(each.why for each in left_out)})" if left_out else ""
+        raise damaged(path, f"no vehicle seen twice{but}", "cars, trucks, buses or motorcycles that move on")
+    return np.full(rows, options.hz)
 
 
-READER = Reader(read=read, files="vehicle_tracks_*.csv")
+def _site(recording: str) -> str:
+    """The place whose cases one file has: the cuts of one site are split into files by use."""
+    return re.sub("_(train|val|test)$", "", recording.split("/")[-1])
+
+
+READER = Reader(read=read, files=("vehicle_tracks_*.csv", "DR_*_train.csv", "DR_*_val.csv"))

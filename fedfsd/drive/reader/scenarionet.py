@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedfsd.drive.reader import plain_pickle
-from fedfsd.drive.reader.drive import Drive, Options, Reader, content, damaged, drive
+from fedfsd.drive.reader.drive import Drive, Options, Reader, content, damaged, drive, tracks_left_out
 
 MAX_BYTES = 64 * 2**20
 # name in the file -> (names in the table, how many of its columns)
@@ -33,9 +33,11 @@ def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the fil
     kinds: list[str] = []
     parts: list[np.ndarray] = []  # (rows, 8): t and the numbers of STATES and SIZES
     ego: list[bool] = []
+    others: list[tuple[str, int]] = []  # type and rows of what is no vehicle
     for key, track in _part(path, scene, "tracks", dict).items():
         kind = _vehicle_type(track)
         if kind is None:
+            others.append(_other(track))
             continue
         rows = _rows(path, track, times)
         vehicle += [f"{recording}/{key}"] * len(rows)
@@ -54,6 +56,7 @@ def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the fil
             columns=dict(zip(names, stacked.T, strict=True)),
             ego=ego,
             city=_city(facts),
+            left_out=tracks_left_out(others),
         )
     ]
 
@@ -67,6 +70,16 @@ def _vehicle_type(track: Any) -> str | None:
     if track.get("type") == "VEHICLE" or "motorcycle" in own:
         return own.lower().removeprefix("vehicle.")
     return None
+
+
+def _other(track: Any) -> tuple[str, int]:
+    """Type and valid states of what is no vehicle, as far as they can be told."""
+    if not isinstance(track, dict):
+        return "unknown", 0
+    state = track.get("state")
+    valid = state.get("valid") if isinstance(state, dict) else None
+    rows = np.count_nonzero(valid) if isinstance(valid, np.ndarray) and valid.dtype.kind in "biuf" else 0
+    return str(track.get("type") or "unknown").lower(), int(rows)
 
 
 def _rows(path: Path, track: dict[Any, Any], times: np.ndarray) -> np.ndarray:

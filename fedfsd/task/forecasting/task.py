@@ -73,7 +73,7 @@ class Forecasting:
     def examples(self, tables: Sequence[Table], *, test: bool) -> Examples:
         cut = window.cut(tables, self.spec, test=test)
         history, future = window.agent_frame(cut.points, self.spec.history)
-        return Examples(cut.vehicles, cut.owner, {"history": history}, {"future": future})
+        return Examples(cut.vehicles, cut.owner, {"history": history}, {"future": future}, cut.dropped)
 
     def model(
         self, name: str, options: Mapping[str, Any], *, seed: int, reviewed: ModelPin | None = None

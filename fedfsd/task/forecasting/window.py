@@ -5,8 +5,9 @@ Shapes: W windows, H history points (the present included), F future points.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -44,6 +45,7 @@ class Windows:
     vehicles: tuple[str, ...]
     points: np.ndarray  # (W, H + F, 2) float64, m, local plane of the recording
     owner: np.ndarray  # (W,) int64, index into vehicles, ascending
+    dropped: dict[str, np.ndarray] = field(default_factory=dict)  # (V,) int64 each, by rule in words
 
     def __len__(self) -> int:
         return len(self.points)
@@ -58,19 +60,22 @@ def cut(tables: Iterable[Table], spec: WindowSpec, *, test: bool) -> Windows:
     tables = [table for table in tables if table.rows.num_rows]
     keys = sorted({key for table in tables for key in np.unique(table.text("vehicle")[table.test == test])})
     slot = {key: index for index, key in enumerate(keys)}
-    points: list[np.ndarray] = []
-    owner: list[np.ndarray] = []
+    points: list[np.ndarray] = [np.empty((0, spec.history + spec.future, 2))]
+    owner: list[np.ndarray] = [np.empty(0, np.int64)]
+    dropped: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(keys), np.int64))
     for table in tables:
+        timeless = (table.test == test) & ~np.isfinite(table.number("t"))
+        for vehicle in table.text("vehicle")[timeless]:
+            dropped["points without a time"][slot[vehicle]] += 1
         for vehicle, times, positions in _runs(table, spec, test=test):
-            found = _slide(times, positions, spec)
-            if len(found):
-                points.append(found)
-                owner.append(np.full(len(found), slot[vehicle]))
-    if not points:
-        return Windows(tuple(keys), np.empty((0, spec.history + spec.future, 2)), np.empty(0, np.int64))
+            found, left_out = _slide(times, positions, spec)
+            points.append(found)
+            owner.append(np.full(len(found), slot[vehicle]))
+            for what, count in left_out.items():
+                dropped[what][slot[vehicle]] += count
     owners = np.concatenate(owner)
     order = np.argsort(owners, kind="stable")
-    return Windows(tuple(keys), np.concatenate(points)[order], owners[order])
+    return Windows(tuple(keys), np.concatenate(points)[order], owners[order], dict(dropped))
 
 
 def agent_frame(points: np.ndarray, history: int) -> tuple[np.ndarray, np.ndarray]:
@@ -115,16 +120,26 @@ def _runs(table: Table, spec: WindowSpec, *, test: bool) -> Iterator[tuple[str, 
         yield names[vehicle[start]], times[start:stop], positions[start:stop]
 
 
-def _slide(times: np.ndarray, positions: np.ndarray, spec: WindowSpec) -> np.ndarray:
-    """Every window of one run that moves and does not jump, (W, H + F, 2)."""
+def _slide(times: np.ndarray, positions: np.ndarray, spec: WindowSpec) -> tuple[np.ndarray, dict[str, int]]:
+    """Every window of one run that moves and does not jump, (W, H + F, 2); how many were dropped, and why."""
     size = spec.history + spec.future
     count = int((times[-1] - times[0]) / spec.period_seconds + _ROUNDING) + 1
     if count < size:
-        return np.empty((0, size, 2))
+        seconds = (size - 1) * spec.period_seconds
+        short = f"stretches shorter than {seconds:g} s (a gap of over {spec.max_gap_seconds:g} s ends one)"
+        return np.empty((0, size, 2)), {short: 1}
     grid = times[0] + spec.period_seconds * np.arange(count)
     track = np.stack([np.interp(grid, times, positions[:, axis]) for axis in (0, 1)], axis=1)
     windows = np.lib.stride_tricks.sliding_window_view(track, size, axis=0).transpose(0, 2, 1)
     travel = np.linalg.norm(windows[:, -1] - windows[:, 0], axis=1)
     steps = np.linalg.norm(np.diff(windows, axis=1), axis=2).max(axis=1)
-    # Comparisons with NaN are false: a window with a non-finite point is dropped here too.
-    return windows[(travel >= spec.min_travel_m) & (steps <= spec.max_step_m)].copy()
+    unknown = ~np.isfinite(travel) | ~np.isfinite(steps)
+    jumps = ~unknown & (steps > spec.max_step_m)
+    stands = ~unknown & ~jumps & (travel < spec.min_travel_m)
+    dropped = {
+        "windows with a position that is not a number": unknown,
+        f"windows that jump over {spec.max_step_m:g} m in {spec.period_seconds:g} s": jumps,
+        f"windows that travel less than {spec.min_travel_m:g} m": stands,
+    }
+    left_out = {what: int(hit.sum()) for what, hit in dropped.items() if hit.any()}
+    return windows[~(unknown | jumps | stands)].copy(), left_out

@@ -1,0 +1,1 @@
+"""Tests' strength where it matters: one small fault after another (``python -m experiments.mutation``)."""
