@@ -24,7 +24,17 @@ from stranger_verifier import archive, local_member
 from fedfsd import canonical
 from fedfsd.errors import FedfsdError
 from fedfsd.ledger import draft, entry, note
-from fedfsd.ledger.entry import Abort, Close, Incident, KeyRotate, Refuse, WitnessEntry
+from fedfsd.ledger.entry import (
+    Abort,
+    Close,
+    Incident,
+    KeyRotate,
+    Package,
+    Program,
+    ProgramEntry,
+    Refuse,
+    WitnessEntry,
+)
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.state import State
 from fedfsd.mechanism.accountant import epsilon_pld
@@ -152,6 +162,12 @@ class Region(Forge):
         number = f"2026/{self.rng.randrange(10**6)}"
         self.permits.append(self.permit(number=number, max_releases=3, max_bytes=60))
 
+    def train(self) -> None:
+        """What trains from here on."""
+        package = Package(sha256=self.rng.choice(["1", "2"]) * 64, version="1.0")
+        program = Program(code="c" * 64, version="0.0.0", packages={"torch": package})
+        self.add(ProgramEntry(plan=self.rng.choice(self.plans).hash, program=program))
+
     def witness(self) -> None:
         size = len(self.entries)
         self.add(WitnessEntry(size=size, checkpoint=self.head(cosigned=True)))
@@ -200,6 +216,7 @@ STEPS: tuple[Callable[[Region], Any], ...] = (
     lambda one: one.settle(one.rng.choice(one.plans)),
     Region.permit_one,
     Region.witness,
+    Region.train,
     Region.head,
     Region.rotate,
     Region.recover,
@@ -520,7 +537,7 @@ def edited_line(rng: random.Random) -> Case:
         "nan": old[:-1] + b',"x":NaN}',
         "long": old[:-1] + b',"x":%s}' % (b"9" * 5000),
         "newer": old[:-1]
-        + b',"format":%s}' % rng.choice([b"3", b"7", b"3.0", b"0", b'"3"', b"9007199254740992"]),
+        + b',"format":%s}' % rng.choice([b"4", b"7", b"3.0", b"0", b'"3"', b"9007199254740992"]),
     }
     how = rng.choice(sorted(spelled))
     one.raw[seq] = spelled[how] or b" "
@@ -772,10 +789,10 @@ def newer(rng: random.Random) -> Case:
     seq = rng.randrange(len(one.entries))
     found = one.entries[seq]
     if found["type"] == "plan" and rng.random() < 0.5:
-        found["document"]["format"] = rng.choice([3, 9, 2**53 - 1])
+        found["document"]["format"] = rng.choice([4, 9, 2**53 - 1])
         one.relink()
     else:
-        found["format"] = rng.choice([3, 9, 2**53 - 1])
+        found["format"] = rng.choice([4, 9, 2**53 - 1])
         found["more"] = rng.choice([None, 1.5, "x"])
     if rng.random() < 0.3:
         where, name = rng.choice(list(_places(rng.choice(one.entries))))
@@ -939,6 +956,7 @@ MISDEEDS: dict[str, tuple[tuple[str, ...], Callable[[random.Random, Parts], None
     "settle twice": (("settle",), _again("settle")),
     "plan twice": (("plan",), _again("plan")),
     "recover again": (("recover",), _again("recover")),
+    "program twice": (("program",), _again("program")),
     "refuse twice": (("refuse",), _again("refuse")),
     "approval twice": (("approval",), _again("approval")),
     "no signature": (("plan",), _unapproved),

@@ -34,7 +34,7 @@ from stranger_values import (
 )
 
 Entry = dict[str, Any]
-KNOWN_ENTRY, KNOWN_PLAN = 2, 2
+KNOWN_ENTRY, KNOWN_PLAN = 3, 2
 MAX_ENTRY = 2**22
 
 # 4. Entries: the fields of every type. A type of value is a predicate; "?" after it allows null.
@@ -78,6 +78,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "date": is_date,
     "one": lambda v: is_integer(v) and v == 1,
     "two": lambda v: is_integer(v) and v == 2,
+    "three": lambda v: is_integer(v) and v == 3,
     "bool": lambda v: type(v) is bool,
     "string": lambda v: isinstance(v, str),
     "object": lambda v: isinstance(v, dict),
@@ -98,6 +99,8 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "event": lambda v: is_event(v),
     "event2": lambda v: is_event_by_round(v),
     "ints": list_of("int"),
+    "program": object_of("code hex32 version text packages packages"),
+    "packages": lambda v: isinstance(v, dict) and len(v) <= 64 and all(map(is_package, v.items())),
     "by-officer": object_of("officer signature"),
     "by-officer-or-none": object_of("officer signature?"),
     "by-both": object_of("officer signature node signature"),
@@ -131,6 +134,7 @@ FIELDS = {
     "witness": "size int checkpoint string",
     "recover": """ledger hex16 epoch int lost_size int lost_root hex32? reach reach charges charges
         signatures by-officer""",
+    "program": "format three plan hex32 program program",
     "key-rotate": "ledger hex16 role role key vkey signatures by-three",
     "close": "ledger hex16 reason text signatures by-officer",
 }
@@ -139,6 +143,10 @@ IS_MECHANISM = object_of("kind string noise_multipliers list")
 IS_GAUSSIAN = object_of(
     "sample_rate number noise_multiplier number max_grad_norm number steps int unit unit adjacency adjacency"
 )
+
+
+def is_package(item: tuple[str, Any]) -> bool:
+    return is_text(item[0]) and object_of("sha256 hex32 version text")(item[1])
 
 
 def is_event(v: Any) -> bool:
@@ -241,6 +249,7 @@ class Run:
     entry: Entry
     account: Account
     is_open: bool = True
+    program: Any = None
     reserved: dict[int, Entry] = field(default_factory=dict)
     released: int = 0
 
@@ -499,6 +508,11 @@ class Book:
 
     def incident(self, seq: int, entry: Entry) -> None:
         pass
+
+    def program(self, seq: int, entry: Entry) -> None:
+        run = self.open_run(entry)
+        must(run.program != entry["program"], "the program that is on record already")
+        run.program = entry["program"]
 
     def witness(self, seq: int, entry: Entry) -> None:
         try:

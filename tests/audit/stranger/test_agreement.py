@@ -41,7 +41,7 @@ def remembered(monkeypatch):
 @lru_cache
 def _remembered(name: str):
     compute = lru_cache(maxsize=None)(getattr(accountant, name))
-    return lambda events, delta: compute(tuple(events), delta)
+    return lambda events, delta, **how: compute(tuple(events), delta, **how)
 
 
 def ours(folder: Path, evidence: Evidence) -> str:
