@@ -932,9 +932,14 @@ def _other_key(rng: random.Random, one: Parts) -> None:
     one.secrets[found["key"]] = key
 
 
+def _all_grants(one: Parts, **changes: Any) -> None:
+    for found in one.entries:
+        if found["type"] == "grant":
+            found |= changes
+
+
 def _unapproved(rng: random.Random, one: Parts) -> None:
-    grant = next(found for found in one.entries if found["type"] == "grant")
-    grant["plan_cap"] = 0
+    _all_grants(one, plan_cap=0)
     for found in one.entries:
         if found["type"] == "plan":
             found["signatures"]["officer"] = None
@@ -967,7 +972,7 @@ MISDEEDS: dict[str, tuple[tuple[str, ...], Callable[[random.Random, Parts], None
         ("release",),
         lambda rng, one: _pick(rng, one, "release").update(destination="elsewhere"),
     ),
-    "horizon": (("plan",), lambda rng, one: one.entries[1].update(max_plans=0)),
+    "horizon": (("plan",), lambda rng, one: _all_grants(one, max_plans=0)),
     "late approval": (
         ("approval", "reserve"),
         lambda rng, one: _pick(rng, one, "reserve").update(approval=len(one.entries)),

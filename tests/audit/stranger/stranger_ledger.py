@@ -194,7 +194,6 @@ def check_entry(line: bytes, seq: int) -> Entry:
     form = "plan 2" if kind == "plan" and "format" in entry else kind
     must(isinstance(kind, str) and form in FIELDS and kind != "plan 2", f"entry {seq}: unknown type")
     must(IS_ENTRY[str(form)](entry), f"entry {seq}: its fields are not those of a {kind}")
-    must(entry["seq"] == seq, f"entry {seq}: its seq is {entry['seq']}")
     return entry
 
 
@@ -319,6 +318,7 @@ class Book:
         if self.newer is not None:
             return
         must((seq == 0) == (entry["type"] == "genesis"), f"entry {seq}: genesis stands first, and only there")
+        must(entry["seq"] == seq, f"entry {seq}: its seq is {entry['seq']}")
         must(not self.closed, f"entry {seq}: after close")
         must(seq == 0 or entry.get("ledger", self.id) == self.id, f"entry {seq}: of another ledger")
         getattr(self, entry["type"].replace("-", "_"))(seq, entry)
@@ -642,6 +642,8 @@ def least_epsilon(claim: Claim) -> float:
     grid = min(1e-4, max(1e-8, 0.05 * math.sqrt(spread / steps)))
     total = None
     for noise, number in claim.parts:
+        if claim.rate == 1:  # so many steps are one step of less noise
+            noise, number = noise / math.sqrt(number), 1
         one = privacy_loss_distribution.from_gaussian_mechanism(
             standard_deviation=noise,
             value_discretization_interval=grid,

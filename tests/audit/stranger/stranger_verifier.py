@@ -275,10 +275,8 @@ def check_own_heads(bundle: Bundle, keys: list[Key]) -> list[str]:
         if not is_judged(book, head):
             bundle.heads += [head] if checkpoint.is_signed(book.node_keys) else []
             continue
-        must_agree(book, head)
-        kept = book.epochs[head.epoch].kept
-        assert kept is not None
-        if head.size <= kept:
+        must(head.epoch < len(book.epochs), f"a checkpoint of epoch {head.epoch}")
+        if head.size <= (book.epochs[head.epoch].kept or 0):
             must(checkpoint.is_signed([book.node_at(head.size)]), "a checkpoint the node did not sign")
         else:
             good, bad = checkpoint.good_and_bad(book.node_keys)
@@ -286,6 +284,7 @@ def check_own_heads(bundle: Bundle, keys: list[Key]) -> list[str]:
             if not good:
                 reasons.append("a checkpoint of a lost part, signed by no key of the list")
                 continue
+        must_agree(book, head)
         bundle.heads.append(head)
     return reasons
 
