@@ -5,8 +5,8 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3.14 python
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
-# One more than a machine of two cores has, since some tests wait for processes: make test WORKERS=8
-WORKERS ?= 3
+# As many as a machine of two cores has; more where there are more: make test WORKERS=8
+WORKERS ?= 2
 # A file goes to the next free worker in one piece: what its tests share is made once. The longest come first
 # (tests/conftest.py).
 ORDER := --dist loadfile --no-loadscope-reorder

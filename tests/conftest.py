@@ -31,21 +31,22 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *paths])
 
 LONGEST = (
     "survival/test_survival_kill.py",
-    "survival/test_survival_trouble.py",
-    "security/test_whole_federation.py",
-    "stories/test_federation.py",
-    "test_contributing.py",
-    "flower/test_engine.py",
     "mechanism/test_accountant.py",
+    "survival/test_survival_trouble.py",
+    "test_contributing.py",
+    "security/test_whole_federation.py",
+    "mechanism/test_calibration.py",
+    "stories/test_federation.py",
+    "cli/test_simulate.py",
+    "flower/test_engine.py",
     "evolution/test_evolution.py",
     "plugin/test_plugin.py",
-    "cli/test_simulate.py",
-    "mechanism/test_calibration.py",
     "service/test_kit.py",
     "coordinator/test_run_engine.py",
     "coordinator/test_coordinator_run.py",
 )
-"""Files that take longest, longest first: a worker that began one last would end long after the others."""
+"""Files that take longest, longest first: a worker that began one last would end long after the others. Those
+that start whole federations stand beside others that do not."""
 
 
 class AskAnew:

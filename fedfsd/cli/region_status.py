@@ -51,7 +51,8 @@ def _head(found: dict[str, Any]) -> str:
         f"{found['region']}, ledger {found['ledger'][:8]}: {found['entries']} entries,"
         f" {size(found['bytes'])}{', epoch ' + str(found['epoch']) if found['epoch'] else ''}"
         f"{', CLOSED' if found['closed'] else ''}\n"
-        f"last checkpoint: {signed}"
+        f"last checkpoint: {signed}\n"
+        "for an auditor's trust file:\n" + "\n".join(f"  {line}" for line in found["trust_lines"])
     )
 
 

@@ -200,6 +200,10 @@ def _read(memory: _Memory, region: str, seen: Seen, one: entry.Entry) -> Seen:
     if isinstance(one, Recover):
         forward = one.epoch == seen.epoch + 1 and one.lost_size >= seen.size
         _demand(forward, "a recovery that forgets what was seen", f"lost_size of at least {seen.size}")
+        if one.lost_size == seen.size and one.lost_root is not None:
+            _demand(
+                one.lost_root == seen.root, "a recovery from another history", "the root seen of that size"
+            )
         # Beyond what was kept there is nothing to be consistent with; the charge is on the ledger.
         return seen.model_copy(update={"epoch": one.epoch, "size": seen.size if one.seq >= seen.size else 0})
     if isinstance(one, KeyRotate):

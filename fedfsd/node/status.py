@@ -47,6 +47,7 @@ def status(node: Node, *, today: datetime.date) -> Document:
         "closed": state.closed,
         "node_key": str(state.node),
         "officer_key": str(state.officer),
+        "trust_lines": _trust_lines(state),
         "checkpoint": _checkpoint(state, checkpoints, told),
         "grants": [_grant(state, account) for account in state.accounts.values()],
         "plans": [_plan(state, run) for run in state.runs.values()],
@@ -70,6 +71,12 @@ def status(node: Node, *, today: datetime.date) -> Document:
         ],
     }
     return found | {"warnings": list(warnings(node, state, found, date))}
+
+
+def _trust_lines(state: State) -> list[str]:
+    """What an auditor's trust file needs of this region: its first keys; all later ones follow from them."""
+    first = state.genesis
+    return [f"node {first.node_key}", f"officer {first.officer_key}"]
 
 
 def _told(store: Store) -> list[entry.Entry]:

@@ -19,7 +19,7 @@
 | start.safetensors | the arrays that a run over real regions starts from |
 | progress.json, stopped.json, server.log | of such a run: where it is, what ended it |
 | format.json | ``{"format": n}`` of this folder's layout; none is written for format 1 |
-| conducted.lock | of such a run: held by the process that conducts it |
+| conducted.lock | held by the process that conducts the run |
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from fedfsd.errors import NotReadyError
 from fedfsd.gate.outcome import LATE_DROPPED, LATE_USED, RELEASED
 from fedfsd.plan.plan import Plan
 
-START, FORMAT = "start.safetensors", "format.json"
+START, FORMAT, CONDUCTED = "start.safetensors", "format.json", "conducted.lock"
 EXAMPLES, PICTURED = "examples.npz", "figures/examples.svg"
 README = """\
 # {name}

@@ -9,8 +9,9 @@ from pathlib import Path
 from fedfsd.engine import randomness
 from fedfsd.gate.gate import LEDGER, open_ledger
 from fedfsd.plan.plan import Plan
-from fedfsd.report.page import read_run, write_report
-from fedfsd.report.run_folder import EXAMPLES, PICTURED
+from fedfsd.report.page import WrittenRun, read_run, write_report
+from fedfsd.report.run_folder import CONDUCTED, EXAMPLES, PICTURED
+from fedfsd.service import lock
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,16 @@ def clean(path: Path, ledgers: Path | None = None) -> Cleaned:
         ledgers: where the regions' ledgers are kept, if not in the run folder.
 
     Raises:
-        NotReadyError: not a run folder, or matplotlib is missing for its page. PlanError, ConfigError: as of
-            ``read_run``.
+        NotReadyError: not a run folder, one that a process is working on, or matplotlib is missing for its
+            page.
+        PlanError, ConfigError: as of ``read_run``.
     """
     run = read_run(path)
+    with lock.hold(path / CONDUCTED, what="this run"):
+        return _clean(run, path, ledgers)
+
+
+def _clean(run: WrittenRun, path: Path, ledgers: Path | None) -> Cleaned:
     regions = [ledgers / name if ledgers else run.folder.region(name) for name in run.plan.regions]
     keys = sum(_forget(folder, run.plan) for folder in regions)
     windows = [path / name for name in (EXAMPLES, PICTURED) if (path / name).exists()]

@@ -31,7 +31,7 @@ from fedfsd.plan import plan as plans
 from fedfsd.plan.build import Roster, build
 from fedfsd.plan.plan import Plan
 from fedfsd.report import run_folder
-from fedfsd.report.run_folder import START, Folder
+from fedfsd.report.run_folder import CONDUCTED, START, Folder
 from fedfsd.service import lock
 from fedfsd.simulation.books import write_receipts
 from fedfsd.simulation.conduct import checks_of, conduct
@@ -41,7 +41,7 @@ from fedfsd.task import registry
 from fedfsd.task.task import Task
 
 NO_TABLE = "none"
-STOPPED, PROGRESS, CONDUCTED = "stopped.json", "progress.json", "conducted.lock"
+STOPPED, PROGRESS = "stopped.json", "progress.json"
 _LAST_ONE_SECONDS = 60.0
 """A conductor whose run was stopped ends within this."""
 

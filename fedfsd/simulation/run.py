@@ -21,6 +21,7 @@ from fedfsd.report import run_folder
 from fedfsd.report.run_folder import Folder
 from fedfsd.runner.client import numbered
 from fedfsd.runner.region import RegionConfig, policy_of
+from fedfsd.service import lock
 from fedfsd.simulation import books
 from fedfsd.simulation.books import Evidence
 from fedfsd.simulation.conduct import checks_of, conduct
@@ -159,14 +160,15 @@ def _run(
         {name: Path(node["folder"]) for name, node in nodes.items()},
         coordinator=ledgers and ledgers / "coordinator",
     )
-    keeper.begin(resume=resume)
-    conduct(
-        prepared,
-        where,
-        keeper,
-        lambda work: on(list(nodes.values()), work),
-        resume=resume,
-        checks=checks,
-        progress=progress,
-    )
+    with lock.hold(where.path / run_folder.CONDUCTED, what="this run"):
+        keeper.begin(resume=resume)
+        conduct(
+            prepared,
+            where,
+            keeper,
+            lambda work: on(list(nodes.values()), work),
+            resume=resume,
+            checks=checks,
+            progress=progress,
+        )
     return Run(where.path)

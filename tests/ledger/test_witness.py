@@ -164,6 +164,11 @@ def test_a_recovery_is_followed_when_it_owns_up(tmp_path, ledger, witness):
     backup.add(kit.sign(made))
     with pytest.raises(EvidenceError, match="forgets"):
         cosigned(backup, witness)
+    shutil.copytree(tmp_path / "modest", tmp_path / "another")
+    other = kit.reopen(tmp_path / "another")
+    other.add(kit.sign(made.model_copy(update={"lost_size": 5, "lost_root": "0" * 64})))
+    with pytest.raises(EvidenceError, match="another history"):
+        cosigned(other, witness)
     honest = kit.reopen(tmp_path / "modest")
     honest.add(kit.sign(made.model_copy(update={"lost_size": 5})))
     assert cosigned(honest, witness).startswith(kit.NODE.name + "/1\n")

@@ -80,3 +80,17 @@ def test_a_complete_run_is_cleaned_of_its_recorded_windows(drives_path, tmp_path
     assert "What it predicts" not in after
     assert "What it cost in privacy" in after
     assert run.metrics["complete"]
+
+
+def test_a_run_that_goes_on_is_left_alone(drives_path, tmp_path):
+    refused = []
+
+    def look(seen) -> None:
+        with pytest.raises(NotReadyError, match="already running") as error:
+            clean(tmp_path / "run")
+        refused.append(error.value)
+
+    asked = experiment_of(drives_path, rounds=2) | {"mode": "private"}
+    fedfsd.simulate(asked, output=tmp_path / "run", progress=look)
+    assert len(refused) == 2
+    assert clean(tmp_path / "run").windows
