@@ -25,6 +25,7 @@ from fedfsd.mechanism.renyi import rho
 TOLERANCE = 0.02  # what two accountants may differ by
 PRV_ERRORS = (0.01, 0.03, 0.1, 0.3)  # half-width of prv-accountant's interval: the first of few points
 INTERVALS = (1e-4, 1e-3, 1e-2, 1e-1)  # discretisation of the privacy loss, nats
+GRID_SHARE = 0.05  # keeps what rounding adds to epsilon below 0.005, however many steps there are
 MAX_POINTS = 5e6  # grid points of all compositions together: a few seconds, a few hundred MB
 MAX_PRV_POINTS = 3e6
 
@@ -139,7 +140,10 @@ def interval(events: Iterable[Event]) -> float:
     overshoot = sum(loss / width for loss, width in zip(losses, widths, strict=True) if loss)
     # Points of a single step cost about eight times those of a composition.
     points = (spread + overshoot) * (len(merged) + 1) / 2 + 8 * sum(widths)
-    for step in INTERVALS:
+    # Rounding adds up to a quarter of the grid's square to the variance of each step's loss.
+    steps = sum(event.steps for event in merged if event.sample_rate < 1)
+    fine = GRID_SHARE * math.sqrt(math.sqrt(sum(losses)) / max(1, steps)) or INTERVALS[0]
+    for step in (min(fine, INTERVALS[0]), *INTERVALS):
         if points <= MAX_POINTS * step:
             return step
     raise AccountingError(

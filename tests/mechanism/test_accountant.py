@@ -219,3 +219,11 @@ def test_importing_this_floor_loads_no_accountant():
     code += "import sys; print([m for m in ('dp_accounting', 'prv_accountant', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("noise", [50.0, 100.0, 300.0])
+def test_a_million_small_steps_cost_what_the_limit_says(noise):
+    """So many steps of little noise are one Gaussian: rounding each step's loss must not add up."""
+    mu = 0.01 * math.sqrt(10**6 * math.expm1(1 / noise**2))
+    limit = epsilon_pld([Event(1, 1 / mu, 1)], 1e-5)
+    assert limit - 1e-3 < epsilon_pld([Event(0.01, noise, 10**6)], 1e-5) < limit + 5e-3
