@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if "FEDFSD_ANSWERS" not in os.environ:
         config.pluginmanager.register(AskAnew())
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """A main function that ran in this process leaves no handler to the next test."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    yield
+    for one, handler in before.items():
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(one) != handler:
+            signal.signal(one, handler)
 
 
 def drives(regions: dict[str, int], *, seed: int = 0, origin: str = "synthetic") -> table.Table:

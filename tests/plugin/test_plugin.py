@@ -119,7 +119,7 @@ def test_its_task_trains_privately_reports_and_verifies(cli, python, site, tmp_p
 
     receipts = ("--receipts", "run/receipts.json", "--trust", "run/trust.keys")
     said = cli("audit", "verify", *sorted((tmp_path / "run" / "bundles").iterdir()), *receipts)
-    assert said.rstrip().endswith("verdict: holds")
+    assert "\nverdict: holds" in said
 
 
 def test_the_pins_that_are_printed_run_all_of_it(cli, python, tmp_path):
