@@ -36,7 +36,7 @@ READ: Mapping[str, tuple[int, ...]] = {
     "mapping": (1,),
     "run folder": (1,),
     "border": (1, 2),
-    "runner socket": (1, 2, 3),
+    "runner socket": (3,),  # gate and runner of a region are upgraded together: 1 and 2 named no program
     "invitation": (1,),
     "signing request": (1,),
 }
@@ -51,8 +51,8 @@ def demand(name: str, number: object, *, place: str | None = None) -> int:
         ConfigError: no number.
     """
     number = 1 if number is None else number
-    if type(number) is not int:
-        raise ConfigError("format", got="no whole number", expected=f"the format of this {name}")
+    if type(number) is not int or number < 1:
+        raise ConfigError("format", got="no format number", expected=f"the format of this {name}")
     if number in READ[name]:
         return number
     raise FormatError(

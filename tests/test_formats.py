@@ -30,7 +30,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", formats.READ)
+@pytest.mark.parametrize("name", sorted(formats.READ.keys() - {"runner socket"}))  # that one is negotiated
 def test_a_number_above_all_is_refused_and_named(name):
     assert formats.demand(name, None) == formats.demand(name, 1) == 1
     with pytest.raises(FormatError, match=f"{name}: got format {NEWER}, expected .*1.*; fix: upgrade fedfsd"):

@@ -39,7 +39,7 @@ def check_witnesses(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
     others = []
     keyrings = [found for one in copies if (found := keyring(one))]
     for source, text in evidence.heads:
-        held = next((found for one in keyrings if (found := _held(source, text, genesis, one))), None)
+        held = next(filter(None, (_held(source, text, genesis, one) for one in keyrings)), None)
         if held is None:
             if _names(text, genesis):
                 yield undecided(source, "a checkpoint of this ledger that no key of its node signed")

@@ -25,7 +25,6 @@ from fedfsd.ledger.entry import Program
 from fedfsd.plan.plan import Sha256
 
 VERSION = formats.NEWEST["runner socket"]
-PROGRAM = 3  # the first version in which a runner names its program; the gate works with no earlier one
 MAX_DOCUMENT = 2**20  # bytes of a plan
 MAX_KEYS = 512
 
@@ -40,7 +39,7 @@ class Hello(Frozen):
     region: RegionName
     keys: Annotated[tuple[Sha256, ...], Field(strict=False, max_length=MAX_KEYS)]
     program: Program | None = None
-    """What will train; since version 3."""
+    """What will train; the greeting without it is refused."""
 
 
 class Welcome(Frozen):

@@ -163,10 +163,10 @@ def _right(guess: float) -> str:
     """How often a guess is right; what rounds up to always is not called a bound.
 
     >>> _right(0.731059), _right(0.99999)
-    ('at most 73.11 %', 'up to more than 99.99 %')
+    ('at most 73.11 %', 'in the worst case more than 99.99 %')
     """
     percent = _up(100 * guess)
-    return f"at most {percent:.2f} %" if percent < 100 else "up to more than 99.99 %"
+    return f"at most {percent:.2f} %" if percent < 100 else "in the worst case more than 99.99 %"
 
 
 def _chance(delta: float) -> str:

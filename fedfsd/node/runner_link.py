@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from fedfsd import formats
 from fedfsd.config.load import Frozen
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
@@ -243,8 +242,6 @@ class Runner:
         """The greeting: what trains there, which keys it has, and which of these are of plans that ended."""
         try:
             hello, _ = message.receive(frames, Hello, seconds=GREETING_SECONDS)
-            if hello.version < message.PROGRAM:
-                raise formats.disagreement("runner socket", hello.version, peer="the runner", here="the gate")
         except FormatError:
             message.send(frames, Unwelcome(version=message.VERSION))
             raise

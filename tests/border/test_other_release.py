@@ -32,6 +32,7 @@ from fedfsd.errors import FormatError
 from fedfsd.gate import message
 from fedfsd.gate.frame import Frames
 from fedfsd.gate.message import Hello, Unwelcome, Welcome
+from fedfsd.ledger import program
 from fedfsd.node.courier import Backoff
 from fedfsd.runner.worker import Worker
 
@@ -247,10 +248,13 @@ def test_a_gate_with_a_next_runner(tmp_path, caplog):
         assert told == Unwelcome(version=message.VERSION)
         assert not runner.connected
         until(lambda: [one for one in caplog.records if one.message == "runner_not_welcome"])
-        assert isinstance(greeted(tmp_path, {"version": message.VERSION}), Welcome)
+        mine = {"version": message.VERSION, "program": program.installed().model_dump(mode="json")}
+        assert isinstance(greeted(tmp_path, mine), Welcome)
     (told,) = [one for one in caplog.records if one.message == "runner_not_welcome"]
     assert told.line.endswith("upgrade fedfsd at the gate")
-    assert f"got version {message.VERSION + 1} at the runner, expected version 1 or 2" in told.line
+    assert (
+        f"got version {message.VERSION + 1} at the runner, expected version {message.VERSION};" in told.line
+    )
 
 
 def test_a_runner_with_a_next_gate(tmp_path):
@@ -259,7 +263,8 @@ def test_a_runner_with_a_next_gate(tmp_path):
     mine, theirs = socket.socketpair()
     with mine, theirs:
         message.send(Frames(theirs), Unwelcome(version=message.VERSION + 1))
-        expected = rf"version {message.VERSION + 1} at the gate, expected version 1 or 2; .* at the runner"
+        version = message.VERSION
+        expected = rf"version {version + 1} at the gate, expected version {version}; .* at the runner"
         with pytest.raises(FormatError, match=expected):
             worker.greet(mine)
         assert message.receive(Frames(theirs), Hello, seconds=5)[0].version == message.VERSION

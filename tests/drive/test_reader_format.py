@@ -217,7 +217,7 @@ DAMAGED = {
         (lambda data: data.replace(b' timeStepSize="0.1"', b""), "timeStepSize"),
         (lambda data: data.replace(b'"0.1"', b'"0"'), "frames a second"),
         (lambda data: data.replace(b"<x>1.0</x>", b"<x>left</x>"), "obstacle 7: position/point/x"),
-        (lambda data: data.replace(b"<point>", b"<circle>").replace(b"</point>", b"</circle>"), "nothing"),
+        (lambda data: data.replace(b"<point>", b"<circle>").replace(b"</point>", b"</circle>"), "is missing"),
         (lambda data: data.replace(b' id="7"', b""), "without id"),
         (lambda data: data.replace(b"<commonRoad ", b"<!DOCTYPE a><commonRoad ", 1), "document type"),
         (lambda data: data.replace(b"UTF-8", b"no-such-code"), "XML|encoding"),

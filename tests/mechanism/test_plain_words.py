@@ -24,7 +24,9 @@ def test_the_sentence_gives_the_factor_and_the_guess():
 @given(st.floats(0, 200), st.floats(1e-9, 0.5))
 def test_figures_are_rounded_against_the_claim(epsilon, delta):
     text = sentence(epsilon, delta)
-    guess = float(re.search(r"at most ([\d.]+) %", text)[1]) / 100
+    bound = re.search(r"right at most ([\d.]+) %", text)
+    guess = float(bound[1]) / 100 if bound else 1.0
+    assert bound or (best_guess(epsilon, delta) > 0.9999 and "more than 99.99 %" in text)
     factor = float(re.search(r"at most ([\d.,e+]+) times", text)[1].replace(",", ""))
     chance = 1 / int(re.search(r"1 in ([\d,]+)", text)[1].replace(",", ""))
     assert guess >= best_guess(epsilon, delta) - 1e-8
