@@ -117,7 +117,7 @@ def test_a_successor_has_room_for_all_that_is_booked(exact, short):
 
 
 def test_a_successor_that_is_too_small_is_told_what_is_booked():
-    with pytest.raises(BudgetError, match="got 4 nats in all, expected at least 5 nats, spent or held already"):
+    with pytest.raises(BudgetError, match="got 4 nats in all, expected at least 5 nats, spent or held"):
         busy().succeed(grant(seq=7, rho_max=4 * NANO), open_plans=True)
 
 
