@@ -14,9 +14,10 @@ from fedfsd.audit.fact import Fact, Facts, Sources
 from fedfsd.audit.finding import Kind
 from fedfsd.audit.keyring import keyring
 from fedfsd.audit.loss import NANO
-from fedfsd.audit.text import TWO_FIGURES, number
+from fedfsd.audit.text import number
 from fedfsd.audit.words import chance, counted, listed, version
 from fedfsd.ledger.entry import WitnessEntry
+from fedfsd.mechanism.statement import TWO_FIGURES
 
 
 def accounting(given: Sources) -> Facts:

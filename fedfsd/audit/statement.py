@@ -18,10 +18,11 @@ from fedfsd.audit.evidence import Evidence
 from fedfsd.audit.finding import Kind
 from fedfsd.audit.joint import joint
 from fedfsd.audit.loss import NANO
-from fedfsd.audit.text import TWO_FIGURES, number
+from fedfsd.audit.text import number
 from fedfsd.audit.verdict import Report
 from fedfsd.audit.words import chance, counted, listed, meaning, quoted, said
 from fedfsd.ledger.entry import Grant
+from fedfsd.mechanism.statement import TWO_FIGURES
 
 IDENTITIES = {
     "physical": "A vehicle key stands for one real vehicle in everything its source recorded.",

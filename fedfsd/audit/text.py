@@ -8,17 +8,11 @@ from textwrap import indent, wrap
 
 from fedfsd.audit.finding import Kind
 from fedfsd.audit.verdict import Outcome, Part, Report
+from fedfsd.mechanism.statement import TWO_FIGURES
 
 ABREAST = 4
 """Regions beside each other in the table of outcomes."""
 _WIDTH = 100
-TWO_FIGURES = (
-    "A plan has two figures. Its own epsilon, say 8.00, is computed exactly for this plan alone, fixed "
-    "before it began. What it is charged for life, say 8.74, is higher: plans may be chosen after "
-    "looking at earlier releases, which only a bound that adds up one Renyi loss of all plans covers, "
-    "and turning that loss into an epsilon costs a constant, once for the grant and not for each plan. "
-    "The grant counts the second figure."
-)
 
 
 def text(report: Report) -> str:

@@ -12,6 +12,15 @@ from fedfsd.mechanism.event import check_delta
 
 _DECLARED = ", as the regions declare. For a vehicle in several the losses add up."
 
+TWO_FIGURES = (
+    "A plan has two figures. Its own epsilon, say 8.00, is computed exactly for this plan alone, fixed "
+    "before it began. What it is charged for life, say 8.74, is higher: plans may be chosen after "
+    "looking at earlier releases, which only a bound that adds up one Renyi loss of all plans covers, "
+    "and turning that loss into an epsilon costs a constant, once for the grant and not for each plan. "
+    "The grant counts the second figure."
+)
+"""Why a plan is charged more for life than it costs alone."""
+
 
 @dataclass(frozen=True)
 class Claim:

@@ -21,7 +21,7 @@ from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
 from fedfsd.gate.gate import unnoticed
 from fedfsd.gate.outcome import MEANINGS, RELEASED
-from fedfsd.mechanism.statement import Crossing, best_guess, sentence
+from fedfsd.mechanism.statement import TWO_FIGURES, Crossing, best_guess, sentence
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan, RegionPlan
 from fedfsd.report import figure, words
@@ -153,6 +153,7 @@ def write_report(path: str | Path) -> Path:
         identities=_by_text(run, lambda mine: mine.identity),
         crossing=crossing_of(run),
         unnoticed=unnoticed(run.plan.model.witness_size),
+        two_figures=TWO_FIGURES,
         failures={name: _failures(run.rounds, name) for name in run.plan.regions},
         figures={name: Markup(themed(svg, name)) for name, svg in figures.items()},
         colours=colours(list(run.plan.regions)),
