@@ -107,9 +107,7 @@ def _cosigned(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
         yield remark(f"vouches for the first {size} entries", one.name)
     last = max(newest.values(), default=0)
     if last < len(ledger.lines):
-        yield left_out(
-            f"whether others saw the same entries from {last} on" if last else "whether others saw the same"
-        )
+        yield left_out(f"entries from {last} on have no cosignature")
 
 
 def _notes(ledger: Ledger) -> Iterator[tuple[str, str]]:
