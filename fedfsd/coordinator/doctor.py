@@ -81,7 +81,8 @@ def regions(coordinator: Coordinator) -> CheckResult:
     """Whose certificates end soon, and who waits to be confirmed?"""
     joined = coordinator.regions()
     left = {name: _days(coordinator.region(name) / "region.crt") for name in joined}
-    soon = [f"{name} ({days} days)" for name, days in left.items() if days <= WARN_DAYS]
+    over = [f"{name} (expired {-days} days ago)" for name, days in left.items() if days < 0]
+    soon = [f"{name} ({days} days left)" for name, days in left.items() if 0 <= days <= WARN_DAYS]
     waiting = [name for name in coordinator.invited() if _waits(coordinator.region(name))]
     if waiting:
         return warn(
@@ -89,9 +90,9 @@ def regions(coordinator: Coordinator) -> CheckResult:
             f"{', '.join(waiting)}: a request is waiting",
             fix=f"fedfsd coordinator invite {waiting[0]} --confirm ... --confirm-ledger ...",
         )
-    if soon:
+    if over or soon:
         return warn(
-            "regions", f"certificates expire soon: {', '.join(soon)}", fix="fedfsd coordinator invite REGION"
+            "regions", f"certificates: {', '.join(over + soon)}", fix="fedfsd coordinator invite REGION"
         )
     if not joined:
         return warn("regions", "none has joined", fix="fedfsd coordinator invite REGION")
