@@ -94,6 +94,10 @@ def main() -> int:
     arguments.add_argument("--seed", type=int, default=1, help="which ones")
     arguments.add_argument("--show", action="store_true", help="print each mutant as it is tried")
     given = arguments.parse_args()
+    paths = [path for target in TARGETS for path in target.paths]
+    for one in given.only:
+        if not any(one in path for path in paths):
+            arguments.error(f"--only: no file has {one} in its path: {', '.join(paths)}")
     trial.preload()
     known = _known()
     good = True
