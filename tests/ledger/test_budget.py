@@ -164,3 +164,9 @@ def test_what_an_entry_says_of_its_rounds(rounds):
 
 def test_nano_nats_for_people():
     assert nats(1_500_000_000) == "1.5 nats"
+
+
+def test_nothing_spent_reads_zero():
+    """Although the conversion gives a bound above 0 for no loss."""
+    balance = opened(grant()).balance
+    assert (balance.epsilon_spent, balance.epsilon_lifetime) == (0.0, 0.0)
