@@ -48,6 +48,8 @@ def booked(eu: Path) -> list[str]:
 def test_what_waits_is_listed_and_no_longer_when_it_is_approved(fedfsd, folder, eu):
     assert fedfsd("region", "plans", *HERE).out == "no plan waits for approval\n"
     first, second = offered(eu), offered(eu, plan(seed=2))
+    (eu / "plans" / f"{'0' * 64}.json").write_text("no plan")
+    offered(eu, plan(region="US"))  # not for this region
     found = fedfsd("region", "plans", *HERE, "--json").document["plans"]
     assert {one["plan"]: one["name"] for one in found} == {first: "motion-1", second: "motion-2"}
     assert fedfsd("region", "status", *HERE, "--json").document["waiting"] == found
