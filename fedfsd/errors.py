@@ -51,10 +51,11 @@ class FedfsdError(Exception):
 
 
 def _found(got: str) -> str:
-    """What was found, as a person says it: an absence needs no "got"."""
+    """What was found, as a person says it: neither an absence nor a sentence needs a "got"."""
     if got == "nothing":
         return "is missing"
-    return got if got.startswith(("no ", "neither ")) else f"got {got}"
+    bare = got.startswith(("no ", "neither ")) or got.endswith(" is already running")
+    return got if bare else f"got {got}"
 
 
 def _rebuild(

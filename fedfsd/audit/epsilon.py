@@ -118,7 +118,7 @@ def check_lifetime(ledger: Ledger) -> Iterator[Finding]:
         elif events:
             set_by = ", set by a simulation" if grant.simulated else ""
             terms = f"delta {grant.delta:g}, order {grant.alpha}{set_by}"
-            yield remark(f"epsilon {charged:.4f} of {grant.epsilon:g} spent ({terms})", place)
+            yield remark(f"epsilon {charged:.6g} of {grant.epsilon:.6g} spent ({terms})", place)
 
 
 def _beyond(events: Sequence[Event], delta: float) -> str:
