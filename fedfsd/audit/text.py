@@ -59,7 +59,7 @@ def _facts(part: Part) -> str:
     known = part.facts
     grants = "; ".join(
         f"{one['data_set']}: epsilon {number(one['epsilon_spent'])} spent, "
-        f"{number(one['epsilon_lifetime'])} with all approved plans, of {one['epsilon']:g} "
+        f"{number(one['epsilon_lifetime'])} with all approved plans, of {number(one['epsilon'])} "
         f"at delta {one['delta']:g}"
         for one in known["grants"]
     )
