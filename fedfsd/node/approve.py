@@ -107,7 +107,7 @@ def approve(
                 run_key.forget(node, plan.hash)
             raise
         if anew or state.runs[plan.hash].program is None:
-            _record(ledger, plan, program or _program(node), demanded=anew)
+            _record(ledger, plan, program or program_there(node), demanded=anew)
         told = (missing_approval(state, state.runs[plan.hash], today), *warnings(plan, node.settings.name))
         return Approved(made, seq, account.balance, fitting(account, made), tuple(filter(None, told)))
 
@@ -125,13 +125,12 @@ def _record(ledger: Ledger, plan: Plan, program: Program | None, *, demanded: bo
         )
 
 
-def _program(node: Node) -> Program | None:
+def program_there(node: Node) -> Program | None:
     """What the runner of the running gate trains with; None where there is none."""
     try:
-        said = control.ask(node, {"op": "status"}).get("program")
-    except NotReadyError:
+        return Program.model_validate(control.ask(node, {"op": "status"}, seconds=5.0).get("program"))
+    except (NotReadyError, ValueError):  # ValueError: none, or a gate of another release
         return None
-    return None if said is None else Program.model_validate(said)
 
 
 def policy_in_force(node: Node) -> Policy:

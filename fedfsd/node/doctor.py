@@ -232,6 +232,12 @@ def plans(patient: Patient) -> CheckResult:
     """Do the plans that came fit the policy, and does one wait for a person?"""
     node = patient.node
     allowed = declared(node.policy(), node.settings.policy, test_only=patient.test_only)
+    if changed := patient.status["program_changed"]:
+        return fail(
+            "plans",
+            f"rounds of {changed[0][:8]} are refused: the runner is another program than the one on record",
+            fix=f"review the change: fedfsd region approve {changed[0][:DIGITS]} --program; or install the old",
+        )
     known = {one["plan"] for one in patient.status["plans"]}
     found = [read_plan(path) for path in sorted((node.folder / "plans").glob("*.json"))]
     for plan in found:

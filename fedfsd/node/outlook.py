@@ -8,7 +8,7 @@ from typing import Any
 from fedfsd.border import identity
 from fedfsd.border.identity import WARN_DAYS
 from fedfsd.errors import ConfigError
-from fedfsd.ledger import digest
+from fedfsd.ledger import booking, digest
 from fedfsd.ledger.budget import Account
 from fedfsd.ledger.entry import PlanEntry
 from fedfsd.ledger.key import SigningKey
@@ -59,8 +59,10 @@ def warnings(node: Node, state: State, found: dict[str, Any], date: str) -> Iter
             continue
         if run.entry.key_commitment and run_key.is_lost(node, plan):
             yield f"plan {plan[:8]}: its run key is lost; settle it: fedfsd region settle {plan[:8]}"
-        if run.entry.code != code:
+        if run.program is None and run.entry.code != code:
             yield f"plan {plan[:8]}: the installed program is not the one it was approved with"
+        if plan in found["program_changed"]:
+            yield str(booking.changed(plan))
         missing = missing_approval(state, run, date)
         if missing:
             yield missing

@@ -17,6 +17,7 @@ from fedfsd.ledger.permission import Permission
 from fedfsd.ledger.state import Run, State
 from fedfsd.ledger.store import Store
 from fedfsd.mechanism.renyi import epsilon_lifetime
+from fedfsd.node.approve import program_there
 from fedfsd.node.node import Node
 from fedfsd.node.outlook import fitting, warnings
 
@@ -51,6 +52,7 @@ def status(node: Node, *, today: datetime.date) -> Document:
         "checkpoint": _checkpoint(state, checkpoints, told),
         "grants": [_grant(state, account) for account in state.accounts.values()],
         "plans": [_plan(state, run) for run in state.runs.values()],
+        "program_changed": _program_changed(node, state),
         "releases": _releases(state)[-RECENT:],
         "refusals": [
             {
@@ -71,6 +73,16 @@ def status(node: Node, *, today: datetime.date) -> Document:
         ],
     }
     return found | {"warnings": list(warnings(node, state, found, date))}
+
+
+def _program_changed(node: Node, state: State) -> list[str]:
+    """Open plans whose rounds the running gate refuses: its runner is not the program on record."""
+    there = program_there(node)
+    return [
+        plan
+        for plan, run in state.runs.items()
+        if there is not None and not run.settled and run.program not in (None, there)
+    ]
 
 
 def _trust_lines(state: State) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from fedfsd.engine import randomness
 from fedfsd.errors import BudgetError, NotReadyError, PlanError, RefusedError
 from fedfsd.ledger.digest import key_commitment
 from fedfsd.ledger.entry import Program
-from fedfsd.node import approve, run_key
+from fedfsd.node import approve, doctor, run_key, status
 from fedfsd.node.control import Control
 from fedfsd.node.node import Node, open_node
 from fedfsd.plan.plan import Plan
@@ -185,6 +186,21 @@ def test_the_runners_program_goes_on_record_with_the_plan(node, tmp_path):
         assert recorded(node, one) == newer
     with running(node, keys), pytest.raises(NotReadyError, match="whose program is accepted"):
         approved(node, one, anew=True)
+
+
+def test_status_and_doctor_say_whose_rounds_are_refused(node, tmp_path):
+    one, today = plan(), datetime.date(2026, 11, 27)
+    newer = PROGRAM.model_copy(update={"code": "9" * 64})
+    with running(node, tmp_path / "runner", program=PROGRAM):
+        approved(node, one)
+        assert status.status(node, today=today)["program_changed"] == []
+    assert status.status(node, today=today)["program_changed"] == []  # nobody to compare with
+    with running(node, tmp_path / "runner", program=newer):
+        found = status.status(node, today=today)
+        assert found["program_changed"] == [one.hash]
+        assert any(f"region approve {one.hash[:16]} --program" in told for told in found["warnings"])
+        told = doctor.plans(doctor.Patient(node, node.folder / "train", today))
+        assert (told.outcome, "another program" in told.found) == ("fail", True)
 
 
 def test_without_a_person_the_program_is_on_record_too(node):
