@@ -236,7 +236,7 @@ def plans(patient: Patient) -> CheckResult:
         return fail(
             "plans",
             f"rounds of {changed[0][:8]} are refused: the runner is another program than the one on record",
-            fix=f"review the change: fedfsd region approve {changed[0][:DIGITS]} --program; or install the old",
+            fix=f"review it, then fedfsd region approve {changed[0][:DIGITS]} --program; or install the old",
         )
     known = {one["plan"] for one in patient.status["plans"]}
     found = [read_plan(path) for path in sorted((node.folder / "plans").glob("*.json"))]
