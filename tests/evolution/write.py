@@ -191,7 +191,7 @@ def files() -> None:
     fedfsd(
         "data", "generate", *_each("--region", REGIONS), "--vehicles", 40, "--seed", 3, "-o", "drives.parquet"
     )
-    shutil.copy(ROOT / "tests/driving/fixture/vehicle_tracks_001.csv", "vehicle_tracks_001.csv")
+    shutil.copy(ROOT / "tests/drive/fixture/vehicle_tracks_001.csv", "vehicle_tracks_001.csv")
     fedfsd(
         *("data", "import", "vehicle_tracks_001.csv", "--format", "interaction", "--region", "EU"),
         *(
