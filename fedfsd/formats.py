@@ -29,7 +29,7 @@ READ: Mapping[str, tuple[int, ...]] = {
     "region.toml": (1,),
     "train.toml": (1,),
     "coordinator.toml": (1,),
-    "ledger entry": (1, 2, 3),
+    "ledger entry": (1, 2, 3, 4),
     "bundle": (1,),
     "receipts": (1,),
     "table": (1, 2),

@@ -11,7 +11,7 @@ from fedfsd.ledger.permission import Permission, year_of
 
 
 def check_approvals(ledger: Ledger) -> Iterator[Finding]:
-    """Every release that needs permission has one: recipient, purpose, model, dates and volume."""
+    """Every release that needs permission has one: recipient, purpose, task, model, dates and volume."""
     permissions: dict[int, Permission] = {}
     live: dict[str, Grant] = {}
     labels: dict[str, str] = {}  # plan -> data set
@@ -61,6 +61,7 @@ def _relies(
             data_set=label,
             recipient=plan.recipient,
             purpose=plan.purpose,
+            task=read.task,
             model=read.model,
             size=size,
             date=one.date,

@@ -1,7 +1,7 @@
 """What a ledger cannot know and only its region can declare: parties, legal grounds, what else was done.
 
-A TOML file a region; ``clients/deploy/transfer/example.toml`` explains every key. Nothing here is
-checked by anybody, and every page says so beside each value that it takes from here.
+A TOML file a region; ``declaration.toml`` beside this module is the form, with every key explained. Nothing
+here is checked by anybody, and every page says so beside each value that it takes from here.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Recipient(Frozen):
     contact: Said = None
     ownership: Said = None
     covered_person: Said = None
+    identity_evidence: Said = None
+    identity_checked_on: Said = None
     certificate_fingerprint: Said = None
     onward_recipients: Said = None
 
@@ -63,14 +65,49 @@ class Ground(Frozen):
     necessity: Said = None
     processing_method: Said = None
     legal_basis: Said = None
+    notice: Said = None
+    separate_consent: Said = None
     transfer_mechanism: Said = None
     transfer_mechanism_reference: Said = None
+    security_assessment_number: Said = None
+    standard_contract_filing_number: Said = None
+    certification_number: Said = None
+    exemption: Said = None
     approval_scope: Said = None
     assessments: Said = None
     surveying_approval: Said = None
     justice_department_reference: Said = None
     export_control_reference: Said = None
     agreements: Said = None
+
+
+class Workflow(Frozen):
+    """How the transfer was approved inside the exporter, before anything left."""
+
+    requested_by: Said = None
+    reviewed_by: Said = None
+    approved_by: Said = None
+    decided_on: Said = None
+    conditions: Said = None
+
+
+class Access(Frozen):
+    """Who may use what was transferred, and how that changed."""
+
+    who: Said = None
+    changes_of_rights: Said = None
+    reviewed_on: Said = None
+
+
+class Redeclaration(Frozen):
+    """When the transfer has to be assessed or filed anew. Numbers of people in bands, never exact ones."""
+
+    triggers: Said = None
+    checked_on: Said = None
+    changes_since: Said = None
+    assessment_valid_until: Said = None
+    persons_since_1_january: Said = None
+    sensitive_persons_since_1_january: Said = None
 
 
 class Transport(Frozen):
@@ -122,15 +159,25 @@ class Declaration(Frozen):
     recipient: Recipient = Recipient()
     origin: Origin = Origin()
     ground: Ground = Ground()
+    workflow: Workflow = Workflow()
+    access: Access = Access()
+    redeclaration: Redeclaration = Redeclaration()
     transport: Transport = Transport()
     after: After = After()
     practice: Practice = Practice()
+
+
+def template(region: str) -> str:
+    """The form to fill in for ``region``, as TOML."""
+    text = (Path(__file__).parent / "declaration.toml").read_text(encoding="utf-8")
+    return text.replace('region = "EU"', f'region = "{region}"')
 
 
 def declarations(paths: Sequence[Path]) -> dict[str, Declaration]:
     """Declarations by region. ConfigError for a file that is none, or two of one region."""
     found: dict[str, Declaration] = {}
     for path in paths:
+        _demand_no_settings(path)
         one = load(Declaration, path)
         if one.region in found:
             raise ConfigError(
@@ -141,3 +188,14 @@ def declarations(paths: Sequence[Path]) -> dict[str, Declaration]:
             )
         found[one.region] = one
     return found
+
+
+def _demand_no_settings(path: Path) -> None:
+    """Refuse the node's own settings by name: they lie where this file is looked for."""
+    if path.name == "region.toml":
+        raise ConfigError(
+            str(path),
+            got="the settings of a node",
+            expected="what its region declares about transfers",
+            hint="fedfsd audit transfers --template -o declaration.toml writes the form",
+        )

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, ParamSpec
 
 from fedfsd.audit.finding import Finding, Kind
+from fedfsd.language import say
 
 P = ParamSpec("P")
 SHOWN = 20
@@ -141,7 +142,7 @@ class Sheet:
         self._answers.append(
             Answer(
                 name=check.__name__.removeprefix("check_"),
-                claim=(check.__doc__ or "").strip().partition("\n")[0],
+                claim=say((check.__doc__ or "").strip().partition("\n")[0]),
                 outcome=next((outcome for kind, outcome in _DECIDING if kept[kind]), Outcome.HOLDS),
                 findings=tuple(one for kind in Kind for one in kept[kind]),
                 more=more,

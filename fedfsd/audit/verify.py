@@ -23,6 +23,7 @@ from fedfsd.audit.delivery import check_receipts, check_regions
 from fedfsd.audit.epsilon import check_epsilon, check_lifetime, check_rehearsal
 from fedfsd.audit.evidence import Evidence, Ledger, Refused
 from fedfsd.audit.filter import Sum, check_filter, sums
+from fedfsd.audit.explained import CHECKS
 from fedfsd.audit.finding import Finding, skipped
 from fedfsd.audit.history import check_archive, check_entries, check_history
 from fedfsd.audit.loss import epsilon_lifetime
@@ -86,6 +87,12 @@ def verify(evidence: Evidence, tell: Callable[[str], None] = _silent) -> Report:
     together.run(check_regions, evidence)  # no receipt of a region that is missing
     together.run(check_heads, evidence)  # no checkpoint of a ledger that is missing
     return Report((*parts, together.part({})), UNPROVED)
+
+
+def claims() -> dict[str, str]:
+    """What each check tests, by its name, in the order in which they run."""
+    checks = {name.removeprefix("check_"): one for name, one in globals().items() if name.startswith("check_")}
+    return {name: (checks[name].__doc__ or "").partition("\n")[0] for name in CHECKS}
 
 
 def _refused(one: Refused) -> Part:

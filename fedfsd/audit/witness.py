@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fedfsd.audit.evidence import Evidence, Ledger
@@ -108,6 +109,19 @@ def _cosigned(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
     last = max(newest.values(), default=0)
     if last < len(ledger.lines):
         yield left_out(f"entries from {last} on have no cosignature")
+
+
+def sightings(ledger: Ledger, evidence: Evidence) -> Iterator[tuple[int, int]]:
+    """(number of entries, POSIX seconds) of each good cosignature by a witness of the trust file."""
+    witnesses = evidence.trust.of("witness") if evidence.trust else ()
+    heads = [*_notes(ledger), *evidence.heads] if witnesses and ledger.genesis else []
+    for _, text in heads:
+        with suppress(EvidenceError):  # told by check_witnesses and check_heads
+            parsed = Note.parse(text)
+            head = Checkpoint.parse(parsed.text)
+            if ledger.genesis and epoch_of(head, origin(ledger.genesis, 0)) is not None:
+                for one in witnesses:
+                    yield from ((head.size, seconds) for seconds in parsed.seen_by(one))
 
 
 def _notes(ledger: Ledger) -> Iterator[tuple[str, str]]:

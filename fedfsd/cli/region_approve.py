@@ -104,6 +104,10 @@ def approve_transfer(
     model: Annotated[
         list[str], typer.Option(metavar="NAME", help="A model that may be trained, or * for any; repeatable.")
     ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A task that may be trained; any if left out; repeatable."),
+    ] = None,
     region: RegionFolder = HERE,
     data_set: DataSet = None,
     overrides: Overrides = None,
@@ -124,6 +128,7 @@ def approve_transfer(
         data_set=data_set,
         authority=authority,
         number=number,
+        tasks=tuple(task or ()),
         models=tuple(model),
         valid=(valid_from, valid_until),
         max_releases=max_releases,

@@ -159,21 +159,34 @@ class Grant(_Entry):
 
 
 class Approval(_Entry):
-    """Permission to transfer."""
+    """Permission to transfer. Format 4 where it names tasks; one that names none is for every task."""
 
     type: Literal["approval"] = "approval"
+    format: Literal[4] | None = None
     ledger: LedgerId
     data_set: Text
     authority: Text
     number: Text
     recipient: Text
     purpose: Text
+    tasks: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100)] | None = None
     models: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100)]
     valid_from: Date
     valid_until: Date
     max_releases: Integer
     max_bytes: Integer
     signatures: OfficerSignature = OfficerSignature()
+
+    @model_validator(mode="after")
+    def _one_format(self) -> Approval:
+        if (self.format == 4) != (self.tasks is not None):
+            raise ValueError("the fields of one format")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = write(self)
+        return {name: value for name, value in found.items() if name not in ("format", "tasks") or value}
 
 
 class PlanEntry(_Entry):

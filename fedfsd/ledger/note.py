@@ -63,6 +63,13 @@ class Note:
             )
         return bool(mine)
 
+    def seen_by(self, witness: VerificationKey) -> tuple[int, ...]:
+        """POSIX seconds of each of the witness's cosignatures. EvidenceError as of ``signed_by``."""
+        if witness.kind != COSIGNER or not self.signed_by(witness):
+            return ()
+        mine = (one for one in self.signatures if one.name == witness.name and one.key_id == witness.id)
+        return tuple(int.from_bytes(one.content[:_TIME], "big") for one in mine)
+
     def signed_by_one_of(self, keys: Sequence[VerificationKey]) -> bool:
         """Whether one of ``keys`` signed. EvidenceError where a line under any of their names is bad."""
         found = [self.signed_by(one) for one in keys]

@@ -21,7 +21,7 @@ class Permission:
     released_bytes: Counter[int] = field(default_factory=Counter)
 
     def objection(
-        self, *, data_set: str, recipient: str, purpose: str, model: str, size: int, date: str
+        self, *, data_set: str, recipient: str, purpose: str, task: str, model: str, size: int, date: str
     ) -> str | None:
         """Why this approval does not cover one more release of ``size`` bytes booked on ``date``."""
         mine, year = self.approval, year_of(date)
@@ -30,6 +30,7 @@ class Permission:
             (mine.data_set == data_set, "for another data set"),
             (mine.recipient == recipient, "for another recipient"),
             (mine.purpose == purpose, "for another purpose"),
+            (not mine.tasks or task in mine.tasks or "*" in mine.tasks, "for other tasks"),
             (model in mine.models or "*" in mine.models, "for other models"),
             (mine.valid_from <= date, f"valid from {mine.valid_from} only"),
             (date <= mine.valid_until, f"expired on {mine.valid_until}"),

@@ -295,6 +295,7 @@ class State:
             data_set=run.data_set,
             recipient=run.entry.recipient,
             purpose=run.entry.purpose,
+            task=run.terms.task,
             model=run.terms.model,
             size=run.entry.release_bytes,
             date=date,

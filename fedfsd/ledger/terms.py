@@ -28,6 +28,7 @@ class Terms:
     """One region's side of a plan."""
 
     mode: Literal["private", "rehearsal"]
+    task: str
     model: str
     rounds: int
     mechanism: Mechanism
@@ -71,6 +72,13 @@ class _Document(_Part):
     model: _Model
 
 
+def _task(document: Mapping[str, Any]) -> str:
+    """What is trained. A document that names none is of a release that knew motion forecasting alone."""
+    named = document.get("task", {"name": "forecasting"})
+    name = named.get("name") if isinstance(named, Mapping) else None
+    return name if isinstance(name, str) else ""
+
+
 def read(document: Mapping[str, Any], region: str) -> Terms:
     """The terms of ``region`` in a plan's document.
 
@@ -99,6 +107,7 @@ def read(document: Mapping[str, Any], region: str) -> Terms:
         raise EvidenceError(f"plan.{error.place}", got=error.got, expected=error.expected) from None
     return Terms(
         mode=plan.mode,
+        task=_task(document),
         model=plan.model.name,
         rounds=plan.num_rounds,
         mechanism=mechanism,

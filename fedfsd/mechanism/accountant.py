@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fedfsd.errors import AccountingError
-from fedfsd.mechanism.event import Event, check_delta, exact
+from fedfsd.mechanism.event import SMALLEST_DELTA, Event, check_delta, exact
 from fedfsd.mechanism.renyi import rho
 
 TOLERANCE = 0.02  # what two accountants may differ by
@@ -28,6 +28,7 @@ INTERVALS = (1e-4, 1e-3, 1e-2, 1e-1)  # discretisation of the privacy loss, nats
 GRID_SHARE = 0.05  # keeps what rounding adds to epsilon below 0.005, however many steps there are
 MAX_POINTS = 5e6  # grid points of all compositions together: a few seconds, a few hundred MB
 MAX_PRV_POINTS = 3e6
+_LINES = 1000  # epsilons at which a trade-off curve is bounded
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,36 @@ def epsilon_pld(events: Iterable[Event], delta: float, *, coarse: bool = False) 
     check_delta(delta)
     merged = exact(events)
     return _pld(merged, delta, interval(merged) * (10 if coarse else 1)) if merged else 0.0
+
+
+def true_positives(
+    events: Iterable[Event], false_positives: Sequence[float], *, coarse: bool = False
+) -> tuple[float, ...]:
+    """The largest shares of members that any attacker can recognise, at these shares of false alarms.
+
+    The attacker sees everything that ``events`` release, knows all data but one vehicle's, and accuses that
+    vehicle of having taken part; the bound holds for every test there is. It is the trade-off curve of the
+    composed PLD: each epsilon with its delta bounds it by a line, and the least of all lines is the curve.
+    Deltas are rounded upwards, and so is the bound.
+
+    Args:
+        false_positives: shares of vehicles that took no part and are accused all the same, in [0, 1].
+
+    Raises:
+        AccountingError: a loss too large for the coarsest grid.
+
+    Source: Dong, Roth, Su 2022, proposition 2.12 (a trade-off curve and its deltas are dual).
+    """
+    merged = exact(events)
+    if not merged:
+        return tuple(min(1.0, share) for share in false_positives)
+    epsilons, deltas = _profile(merged, interval(merged) * (10 if coarse else 1))
+    with np.errstate(over="ignore"):
+        rise = np.exp(epsilons)
+        return tuple(
+            float(min(1.0, (rise * share + deltas).min(), (1 - (1 - deltas - share) / rise).min()))
+            for share in false_positives
+        )
 
 
 def warm_up() -> None:
@@ -163,12 +194,26 @@ def _width(event: Event) -> float:
 
 @lru_cache(maxsize=1024)
 def _pld(events: tuple[Event, ...], delta: float, step: float) -> float:
+    with _asking("PLD (dp-accounting)"):
+        return float(_composed(events, step).get_epsilon(delta))
+
+
+@lru_cache(maxsize=256)
+def _profile(events: tuple[Event, ...], step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Epsilons from 0 to where delta vanishes, and the delta (PLD) of each."""
+    with _asking("PLD (dp-accounting)"):
+        composed = _composed(events, step)
+        largest = composed.get_epsilon(SMALLEST_DELTA)
+        epsilons = np.linspace(0.0, max(largest, step), _LINES)
+        return epsilons, np.array([composed.get_delta(one) for one in epsilons])
+
+
+def _composed(events: tuple[Event, ...], step: float) -> Any:
     from dp_accounting import pld
 
-    with _asking("PLD (dp-accounting)"):
-        accountant = pld.PLDAccountant(_zero_out(), value_discretization_interval=step)
-        accountant.compose(_dp_event(events))
-        return float(accountant.get_epsilon(delta))
+    accountant = pld.PLDAccountant(_zero_out(), value_discretization_interval=step)
+    accountant.compose(_dp_event(events))
+    return accountant
 
 
 def _dp_event(events: tuple[Event, ...]) -> Any:

@@ -143,12 +143,16 @@ def permission(
     data_set: str | None,
     authority: str,
     number: str,
+    tasks: tuple[str, ...],
     models: tuple[str, ...],
     valid: tuple[str, str],
     max_releases: int,
     max_bytes: int,
 ) -> Approval:
     """An approval for the recipient and purpose of the settings; ``valid`` are its first and last day.
+
+    Args:
+        tasks: names of tasks that may be trained; none for any.
 
     Raises:
         BudgetError: no grant for the data set, or several to choose from.
@@ -168,6 +172,8 @@ def permission(
         )
     with strict.typed("approval"):
         return Approval(
+            format=4 if tasks else None,
+            tasks=tasks or None,
             ledger=state.genesis.ledger,
             data_set=label,
             authority=authority,

@@ -40,7 +40,7 @@ recipient = {recipient_text}    # "fedfsd/coordinator/NAME"
 purpose = ""                    # "training of a motion forecasting model"
 
 # What a record of these transfers needs beyond the ledger (the parties, the legal basis) is in a file of
-# its own: clients/deploy/transfer/example.toml explains it.
+# its own: fedfsd audit transfers --template prints it.
 """
 
 POLICY = """\

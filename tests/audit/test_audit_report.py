@@ -395,7 +395,7 @@ def test_the_command_in_the_light_install(told):
         (["EU.zip"], 11, "# EU: epsilon at most 8.00"),
         (["EU.zip", "--trust", "trust.keys", "--format", "json"], 0, '{\n "format": 1'),
         (["EU.zip", "--trust", "trust.keys", "--json"], 0, '{\n "format": 1'),
-        (["EU.zip", "--region-file", "missing.toml"], 3, ""),
+        (["EU.zip", "--declaration", "missing.toml"], 3, ""),
         (["EU.zip", "--format", "pdf"], 2, ""),
         (["EU.zip", "-o", "report.pdf"], 4, ""),
         (["EU.zip", "--format", "html", "-o", "EU.zip"], 4, ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import hashlib
 import io
 import json
 import re
@@ -18,14 +19,20 @@ from hypothesis import strategies as st
 from test_statement import at_delta, exactly, loss
 
 from fedfsd import canonical
+from fedfsd.audit import declaration
 from fedfsd.audit.declaration import Declaration, Exporter, Recipient, declarations
 from fedfsd.audit.evidence import load
-from fedfsd.audit.transfer import KNOWN, as_csv, declared_columns, transfers
+from fedfsd.audit.finding import Kind
+from fedfsd.audit.column import DECLARED, KNOWN, RULES, page
+from fedfsd.audit.transfer import Rows, as_csv, declared_columns, missing, transfers
 from fedfsd.audit.verify import verify
 from fedfsd.cli import main
-from fedfsd.errors import ConfigError
+from fedfsd.errors import ConfigError, FedfsdError
+from fedfsd.ledger import note
+from fedfsd.ledger.key import SigningKey
 
-EXAMPLE = Path(__file__).parents[2] / "clients" / "deploy" / "transfer" / "example.toml"
+FORM = Path(declaration.__file__).parent / "declaration.toml"
+NAMES = tuple(one.name for one in KNOWN)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -51,15 +58,15 @@ def told(tmp_path_factory):
     path = receipts(folder, eu, leave_out=(2,))
     evidence, found = audited(folder, eu, receipts=path)
     assert found.outcome == "holds", found.headline
-    return eu, evidence, found, transfers(evidence, found)
+    return eu, evidence, found, transfers(evidence, found, rows=Rows.release)
 
 
 def test_one_row_a_release_with_what_was_sent(told):
     eu, evidence, _, document = told
     known = [one["known"] for one in document["transfers"]]
-    assert all(tuple(one) == KNOWN for one in known)
-    assert [(one["plan"], one["round"], one["sha256"], one["bytes"], one["entry_hash"]) for one in known] == [
-        (plan.hash, number, canonical.sha256(sent.content), 4 * FLOATS, sent.entry_hash)
+    assert all(tuple(one) == NAMES for one in known)
+    assert [(one["plan"], one["rounds"], one["sha256"], one["bytes"], one["last_entry_hash"]) for one in known] == [
+        (plan.hash, str(number), canonical.sha256(sent.content), 4 * FLOATS, sent.entry_hash)
         for plan, number, sent in eu.released
     ]
     state = eu.ledger.state
@@ -89,7 +96,7 @@ def test_privacy_of_each_object_and_in_all(told):
     assert [one["epsilon_cumulative"] for one in known] == pytest.approx(
         [at_delta(one, alpha) for one in spent], abs=1e-6
     )
-    assert [one["epsilon_object"] for one in known] == pytest.approx(
+    assert [one["epsilon_row"] for one in known] == pytest.approx(
         [exactly(2.0, 4)] * 3 + [exactly(3.0, 4)] * 3, abs=1e-6
     )
     assert [one["epsilon_plan"] for one in known] == pytest.approx(
@@ -107,7 +114,7 @@ def test_privacy_of_each_object_and_in_all(told):
 
 def test_approvals_and_counters_begin_anew_each_year(told):
     known = [one["known"] for one in told[3]["transfers"]]
-    assert [one["date"] for one in known] == ["2026-11-22"] * 4 + ["2027-01-01"] * 2
+    assert [one["date_first"] for one in known] == ["2026-11-22"] * 4 + ["2027-01-01"] * 2
     assert [one["approval_number"] for one in known] == ["2026/1"] * 4 + ["=2027/1"] * 2
     assert [one["approval_valid_until"] for one in known] == ["2026-12-31"] * 4 + ["2027-12-31"] * 2
     counts = [1, 2, 3, 4, 1, 2]
@@ -122,7 +129,7 @@ def test_the_table_is_the_document(told):
     document = told[3]
     table = rows(document)
     for row, one in zip(table, document["transfers"], strict=True):
-        assert list(row) == [*KNOWN, *one["declared"]]
+        assert list(row) == [*NAMES, *one["declared"]]
         assert row["sha256"] == one["known"]["sha256"]
         assert float(row["epsilon_cumulative"]) == pytest.approx(one["known"]["epsilon_cumulative"], rel=1e-8)
     assert json.loads(json.dumps(document)) == document
@@ -139,7 +146,7 @@ def test_what_nobody_declares_stays_empty_and_the_rest_is_kept_apart(told):
 
 
 def test_the_example_names_every_key():
-    whole = re.sub(r"(?m)^# (\w+ = )", r"\1", EXAMPLE.read_text(encoding="utf-8"))
+    whole = re.sub(r"(?m)^# (\w+ = )", r"\1", FORM.read_text(encoding="utf-8"))
     made = tomllib.loads(whole)
     fields = {name: field.annotation for name, field in Declaration.model_fields.items() if name != "region"}
     assert set(made) == {"region", *fields}
@@ -148,9 +155,9 @@ def test_the_example_names_every_key():
 
 
 def test_the_example_is_read_as_it_is_and_filled(tmp_path):
-    assert declarations([EXAMPLE]) == {"EU": Declaration(region="EU")}
+    assert declarations([FORM]) == {"EU": Declaration(region="EU")}
     path = tmp_path / "eu.toml"
-    path.write_text(re.sub(r"(?m)^# (\w+ = )", r"\1", EXAMPLE.read_text(encoding="utf-8")))
+    path.write_text(re.sub(r"(?m)^# (\w+ = )", r"\1", FORM.read_text(encoding="utf-8")))
     (one,) = declarations([path]).values()
     assert None not in declared_columns(one).values()
 
@@ -190,14 +197,14 @@ def test_contradicted_evidence_and_rehearsals_have_rows_but_no_epsilon(tmp_path)
     eu.grant()
     eu.run(plan_of(mode="rehearsal"))
     evidence = load([spender.bundle(tmp_path), eu.bundle()])
-    document = transfers(evidence, verify(evidence))
+    document = transfers(evidence, verify(evidence), rows=Rows.release)
     known = [one["known"] for one in document["transfers"]]
     assert [one["region"] for one in known] == ["EU"] * 3 + ["US"] * 2
     assert [one["verification"] for one in known] == ["cannot decide"] * 3 + ["contradicted"] * 2
     assert document["heading"] == "rehearsal, no guarantee"
-    assert {one["heading"] for one in known} == {"rehearsal, no guarantee", ""}
+    assert {one["heading"] for one in known} == {"rehearsal, no guarantee", None}
     for one in known:
-        assert not [name for name in KNOWN if name.startswith("epsilon") and one[name] is not None]
+        assert not [name for name in NAMES if name.startswith("epsilon") and one[name] is not None]
 
 
 def test_receipts_that_are_not_signed_deliver_nothing(told, tmp_path):
@@ -243,7 +250,7 @@ def test_declared_text_is_one_harmless_cell(text):
     document = {
         "transfers": [
             {
-                "known": dict.fromkeys(KNOWN),
+                "known": dict.fromkeys(NAMES),
                 "declared": declared_columns(Declaration(region="EU", recipient=Recipient(country=text))),
             }
         ]
@@ -261,8 +268,8 @@ def test_declared_text_is_one_harmless_cell(text):
     ("words", "code", "start"),
     [
         (["EU.zip", "--trust", "trust.keys"], 0, '"record","region",'),
-        (["EU.zip", "--format", "json"], 11, '{\n "format": 1,\n "kind": "fedfsd-transfers"'),
-        (["EU.zip", "--trust", "trust.keys", "--json"], 0, '{\n "format": 1,\n "kind": "fedfsd-transfers"'),
+        (["EU.zip", "--format", "json"], 11, '{\n "format": 2,\n "kind": "fedfsd-transfers"'),
+        (["EU.zip", "--trust", "trust.keys", "--json"], 0, '{\n "format": 2,\n "kind": "fedfsd-transfers"'),
         (["EU.zip", "-o", "x.xls"], 4, ""),
         (["EU.zip", "--trust", "trust.keys", "-o", "made.csv"], 0, "verification: holds\nwritten: made.csv"),
     ],
@@ -279,4 +286,130 @@ def test_the_command(told, monkeypatch, capsys, words, code, start):
     assert said.out.startswith(start)
     if "-o" in words and not code:
         with (folder / words[-1]).open(newline="", encoding="utf-8") as file:
-            assert len(list(csv.DictReader(file))) == 6
+            assert len(list(csv.DictReader(file))) == 3
+    if not code:
+        assert "EU: 67 of 67 declared fields are empty (exporter.legal_entity," in said.err
+        assert "--template" in said.err
+
+
+def test_the_form_names_the_region_and_is_never_written_over(told, monkeypatch, capsys):
+    monkeypatch.chdir(told[0].folder.parent)
+    for code in (0, 4):
+        with pytest.raises(SystemExit) as end:
+            main.run(["audit", "transfers", "EU.zip", "--template", "-o", "form.toml"])
+        assert end.value.code == code, capsys.readouterr().err
+    assert declarations([Path("form.toml")]) == {"EU": Declaration(region="EU")}
+    with pytest.raises(SystemExit) as end:
+        main.run(["audit", "transfers"])
+    assert end.value.code == 2
+    assert "no BUNDLE" in capsys.readouterr().err
+
+
+def test_a_nodes_settings_are_no_declaration(tmp_path):
+    path = tmp_path / "region.toml"
+    path.write_text('name = "EU"')
+    with pytest.raises(ConfigError, match="the settings of a node.*--template"):
+        declarations([path])
+
+
+def test_one_row_a_plan_under_one_permission(told):
+    _, evidence, found, single = told
+    document = transfers(evidence, found)
+    ones = [one["known"] for one in single["transfers"]]
+    rows = [one["known"] for one in document["transfers"]]
+    groups = [ones[:3], ones[3:4], ones[4:]]  # the second plan goes on under the permission of 2027
+    assert [(one["plan"], one["rounds"], one["approval_number"]) for one in rows] == [
+        (ones[0]["plan"], "1-3", "2026/1"),
+        (ones[3]["plan"], "1", "2026/1"),
+        (ones[3]["plan"], "2-3", "=2027/1"),
+    ]
+    for row, group in zip(rows, groups, strict=True):
+        assert tuple(row) == NAMES
+        for name in ("bytes", "steps", "parameters", "releases"):
+            assert row[name] == sum(one[name] for one in group)
+        assert row["rho_nats"] == pytest.approx(sum(one["rho_nats"] for one in group))
+        for name in ("epsilon_cumulative", "rho_spent_nats", "approval_bytes_in_year", "last_entry", "date_last"):
+            assert row[name] == group[-1][name]
+        assert (row["first_entry"], row["record"]) == (group[0]["first_entry"], group[0]["record"])
+        hashes = [one["sha256"] for one in group]
+        lines = "".join(f"{one}\n" for one in hashes).encode()
+        assert row["sha256"] == (hashes[0] if len(hashes) == 1 else hashlib.sha256(lines).hexdigest())
+    assert [one["epsilon_row"] for one in rows] == pytest.approx(
+        [exactly(2.0, 12), exactly(3.0, 4), exactly(3.0, 8)], abs=1e-6
+    )
+    assert [one["delivery"] for one in rows] == [
+        "received (2), undelivered (1)",
+        "received (1)",
+        "undelivered (1), received (1)",
+    ]
+
+
+def test_time_of_day_by_a_witness_that_is_trusted(tmp_path):
+    """Between the last cosignature before a round was booked and the first one after its release."""
+    eu, seen = Region(tmp_path), []
+    watcher = SigningKey.from_seed("watcher", b"w" * 32)
+    eu.grant()
+    plan = plan_of()
+    eu.approve(plan)
+    for number in (1, 2, 3):
+        seconds = 1_795_000_000 + 3600 * number
+        eu.ledger.witness(note.cosign(eu.ledger.checkpoint(), watcher, seconds=seconds), [watcher.cosigner])
+        seen.append(datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        eu.round(plan, number)
+    keys = trust(tmp_path, eu)
+    evidence = load([eu.bundle()], trust=keys)
+    silent = transfers(evidence, verify(evidence), rows=Rows.release)["transfers"]
+    assert {one["known"]["witnessed_after"] for one in silent} == {None}
+    keys.write_text(keys.read_text() + f"witness {watcher.cosigner}\n")
+    evidence = load([eu.bundle()], trust=keys)
+    known = [one["known"] for one in transfers(evidence, verify(evidence), rows=Rows.release)["transfers"]]
+    assert [one["witnessed_after"] for one in known] == seen
+    assert [one["witnessed_before"] for one in known] == [*seen[1:], None]
+    (row,) = (one["known"] for one in transfers(evidence, verify(evidence))["transfers"])
+    assert (row["witnessed_after"], row["witnessed_before"]) == (seen[0], None)
+
+
+def test_a_permission_for_another_task_covers_nothing(tmp_path):
+    eu = Region(tmp_path)
+    eu.grant(approval_required=True)
+    eu.permit(format=4, tasks=("camera",))
+    plan = plan_of()
+    eu.approve(plan)
+    with pytest.raises(FedfsdError, match="for other tasks"):
+        eu.ledger.reserve(plan.hash, 1, "a" * 64)
+    eu.permit(number="2026/2", format=4, tasks=("camera", "forecasting"))
+    eu.round(plan, 1)
+    evidence, found = audited(tmp_path, eu)
+    assert found.outcome == "holds", found.headline
+    (row,) = (one["known"] for one in transfers(evidence, found)["transfers"])
+    assert (row["task"], row["approval_tasks"]) == ("forecasting", "camera, forecasting")
+
+
+def test_an_auditor_sees_a_transfer_under_a_permission_for_another_task(tmp_path):
+    eu, plan = forge.Forge(), plan_of()
+    eu.grant()
+    place = eu.permit(format=4, tasks=("forecasting",))
+    eu.approve(plan)
+    eu.round(plan, 1, approval=place)
+    assert not verify(load([eu.bundle(tmp_path)])).found(Kind.CONTRADICTED)
+    eu.edit(place, tasks=("camera",))
+    evidence = load([eu.bundle(tmp_path)])
+    texts = [str(finding) for where, finding in verify(evidence).found(Kind.CONTRADICTED) if "approvals" in where]
+    assert any("for other tasks" in one for one in texts)
+
+
+def test_every_column_says_what_it_is_and_which_rule_asks_for_it():
+    assert [one.name for one in DECLARED] == list(declared_columns(None))
+    columns, text = (*KNOWN, *DECLARED), page()
+    assert len({one.title for one in columns}) == len(columns)
+    assert {rule for one in columns for rule in one.rules} == {rule.name for rule in RULES}
+    assert all(one.rules for one in columns if one.name != "heading")
+    assert all(f"| `{one.name}` | {one.title} |" in text for one in columns)
+    assert "not legal advice" in text
+
+
+def test_sentences_on_what_is_empty_count_what_is_empty(told):
+    _, evidence, found, _ = told
+    half = Declaration(region="EU", exporter=Exporter(legal_entity="Example GmbH"))
+    (sentence,) = missing(transfers(evidence, found, {"EU": half}))
+    assert sentence.startswith(f"EU: {len(DECLARED) - 1} of {len(DECLARED)} declared fields are empty")

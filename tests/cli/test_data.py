@@ -284,7 +284,7 @@ def test_config_check_fills_in_every_default(fedfsd, folder):
         ("policy", "eu.toml"),
         ("region", "region/eu.toml"),
         ("train", "train/eu.toml"),
-        ("transfer", "transfer/example.toml"),
+        ("transfer", "../../fedfsd/audit/declaration.toml"),
     ],
 )
 def test_the_files_of_a_deployment_are_checked_and_every_error_is_shown(fedfsd, folder, kind, file):

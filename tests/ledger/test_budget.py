@@ -158,7 +158,7 @@ def test_what_an_entry_says_of_its_rounds(rounds):
         (Gaussian(**step, sigma=1.0), NANO),
         (GaussianByRound(**step, sigmas=(1.0,) * rounds), (NANO,) * rounds),
     ):
-        terms = Terms("private", "mlp", rounds, mechanism, mechanism.text(rounds), "5" * 64, 4)
+        terms = Terms("private", "forecasting", "mlp", rounds, mechanism, mechanism.text(rounds), "5" * 64, 4)
         assert losses(terms, 2) == (expected, rounds * NANO)
 
 

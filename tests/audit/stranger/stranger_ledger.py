@@ -34,7 +34,7 @@ from stranger_values import (
 )
 
 Entry = dict[str, Any]
-KNOWN_ENTRY, KNOWN_PLAN = 3, 2
+KNOWN_ENTRY, KNOWN_PLAN = 4, 2
 MAX_ENTRY = 2**22
 
 # 4. Entries: the fields of every type. A type of value is a predicate; "?" after it allows null.
@@ -79,6 +79,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "one": lambda v: is_integer(v) and v == 1,
     "two": lambda v: is_integer(v) and v == 2,
     "three": lambda v: is_integer(v) and v == 3,
+    "four": lambda v: is_integer(v) and v == 4,
     "bool": lambda v: type(v) is bool,
     "string": lambda v: isinstance(v, str),
     "object": lambda v: isinstance(v, dict),
@@ -111,6 +112,9 @@ ALWAYS = "type string seq int "
 PLAN = """ledger hex16 plan hex32 document object grant int rounds int rho int release_bytes int
     recipient text purpose text key_commitment hex32? code hex32 version text
     signatures by-officer-or-none """
+APPROVAL = """ledger hex16 data_set text authority text number text recipient text purpose text
+    models models valid_from date valid_until date max_releases int max_bytes int
+    signatures by-officer"""
 FIELDS = {
     "genesis": """format one ledger hex16 region region node_key vkey officer_key vkey unit unit
         adjacency adjacency simulated bool previous hex16? code hex32 version text signatures by-both""",
@@ -118,9 +122,8 @@ FIELDS = {
         epsilon number explanation text max_plans int max_rounds int plan_cap int recipient_cap int
         approval_required bool predecessor int? disjoint bool carried_rho int simulated bool
         signatures by-officer""",
-    "approval": """ledger hex16 data_set text authority text number text recipient text purpose text
-        models models valid_from date valid_until date max_releases int max_bytes int
-        signatures by-officer""",
+    "approval": APPROVAL,
+    "approval 4": APPROVAL + " format four tasks models",
     "plan": PLAN + "event event rho_round int",
     "plan 2": PLAN + "event event2 rho_round ints format two",
     "reserve": """plan hex32 round int arrays hex32 event event rho int grant int spent int held int
@@ -191,8 +194,9 @@ def check_entry(line: bytes, seq: int) -> Entry:
     """An entry that is well formed."""
     entry = decode(line, f"entry {seq}")
     kind = entry.get("type")
-    form = "plan 2" if kind == "plan" and "format" in entry else kind
-    must(isinstance(kind, str) and form in FIELDS and kind != "plan 2", f"entry {seq}: unknown type")
+    forms = {"plan": "plan 2", "approval": "approval 4"}
+    form = forms.get(kind, kind) if isinstance(kind, str) and "format" in entry else kind
+    must(isinstance(kind, str) and form in FIELDS and " " not in kind, f"entry {seq}: unknown type")
     must(IS_ENTRY[str(form)](entry), f"entry {seq}: its fields are not those of a {kind}")
     return entry
 
@@ -448,6 +452,9 @@ class Book:
         must(same == (label, plan["recipient"], plan["purpose"]), "rule 5: an approval of something else")
         models = approval["models"]
         must("*" in models or plan["document"]["model"]["name"] in models, "rule 5: a model not approved")
+        tasks, task = approval.get("tasks", ["*"]), plan["document"].get("task", {"name": "forecasting"})
+        name = task.get("name") if isinstance(task, dict) else None
+        must("*" in tasks or name in tasks, "rule 5: a task not approved")
         must(approval["valid_from"] <= entry["date"] <= approval["valid_until"], "rule 5: outside its dates")
         count, size = self.use("reserve", entry, 1)
         must(count <= approval["max_releases"] and size <= approval["max_bytes"], "rule 5: above its limits")

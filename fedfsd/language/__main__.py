@@ -1,0 +1,85 @@
+"""Write every catalogue anew from the code: ``python -m fedfsd.language``. Translations are kept.
+
+Sentences are found in calls of ``say``, ``say_count`` and ``mark``, in templates, and in the first line of
+every check's docstring, which is the claim that the check tests; of a table given to ``_columns``, in the
+second cell of each line, which is a heading.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_dir, extract_python
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
+
+from fedfsd.language import DOMAIN, HERE
+
+ROOT = HERE.parent
+KEYWORDS: dict[str, Any] = {"say": None, "mark": None, "_": None, "say_count": (1, 2)}
+_METHODS = [("**.py", f"{__name__}:sentences"), ("**.html", "jinja2"), ("**.md", "jinja2")]
+_OPTIONS = {"**.html": {"silent": "false"}, "**.md": {"silent": "false"}}
+_FOLDERS = ("audit", "mechanism", "browser")
+
+
+def template() -> Catalog:
+    """Every sentence that can be said, without translations."""
+    found = Catalog(project=DOMAIN, fuzzy=False)
+    for folder in _FOLDERS:
+        rows = extract_from_dir(ROOT / folder, _METHODS, _OPTIONS, KEYWORDS)
+        for name, _, message, comments, context in rows:
+            place = f"fedfsd/{folder}/{name}"
+            # Lines are left out: they would change with every edit.
+            found.add(message, None, [(place, 0)], auto_comments=comments, context=context)
+    return found
+
+
+def sentences(file: IO[bytes], keywords: Any, tags: Any, options: Any) -> Iterator[Any]:
+    """Babel's extraction from Python, the claims of checks and the headings of columns."""
+    yield from extract_python(file, keywords, tags, options)
+    file.seek(0)
+    for node in ast.walk(ast.parse(file.read())):
+        match node:
+            case ast.FunctionDef(name=name, lineno=line) if name.startswith("check_"):
+                yield line, None, (ast.get_docstring(node) or "").partition("\n")[0], []
+            case ast.Call(func=ast.Name(id="_columns"), args=[ast.Constant(value=str(table))], lineno=line):
+                for row in table.strip().splitlines():
+                    yield line, None, row.split("|")[1].strip(), []
+
+
+def read(path: Path) -> Catalog:
+    """A catalogue as it is kept."""
+    with path.open("rb") as file:
+        return read_po(file)
+
+
+def compiled(catalogue: Catalog) -> bytes:
+    """The catalogue as gettext reads it."""
+    import io
+
+    made = io.BytesIO()
+    write_mo(made, catalogue)
+    return made.getvalue()
+
+
+def main(path: Path) -> int:
+    """Bring one catalogue up to date with the code; how many sentences it lacks."""
+    catalogue = read(path)
+    catalogue.update(template(), no_fuzzy_matching=True)
+    catalogue.obsolete.clear()
+    with path.open("wb") as file:
+        write_po(file, catalogue, width=110, sort_output=True, include_lineno=False, omit_header=False)
+    path.with_suffix(".mo").write_bytes(compiled(read(path)))
+    return sum(not one.string or one.string == ("",) for one in catalogue if one.id)
+
+
+if __name__ == "__main__":
+    missing = {str(one): main(one) for one in sorted(HERE.glob(f"*/LC_MESSAGES/{DOMAIN}.po"))}
+    for name, count in missing.items():
+        print(f"{name}: {count} sentences without a translation")
+    sys.exit(any(missing.values()))
