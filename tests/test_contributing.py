@@ -123,6 +123,8 @@ def test_following_the_list_adds_an_audit_check(copy):
     edit(copy, verify, imported, f"from fedfsd.audit.extra import check_extra\n{imported}")
     line = "        sheet.run(check_rounds, ledger)"
     edit(copy, verify, line, f"        sheet.run(check_extra, ledger)\n{line}")
+    table = "CHECKS: Mapping[str, str] = {\n"
+    edit(copy, "fedfsd/audit/explained.py", table, f'{table}    "extra": mark("Nothing."),\n')
     hostile = "tests/audit/test_hostile.py::test_a_damaged_bundle_does_not_hide_the_others"
     sarif = "tests/audit/test_command.py::test_sarif_is_what_tools_expect"
     honest = "tests/audit/test_misdeed.py::test_an_honest_ledger_holds"

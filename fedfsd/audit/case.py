@@ -10,6 +10,7 @@ from fedfsd.audit.declaration import Declaration
 from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.finding import Finding, Kind
 from fedfsd.audit.verdict import Outcome, Part, Report
+from fedfsd.language import mark, say
 
 NO_DECLARATIONS: Mapping[str, Declaration] = {}
 
@@ -33,9 +34,9 @@ class Case:
     def withheld(self) -> str:
         """Why nothing that this ledger promises may be repeated; empty where it may."""
         if self.contradicted:
-            return "the evidence contradicts itself"
+            return say("the evidence contradicts itself")
         if self.course.ledger.newer is not None:
-            return f"a newer release of fedfsd wrote entry {self.course.ledger.known}"
+            return say("a newer release of fedfsd wrote entry {entry}", entry=self.course.ledger.known)
         return ""
 
     def findings(self, *kinds: Kind) -> list[str]:
@@ -73,6 +74,15 @@ def cases(
         )
         for ledger in sorted(longest.values(), key=lambda one: (one.region, one.id))
     )
+
+
+HEADINGS = (
+    mark("simulated"),
+    mark("rehearsal, no guarantee"),
+    mark("simulated · rehearsal, no guarantee"),
+    mark("a simulation"),
+)
+"""What ``heading`` may be; documents say it in English."""
 
 
 def heading(found: tuple[Case, ...]) -> str:

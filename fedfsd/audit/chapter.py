@@ -72,6 +72,11 @@ class Run:
         """The numbers of all rounds of the plan."""
         return range(1, self.entry.rounds + 1)
 
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """All rounds of the plan, for accountants."""
+        return rounds_of(self.entry.event.model_dump(), self.entry.rounds).events
+
     def epsilon(self, rounds: Collection[int]) -> float | None:
         """Epsilon (PLD) of those rounds alone, at the plan's own delta; None where there is none."""
         if self.terms is None or self.promise is None or self.rehearsal or not (self.computed and rounds):

@@ -9,58 +9,61 @@ from fedfsd.language import mark, say
 
 CHECKS: Mapping[str, str] = {
     "archive": mark(
-        "A bundle is a ZIP file whose every byte the format prescribes. The check reads it to the last byte, so "
-        "that nothing can be hidden between its members and two programs cannot read two different ledgers out "
-        "of it. A failure means that the file was damaged or edited after it was made; ask the region for "
-        "another one."
+        "A bundle is a ZIP file whose every byte the format prescribes. The check reads it to the last "
+        "byte, so that nothing can be hidden between its members and two programs cannot read two different "
+        "ledgers out of it. A failure means that the file was damaged or edited after it was made; ask the "
+        "region for another one."
     ),
     "entries": mark(
-        "The ledger is a list of entries, one canonical JSON text each, numbered from 0, and the first one says "
-        "whose ledger it is. Canonical means that a content has one spelling only, so that its hash names it. A "
-        "failure means that a line was changed, left out or written by something else than a ledger."
+        "The ledger is a list of entries, one canonical JSON text each, numbered from 0, and the first one "
+        "says whose ledger it is. Canonical means that a content has one spelling only, so that its hash "
+        "names it. A failure means that a line was changed, left out or written by something else than a "
+        "ledger."
     ),
     "history": mark(
-        "Every checkpoint names how many entries there were and the root hash of a Merkle tree over them. The "
-        "check computes each root again and shows that every later checkpoint only adds entries to the earlier "
-        "ones. A failure means that the past was rewritten."
+        "Every checkpoint names how many entries there were and the root hash of a Merkle tree over them. "
+        "The check computes each root again and shows that every later checkpoint only adds entries to the "
+        "earlier ones. A failure means that the past was rewritten."
     ),
     "signatures": mark(
-        "Grants, approvals and keys are signed by the data officer's key, checkpoints by the node's, each by the "
-        "key in force at its place. The signatures are checked, not whose keys they are: that is the check "
-        "identity. A failure means that somebody without the key wrote the entry."
+        "Grants, approvals and keys are signed by the data officer's key, checkpoints by the node's, each "
+        "by the key in force at its place. The signatures are checked, not whose keys they are: that is the "
+        "check identity. A failure means that somebody without the key wrote the entry."
     ),
     "identity": mark(
-        "A signature shows who signed only if you know the key from elsewhere. The check compares the first keys "
-        "of node and officer with the trust file that you made from keys obtained out of band. Without a trust "
-        "file nothing shows whose ledger this is, and the answer is: cannot decide."
+        "A signature shows who signed only if you know the key from elsewhere. The check compares the first "
+        "keys of node and officer with the trust file that you made from keys obtained out of band. Without "
+        "a trust file nothing shows whose ledger this is, and the answer is: cannot decide."
     ),
     "witnesses": mark(
-        "A region could keep two ledgers and show one of them to everybody else. Witnesses (the coordinator, "
-        "other regions) cosign checkpoints that they have seen. The check compares each of those, and every "
-        "checkpoint that somebody else kept, with this ledger. Two signed heads that exclude each other prove a "
-        "fork, and are printed in full so that anybody can check them."
+        "A region could keep two ledgers and show one of them to everybody else. Witnesses (the "
+        "coordinator, other regions) cosign checkpoints that they have seen. The check compares each of "
+        "those, and every checkpoint that somebody else kept, with this ledger. Two signed heads that "
+        "exclude each other prove a fork, and are printed in full so that anybody can check them."
     ),
     "succession": mark(
-        "A region that begins a new ledger could forget what the old one has spent. The check asks whether the "
-        "ledgers handed in for one region follow each other and carry the spent loss on."
+        "A region that begins a new ledger could forget what the old one has spent. The check asks whether "
+        "the ledgers handed in for one region follow each other and carry the spent loss on."
     ),
     "plans": mark(
-        "An entry says what an approved plan costs; the plan's document is in it. The check reads sample rate, "
-        "noise, clipping norm, steps and bytes out of the document again, and computes hash and loss again by a "
-        "formula of its own. A failure means that the entry promises something else than the plan does."
+        "An entry says what an approved plan costs; the plan's document is in it. The check reads sample "
+        "rate, noise, clipping norm, steps and bytes out of the document again, and computes hash and loss "
+        "again by a formula of its own. A failure means that the entry promises something else than the "
+        "plan does."
     ),
     "rounds": mark(
         "Each booked round and each release is compared with its plan: the same mechanism, number of steps, "
         "loss, size, schema and recipient. A failure means that something left which no plan describes."
     ),
     "reservations": mark(
-        "A round is booked before any data are read, and released only while its plan is open. The check walks "
-        "through the entries in order. A failure means that something was sent that nobody had paid for."
+        "A round is booked before any data are read, and released only while its plan is open. The check "
+        "walks through the entries in order. A failure means that something was sent that nobody had paid "
+        "for."
     ),
     "once": mark(
         "The same noise key used twice, or a round released twice with other noise, would let an attacker "
-        "average the noise away. The check shows that no plan was approved twice, no round booked or released "
-        "twice, and no commitment to a noise key used again."
+        "average the noise away. The check shows that no plan was approved twice, no round booked or "
+        "released twice, and no commitment to a noise key used again."
     ),
     "filter": mark(
         "A grant is a budget of Renyi loss. The check adds up what every entry spends and holds, in integer "
@@ -68,9 +71,10 @@ CHECKS: Mapping[str, str] = {
         "failure means that more was lost than the data officer allowed."
     ),
     "approvals": mark(
-        "Where a grant demands it, every transfer relies on a permission signed by the data officer. The check "
-        "compares recipient, purpose, task, model, dates, number and bytes of each release with the permission "
-        "it names. It does not know whether the authority named there really gave it: that is on paper."
+        "Where a grant demands it, every transfer relies on a permission signed by the data officer. The "
+        "check compares recipient, purpose, task, model, dates, number and bytes of each release with the "
+        "permission it names. It does not know whether the authority named there really gave it: that is on "
+        "paper."
     ),
     "rehearsal": mark(
         "A rehearsal uses noise under a known key: whoever has the key can subtract the noise. Such a plan "
@@ -82,24 +86,24 @@ CHECKS: Mapping[str, str] = {
         "third method (RDP). A failure means that the plan promised more privacy than its noise gives."
     ),
     "lifetime": mark(
-        "All plans on one data set together cost what their Renyi losses add up to. The check converts the sum "
-        "into an epsilon and compares it with a second program's. This figure, not the epsilon of one plan, is "
-        "what a vehicle is exposed to over the life of the grant."
+        "All plans on one data set together cost what their Renyi losses add up to. The check converts the "
+        "sum into an epsilon and compares it with a second program's. This figure, not the epsilon of one "
+        "plan, is what a vehicle is exposed to over the life of the grant."
     ),
     "receipts": mark(
-        "The coordinator signs a receipt for each release that reaches it. The check compares both lists in both "
-        "directions: a receipt without a release means that something left past the ledger, a release without "
-        "a receipt that it never arrived (it counts as spent all the same)."
+        "The coordinator signs a receipt for each release that reaches it. The check compares both lists in "
+        "both directions: a receipt without a release means that something left past the ledger, a release "
+        "without a receipt that it never arrived (it counts as spent all the same)."
     ),
     "code": mark(
         "The ledger names the hash of the program that trained: fedfsd's own files and the packages that "
-        "compute. The check compares it with hashes that you or somebody you trust reviewed. No record can show "
-        "that the program named is the program that ran."
+        "compute. The check compares it with hashes that you or somebody you trust reviewed. No record can "
+        "show that the program named is the program that ran."
     ),
     "rules": mark(
         "The region's own program is put through the same entries and has to accept each of them. It is the "
-        "only check that uses the region's rules; a disagreement between it and the others points at a mistake "
-        "in one of the two programs."
+        "only check that uses the region's rules; a disagreement between it and the others points at a "
+        "mistake in one of the two programs."
     ),
     "coordinator": mark(
         "Receipts count only if they are signed by a coordinator whose key is in your trust file."
@@ -109,8 +113,8 @@ CHECKS: Mapping[str, str] = {
         "incomplete. The check names such regions."
     ),
     "heads": mark(
-        "A checkpoint that somebody kept belongs to one of the ledgers handed in. One that does not points at a "
-        "ledger that you were not given."
+        "A checkpoint that somebody kept belongs to one of the ledgers handed in. One that does not points "
+        "at a ledger that you were not given."
     ),
 }
 """By name, what each check is for, how it works and what its failure means."""
@@ -119,15 +123,16 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         mark("epsilon"),
         mark(
-            "How much one vehicle's data can change the probability of anything an attacker sees: by a factor "
-            "of at most e to the power of epsilon. 0 means not at all. The smaller, the better protected."
+            "How much one vehicle's data can change the probability of anything an attacker sees: by a "
+            "factor of at most e to the power of epsilon. 0 means not at all. The smaller, the better "
+            "protected."
         ),
     ),
     (
         mark("delta"),
         mark(
-            "The probability with which the factor of epsilon need not hold. It has to be well below one over "
-            "the number of vehicles, else publishing one vehicle in full would be allowed."
+            "The probability with which the factor of epsilon need not hold. It has to be well below one "
+            "over the number of vehicles, else publishing one vehicle in full would be allowed."
         ),
     ),
     (
@@ -141,15 +146,16 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         mark("vehicle"),
         mark(
-            "The unit that is protected: everything recorded under one vehicle key, in however many examples. "
-            "A car under two keys is protected per key."
+            "The unit that is protected: everything recorded under one vehicle key, in however many "
+            "examples. A car under two keys is protected per key."
         ),
     ),
     (
         mark("PLD"),
         mark(
             "Privacy loss distribution: the whole distribution of what each step can give away, composed "
-            "exactly over all steps of a plan fixed in advance. It gives the smallest correct epsilon of one plan."
+            "exactly over all steps of a plan fixed in advance. It gives the smallest correct epsilon of "
+            "one plan."
         ),
     ),
     (
@@ -171,8 +177,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         mark("nats"),
         mark(
-            "The unit of Renyi loss, a natural logarithm of a ratio of probabilities. The ledger counts whole "
-            "nano-nats (billionths), each rounded up, so that sums are exact."
+            "The unit of Renyi loss, a natural logarithm of a ratio of probabilities. The ledger counts "
+            "whole nano-nats (billionths), each rounded up, so that sums are exact."
         ),
     ),
     (
@@ -192,7 +198,10 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         mark("clipping norm"),
-        mark("C: the longest that one vehicle's contribution to a step can be; longer ones are shortened to it."),
+        mark(
+            "C: the longest that one vehicle's contribution to a step can be; longer ones are shortened to "
+            "it."
+        ),
     ),
     (
         mark("sample rate"),
@@ -201,14 +210,17 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         mark("witness block"),
         mark(
-            "Extra parameters of every model that no data ever move. What is released of them is noise alone, "
-            "so that anybody can measure the scale of the noise in the released bytes. A program that noises "
-            "only this block would pass; hence the program is hashed and reviewed."
+            "Extra parameters of every model that no data ever move. What is released of them is noise "
+            "alone, so that anybody can measure the scale of the noise in the released bytes. A program "
+            "that noises only this block would pass; hence the program is hashed and reviewed."
         ),
     ),
     (
         mark("witness"),
-        mark("Somebody outside the region who cosigns checkpoints and so shows that nobody saw another history."),
+        mark(
+            "Somebody outside the region who cosigns checkpoints and so shows that nobody saw another "
+            "history."
+        ),
     ),
     (
         mark("checkpoint"),

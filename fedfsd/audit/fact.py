@@ -9,6 +9,7 @@ from typing import Any
 
 from fedfsd.audit.case import Case
 from fedfsd.audit.words import listed, said
+from fedfsd.language import mark, say
 
 
 class Mark(StrEnum):
@@ -23,11 +24,27 @@ class Mark(StrEnum):
 
 
 MEANINGS = {
-    Mark.RECOMPUTED: "follows from the bundle's signed entries by this program's own arithmetic or hashing",
-    Mark.DECLARED: "said by the region in its plans, its ledger or its file, or by the documentation of the "
-    "program whose hash the ledger names; the evidence cannot show it",
-    Mark.MISSING: "nobody said anything about it",
+    Mark.RECOMPUTED: mark(
+        "follows from the bundle's signed entries by this program's own arithmetic or hashing"
+    ),
+    Mark.DECLARED: mark(
+        "said by the region in its plans, its ledger or its file, or by the documentation of the program "
+        "whose hash the ledger names; the evidence cannot show it"
+    ),
+    Mark.MISSING: mark("nobody said anything about it"),
 }
+
+
+WORDS = (
+    mark("recomputed"),
+    mark("declared"),
+    mark("not stated"),
+    mark("ledger"),
+    mark("plan"),
+    mark("program"),
+    mark("region's file"),
+)
+"""Marks and sources as people read them."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +79,23 @@ class Sources:
 
     def recomputed(self, label: str, value: object) -> Fact:
         """A fact that follows from the bundle, as long as the bundle holds together."""
-        text = said(value) or "none"
+        label = say(label)
+        text = said(value) or say("none")
         if self.case.withheld:
-            how = "a contradicted bundle" if self.case.contradicted else "a bundle read in part"
+            how = say("a contradicted bundle") if self.case.contradicted else say("a bundle read in part")
             return Fact(said(label), text, Mark.DECLARED, how)
-        return Fact(said(label), text, Mark.RECOMPUTED, "bundle")
+        return Fact(said(label), text, Mark.RECOMPUTED, say("bundle"))
 
     def declared(self, label: str, value: object, source: str) -> Fact:
         """A fact that somebody states; None is nobody."""
+        label = say(label)
         if value in (None, "", []):
             return Fact(said(label), "", Mark.MISSING, "")
-        return Fact(said(label), said(value), Mark.DECLARED, source)
+        return Fact(said(label), said(value), Mark.DECLARED, say(source))
 
     def by_program(self, label: str, value: str) -> Fact:
         """How the program whose hash the ledger names is documented to work."""
-        return self.declared(label, value, "program")
+        return self.declared(label, say(value), "program")
 
     def by_region(self, label: str, key: str) -> Fact:
         """What the region's file says under ``practice``."""
@@ -84,17 +103,19 @@ class Sources:
         value = getattr(declaration.practice, key) if declaration else None
         return self.declared(label, value, "region's file")
 
-    def grouped(self, say: Callable[[dict[str, Any]], str | None]) -> str:
-        """What ``say`` makes of the plans, each text once; with the plans it is true of where they differ."""
+    def grouped(self, tell: Callable[[dict[str, Any]], str | None]) -> str:
+        """What ``tell`` makes of the plans, each text once, with its plans where they differ."""
         found: dict[str, list[str]] = {}
         for row in self.plans:
-            text = say(row)
+            text = tell(row)
             if text:
                 found.setdefault(text, []).append(row["plan"][:8])
         if len(found) == 1 and len(next(iter(found.values()))) == len(self.plans):
             return next(iter(found))
-        return "; ".join(
-            f"{text} ({'plan' if len(names) == 1 else 'plans'} {listed(names)})"
+        return say("; ").join(
+            say("{text} (plan {names})", text=text, names=names[0])
+            if len(names) == 1
+            else say("{text} (plans {names})", text=text, names=listed(names))
             for text, names in found.items()
         )
 

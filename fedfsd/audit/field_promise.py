@@ -12,40 +12,46 @@ from fedfsd.audit.crossing import RECEIVED, UNDELIVERED
 from fedfsd.audit.fact import Facts, Sources
 from fedfsd.audit.statement import GENERAL, IDENTITIES
 from fedfsd.audit.words import counted, listed
+from fedfsd.language import mark, say
 from fedfsd.ledger.entry import Grant
 
 
 def claim(given: Sources) -> Facts:
     """Epsilon, delta, unit, adjacency and horizon, in sentences."""
     for one in given.data_sets:
-        where = f", {one['data_set']}" if len(given.data_sets) > 1 else ""
         for sentence in one["sentences"]:
-            label, text = f"{sentence['about']}{where}", sentence["text"]
+            label, text = say(sentence["about"]), sentence["text"]
+            if len(given.data_sets) > 1:
+                label = say("{about}, {data_set}", about=label, data_set=one["data_set"])
             declared = sentence["declared"]
             yield given.declared(label, text, "ledger") if declared else given.recomputed(label, text)
     if not given.data_sets:
-        why = given.case.withheld or "there is no grant"
-        yield given.recomputed("claim", f"No guarantee is stated: {why}.")
+        why = given.case.withheld or say("there is no grant")
+        yield given.recomputed("claim", say("No guarantee is stated: {why}.", why=why))
 
 
 def trust_model(given: Sources) -> Facts:
     """Who is trusted with what, and who may see everything that crosses."""
     yield given.by_program("trust model", GENERAL["Trust model"])
     genesis = given.case.course.ledger.genesis
-    yield given.declared("simulated", "yes" if genesis and genesis.simulated else "no", "ledger")
+    yield given.declared("simulated", say("yes") if genesis and genesis.simulated else say("no"), "ledger")
 
 
 def unit(given: Sources) -> Facts:
     """Whom the guarantee is about."""
-    yield given.declared("unit", given.grouped(lambda row: row["unit"]) or _genesis(given, "unit"), "ledger")
     yield given.declared(
-        "identity of a vehicle", given.grouped(lambda row: IDENTITIES.get(row["identity"])), "plan"
+        "unit", given.grouped(lambda row: say(row["unit"])) or _genesis(given, "unit"), "ledger"
+    )
+    yield given.declared(
+        "identity of a vehicle", given.grouped(lambda row: say(IDENTITIES.get(row["identity"], ""))), "plan"
     )
     disjoint = [
         str(one.seq) for one in given.case.course.ledger.signed if isinstance(one, Grant) and one.disjoint
     ]
     if disjoint:
-        yield given.declared("vehicles new with the grants", f"entries {listed(disjoint)}", "ledger")
+        yield given.declared(
+            "vehicles new with the grants", say("entries {entries}", entries=listed(disjoint)), "ledger"
+        )
     yield given.by_region("vehicles in other regions", "vehicles_in_other_regions")
     yield given.by_region("vehicles per person", "vehicles_per_person")
 
@@ -66,7 +72,7 @@ def roster(given: Sources) -> Facts:
 
 def adjacency(given: Sources) -> Facts:
     """Which two data sets are compared."""
-    named = given.grouped(lambda row: row["adjacency"]) or _genesis(given, "adjacency")
+    named = given.grouped(lambda row: say(row["adjacency"])) or _genesis(given, "adjacency")
     yield given.declared("adjacency", named, "ledger")
     yield given.by_program("meaning", GENERAL["Adjacency"])
 
@@ -75,15 +81,13 @@ def accesses(given: Sources) -> Facts:
     """Which uses of the data the epsilon counts, and which it does not."""
     booked = sum(row["booked"] for row in given.plans)
     plans = counted(len(given.plans), "plan")
-    yield given.recomputed("covered", f"training in {counted(booked, 'booked round')} of {plans}")
-    for label, key in (
-        ("preprocessing", "preprocessing"),
-        ("tuning", "tuning"),
-        ("evaluation", "evaluation"),
-        ("debugging", "debugging"),
-        ("origin of the initial model", "initial_model"),
-    ):
-        yield given.by_region(f"not covered: {label}", key)
+    text = say("training in {rounds} of {plans}", rounds=counted(booked, "booked round"), plans=plans)
+    yield given.recomputed("covered", text)
+    yield given.by_region("not covered: preprocessing", "preprocessing")
+    yield given.by_region("not covered: tuning", "tuning")
+    yield given.by_region("not covered: evaluation", "evaluation")
+    yield given.by_region("not covered: debugging", "debugging")
+    yield given.by_region("not covered: origin of the initial model", "initial_model")
     yield given.declared(
         "initial model, SHA-256 of its arrays", given.grouped(lambda row: row["initial_sha256"]), "plan"
     )
@@ -92,9 +96,12 @@ def accesses(given: Sources) -> Facts:
 def outputs(given: Sources) -> Facts:
     """Everything that crossed."""
     total = sum(row["bytes"] for row in given.releases)
-    yield given.recomputed(
-        "releases", f"{counted(len(given.releases), 'release')}, {total:,} bytes in all; each is listed"
+    text = say(
+        "{releases}, {bytes:,} bytes in all; each is listed",
+        releases=counted(len(given.releases), "release"),
+        bytes=total,
     )
+    yield given.recomputed("releases", text)
     where = Counter(row["destination"] for row in given.releases)
     if where:
         destinations = [f"{name} ({count:,})" for name, count in where.items()]
@@ -103,9 +110,16 @@ def outputs(given: Sources) -> Facts:
         yield given.recomputed("schemas, SHA-256", listed(schemas, 4))
     found = Counter(row["delivery"] for row in given.releases)
     if given.receipts:
-        covered = f"{found[RECEIVED]:,} received, {found[UNDELIVERED]:,} undelivered and counted as spent"
-        outside = f", {found[None]:,} in plans that the receipts do not cover" if found[None] else ""
-        yield given.recomputed("delivery, by the coordinator's receipts", covered + outside)
+        text = say(
+            "{received:,} received, {undelivered:,} undelivered and counted as spent",
+            received=found[RECEIVED],
+            undelivered=found[UNDELIVERED],
+        )
+        if found[None]:
+            text = say(
+                "{text}, {number:,} in plans that the receipts do not cover", text=text, number=found[None]
+            )
+        yield given.recomputed("delivery, by the coordinator's receipts", text)
     else:
         yield given.declared("delivery, by the coordinator's receipts", None, "")
 
@@ -116,19 +130,26 @@ def mechanism(given: Sources) -> Facts:
     yield given.recomputed("noise multiplier sigma", given.grouped(lambda row: row["noise"]))
     yield given.recomputed("clipping norm C", given.grouped(lambda row: f"{row['max_grad_norm']:g}"))
     yield given.recomputed(
-        "steps T", given.grouped(lambda row: f"{row['steps']:,} in {counted(row['rounds'], 'round')}")
+        "steps T",
+        given.grouped(
+            lambda row: say(
+                "{steps:,} in {rounds}", steps=row["steps"], rounds=counted(row["rounds"], "round")
+            )
+        ),
     )
     yield given.declared(
         "divisor B = q N, a constant",
         given.grouped(lambda row: row["divisor"] and f"{row['divisor']:g}"),
         "plan",
     )
-    yield given.by_program("sampler", "Poisson: each vehicle independently with probability q in every step")
-    yield given.by_program("batch cap", "none; large draws are worked off in parts")
     yield given.by_program(
-        "clipping", "L2 norm of each vehicle's mean gradient over at most k of its windows, cut to C"
+        "sampler", mark("Poisson: each vehicle independently with probability q in every step")
     )
-    yield given.by_program("non-finite gradients", "count as zero, before clipping")
+    yield given.by_program("batch cap", mark("none; large draws are worked off in parts"))
+    yield given.by_program(
+        "clipping", mark("L2 norm of each vehicle's mean gradient over at most k of its windows, cut to C")
+    )
+    yield given.by_program("non-finite gradients", mark("count as zero, before clipping"))
 
 
 def _task(row: dict[str, Any]) -> str | None:
@@ -141,4 +162,4 @@ def _task(row: dict[str, Any]) -> str | None:
 
 def _genesis(given: Sources, key: str) -> str | None:
     genesis = given.case.course.ledger.genesis
-    return getattr(genesis, key) if genesis else None
+    return say(getattr(genesis, key)) if genesis else None

@@ -16,6 +16,7 @@ from fedfsd.audit.keyring import keyring
 from fedfsd.audit.loss import NANO
 from fedfsd.audit.text import number
 from fedfsd.audit.words import chance, counted, listed, version
+from fedfsd.language import mark, say
 from fedfsd.ledger.entry import WitnessEntry
 from fedfsd.mechanism.statement import TWO_FIGURES
 
@@ -25,14 +26,18 @@ def accounting(given: Sources) -> Facts:
     used = [f"{name} {version(name)}" for name in ("dp-accounting", "prv-accountant")]
     yield given.recomputed(
         "accountants",
-        f"PLD and RDP by {used[0]}, PRV by {used[1]}; lifetime by the closed sum of Mironov, Talwar and "
-        "Zhang (2019, section 3.3)",
+        say(
+            "PLD and RDP by {first}, PRV by {second}; lifetime by the closed sum of Mironov, Talwar and "
+            "Zhang (2019, section 3.3)",
+            first=used[0],
+            second=used[1],
+        ),
     )
     yield given.recomputed("epsilon of a plan alone, PLD (the claim)", given.grouped(_pld))
     yield given.recomputed("the same by PRV: low, estimate, high", given.grouped(_prv))
     yield given.recomputed(
         "the same by RDP, an upper bound",
-        given.grouped(lambda row: row["epsilon_rdp"] and f"{row['epsilon_rdp']:.4f}") or "none",
+        given.grouped(lambda row: row["epsilon_rdp"] and f"{row['epsilon_rdp']:.4f}") or say("none"),
     )
     yield given.declared(
         "epsilon as the plan states it",
@@ -41,9 +46,9 @@ def accounting(given: Sources) -> Facts:
     )
     for chapter in given.case.course.chapters:
         grant = chapter.grant
-        yield given.recomputed(_of("Renyi order", chapter, given), grant.alpha)
-        yield given.declared(_of("why this order", chapter, given), grant.explanation, "ledger")
-        yield given.recomputed(_of("delta", chapter, given), _delta(chapter))
+        yield given.recomputed(_of(say("Renyi order"), chapter, given), grant.alpha)
+        yield given.declared(_of(say("why this order"), chapter, given), grant.explanation, "ledger")
+        yield given.recomputed(_of(say("delta"), chapter, given), _delta(chapter))
 
 
 def lifetime(given: Sources) -> Facts:
@@ -53,23 +58,31 @@ def lifetime(given: Sources) -> Facts:
         grant, account = chapter.grant, chapter.account
         committed = account.spent + account.held
         claims = not chapter.rehearsal and not given.case.withheld
-        stands = (("spent", account.spent), ("spent and held", committed), ("granted", grant.rho_max))
+        stands = (
+            (say("spent"), account.spent),
+            (say("spent and held"), committed),
+            (say("granted"), grant.rho_max),
+        )
         for label, nano in stands:
-            epsilon = f", epsilon {number(chapter.epsilon(nano))}" if claims else ""
-            yield given.recomputed(_of(label, chapter, given), f"{nano / NANO:.6f} nats{epsilon}")
-        yield given.recomputed(
-            _of("left", chapter, given), f"{(grant.rho_max - committed) / NANO:.6f} nats for further plans"
+            text = say("{nats:.6f} nats", nats=nano / NANO)
+            if claims:
+                epsilon = number(chapter.epsilon(nano))
+                text = say("{nats:.6f} nats, epsilon {epsilon}", nats=nano / NANO, epsilon=epsilon)
+            yield given.recomputed(_of(label, chapter, given), text)
+        text = say("{nats:.6f} nats for further plans", nats=(grant.rho_max - committed) / NANO)
+        yield given.recomputed(_of(say("left"), chapter, given), text)
+        text = say(
+            "{plans:,} of {max_plans:,} plans, {rounds:,} of {max_rounds:,} rounds",
+            plans=account.plans,
+            max_plans=grant.max_plans,
+            rounds=account.rounds,
+            max_rounds=grant.max_rounds,
         )
-        yield given.recomputed(
-            _of("plans and rounds", chapter, given),
-            f"{account.plans:,} of {grant.max_plans:,} plans, "
-            f"{account.rounds:,} of {grant.max_rounds:,} rounds",
-        )
+        yield given.recomputed(_of(say("plans and rounds"), chapter, given), text)
         carried = sum(one.carried_rho for one in chapter.grants)
         if carried:
-            yield given.declared(
-                _of("carried from elsewhere", chapter, given), f"{carried / NANO:.6f} nats", "ledger"
-            )
+            text = say("{nats:.6f} nats", nats=carried / NANO)
+            yield given.declared(_of(say("carried from elsewhere"), chapter, given), text, "ledger")
     refused = Counter(one.code for one in given.case.course.refusals)
     words = [f"{code} ({count:,})" for code, count in sorted(refused.items())]
     yield given.recomputed("refused requests", listed(words))
@@ -78,26 +91,34 @@ def lifetime(given: Sources) -> Facts:
 def tuning(given: Sources) -> Facts:
     """Runs that searched for settings."""
     plans = counted(len(given.plans), "plan")
-    yield given.recomputed("runs charged", f"{plans}, each charged in full to its grant, whatever it was for")
+    text = say("{plans}, each charged in full to its grant, whatever it was for", plans=plans)
+    yield given.recomputed("runs charged", text)
     yield given.by_region("runs outside the ledger", "tuning")
 
 
 def randomness(given: Sources) -> Facts:
     """Where noise and sampling come from."""
     yield given.by_program(
-        "generator", "AES-256-CTR under a key of 32 bytes from the operating system, one a plan"
+        "generator", mark("AES-256-CTR under a key of 32 bytes from the operating system, one a plan")
     )
-    yield given.by_program("numbers", "noise in float64, added to the sum before it becomes float32")
+    yield given.by_program("numbers", mark("noise in float64, added to the sum before it becomes float32"))
     yield given.by_program(
         "rounding",
-        "after release 0.1.0 sum and noise are whole multiples of a power of two of at most 2^-20 sigma C, "
-        "counted in the clipping norm; before, float64 as it is",
+        mark(
+            "after release 0.1.0 sum and noise are whole multiples of a power of two of at most 2^-20 sigma "
+            "C, counted in the clipping norm; before, float64 as it is"
+        ),
     )
     secrets = [row["key_commitment"] for row in given.plans if row["key_commitment"]]
-    again = "none twice" if len(set(secrets)) == len(secrets) else "some used again"
     without = len(given.plans) - len(secrets)
-    known = f"; {counted(without, 'plan')} with a known key" if without else ""
-    yield given.recomputed("commitments to noise keys", f"{len(secrets):,}, {again}{known}")
+    text = (
+        say("{number:,}, none twice", number=len(secrets))
+        if len(set(secrets)) == len(secrets)
+        else say("{number:,}, some used again", number=len(secrets))
+    )
+    if without:
+        text = say("{text}; {plans} with a known key", text=text, plans=counted(without, "plan"))
+    yield given.recomputed("commitments to noise keys", text)
     dtype = given.grouped(lambda row: row["model"] and "float32")
     yield given.recomputed("values that cross", dtype)
 
@@ -105,9 +126,11 @@ def randomness(given: Sources) -> Facts:
 def side_channels(given: Sources) -> Facts:
     """What else could tell something."""
     yield given.recomputed(
-        "sizes", given.grouped(lambda row: f"{row['release_bytes']:,} bytes, every release alike") or "none"
+        "sizes",
+        given.grouped(lambda row: say("{bytes:,} bytes, every release alike", bytes=row["release_bytes"]))
+        or say("none"),
     )
-    yield given.by_program("times", "the ledger keeps a date a round; when replies come is not counted")
+    yield given.by_program("times", mark("the ledger keeps a date a round; when replies come is not counted"))
     yield given.by_region("others", "side_channels")
 
 
@@ -121,11 +144,15 @@ def deviations(given: Sources) -> Facts:
     early = [row["plan"][:8] for row in given.plans if row["settled"] and row["booked"] < row["rounds"]]
     yield given.recomputed("plans that ended early", listed(early))
     recoveries = course.ledger.recoveries
-    lost = [f"up to {one.lost_size - one.seq:,} entries before entry {one.seq}" for one in recoveries]
+    lost = [
+        say("up to {number:,} entries before entry {entry}", number=one.lost_size - one.seq, entry=one.seq)
+        for one in recoveries
+    ]
     yield given.recomputed("recoveries from a backup", listed(lost))
     for one in course.incidents[:50]:
-        about = f", plan {one.plan[:8]}" if one.plan else ""
-        yield given.declared(f"incident in entry {one.seq} ({one.code}{about})", one.text, "ledger")
+        what = say("{code}, plan {plan}", code=one.code, plan=one.plan[:8]) if one.plan else one.code
+        label = say("incident in entry {entry} ({what})", entry=one.seq, what=what)
+        yield given.declared(label, one.text, "ledger")
     yield given.recomputed("incidents recorded", f"{len(course.incidents):,}")
     yield given.by_region("others", "deviations")
 
@@ -145,8 +172,9 @@ def provenance(given: Sources) -> Facts:
         "plans, SHA-256 of their documents", listed([row["plan"] for row in given.plans], 20)
     )
     keys = keyring(ledger)
-    for role, rows in (("node", keys.nodes), ("officer", keys.officers)) if keys else ():
-        yield given.recomputed(f"{role} key", listed([str(one) for _, one in rows]))
+    if keys:
+        yield given.recomputed("node key", listed([str(one) for _, one in keys.nodes]))
+        yield given.recomputed("officer key", listed([str(one) for _, one in keys.officers]))
     yield given.recomputed("key rotations", f"{len(course.rotations):,}")
     for name in ("identity", "witnesses"):
         yield _checked(given, name)
@@ -154,7 +182,12 @@ def provenance(given: Sources) -> Facts:
     booked = sum(isinstance(one, WitnessEntry) for one in ledger.entries())
     yield given.recomputed(
         "checkpoints",
-        f"{len(ledger.checkpoints):,}, the last over {last:,} entries, root {ledger.tree.root().hex()}",
+        say(
+            "{number:,}, the last over {entries:,} entries, root {root}",
+            number=len(ledger.checkpoints),
+            entries=last,
+            root=ledger.tree.root().hex(),
+        ),
     )
     yield given.recomputed("cosigned checkpoints in the ledger", f"{booked:,}")
 
@@ -180,33 +213,45 @@ def _checked(given: Sources, name: str) -> Fact:
     answers = [one for part in given.case.report.parts for one in part.answers if one.name == name]
     unseen = (Kind.SKIPPED, Kind.LEFT_OUT)
     told = [
-        f"not checked: {finding}" if finding.kind in unseen else str(finding)
+        say("not checked: {finding}", finding=finding) if finding.kind in unseen else str(finding)
         for one in answers
         for finding in one.findings
     ]
-    outcome = str(answers[0].outcome) if answers else "not checked"
-    return given.recomputed(f"check of {name}", "; ".join([outcome, *told]))
+    outcome = say(str(answers[0].outcome)) if answers else say("not checked")
+    return given.recomputed(say("check of {name}", name=name), say("; ").join([outcome, *told]))
 
 
 def _of(label: str, chapter: Chapter, given: Sources) -> str:
     """The label, with the data set where there are several."""
     if len(given.case.course.chapters) == 1:
         return label
-    return f"{label}, {chapter.grant.data_set} (entry {chapter.grant.seq})"
+    return say(
+        "{label}, {data_set} (entry {entry})",
+        label=label,
+        data_set=chapter.grant.data_set,
+        entry=chapter.grant.seq,
+    )
 
 
 def _delta(chapter: Chapter) -> str:
     grant = chapter.grant
     rosters = sorted({run.promise.roster for run in chapter.runs if run.promise})
-    against = f", {grant.delta * max(rosters):.3g} of 1 / N" if rosters else ""
-    return f"{grant.delta:g}, {chance(grant.delta)}{against}"
+    text = f"{grant.delta:g}, {chance(grant.delta)}"
+    if not rosters:
+        return text
+    return say("{delta}, {share:.3g} of 1 / N", delta=text, share=grant.delta * max(rosters))
 
 
 def _pld(row: dict[str, Any]) -> str | None:
     if row["epsilon"] is None:
         return None
     epsilon = math.ceil(row["epsilon"] * 1e4 - 1e-6) / 1e4  # never shown smaller than it is
-    return f"{epsilon:.4f} at delta {row['delta']:g}, loss discretised at {row['interval']:g} nats"
+    return say(
+        "{epsilon:.4f} at delta {delta:g}, loss discretised at {interval:g} nats",
+        epsilon=epsilon,
+        delta=row["delta"],
+        interval=row["interval"],
+    )
 
 
 def _prv(row: dict[str, Any]) -> str | None:

@@ -16,8 +16,7 @@ from fedfsd.audit.loss import epsilon_lifetime
 from fedfsd.audit.text import number
 from fedfsd.audit.words import chance, meaning
 from fedfsd.errors import PlanError
-
-DISJOINT = "each vehicle is in one data set of one region only, which the evidence cannot show"
+from fedfsd.language import say
 
 
 def joint(found: Sequence[Case], *, vehicles_cross: bool, unread: Sequence[str] = ()) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def joint(found: Sequence[Case], *, vehicles_cross: bool, unread: Sequence[str] 
         "epsilon_grant": None,
         "epsilon_lifetime": None,
         "delta": None,
-        "sentences": [f"No joint guarantee: {why}."] if why else [],
+        "sentences": [say("No joint guarantee: {why}.", why=why)] if why else [],
     }
     if why:
         return document
@@ -55,14 +54,14 @@ def _missing(found: Sequence[Case], chapters: Sequence[Chapter], unread: Sequenc
     """Why nothing can be said of all regions; empty where something can."""
     wrong = [case.title for case in found if case.contradicted]
     if wrong:
-        return f"the evidence of {', '.join(wrong)} is contradicted"
+        return say("the evidence of {regions} is contradicted", regions=", ".join(wrong))
     newer = [*(case.title for case in found if case.withheld), *unread]
     if newer:
-        return f"the evidence of {', '.join(newer)} cannot be read in full"
+        return say("the evidence of {regions} cannot be read in full", regions=", ".join(newer))
     if not chapters:
-        return "there is no grant"
+        return say("there is no grant")
     if any(chapter.rehearsal for chapter in chapters):
-        return "part of the evidence is a rehearsal"
+        return say("part of the evidence is a rehearsal")
     return ""
 
 
@@ -86,13 +85,20 @@ def _added(chapters: Sequence[tuple[Case, Chapter]], delta: float) -> tuple[floa
 
 
 def _sentence(granted: float | None, charged: float | None, delta: float, *, vehicles_cross: bool) -> str:
-    figures = (
-        f"epsilon at most {number(granted)} at delta {chance(delta)} by the grants, of which "
-        f"{number(charged)} is charged"
+    figures = say(
+        "epsilon at most {granted} at delta {delta} by the grants, of which {charged} is charged",
+        granted=number(granted),
+        delta=chance(delta),
+        charged=number(charged),
     )
     if vehicles_cross:
-        return (
-            f"All regions together, for a vehicle that may be in every data set of every region: {figures}, "
-            "the losses of all of them added up."
+        return say(
+            "All regions together, for a vehicle that may be in every data set of every region: {figures}, "
+            "the losses of all of them added up.",
+            figures=figures,
         )
-    return f"All regions together: {figures}, the largest of the regions', provided that {DISJOINT}."
+    return say(
+        "All regions together: {figures}, the largest of the regions', provided that each vehicle is in one "
+        "data set of one region only, which the evidence cannot show.",
+        figures=figures,
+    )

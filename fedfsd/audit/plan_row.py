@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedfsd.audit.attacker import MOST, recognised
 from fedfsd.audit.case import Case
 from fedfsd.audit.chapter import Run
 from fedfsd.audit.loss import rounds_of
@@ -15,13 +16,19 @@ from fedfsd.mechanism import accountant
 
 def plans(case: Case) -> list[dict[str, Any]]:
     """All plans in the order of their approval; no epsilon for a rehearsal or withheld evidence."""
+    runs = case.course.runs.values()
+    few = set(list(dict.fromkeys(run.events for run in runs))[:MOST])
     return [
-        _row(run, claims=not case.withheld and not run.chapter.rehearsal and run.computed)
-        for run in case.course.runs.values()
+        _row(
+            run,
+            claims=not case.withheld and not run.chapter.rehearsal and run.computed,
+            attacked=run.events in few,
+        )
+        for run in runs
     ]
 
 
-def _row(run: Run, *, claims: bool) -> dict[str, Any]:
+def _row(run: Run, *, claims: bool, attacked: bool) -> dict[str, Any]:
     one, promise, event = run.entry, run.promise, run.entry.event
     return {
         "plan": one.plan,
@@ -57,8 +64,14 @@ def _row(run: Run, *, claims: bool) -> dict[str, Any]:
         "delta": promise.target_delta if promise else None,
         "epsilon_stated": promise.epsilon if promise else None,
         "epsilon_lifetime": run.chapter.epsilon(run.committed, run.grant) if claims else None,
+        "true_positives": _true_positives(run) if claims and attacked else None,
         **(_epsilons(run) if claims else dict.fromkeys(_EPSILONS)),
     }
+
+
+def _true_positives(run: Run) -> list[float] | None:
+    found = recognised(run.events) if run.promise else None
+    return list(found) if found else None
 
 
 _EPSILONS = ("epsilon", "epsilon_prv", "epsilon_rdp", "interval")

@@ -10,10 +10,12 @@ from typing import Any
 
 from fedfsd.audit import document as verification
 from fedfsd.audit import field_promise, field_proof
+from fedfsd.audit.attacker import FALSE_POSITIVES, scale
 from fedfsd.audit.case import NO_DECLARATIONS, Case, cases
 from fedfsd.audit.crossing import releases
 from fedfsd.audit.declaration import Declaration
 from fedfsd.audit.evidence import Evidence
+from fedfsd.audit.explained import glossary
 from fedfsd.audit.fact import MEANINGS, Facts, Sources
 from fedfsd.audit.plan_row import plans
 from fedfsd.audit.receipt import Receipts
@@ -21,26 +23,27 @@ from fedfsd.audit.statement import region, statement
 from fedfsd.audit.timeline import timeline
 from fedfsd.audit.verdict import Report
 from fedfsd.audit.words import all_said
+from fedfsd.language import mark, say
 
 FIELDS: tuple[tuple[str, Callable[[Sources], Facts]], ...] = (
-    ("Claim", field_promise.claim),
-    ("Trust model and adversary", field_promise.trust_model),
-    ("Privacy unit and identity", field_promise.unit),
-    ("Roster and what one vehicle contributes", field_promise.roster),
-    ("Adjacency", field_promise.adjacency),
-    ("Data accesses, covered and not", field_promise.accesses),
-    ("Outputs that crossed", field_promise.outputs),
-    ("Mechanism", field_promise.mechanism),
-    ("Accounting", field_proof.accounting),
-    ("Lifetime budget", field_proof.lifetime),
-    ("Tuning runs", field_proof.tuning),
-    ("Randomness", field_proof.randomness),
-    ("Side channels", field_proof.side_channels),
-    ("Deviations and incidents", field_proof.deviations),
-    ("Program, plans, keys and witnesses", field_proof.provenance),
-    ("Empirical audit", field_proof.empirical),
-    ("Utility", field_proof.utility),
-    ("Residual risks", field_proof.residual_risks),
+    (mark("Claim"), field_promise.claim),
+    (mark("Trust model and adversary"), field_promise.trust_model),
+    (mark("Privacy unit and identity"), field_promise.unit),
+    (mark("Roster and what one vehicle contributes"), field_promise.roster),
+    (mark("Adjacency"), field_promise.adjacency),
+    (mark("Data accesses, covered and not"), field_promise.accesses),
+    (mark("Outputs that crossed"), field_promise.outputs),
+    (mark("Mechanism"), field_promise.mechanism),
+    (mark("Accounting"), field_proof.accounting),
+    (mark("Lifetime budget"), field_proof.lifetime),
+    (mark("Tuning runs"), field_proof.tuning),
+    (mark("Randomness"), field_proof.randomness),
+    (mark("Side channels"), field_proof.side_channels),
+    (mark("Deviations and incidents"), field_proof.deviations),
+    (mark("Program, plans, keys and witnesses"), field_proof.provenance),
+    (mark("Empirical audit"), field_proof.empirical),
+    (mark("Utility"), field_proof.utility),
+    (mark("Residual risks"), field_proof.residual_risks),
 )
 
 
@@ -67,12 +70,31 @@ def report(
         "outcome": str(found.outcome),
         "headline": found.headline,
         "joint": stated["joint"],
-        "marks": {str(mark): meaning for mark, meaning in MEANINGS.items()},
+        "marks": {str(name): say(meaning) for name, meaning in MEANINGS.items()},
         "regions": [_region(case, evidence.receipts) for case in judged],
         "contradictions": stated["contradictions"],
         "undecided": stated["undecided"],
         "verification": all_said(verification.document(found)),
+        "attacker": _attacker(judged),
+        "glossary": glossary(),
     }
+
+
+def _attacker(found: Sequence[Case]) -> dict[str, Any]:
+    """What an epsilon leaves to an attacker; beside the plan that costs most, the same with other noise."""
+    costs = [
+        (epsilon, run)
+        for case in found
+        if not case.withheld
+        for run in case.course.runs.values()
+        if not run.chapter.rehearsal and (epsilon := run.epsilon(run.rounds)) and run.promise
+    ]
+    document: dict[str, Any] = {"false_positives": list(FALSE_POSITIVES), "plan": None, "scale": []}
+    if costs:
+        _, run = max(costs, key=lambda pair: pair[0])
+        delta = run.promise.target_delta if run.promise else 0.0
+        document |= {"plan": run.entry.plan, "delta": delta, "scale": scale(run.events, delta)}
+    return document
 
 
 def _region(case: Case, receipts: Receipts | None) -> dict[str, Any]:
@@ -87,7 +109,7 @@ def _region(case: Case, receipts: Receipts | None) -> dict[str, Any]:
     return {
         **stated,
         "fields": [
-            {"number": number, "title": title, "facts": [fact.document() for fact in facts(given)]}
+            {"number": number, "title": say(title), "facts": [fact.document() for fact in facts(given)]}
             for number, (title, facts) in enumerate(FIELDS, 1)
         ],
         "plans": given.plans,
@@ -122,5 +144,5 @@ def merged(regions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             }
             for label, answers in labels.items()
         ]
-        found.append({"number": place + 1, "title": title, "facts": facts})
+        found.append({"number": place + 1, "title": say(title), "facts": facts})
     return found

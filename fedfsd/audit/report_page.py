@@ -11,10 +11,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from fedfsd.audit.explained import CHECKS
 from fedfsd.audit.report import merged
 from fedfsd.audit.text import number
 from fedfsd.audit.timeline import drawing
-from fedfsd.audit.words import chance, markdown, word
+from fedfsd.audit.words import chance, markdown, percent, word
+from fedfsd.language import say, spoken
 
 _LONG = 40
 SHOWN = 200
@@ -42,7 +44,15 @@ def _rendered(template: str, document: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "chance": chance, "count": "{:,}".format, "spaced": spaced}
+    environment.filters |= {
+        "number": number,
+        "chance": chance,
+        "count": "{:,}".format,
+        "spaced": spaced,
+        "percent": percent,
+        "say": say,
+    }
+    environment.globals["_"] = say
     return environment.get_template(template).render(
         report=document,
         title=title(document),
@@ -50,7 +60,10 @@ def _rendered(template: str, document: Mapping[str, Any]) -> str:
         joint=document["joint"],
         fields=merged(document["regions"]),
         checks=_checks(document["verification"]),
+        attacked=any(plan["true_positives"] for one in document["regions"] for plan in one["plans"]),
         drawing=drawing,
+        meanings=CHECKS,
+        language=spoken(),
         shown=SHOWN,
     )
 
@@ -64,19 +77,23 @@ def spaced(text: str) -> Markup:
 def title(document: Mapping[str, Any]) -> str:
     """The report in one line of plain words."""
     joint, names = document["joint"], [one["region"] for one in document["regions"]]
-    who = names[0] if len(names) == 1 else f"{word(len(names))} regions"
+    who = names[0] if len(names) == 1 else say("{number} regions", number=word(len(names)))
     if document["outcome"] == "contradicted":
         wrong = [one["region"] for one in document["regions"] if one["outcome"] == "contradicted"]
         return (
-            f"The evidence of {', '.join(wrong)} contradicts itself"
+            say("The evidence of {regions} contradicts itself", regions=", ".join(wrong))
             if wrong
-            else "The evidence contradicts itself"
+            else say("The evidence contradicts itself")
         )
     if not joint["guarantee"]:
-        return f"{who}: no guarantee"
+        return say("{who}: no guarantee", who=who)
     granted, charged = number(joint["epsilon_grant"]), number(joint["epsilon_lifetime"])
-    part = "all of it charged" if charged == granted else f"of which {charged} is charged"
-    return f"{who}: epsilon at most {granted}, {part}"
+    part = (
+        say("all of it charged")
+        if charged == granted
+        else say("of which {charged} is charged", charged=charged)
+    )
+    return say("{who}: epsilon at most {granted}, {part}", who=who, granted=granted, part=part)
 
 
 def _checks(verification: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -3,54 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from textwrap import fill
 from typing import Any
 
-_WIDTH = 92
+from fedfsd.language import say
+from fedfsd.plain_text import folded
 
 
 def text(document: Mapping[str, Any]) -> str:
-    """The page of a statement's document."""
+    """The page of a statement's document, in the language in which it was made."""
     return "\n".join(_lines(document)).rstrip()
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    title = "STATEMENT OF PRIVACY GUARANTEE"
-    yield f"{title}: {document['heading'].upper()}" if document["heading"] else title
+    title = say("STATEMENT OF PRIVACY GUARANTEE")
+    yield f"{title}: {say(document['heading']).upper()}" if document["heading"] else title
     yield ""
     if document["heading"]:
         yield from _heading(document["heading"])
-    yield from _section("Contradicted by the evidence", document["contradictions"])
+    yield from _section(say("Contradicted by the evidence"), document["contradictions"])
     if document["undecided"]:
-        yield fill("What follows holds if what could not be decided, listed at the end, holds.", _WIDTH)
+        yield folded(say("What follows holds if what could not be decided, listed at the end, holds."))
         yield ""
     for region in document["regions"]:
-        entity = f" ({region['legal_entity']}, as declared)" if region["legal_entity"] else ""
-        yield fill(f"Region {region['region']}{entity}", _WIDTH)
-        where = f"evidence: {region['source']}, sha256 {region['sha256']}; ledger {region['ledger']}, "
-        yield fill(f"({where}{region['entries']:,} entries; verification: {region['outcome']})", _WIDTH)
-        if region["withheld"]:
-            yield from _numbered([f"No guarantee is stated: {region['withheld']}."])
-        elif not region["data_sets"]:
-            yield from _numbered(["No guarantee is stated: there is no grant."])
-        for one in region["data_sets"]:
-            yield from _numbered(
-                f"{some['about'].capitalize()}{', as declared' if some['declared'] else ''}: {some['text']}"
-                for some in one["sentences"]
-            )
-        yield ""
-    yield from _section("All regions", document["joint"]["sentences"])
-    yield from _section("For every region", [f"{name}: {one}" for name, one in document["general"].items()])
-    yield from _section("Cannot be decided from this evidence", document["undecided"])
-    yield from _section("Not shown by any ledger", document["unproved"])
+        yield from _region(region)
+    yield from _section(say("All regions"), document["joint"]["sentences"])
+    yield from _section(
+        say("For every region"),
+        [say("{about}: {text}", about=name, text=one) for name, one in document["general"].items()],
+    )
+    yield from _section(say("Cannot be decided from this evidence"), document["undecided"])
+    yield from _section(say("Not shown by any ledger"), document["unproved"])
+
+
+def _region(region: Mapping[str, Any]) -> Iterator[str]:
+    name = say("Region {region}", region=region["region"])
+    if region["legal_entity"]:
+        name = say("{region} ({entity}, as declared)", region=name, entity=region["legal_entity"])
+    yield folded(name)
+    yield folded(
+        say(
+            "(evidence: {source}, sha256 {sha256}; ledger {ledger}, {entries:,} entries; verification: "
+            "{outcome})",
+            **{key: region[key] for key in ("source", "sha256", "ledger", "entries")},
+            outcome=say(region["outcome"]),
+        )
+    )
+    if region["withheld"]:
+        yield from _numbered([say("No guarantee is stated: {why}.", why=region["withheld"])])
+    elif not region["data_sets"]:
+        yield from _numbered([say("No guarantee is stated: {why}.", why=say("there is no grant"))])
+    for one in region["data_sets"]:
+        yield from _numbered(map(_sentence, one["sentences"]))
+    yield ""
+
+
+def _sentence(some: Mapping[str, Any]) -> str:
+    about = say(some["about"]).capitalize()
+    about = say("{about}, as declared", about=about) if some["declared"] else about
+    return say("{about}: {text}", about=about, text=some["text"])
 
 
 def _heading(heading: str) -> Iterator[str]:
     if "simulated" in heading:
-        yield fill("Simulated: all keys or grants were made by a simulation, and no person stands behind "
-                   "them.", _WIDTH)  # fmt: skip
+        yield folded(
+            say("Simulated: all keys or grants were made by a simulation, and no person stands behind them.")
+        )
     if "rehearsal" in heading:
-        yield fill("Rehearsal, no guarantee: a noise key was known.", _WIDTH)
+        yield folded(say("Rehearsal, no guarantee: a noise key was known."))
     yield ""
 
 
@@ -65,10 +84,4 @@ def _section(title: str, sentences: Iterable[str]) -> Iterator[str]:
 def _numbered(sentences: Iterable[str]) -> Iterator[str]:
     for place, sentence in enumerate(sentences, 1):
         lead = f"  {place}. "
-        yield fill(
-            sentence,
-            _WIDTH,
-            initial_indent=lead,
-            subsequent_indent=" " * len(lead),
-            break_on_hyphens=False,
-        )
+        yield folded(sentence, lead=lead, indent=" " * len(lead))

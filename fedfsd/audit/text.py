@@ -8,6 +8,7 @@ from textwrap import indent, wrap
 
 from fedfsd.audit.finding import Kind
 from fedfsd.audit.verdict import Outcome, Part, Report
+from fedfsd.language import say
 from fedfsd.mechanism.statement import TWO_FIGURES
 
 ABREAST = 4
@@ -93,4 +94,4 @@ def _wrapped(sentence: str) -> list[str]:
 
 def number(value: float | None) -> str:
     """An epsilon for people, rounded against the claim."""
-    return "unknown" if value is None else f"{math.ceil(value * 100 - 1e-6) / 100:.2f}"
+    return say("unknown") if value is None else f"{math.ceil(value * 100 - 1e-6) / 100:.2f}"

@@ -1,7 +1,8 @@
 """What was spent against the grant, entry by entry, as numbers and as a drawing.
 
-The axis across is the order of entries, because a ledger keeps no clock. The axis upwards is the Renyi
-loss, where spends simply add; it is labelled with the epsilon that a loss amounts to.
+The axis across is the order of entries, because a ledger keeps no clock; the days of its bookings stand
+below. The axis upwards is the Renyi loss, where spends simply add; it is labelled with the epsilon that a
+loss amounts to.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from fedfsd.audit.loss import NANO, epsilon_lifetime
 from fedfsd.audit.text import number
 from fedfsd.audit.words import said
 from fedfsd.errors import PlanError
+from fedfsd.language import say
 
-WIDTH, HEIGHT = 880, 268
-LEFT, RIGHT, TOP, BOTTOM = 52, 140, 20, 44
+WIDTH, HEIGHT = 880, 284
+LEFT, RIGHT, TOP, BOTTOM = 52, 140, 20, 60
 MOST_POINTS, MOST_EVENTS, MOST_BANDS = 1200, 200, 200
-_LABEL_HEIGHT = 15
+_LABEL_HEIGHT, _DATE_WIDTH = 15, 76
 _TICKS = (0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)
 
 
@@ -27,9 +29,9 @@ def timeline(case: Case, chapter: Chapter) -> dict[str, Any]:
     """Points (at most about a thousand), plans and events of one data set."""
     course, grant = case.course, chapter.grant
     events = [
-        *((one.seq, f"request refused ({one.code})") for one in course.refusals),
-        *((one.seq, f"incident ({one.code})") for one in course.incidents),
-        *((one.seq, "recovery from a backup") for one in course.ledger.recoveries),
+        *((one.seq, say("request refused ({code})", code=one.code)) for one in course.refusals),
+        *((one.seq, say("incident ({code})", code=one.code)) for one in course.incidents),
+        *((one.seq, say("recovery from a backup")) for one in course.ledger.recoveries),
     ]
     claims = not chapter.rehearsal and not case.withheld
     return {
@@ -54,7 +56,18 @@ def timeline(case: Case, chapter: Chapter) -> dict[str, Any]:
         ],
         "plans": [{"entry": run.entry.seq, "plan": run.entry.plan} for run in chapter.runs],
         "events": [{"entry": seq, "what": what} for seq, what in sorted(events)],
+        "dates": _dates(case),
     }
+
+
+def _dates(case: Case) -> list[dict[str, Any]]:
+    """The first entry of each day on which a round was booked, in the order of entries."""
+    found: list[dict[str, Any]] = []
+    reserves = [one for run in case.course.runs.values() for one in run.reserves.values()]
+    for one in sorted(reserves, key=lambda one: one.seq):
+        if not found or found[-1]["date"] != one.date:
+            found.append({"entry": one.seq, "date": one.date})
+    return found
 
 
 def _thinned(points: list[Point]) -> list[Point]:
@@ -106,8 +119,9 @@ def drawing(told: Mapping[str, Any]) -> dict[str, Any] | None:
         # What is spent in full has one label, not two on one spot.
         "labels": _apart(labels if spent[-1] < committed[-1] else labels[:2]),
         "plans": _bands([(one["entry"], one["plan"][:8]) for one in told["plans"]], across, last),
+        "dates": _spread([(across(one["entry"]), one["date"]) for one in told["dates"]]),
         "events": [
-            (across(one["entry"]), f"entry {one['entry']}: {one['what']}")
+            (across(one["entry"]), say("entry {entry}: {what}", entry=one["entry"], what=one["what"]))
             for one in told["events"][:MOST_EVENTS]
             if first <= one["entry"] <= last
         ],
@@ -128,7 +142,16 @@ def _ticks(told: Mapping[str, Any], top: int) -> list[tuple[float, float]]:
 
 def _amount(nano: int, epsilon: float | None) -> str:
     """A loss by its epsilon, or plainly where no epsilon may be stated."""
-    return f"{nano / NANO:.3g} nats" if epsilon is None else f"ε {number(epsilon)}"
+    return say("{nats:.3g} nats", nats=nano / NANO) if epsilon is None else f"ε {number(epsilon)}"
+
+
+def _spread(dates: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """As many dates along the axis as have room."""
+    kept: list[tuple[float, str]] = []
+    for at, date in dates:
+        if (not kept or at - kept[-1][0] >= _DATE_WIDTH) and at <= WIDTH - RIGHT - _DATE_WIDTH / 2:
+            kept.append((at, date))
+    return kept
 
 
 def _apart(rows: list[tuple[str, float, str]]) -> list[tuple[str, float, str]]:

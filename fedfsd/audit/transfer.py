@@ -1,10 +1,10 @@
 """The record of transfers across a border, as authorities ask for it: one row a plan, or one a release.
 
-A row is about a group of releases: those of one plan under one permission in one year, or a single one. What
-the ledger knows is filled in and follows from it; what only the region can say is taken from its file and kept
-apart under the file's own names (``exporter.legal_entity``); what nobody says stays empty, and is counted. A
-row repeats what a region wrote, made printable but otherwise word for word: it is a record, and no statement
-of ours. ``column`` says what each column holds and which rule asks for it.
+A row is about a group of releases: those of one plan under one permission in one year, or a single one.
+What the ledger knows is filled in and follows from it; what only the region can say is taken from its file
+and kept apart under the file's own names (``exporter.legal_entity``); what nobody says stays empty, and is
+counted. A row repeats what a region wrote, made printable but otherwise word for word: it is a record, and
+no statement of ours. ``column`` says what each column holds and which rule asks for it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,24 @@ from fedfsd.audit.loss import NANO
 from fedfsd.audit.verdict import Report
 from fedfsd.audit.witness import sightings
 from fedfsd.audit.words import listed, version
-from fedfsd.language import say
+from fedfsd.language import mark, say
 from fedfsd.ledger.permission import year_of
 from fedfsd.plain_text import plain
 
 FLOAT_BYTES = 4
 _FORMULA = tuple("=+-@\t\r＝＋－＠")
+WORDS = (
+    mark("private"),
+    mark("rehearsal"),
+    mark("vehicle"),
+    mark("zero-out"),
+    mark("physical"),
+    mark("recording"),
+    mark("received"),
+    mark("undelivered"),
+    mark("other bytes than the receipt's"),
+)
+"""Fixed words of the ledger and of receipts, as a record has them."""
 _ADDED = tuple(one.name for one in KNOWN if one.over == SUM)
 Row = dict[str, Any]
 
@@ -136,7 +148,7 @@ def _known(case: Case, evidence: Evidence, rows: Rows) -> Iterator[Row]:
 
     for _, group in groupby(singles, key):
         crossings, told = zip(*group, strict=True)
-        yield _ordered(_together(case, crossings, told))
+        yield _ordered(_together(crossings, told))
 
 
 def _singles(case: Case, evidence: Evidence) -> Iterator[tuple[Crossing, Row]]:
@@ -192,7 +204,7 @@ def _singles(case: Case, evidence: Evidence) -> Iterator[tuple[Crossing, Row]]:
         )
 
 
-def _together(case: Case, crossings: Sequence[Crossing], rows: Sequence[Row]) -> Row:
+def _together(crossings: Sequence[Crossing], rows: Sequence[Row]) -> Row:
     """One row about several: sums are added up, running totals are the last, hashes are hashed."""
     first, last = rows[0], rows[-1]
     found = {

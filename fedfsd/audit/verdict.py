@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, ParamSpec
 
 from fedfsd.audit.finding import Finding, Kind
-from fedfsd.language import say
+from fedfsd.language import mark, say
 
 P = ParamSpec("P")
 SHOWN = 20
@@ -24,6 +24,8 @@ class Outcome(StrEnum):
     SKIPPED = "not checked"
 
 
+WORDS = (mark("holds"), mark("contradicted"), mark("cannot decide"), mark("not checked"), mark("left out"))
+"""As people read them; documents say them in English."""
 EXIT_CODES = {Outcome.HOLDS: 0, Outcome.CONTRADICTED: 10, Outcome.UNDECIDED: 11}
 _DECIDING = (
     (Kind.CONTRADICTED, Outcome.CONTRADICTED),
@@ -76,11 +78,11 @@ class Report:
     def headline(self) -> str:
         """The outcome and the checks that decided it."""
         if self.outcome == Outcome.HOLDS:
-            return str(self.outcome)
+            return say(str(self.outcome))
         deciding = dict.fromkeys(
             one.name for part in self.parts for one in part.answers if one.outcome == self.outcome
         )
-        return f"{self.outcome}: {', '.join(deciding)}"
+        return say("{outcome}: {checks}", outcome=say(str(self.outcome)), checks=", ".join(deciding))
 
     @property
     def heading(self) -> str:

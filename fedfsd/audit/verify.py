@@ -22,8 +22,8 @@ from fedfsd.audit.code import check_code
 from fedfsd.audit.delivery import check_receipts, check_regions
 from fedfsd.audit.epsilon import check_epsilon, check_lifetime, check_rehearsal
 from fedfsd.audit.evidence import Evidence, Ledger, Refused
-from fedfsd.audit.filter import Sum, check_filter, sums
 from fedfsd.audit.explained import CHECKS
+from fedfsd.audit.filter import Sum, check_filter, sums
 from fedfsd.audit.finding import Finding, skipped
 from fedfsd.audit.history import check_archive, check_entries, check_history
 from fedfsd.audit.loss import epsilon_lifetime
@@ -34,6 +34,7 @@ from fedfsd.audit.succession import check_succession
 from fedfsd.audit.verdict import Part, Report, Sheet
 from fedfsd.audit.witness import check_heads, check_witnesses
 from fedfsd.errors import PlanError
+from fedfsd.language import mark
 
 
 def _silent(_: str) -> None:
@@ -41,12 +42,16 @@ def _silent(_: str) -> None:
 
 
 UNPROVED = (
-    "that nothing left a region past its ledger: no record can show that",
-    "that training did to the data what the ledger says; the witness block of a release shows the scale of "
-    "its noise, the rest stands on the reviewed program whose hash the ledger names",
-    "that rosters, data sets and the identity of vehicles are as declared, and that vehicles declared "
-    "disjoint are",
-    "any use of the data outside this mechanism, such as choosing a model or settings on them",
+    mark("that nothing left a region past its ledger: no record can show that"),
+    mark(
+        "that training did to the data what the ledger says; the witness block of a release shows the scale "
+        "of its noise, the rest stands on the reviewed program whose hash the ledger names"
+    ),
+    mark(
+        "that rosters, data sets and the identity of vehicles are as declared, and that vehicles declared "
+        "disjoint are"
+    ),
+    mark("any use of the data outside this mechanism, such as choosing a model or settings on them"),
 )
 
 
@@ -91,7 +96,9 @@ def verify(evidence: Evidence, tell: Callable[[str], None] = _silent) -> Report:
 
 def claims() -> dict[str, str]:
     """What each check tests, by its name, in the order in which they run."""
-    checks = {name.removeprefix("check_"): one for name, one in globals().items() if name.startswith("check_")}
+    checks = {
+        name.removeprefix("check_"): one for name, one in globals().items() if name.startswith("check_")
+    }
     return {name: (checks[name].__doc__ or "").partition("\n")[0] for name in CHECKS}
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
+from fedfsd.language import ENGLISH, say, say_count, spoken
 from fedfsd.mechanism.statement import best_guess, sentence
 from fedfsd.plain_text import plain
 
@@ -59,15 +60,16 @@ def chance(delta: float) -> str:
     >>> chance(1e-4)
     '1 in 10,000'
     """
-    return f"1 in {math.floor(1 / delta + 1e-6):,}"
+    return say("1 in {number:,}", number=math.floor(1 / delta + 1e-6))
 
 
 def meaning(epsilon: float, delta: float) -> str:
     """What an epsilon rules out; a large one is called weak."""
     weak = best_guess(epsilon, delta) >= WEAK
-    return sentence(epsilon, delta) + (
-        " In the worst case that rules out little; a smaller epsilon rules out more." if weak else ""
-    )
+    if not weak:
+        return sentence(epsilon, delta)
+    more = say("In the worst case that rules out little; a smaller epsilon rules out more.")
+    return say("{sentence} {more}", sentence=sentence(epsilon, delta), more=more)
 
 
 def counted(number: int, word: str) -> str:
@@ -76,19 +78,39 @@ def counted(number: int, word: str) -> str:
     >>> counted(1, "plan"), counted(1200, "round")
     ('1 plan', '1,200 rounds')
     """
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+    things = {
+        "plan": lambda: say_count("{n:,} plan", "{n:,} plans", number),
+        "round": lambda: say_count("{n:,} round", "{n:,} rounds", number),
+        "booked round": lambda: say_count("{n:,} booked round", "{n:,} booked rounds", number),
+        "release": lambda: say_count("{n:,} release", "{n:,} releases", number),
+        "region": lambda: say_count("{n:,} region", "{n:,} regions", number),
+        "vehicle": lambda: say_count("{n:,} vehicle", "{n:,} vehicles", number),
+    }
+    return things[word]()
 
 
 def word(number: int) -> str:
     """A small number at the start of a title."""
     words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
-    return words[number] if number < len(words) else f"{number:,}"
+    return words[number] if number < len(words) and spoken() == ENGLISH else f"{number:,}"
 
 
 def listed(words: list[str], most: int = 8) -> str:
     """a, b and c, or the first of many."""
-    words = [*words[:most], f"{len(words) - most:,} more"] if len(words) > most else words
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
+    if len(words) > most:
+        words = [*words[:most], say("{number:,} more", number=len(words) - most)]
+    if len(words) < 2:
+        return words[0] if words else say("none")
+    return say("{first} and {last}", first=say(", ").join(words[:-1]), last=words[-1])
+
+
+def percent(share: float) -> str:
+    """A share in percent, rounded upwards.
+
+    >>> percent(0.0183), percent(0.0000001)
+    ('1.83 %', '0.01 %')
+    """
+    return f"{math.ceil(1e4 * share - 1e-9) / 100:.2f} %"
 
 
 @lru_cache

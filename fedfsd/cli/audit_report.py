@@ -1,4 +1,4 @@
-"""``fedfsd audit statement``, ``report``, ``transfers`` and ``checks``: what verified evidence lets anybody say."""
+"""``fedfsd audit statement``, ``report``, ``transfers``, ``checks``: what evidence lets anybody say."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ Trust = Annotated[
 Declared = Annotated[
     list[Path] | None,
     typer.Option(
-        metavar="TOML", help="What a region declares beyond its ledger (transfers --template); one per region."
+        metavar="TOML",
+        help="What a region declares beyond its ledger (transfers --template); one per region.",
     ),
 ]
 Lang = Annotated[str, typer.Option(metavar="CODE", help="The language of headings and sentences: en, zh.")]

@@ -28,7 +28,7 @@ INTERVALS = (1e-4, 1e-3, 1e-2, 1e-1)  # discretisation of the privacy loss, nats
 GRID_SHARE = 0.05  # keeps what rounding adds to epsilon below 0.005, however many steps there are
 MAX_POINTS = 5e6  # grid points of all compositions together: a few seconds, a few hundred MB
 MAX_PRV_POINTS = 3e6
-_LINES = 1000  # epsilons at which a trade-off curve is bounded
+_LINES = 400  # epsilons at which a trade-off curve is bounded
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedfsd.errors import PlanError
+from fedfsd.language import mark, say
 from fedfsd.mechanism.event import check_delta
 
 _DECLARED = ", as the regions declare. For a vehicle in several the losses add up."
 
-TWO_FIGURES = (
+TWO_FIGURES = mark(
     "A plan has two figures. Its own epsilon, say 8.00, is computed exactly for this plan alone, fixed "
     "before it began. What it is charged for life, say 8.74, is higher: plans may be chosen after "
     "looking at earlier releases, which only a bound that adds up one Renyi loss of all plans covers, "
@@ -76,11 +77,14 @@ data as without it, and the reverse, except with probability 1 in 10,000; a 50-5
 that vehicle's data were used is right at most 73.11 % of the time.
     """
     _check(epsilon, delta)
-    return (
-        f"Every outcome an attacker could look for is at most {_factor(epsilon)} times "
-        f"(e^{_up(epsilon):.2f}) as likely with one vehicle's data as without it, and the reverse, except "
-        f"with probability {_chance(delta)}; a 50-50 guess whether that vehicle's data were used is "
-        f"right {_right(best_guess(epsilon, delta))} of the time."
+    return say(
+        "Every outcome an attacker could look for is at most {factor} times (e^{epsilon:.2f}) as likely with "
+        "one vehicle's data as without it, and the reverse, except with probability {delta}; a 50-50 guess "
+        "whether that vehicle's data were used is right {right} of the time.",
+        factor=_factor(epsilon),
+        epsilon=_up(epsilon),
+        delta=_chance(delta),
+        right=_right(best_guess(epsilon, delta)),
     )
 
 
@@ -175,8 +179,10 @@ def _right(guess: float) -> str:
     ('at most 73.11 %', 'in the worst case more than 99.99 %')
     """
     percent = _up(100 * guess)
-    return f"at most {percent:.2f} %" if percent < 100 else "in the worst case more than 99.99 %"
+    if percent < 100:
+        return say("at most {percent:.2f} %", percent=percent)
+    return say("in the worst case more than 99.99 %")
 
 
 def _chance(delta: float) -> str:
-    return f"1 in {math.floor(1 / delta + 1e-6):,}"
+    return say("1 in {number:,}", number=math.floor(1 / delta + 1e-6))

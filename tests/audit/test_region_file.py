@@ -15,8 +15,9 @@ from forge import COORDINATOR, DATA, PURPOSE, WITNESS, Forge, outcomes, plan_of,
 import fedfsd.ledger
 from fedfsd import audit, canonical
 from fedfsd.audit.evidence import load
+from fedfsd.audit.explained import CHECKS
 from fedfsd.audit.receipt import Receipt, Receipts, sign
-from fedfsd.audit.verify import verify
+from fedfsd.audit.verify import claims, verify
 from fedfsd.errors import BudgetError
 from fedfsd.ledger import draft, entry, note, strict
 from fedfsd.ledger.ledger import Ledger
@@ -118,7 +119,8 @@ def test_every_check_says_what_it_checks(tmp_path, forge, ledger):
     ledger.bundle(tmp_path / "EU.zip")
     report = verify(load([tmp_path / "EU.zip"]))
     answers = [one for part in report.parts for one in part.answers]
-    assert sorted(one.name for one in answers) == sorted(written())
+    assert sorted(one.name for one in answers) == sorted(written()) == sorted(CHECKS)
+    assert list(claims()) == list(CHECKS)
     for one in answers:
         assert one.claim.endswith(".")
         assert len(one.claim) <= 110

@@ -20,10 +20,10 @@ from test_statement import at_delta, exactly, loss
 
 from fedfsd import canonical
 from fedfsd.audit import declaration
+from fedfsd.audit.column import DECLARED, KNOWN, RULES, page
 from fedfsd.audit.declaration import Declaration, Exporter, Recipient, declarations
 from fedfsd.audit.evidence import load
 from fedfsd.audit.finding import Kind
-from fedfsd.audit.column import DECLARED, KNOWN, RULES, page
 from fedfsd.audit.transfer import Rows, as_csv, declared_columns, missing, transfers
 from fedfsd.audit.verify import verify
 from fedfsd.cli import main
@@ -65,7 +65,9 @@ def test_one_row_a_release_with_what_was_sent(told):
     eu, evidence, _, document = told
     known = [one["known"] for one in document["transfers"]]
     assert all(tuple(one) == NAMES for one in known)
-    assert [(one["plan"], one["rounds"], one["sha256"], one["bytes"], one["last_entry_hash"]) for one in known] == [
+    assert [
+        (one["plan"], one["rounds"], one["sha256"], one["bytes"], one["last_entry_hash"]) for one in known
+    ] == [
         (plan.hash, str(number), canonical.sha256(sent.content), 4 * FLOATS, sent.entry_hash)
         for plan, number, sent in eu.released
     ]
@@ -308,7 +310,7 @@ def test_the_form_names_the_region_and_is_never_written_over(told, monkeypatch, 
 def test_a_nodes_settings_are_no_declaration(tmp_path):
     path = tmp_path / "region.toml"
     path.write_text('name = "EU"')
-    with pytest.raises(ConfigError, match="the settings of a node.*--template"):
+    with pytest.raises(ConfigError, match=r"the settings of a node.*--template"):
         declarations([path])
 
 
@@ -328,7 +330,13 @@ def test_one_row_a_plan_under_one_permission(told):
         for name in ("bytes", "steps", "parameters", "releases"):
             assert row[name] == sum(one[name] for one in group)
         assert row["rho_nats"] == pytest.approx(sum(one["rho_nats"] for one in group))
-        for name in ("epsilon_cumulative", "rho_spent_nats", "approval_bytes_in_year", "last_entry", "date_last"):
+        for name in (
+            "epsilon_cumulative",
+            "rho_spent_nats",
+            "approval_bytes_in_year",
+            "last_entry",
+            "date_last",
+        ):
             assert row[name] == group[-1][name]
         assert (row["first_entry"], row["record"]) == (group[0]["first_entry"], group[0]["record"])
         hashes = [one["sha256"] for one in group]
@@ -394,7 +402,9 @@ def test_an_auditor_sees_a_transfer_under_a_permission_for_another_task(tmp_path
     assert not verify(load([eu.bundle(tmp_path)])).found(Kind.CONTRADICTED)
     eu.edit(place, tasks=("camera",))
     evidence = load([eu.bundle(tmp_path)])
-    texts = [str(finding) for where, finding in verify(evidence).found(Kind.CONTRADICTED) if "approvals" in where]
+    texts = [
+        str(finding) for where, finding in verify(evidence).found(Kind.CONTRADICTED) if "approvals" in where
+    ]
     assert any("for other tasks" in one for one in texts)
 
 

@@ -160,7 +160,9 @@ class Region(Forge):
 
     def permit_one(self) -> None:
         number = f"2026/{self.rng.randrange(10**6)}"
-        tasks = self.rng.choice([None, None, ("forecasting",), ("camera", "forecasting"), ("*",), ("camera",)])
+        tasks = self.rng.choice(
+            [None, None, ("forecasting",), ("camera", "forecasting"), ("*",), ("camera",)]
+        )
         named = {"format": 4, "tasks": tasks} if tasks else {}
         self.permits.append(self.permit(number=number, max_releases=3, max_bytes=60, **named))
 
