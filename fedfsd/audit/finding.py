@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fedfsd.errors import FedfsdError, FormatError
+from fedfsd.language import mark
 from fedfsd.plain_text import plain
+
+WORDS = (mark("note"),)
+"""Kinds as people read them, beside the outcomes of checks; documents say them in English."""
 
 
 class Kind(StrEnum):

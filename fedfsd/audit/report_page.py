@@ -6,12 +6,13 @@ by ``words.markdown``, so that no text from a bundle can become markup.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from fedfsd.audit.explained import CHECKS
+from fedfsd.audit.finding import Kind
 from fedfsd.audit.report import merged
 from fedfsd.audit.text import number
 from fedfsd.audit.timeline import drawing
@@ -23,9 +24,19 @@ SHOWN = 200
 """Releases and plans that a page lists; the JSON document has them all."""
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """The report as HTML."""
-    return _rendered("report.html", document)
+def page(
+    document: Mapping[str, Any],
+    *,
+    linked: Callable[[str, str | None], Markup] | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """The report as HTML.
+
+    Args:
+        linked: makes links of what a finding says of a region's entries; text stays text without.
+        notes: what a reader must know before all else.
+    """
+    return _rendered("report.html", document, linked=linked or (lambda text, _: escape(text)), notes=notes)
 
 
 def text(document: Mapping[str, Any]) -> str:
@@ -33,7 +44,7 @@ def text(document: Mapping[str, Any]) -> str:
     return _rendered("report.md", document)
 
 
-def _rendered(template: str, document: Mapping[str, Any]) -> str:
+def _rendered(template: str, document: Mapping[str, Any], **more: Any) -> str:
     from jinja2 import Environment, PackageLoader
 
     html = template.endswith(".html")
@@ -64,6 +75,8 @@ def _rendered(template: str, document: Mapping[str, Any]) -> str:
         drawing=drawing,
         meanings=CHECKS,
         language=spoken(),
+        findings=_findings(document["verification"]),
+        **more,
         shown=SHOWN,
     )
 
@@ -94,6 +107,33 @@ def title(document: Mapping[str, Any]) -> str:
         else say("of which {charged} is charged", charged=charged)
     )
     return say("{who}: epsilon at most {granted}, {part}", who=who, granted=granted, part=part)
+
+
+def key_note(name: str) -> str:
+    """What to say of keys that came with the evidence."""
+    return say(
+        "The keys are from {file}, which lies beside the evidence: they show whose it is only if you "
+        "obtained them out of band.",
+        file=name,
+    )
+
+
+def _findings(verification: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every finding that was kept, with whose it is and by which check; what decides, first."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for part in verification["parts"]:
+        who = part["region"] or part["source"]
+        for one in part["checks"]:
+            for finding in one["findings"]:
+                # What names an entry is about one ledger; the rest may be true of several.
+                entry = f"{finding['place']} {finding['text']}"
+                mine = part["source"] if "entry" in entry else None
+                key = (one["name"], *finding.values(), mine)
+                key = tuple(map(str, key))
+                row = {"who": [], "region": part["region"], "check": one["name"], **finding}
+                rows.setdefault(key, row)["who"].append(who)
+    order = [str(kind) for kind in Kind]
+    return sorted(rows.values(), key=lambda row: order.index(row["kind"]))
 
 
 def _checks(verification: Mapping[str, Any]) -> list[dict[str, Any]]:

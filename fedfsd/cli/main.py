@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from fedfsd.cli import audit, clean, compare, config, coordinator, data, keys, plan, region, simulate
+from fedfsd.cli import audit, clean, compare, config, coordinator, data, keys, plan, region, serve, simulate
 from fedfsd.cli import version as versions
 from fedfsd.cli.answer import Answer, Json
 from fedfsd.errors import ConfigError, FedfsdError, NotReadyError, UsageError
@@ -51,6 +51,7 @@ _GROUPS: dict[str, tuple[str | None, Sequence[tuple[str, Callable[..., Answer], 
             ("plan", plan.plan, "experiments/quickstart.toml --set privacy.target_epsilon=2"),
             ("compare", compare.compare, "runs/epsilon-* -o runs/comparison"),
             ("clean", clean.clean, "runs/quickstart"),
+            ("serve", serve.serve, "runs/quickstart"),
         ),
     ),
     "data": ("Make, import, check and look at tables of drives.", data.COMMANDS),

@@ -75,8 +75,14 @@ def listed(found: list[dict[str, Any]]) -> str:
 
 def described(found: dict[str, Any]) -> str:
     """All of ``node.offer.describe`` for a person."""
+    title = f"plan {plain(found['name'])} ({found['plan'][:DIGITS]}): {found['standing']}"
+    return f"{title}\n{lines(facts(found))}"
+
+
+def facts(found: dict[str, Any]) -> dict[str, str]:
+    """Label and text of everything to weigh."""
     budget = found["budget"]
-    facts = {
+    told = {
         "asked by": f"{found['recipient']}, for {found['purpose']}",
         "beside": ", ".join(found["others"]) or "no other region",
         "trains": f"{found['task']}, model {found['model']} with {found['parameters']:,} parameters",
@@ -88,17 +94,17 @@ def described(found: dict[str, Any]) -> str:
         "privacy": _privacy(found),
     }
     if "charged" in budget:
-        facts |= _cost(budget)
-    facts["policy"] = "accepts" if not found["objections"] else "refuses: " + "; ".join(found["objections"])
+        told |= _cost(budget)
+    told["policy"] = "accepts" if not found["objections"] else "refuses: " + "; ".join(found["objections"])
     if budget["objection"] is not None:
-        facts["budget"] = budget["objection"]
+        told["budget"] = budget["objection"]
     elif budget["officer_signs"]:
-        facts["budget"] = "above a cap of the grant: the data officer has to sign"
+        told["budget"] = "above a cap of the grant: the data officer has to sign"
     if budget.get("transfer"):
-        facts["transfer"] = budget["transfer"]
+        told["transfer"] = budget["transfer"]
     for number, one in enumerate(found["unnoticed"]):
-        facts["cannot be noticed" if number == 0 else " " * number] = one
-    return f"plan {plain(found['name'])} ({found['plan'][:DIGITS]}): {found['standing']}\n{lines(facts)}"
+        told["cannot be noticed" if number == 0 else " " * number] = one
+    return told
 
 
 def _privacy(found: dict[str, Any]) -> str:

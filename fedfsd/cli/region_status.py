@@ -29,16 +29,17 @@ def status(region: RegionFolder = HERE, train: Train = None, _json: Json = False
     found = status(node, today=datetime.datetime.now(datetime.UTC).date())
     found |= live(node, train or region / "train")
     found["waiting"] = on_offer(node)
-    parts = [_head(found), region_live.text(found), *map(_grant, found["grants"])]
+    parts = [head(found), region_live.text(found), *map(_grant, found["grants"])]
     if found["waiting"]:
         parts.append(
             f"plans that wait: fedfsd region plan HASH shows one\n{region_plan.listed(found['waiting'])}"
         )
-    parts += [_section(title, rows) for title, rows in _tables(found) if rows]
+    parts += [_section(title, rows) for title, rows in tables(found) if rows]
     return Answer(found, warned("\n\n".join(parts) + "\n", found["warnings"]))
 
 
-def _head(found: dict[str, Any]) -> str:
+def head(found: dict[str, Any]) -> str:
+    """Whose ledger it is, how long, and what signs it."""
     checkpoint = found["checkpoint"]
     if checkpoint is None:
         signed = "none yet: fedfsd region bundle signs one"
@@ -77,7 +78,8 @@ def _grant(grant: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
-def _tables(found: dict[str, Any]) -> list[tuple[str, list[dict[str, object]]]]:
+def tables(found: dict[str, Any]) -> list[tuple[str, list[dict[str, object]]]]:
+    """(title, rows) of all that is listed; a title may have no rows."""
     return [
         (
             "plans (rounds)",

@@ -21,10 +21,20 @@ from babel.messages.pofile import read_po, write_po
 from fedfsd.language import DOMAIN, HERE
 
 ROOT = HERE.parent
-KEYWORDS: dict[str, Any] = {"say": None, "mark": None, "_": None, "say_count": (1, 2)}
+KEYWORDS: dict[str, Any] = {
+    "say": None,
+    "mark": None,
+    "_": None,
+    "say_count": (1, 2),
+    # Labels of facts.
+    "recomputed": None,
+    "declared": None,
+    "by_program": None,
+    "by_region": None,
+}
 _METHODS = [("**.py", f"{__name__}:sentences"), ("**.html", "jinja2"), ("**.md", "jinja2")]
 _OPTIONS = {"**.html": {"silent": "false"}, "**.md": {"silent": "false"}}
-_FOLDERS = ("audit", "mechanism", "browser")
+_FOLDERS = ("audit", "mechanism")
 
 
 def template() -> Catalog:

@@ -17,11 +17,10 @@ from fedfsd.ledger import draft
 from fedfsd.ledger.budget import Account
 from fedfsd.ledger.entry import PlanEntry
 from fedfsd.ledger.ledger import Ledger
-from fedfsd.ledger.state import State
 from fedfsd.mechanism.renyi import epsilon_lifetime
 from fedfsd.node import approve, control
 from fedfsd.node.node import Node
-from fedfsd.node.outlook import fitting, missing_approval
+from fedfsd.node.outlook import fitting, lasts, missing_approval
 from fedfsd.plan.plan import Plan
 
 Document = dict[str, Any]
@@ -153,7 +152,7 @@ def _budget(
         "share": made.rho / grant.rho_max,
         "share_left": max(after.left, 0) / grant.rho_max,
         "more_such_plans": fitting(account, made) - (0 if known else 1),
-        "lasts_until": _lasts(state, account, after.left, today),
+        "lasts_until": lasts(state, account, after.left, today),
         "transfer": None if run is None else missing_approval(state, run, today.isoformat()),
     }
 
@@ -169,23 +168,6 @@ def _objection(account: Account, made: PlanEntry) -> str | None:
 
 def _epsilon(account: Account, rho: int) -> float:
     return epsilon_lifetime(rho, alpha=account.grant.alpha, delta=account.grant.delta) if rho else 0.0
-
-
-def _lasts(state: State, account: Account, left: int, today: datetime.date) -> str | None:
-    """The day on which the grant is used up at the pace since its first round; None without a pace."""
-    days = [
-        booking.entry.date
-        for run in state.runs.values()
-        if run.data_set == account.grant.data_set
-        for booking in run.bookings.values()
-    ]
-    since = (today - datetime.date.fromisoformat(min(days))).days if days else 0
-    if since < 1 or not account.spent:
-        return None
-    try:
-        return (today + datetime.timedelta(days=max(left, 0) * since // account.spent)).isoformat()
-    except OverflowError:
-        return None
 
 
 def on_offer(node: Node) -> list[Document]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from typing import Any
 
@@ -82,6 +83,23 @@ def fitting(account: Account, plan: PlanEntry) -> int:
             (grant.max_rounds - balance.rounds) // plan.rounds,
         ),
     )
+
+
+def lasts(state: State, account: Account, left: int, today: datetime.date) -> str | None:
+    """The day on which the grant is used up at the pace since its first round; None without a pace."""
+    days = [
+        booking.entry.date
+        for run in state.runs.values()
+        if run.data_set == account.grant.data_set
+        for booking in run.bookings.values()
+    ]
+    since = (today - datetime.date.fromisoformat(min(days))).days if days else 0
+    if since < 1 or not account.spent:
+        return None
+    try:
+        return (today + datetime.timedelta(days=max(left, 0) * since // account.spent)).isoformat()
+    except OverflowError:
+        return None
 
 
 def missing_approval(state: State, run: Run, date: str) -> str | None:

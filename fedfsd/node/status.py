@@ -19,7 +19,7 @@ from fedfsd.ledger.store import Store
 from fedfsd.mechanism.renyi import epsilon_lifetime
 from fedfsd.node.approve import program_there
 from fedfsd.node.node import Node
-from fedfsd.node.outlook import fitting, warnings
+from fedfsd.node.outlook import fitting, lasts, warnings
 
 RECENT = 5
 
@@ -50,7 +50,7 @@ def status(node: Node, *, today: datetime.date) -> Document:
         "officer_key": str(state.officer),
         "trust_lines": _trust_lines(state),
         "checkpoint": _checkpoint(state, checkpoints, told),
-        "grants": [_grant(state, account) for account in state.accounts.values()],
+        "grants": [_grant(state, account, today) for account in state.accounts.values()],
         "plans": [_plan(state, run) for run in state.runs.values()],
         "program_changed": _program_changed(node, state),
         "releases": _releases(state)[-RECENT:],
@@ -117,7 +117,7 @@ def _checkpoint(state: State, kept: list[tuple[int, int, str]], told: list[entry
     }
 
 
-def _grant(state: State, account: Account) -> Document:
+def _grant(state: State, account: Account, today: datetime.date) -> Document:
     grant, balance = account.grant, account.balance
 
     def at(rho: int) -> float:
@@ -143,6 +143,7 @@ def _grant(state: State, account: Account) -> Document:
         "approval_required": grant.approval_required,
         "last_plan": _name(state, mine[-1].plan) if mine else None,
         "more_like_it": fitting(account, mine[-1]) if mine else None,
+        "lasts_until": lasts(state, account, balance.left, today),
     }
 
 

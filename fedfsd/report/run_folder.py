@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,15 @@ def releases(line: Mapping[str, Any]) -> Iterator[tuple[str, int, Mapping[str, A
     for found in line.get("late", ()):
         if found["outcome"] in (LATE_USED, LATE_DROPPED):
             yield found["region"], found["round"], found
+
+
+def seconds_left(rounds: Sequence[Mapping[str, Any]], num_rounds: int) -> float | None:
+    """How long the rest of a run takes at the pace of the lines of rounds.jsonl; None without a round."""
+    done = [line for line in rounds if line["round"]]
+    if not done:
+        return None
+    pace = sum(line["seconds"] for line in done) / len(done)
+    return pace * float(num_rounds - max(line["round"] for line in done))
 
 
 def create(path: Path, experiment: Experiment, plan: Plan) -> Folder:

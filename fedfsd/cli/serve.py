@@ -1,0 +1,94 @@
+"""``fedfsd serve``: a run, a region or evidence in a browser, read-only."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedfsd.cli.answer import Answer, Json
+from fedfsd.cli.audit_report import Lang, Receipts, Trust
+from fedfsd.cli.extra import extra
+from fedfsd.errors import NotReadyError
+from fedfsd.language import ENGLISH, speaking
+
+if TYPE_CHECKING:
+    from fedfsd.cli.page.site import Address
+
+PORT = 8765
+
+
+def serve(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="A run folder, a region's folder, a bundle, or bundles' folder."),
+    ],
+    receipts: Receipts = None,
+    trust: Trust = None,
+    lang: Lang = ENGLISH,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; others than loopback let others read.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = PORT,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST", help="A name under which a browser may ask, beside localhost; repeatable."
+        ),
+    ] = None,
+    _json: Json = False,
+) -> Answer:
+    """Show a run, a region or evidence in a browser.
+
+    Pages can only be read: nothing is approved, changed or run from them. They load nothing from elsewhere
+    and have no scripts. Ends with Ctrl-C.
+    """
+    with extra("serve"):
+        from fedfsd.cli.page.listen import listen, opened
+        from fedfsd.cli.page.site import site
+    with speaking(lang):
+        addresses, what = pages(path, receipts=receipts, trust=trust, lang=lang)
+    names = (f"[{host}]" if ":" in host else host, *(name or ()))
+    with opened(host, port) as socket:
+        number = socket.getsockname()[1]
+        url = f"http://{names[0]}:{number}/"
+        print(f"{what}: {url} (Ctrl-C ends)", file=sys.stderr, flush=True)
+        listen(site(addresses, hosts=names), socket)
+    return Answer({"served": str(path), "url": url}, "")
+
+
+def pages(
+    path: Path, *, receipts: Path | None = None, trust: Path | None = None, lang: str = ENGLISH
+) -> tuple[list[Address], str]:
+    """The pages of a path, and what it is. NotReadyError where it is nothing that has pages."""
+    with extra("serve"):
+        from fedfsd.cli.page import evidence
+
+    def find() -> evidence.Files:
+        found = evidence.files_in(path)
+        if found is None:
+            raise NotReadyError(str(path), got="no bundle", expected="bundles (*.zip)")
+        return evidence.Files(
+            found.bundles,
+            receipts or found.receipts,
+            trust or found.trust,
+            beside=found.beside and trust is None,
+        )
+
+    if (path / "plan.json").is_file():
+        with extra("simulation"):
+            from fedfsd.cli.page import run
+        return [*run.addresses(path), *evidence.addresses(find, prefix="/audit", language=lang)], "run"
+    if (path / "region.toml").is_file():
+        with extra("node"):
+            from fedfsd.cli.page import region
+        return region.addresses(path), "region"
+    if evidence.files_in(path) is not None:
+        return evidence.addresses(find, language=lang), "evidence"
+    raise NotReadyError(
+        str(path),
+        got="nothing that has pages",
+        expected="a run folder (plan.json), a region's folder (region.toml), a bundle or a folder of bundles",
+    )
