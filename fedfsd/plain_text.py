@@ -60,7 +60,10 @@ def _parts(text: str) -> list[str]:
     for one in text:
         wide = columns(one) == 2
         open_end = found and found[-1] and (found[-1][-1] == " " or columns(found[-1][-1]) == 2)
-        if found and (one in "，。；：、）”》！？" or (not wide and not open_end) or (one == " " and found)):
+        opened = found and found[-1] and found[-1][-1] in "（“《"
+        if found and (
+            opened or one in "，。；：、）”》！？" or (not wide and not open_end) or (one == " " and found)
+        ):
             found[-1] += one
         else:
             found.append(one)

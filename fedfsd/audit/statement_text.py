@@ -16,7 +16,8 @@ def text(document: Mapping[str, Any]) -> str:
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
     title = say("STATEMENT OF PRIVACY GUARANTEE")
-    yield f"{title}: {say(document['heading']).upper()}" if document["heading"] else title
+    heading = say(document["heading"]).upper()
+    yield say("{about}: {text}", about=title, text=heading) if heading else title
     yield ""
     if document["heading"]:
         yield from _heading(document["heading"])

@@ -1,37 +1,38 @@
 """Write every catalogue anew from the code: ``python -m fedfsd.language``. Translations are kept.
 
-Sentences are found in calls of ``say``, ``say_count`` and ``mark``, in templates, and in the first line of
-every check's docstring, which is the claim that the check tests; of a table given to ``_columns``, in the
+Sentences are literals given to the functions of ``SAID``, in templates to ``_``, and the first line of
+every check's docstring, which is the claim that the check tests; of a table given to ``_columns``, the
 second cell of each line, which is a heading.
 """
 
 from __future__ import annotations
 
 import ast
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from babel.messages.catalog import Catalog
-from babel.messages.extract import extract_from_dir, extract_python
+from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from fedfsd.language import DOMAIN, HERE
 
 ROOT = HERE.parent
-KEYWORDS: dict[str, Any] = {
-    "say": None,
-    "mark": None,
-    "_": None,
-    "say_count": (1, 2),
+SAID: Mapping[str, tuple[int, ...]] = {
+    "say": (0,),
+    "mark": (0,),
     # Labels of facts.
-    "recomputed": None,
-    "declared": None,
-    "by_program": None,
-    "by_region": None,
+    "recomputed": (0,),
+    "declared": (0,),
+    "by_program": (0,),
+    "by_region": (0,),
 }
+"""Functions by name, and which of their arguments are said: literals there are sentences."""
+_KEYWORDS: dict[str, Any] = {"_": None, "ngettext": (1, 2)}
 _METHODS = [("**.py", f"{__name__}:sentences"), ("**.html", "jinja2"), ("**.md", "jinja2")]
 _OPTIONS = {"**.html": {"silent": "false"}, "**.md": {"silent": "false"}}
 _FOLDERS = ("audit", "mechanism")
@@ -41,7 +42,7 @@ def template() -> Catalog:
     """Every sentence that can be said, without translations."""
     found = Catalog(project=DOMAIN, fuzzy=False)
     for folder in _FOLDERS:
-        rows = extract_from_dir(ROOT / folder, _METHODS, _OPTIONS, KEYWORDS)
+        rows = extract_from_dir(ROOT / folder, _METHODS, _OPTIONS, _KEYWORDS)
         for name, _, message, comments, context in rows:
             place = f"fedfsd/{folder}/{name}"
             # Lines are left out: they would change with every edit.
@@ -49,17 +50,30 @@ def template() -> Catalog:
     return found
 
 
-def sentences(file: IO[bytes], keywords: Any, tags: Any, options: Any) -> Iterator[Any]:
-    """Babel's extraction from Python, the claims of checks and the headings of columns."""
-    yield from extract_python(file, keywords, tags, options)
-    file.seek(0)
+def sentences(
+    file: IO[bytes], *_: object, options: object
+) -> Iterator[tuple[int, str | None, Any, list[str]]]:
+    """Babel's interface for extraction: (line, function, sentence or its two numbers, comments)."""
+    del options  # there are none
     for node in ast.walk(ast.parse(file.read())):
         match node:
-            case ast.FunctionDef(name=name, lineno=line) if name.startswith("check_"):
+            case ast.FunctionDef(name=name, lineno=line, returns=ast.Subscript()) if name.startswith(
+                "check_"
+            ):
                 yield line, None, (ast.get_docstring(node) or "").partition("\n")[0], []
             case ast.Call(func=ast.Name(id="_columns"), args=[ast.Constant(value=str(table))], lineno=line):
                 for row in table.strip().splitlines():
                     yield line, None, row.split("|")[1].strip(), []
+            case ast.Call(func=ast.Name(id="say_count"), args=[one, many, *_], lineno=line):
+                yield line, "ngettext", (_literal(one), _literal(many)), []
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), lineno=line):
+                for place in SAID.get(name, ()):
+                    if len(node.args) > place and (text := _literal(node.args[place])):
+                        yield line, None, text, []
+
+
+def _literal(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def read(path: Path) -> Catalog:
@@ -70,8 +84,6 @@ def read(path: Path) -> Catalog:
 
 def compiled(catalogue: Catalog) -> bytes:
     """The catalogue as gettext reads it."""
-    import io
-
     made = io.BytesIO()
     write_mo(made, catalogue)
     return made.getvalue()
@@ -80,8 +92,10 @@ def compiled(catalogue: Catalog) -> bytes:
 def main(path: Path) -> int:
     """Bring one catalogue up to date with the code; how many sentences it lacks."""
     catalogue = read(path)
+    written = catalogue.creation_date
     catalogue.update(template(), no_fuzzy_matching=True)
     catalogue.obsolete.clear()
+    catalogue.creation_date = written  # else the file would differ each time
     with path.open("wb") as file:
         write_po(file, catalogue, width=110, sort_output=True, include_lineno=False, omit_header=False)
     path.with_suffix(".mo").write_bytes(compiled(read(path)))
