@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.finding import Finding, contradiction, remark
+from fedfsd.language import say
 from fedfsd.ledger.entry import Abort, Approval, Grant, PlanEntry, Recover, Release, Reserve
 from fedfsd.ledger.permission import Permission, year_of
 
@@ -28,9 +29,9 @@ def check_approvals(ledger: Ledger) -> Iterator[Finding]:
                 labels.setdefault(one.plan, label)
         elif isinstance(one, Approval):
             if one.number in numbers:
-                yield contradiction(place, "the number of another approval", "a new number")
+                yield contradiction(place, say("the number of another approval"), say("a new number"))
             if one.valid_from > one.valid_until:
-                yield contradiction(place, "an end before its start", "a period")
+                yield contradiction(place, say("an end before its start"), say("a period"))
             numbers.add(one.number)
             permissions[one.seq] = Permission(one)
         elif isinstance(one, Recover):
@@ -42,11 +43,13 @@ def check_approvals(ledger: Ledger) -> Iterator[Finding]:
             if one.approval is not None:
                 yield from _relies(one, label, permissions.get(one.approval), ledger, place)
             elif label in live and live[label].approval_required:
-                yield contradiction(place, "no approval", f"one, as entry {live[label].seq} demands")
+                yield contradiction(
+                    place, say("no approval"), say("one, as entry {seq} demands", seq=live[label].seq)
+                )
         elif isinstance(one, Abort | Release) and (one.plan, one.round) in booked:
             yield from _ends(one, booked[one.plan, one.round], permissions, ledger, place)
     if not needed and not permissions:
-        yield remark("no grant demands an approval")
+        yield remark(say("no grant demands an approval"))
 
 
 def _relies(
@@ -54,7 +57,9 @@ def _relies(
 ) -> Iterator[Finding]:
     plan, read = ledger.plans.get(one.plan), ledger.terms.get(one.plan)
     if permission is None:
-        yield contradiction(place, f"approval {one.approval}", "an approval before it")
+        yield contradiction(
+            place, say("approval {approval}", approval=one.approval), say("an approval before it")
+        )
     elif plan is not None and read is not None:
         size = plan.release_bytes
         objection = permission.objection(
@@ -67,7 +72,11 @@ def _relies(
             date=one.date,
         )
         if objection is not None:
-            yield contradiction(place, f"approval {one.approval}, {objection}", "an approval that covers it")
+            yield contradiction(
+                place,
+                say("approval {approval}, {objection}", approval=one.approval, objection=objection),
+                say("an approval that covers it"),
+            )
         permission.book(year_of(one.date), size)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.finding import Finding, contradiction
+from fedfsd.language import mark, say
 from fedfsd.ledger.entry import Abort, PlanEntry, Recover, Release, Reserve, Settle
 
 Round = tuple[str, int]
@@ -29,7 +30,7 @@ def check_reservations(ledger: Ledger) -> Iterator[Finding]:
             open_plans.clear()
         elif isinstance(one, Reserve | Release | Abort | Settle):
             if one.plan not in open_plans:
-                yield contradiction(place, "no approved plan that is open", "one before it")
+                yield contradiction(place, say("no approved plan that is open"), say("one before it"))
             if isinstance(one, Settle):
                 open_plans.discard(one.plan)
                 got, expected = (one.reserved, one.released), (booked[one.plan], sent[one.plan])
@@ -42,16 +43,20 @@ def check_reservations(ledger: Ledger) -> Iterator[Finding]:
                 reserved.setdefault(case, one.seq)
                 continue
             if reserved.get(case) != one.reserve:
-                yield contradiction(place, "no reservation of this round before it", f"entry {one.reserve}")
+                yield contradiction(
+                    place,
+                    say("no reservation of this round before it"),
+                    say("entry {reserve}", reserve=one.reserve),
+                )
             if case in aborted:
-                yield contradiction(place, "a reservation that was given up", "an open one")
+                yield contradiction(place, say("a reservation that was given up"), say("an open one"))
             if isinstance(one, Release):
                 sent[one.plan] += case not in released
                 released.add(case)
             else:
                 aborted.add(case)
                 if case in released:
-                    yield contradiction(place, "a round that was released", "one that was not")
+                    yield contradiction(place, say("a round that was released"), say("one that was not"))
 
 
 def check_once(ledger: Ledger) -> Iterator[Finding]:
@@ -61,13 +66,17 @@ def check_once(ledger: Ledger) -> Iterator[Finding]:
         place = f"entry {one.seq} ({one.type})"
         cases: list[tuple[tuple[object, ...], str]] = []
         if isinstance(one, PlanEntry):
-            cases = [((one.type, one.plan), "plan"), (("key", one.key_commitment), "noise key")]
+            cases = [((one.type, one.plan), mark("plan")), (("key", one.key_commitment), mark("noise key"))]
             cases = cases if one.key_commitment else cases[:1]
             read = ledger.terms.get(one.plan)
             if one.key_commitment is None and read is not None and read.mode != "rehearsal":
-                yield contradiction(place, "no commitment to a noise key", "one")
+                yield contradiction(place, say("no commitment to a noise key"), say("one"))
         elif isinstance(one, Reserve | Release):
-            cases = [((one.type, one.plan, one.round), "round")]
+            cases = [((one.type, one.plan, one.round), mark("round"))]
         for case, word in cases:
             if seen.setdefault(case, one.seq) != one.seq:
-                yield contradiction(place, f"the {word} of entry {seen[case]} again", f"a new {word}")
+                yield contradiction(
+                    place,
+                    say("the {word} of entry {value} again", word=say(word), value=seen[case]),
+                    say("a new {word}", word=say(word)),
+                )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.finding import Finding, skipped, undecided
 from fedfsd.audit.reviewed import Reviewed
+from fedfsd.language import say
 from fedfsd.ledger.entry import PlanEntry, Program, ProgramEntry, Reserve
 
 FEDFSD = "fedfsd"
@@ -16,7 +17,7 @@ def check_code(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
     """What approved and trained every plan is code that was reviewed."""
     reviewed = evidence.reviewed
     if reviewed is None:
-        yield skipped("no list of reviewed code was given (--code)")
+        yield skipped(say("no list of reviewed code was given (--code)"))
         return
     known: set[str] = set()
     for one in ledger.entries():
@@ -28,7 +29,7 @@ def check_code(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
             yield from _judged(reviewed, place, one.program)
         elif isinstance(one, Reserve) and one.plan not in known:
             known.add(one.plan)  # told once
-            yield undecided(place, "no program is on record for what trained it")
+            yield undecided(place, say("no program is on record for what trained it"))
 
 
 def _judged(reviewed: Reviewed, place: str, program: Program) -> Iterator[Finding]:

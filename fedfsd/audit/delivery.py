@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.finding import Finding, contradiction, left_out, remark, skipped, undecided
+from fedfsd.language import say
 from fedfsd.ledger.entry import Close, PlanEntry, Recover, Release, Settle
 
 Round = tuple[str, int]
@@ -16,15 +17,15 @@ Round = tuple[str, int]
 def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
     """What the coordinator received is what the region released, one to one, in the plans covered."""
     if evidence.refused_receipts is not None:
-        yield skipped("receipts that cannot be read")
+        yield skipped(say("receipts that cannot be read"))
         return
     if evidence.receipts is None:
-        yield skipped("no --receipts: nothing shows what reached the coordinator")
+        yield skipped(say("no --receipts: nothing shows what reached the coordinator"))
         return
     received = [one for one in evidence.receipts.receipts if one.region == ledger.region]
     covered = set(evidence.receipts.plans)
     if not received and not covered & set(ledger.plans):
-        yield skipped("the receipts cover no plan of this ledger")
+        yield skipped(say("the receipts cover no plan of this ledger"))
         return
     region = [one for one in evidence.ledgers if one.region == ledger.region]
     released: dict[Round, set[tuple[str, int, str]]] = defaultdict(set)
@@ -37,26 +38,31 @@ def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
         place = f"receipt of {receipt.plan[:8]} round {receipt.round}"
         found = released.get((receipt.plan, receipt.round))
         if found is None and (plans is None or receipt.plan in plans):
-            yield undecided(place, f"no release of it; it may be in {elsewhere}")
+            yield undecided(place, say("no release of it; it may be in {elsewhere}", elsewhere=elsewhere))
         elif found is None:
-            yield contradiction(place, "no release of it", "one: what arrived had been released")
+            yield contradiction(place, say("no release of it"), say("one: what arrived had been released"))
         elif (receipt.sha256, receipt.bytes, receipt.entry) not in found:
-            yield contradiction(place, "other bytes or another entry", "those of its release")
+            yield contradiction(place, say("other bytes or another entry"), say("those of its release"))
     arrived = {(one.plan, one.round) for one in received}
     mine = dict(_releases(ledger))
     undelivered = [case for case in mine if case[0] in covered and case not in arrived]
     if undelivered:
-        yield remark(f"undelivered: {_rounds(undelivered)}, released without a receipt, counted as spent")
+        yield remark(
+            say(
+                "undelivered: {rounds}, released without a receipt, counted as spent",
+                rounds=_rounds(undelivered),
+            )
+        )
     others = sum(plan not in covered for plan, _ in mine)
     if others:
-        yield left_out(f"{others} releases of plans that the receipts do not cover")
+        yield left_out(say("{others} releases of plans that the receipts do not cover", others=others))
 
 
 def check_regions(evidence: Evidence) -> Iterator[Finding]:
     """Of every region that the receipts name, there is a bundle."""
     if evidence.receipts is None:
         yield skipped(
-            "no --receipts" if evidence.refused_receipts is None else "receipts that cannot be read"
+            say("no --receipts") if evidence.refused_receipts is None else say("receipts that cannot be read")
         )
         return
     here = {one.region for one in evidence.ledgers}
@@ -65,7 +71,10 @@ def check_regions(evidence: Evidence) -> Iterator[Finding]:
         if one.region not in here:
             counts[one.region] = counts.get(one.region, 0) + 1
     for region, count in counts.items():
-        yield undecided("receipts", f"{count} of region {region}, whose bundle is not here")
+        yield undecided(
+            "receipts",
+            say("{count} of region {region}, whose bundle is not here", count=count, region=region),
+        )
 
 
 def _releases(ledger: Ledger) -> Iterator[tuple[Round, Release]]:

@@ -14,6 +14,7 @@ from fedfsd.audit.filter import sums
 from fedfsd.audit.finding import Finding, contradiction, left_out, remark, undecided
 from fedfsd.audit.loss import NANO, epsilon_lifetime, event_of, nano_nats, rounds_of
 from fedfsd.errors import AccountingError, FedfsdError, PlanError
+from fedfsd.language import say
 from fedfsd.ledger.entry import PlanEntry
 from fedfsd.mechanism import accountant
 from fedfsd.mechanism.accountant import Epsilons
@@ -59,7 +60,7 @@ def check_rehearsal(ledger: Ledger) -> Iterator[Finding]:
     """No plan is a rehearsal, whose noise is known and which promises nothing."""
     for plan, read in ledger.terms.items():
         if read.mode == "rehearsal":
-            yield undecided(f"entry {ledger.plans[plan].seq} (plan)", "a rehearsal: no guarantee")
+            yield undecided(f"entry {ledger.plans[plan].seq} (plan)", say("a rehearsal: no guarantee"))
 
 
 def check_epsilon(ledger: Ledger, tell: Callable[[str], None]) -> Iterator[Finding]:
@@ -69,21 +70,27 @@ def check_epsilon(ledger: Ledger, tell: Callable[[str], None]) -> Iterator[Findi
         one, place = ledger.plans[plan], f"entry {ledger.plans[plan].seq} (plan), epsilon"
         said = promise(one, ledger.region)
         if said is None:
-            yield contradiction(place, "no roster, unit or delta", "the region's promise")
+            yield contradiction(place, say("no roster, unit or delta"), say("the region's promise"))
         elif read.mode == "rehearsal":
             if said.epsilon is not None:
-                yield contradiction(place, f"{said.epsilon} in a rehearsal", "none: its noise is known")
+                yield contradiction(
+                    place,
+                    say("{epsilon} in a rehearsal", epsilon=said.epsilon),
+                    say("none: its noise is known"),
+                )
         elif fault := delta_fault(said.target_delta, said.roster):
             # Not contradicted: what the plan states may be true, it only promises nothing.
-            yield undecided(place, f"{fault}: it allows the whole data of one vehicle to be released")
+            yield undecided(
+                place, say("{fault}: it allows the whole data of one vehicle to be released", fault=fault)
+            )
         elif said.epsilon is None:
-            yield left_out(f"{place}: none is stated")
+            yield left_out(say("{place}: none is stated", place=place))
         else:
             planned = event_of(one.document, ledger.region, read.rounds)
             events = merge(rounds_of(planned, read.rounds).events)
             beyond = _beyond(events, said.target_delta)
             if beyond:
-                yield undecided(place, f"{beyond}: no epsilon is computed of such a plan")
+                yield undecided(place, say("{beyond}: no epsilon is computed of such a plan", beyond=beyond))
             else:
                 stated[_Case(events, said.target_delta)].setdefault(said.epsilon, one.seq)
         warning = said and read.mode == "private" and delta_warning(said.target_delta, said.roster)
@@ -96,7 +103,8 @@ def check_epsilon(ledger: Ledger, tell: Callable[[str], None]) -> Iterator[Findi
             yield from _confirmed(case, said_by)
         else:
             yield undecided(
-                f"entry {min(said_by.values())} (plan)", f"more than {MAX_EVENTS} different plans"
+                f"entry {min(said_by.values())} (plan)",
+                say("more than {max_events} different plans", max_events=MAX_EVENTS),
             )
 
 
@@ -111,14 +119,37 @@ def check_lifetime(ledger: Ledger) -> Iterator[Finding]:
             ours = epsilon_lifetime(booked, alpha=grant.alpha, delta=grant.delta)
             theirs = _epsilon_at_order(events, grant.alpha, grant.delta) if events else 0.0
         except (AccountingError, PlanError) as error:  # another check tells where a grant's own are wrong
-            yield left_out(f"{place}: a second accountant, which cannot compute it: {error.got}")
+            yield left_out(
+                say(
+                    "{place}: a second accountant, which cannot compute it: {got}", place=place, got=error.got
+                )
+            )
             continue
         if charged < ours or theirs > ours + EQUAL:
-            yield contradiction(place, f"epsilon {charged:.4f}", f"at least {max(ours, theirs):.4f}")
+            yield contradiction(
+                place,
+                say("epsilon {charged:.4f}", charged=charged),
+                say("at least {least:.4f}", least=max(ours, theirs)),
+            )
         elif events:
-            set_by = ", set by a simulation" if grant.simulated else ""
-            terms = f"delta {grant.delta:g}, order {grant.alpha}{set_by}"
-            yield remark(f"epsilon {charged:.6g} of {grant.epsilon:.6g} spent ({terms})", place)
+            terms = (
+                say(
+                    "delta {delta:g}, order {alpha}, set by a simulation",
+                    delta=grant.delta,
+                    alpha=grant.alpha,
+                )
+                if grant.simulated
+                else say("delta {delta:g}, order {alpha}", delta=grant.delta, alpha=grant.alpha)
+            )
+            yield remark(
+                say(
+                    "epsilon {charged:.6g} of {epsilon:.6g} spent ({terms})",
+                    charged=charged,
+                    epsilon=grant.epsilon,
+                    terms=terms,
+                ),
+                place,
+            )
 
 
 def _beyond(events: Sequence[Event], delta: float) -> str:
@@ -146,16 +177,26 @@ def _confirmed(case: _Case, said_by: dict[float, int]) -> Iterator[Finding]:
         try:
             claim = accountant.epsilon_pld(case.events, case.delta)
         except (AccountingError, PlanError) as error:
-            yield undecided(place, f"PLD cannot compute it: {error.got}")
+            yield undecided(place, say("PLD cannot compute it: {got}", got=error.got))
             return
         # The page defines epsilon, and PLD bounds it: a second opinion that fails changes no answer.
-        yield remark(f"PLD says {claim:.4f}; not confirmed by a second accountant: {found.got}", place)
+        yield remark(
+            say(
+                "PLD says {claim:.4f}; not confirmed by a second accountant: {got}",
+                claim=claim,
+                got=found.got,
+            ),
+            place,
+        )
     for epsilon, seq in said_by.items():
         at = f"entry {seq} (plan), epsilon"
         if epsilon < claim - UNDERSTATED:
-            yield contradiction(at, epsilon, f"at least {claim:.4f}")
+            yield contradiction(at, epsilon, say("at least {claim:.4f}", claim=claim))
         elif epsilon > claim + OVERSTATED:
-            yield remark(f"{epsilon:g} is stated where the plan costs {claim:.4f}", at)
+            yield remark(
+                say("{epsilon:g} is stated where the plan costs {claim:.4f}", epsilon=epsilon, claim=claim),
+                at,
+            )
 
 
 def _asked(case: _Case, *, coarse: bool) -> Epsilons | FedfsdError:

@@ -23,6 +23,7 @@ from fedfsd.audit.receipt import Receipts
 from fedfsd.audit.reviewed import Reviewed
 from fedfsd.audit.trust import Trust
 from fedfsd.errors import FormatError, NotReadyError
+from fedfsd.language import say
 from fedfsd.ledger import bundle, entry, terms
 from fedfsd.ledger.bundle import MAX_BUNDLE, Manifest
 from fedfsd.ledger.entry import Entry, Genesis, PlanEntry, Recover, Signed
@@ -193,7 +194,13 @@ def _bundle(path: Path) -> Ledger | Refused:
     name = plain(path.name)
     size = _regular(path).stat().st_size
     if size > MAX_BUNDLE:
-        return Refused(name, undecided("bundle", f"{size} bytes; this reader takes up to {MAX_BUNDLE}"))
+        return Refused(
+            name,
+            undecided(
+                "bundle",
+                say("{size} bytes; this reader takes up to {max_bundle}", size=size, max_bundle=MAX_BUNDLE),
+            ),
+        )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
@@ -246,7 +253,7 @@ def _ledger(name: str, digest: str, archive: bundle.Bundle) -> Ledger | Refused:
 
 
 def _large(position: int) -> Finding:
-    return undecided(f"entry {position}", "a ledger above the limits of FORMAT.md, section 12")
+    return undecided(f"entry {position}", say("a ledger above the limits of FORMAT.md, section 12"))
 
 
 def _note(path: Path) -> str:
@@ -263,5 +270,5 @@ def _regular(path: Path) -> Path:
     return path
 
 
-_SAME = contradiction("", "one more line that is no entry", "an entry")
+_SAME = contradiction("", say("one more line that is no entry"), say("an entry"))
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="type")])

@@ -14,6 +14,7 @@ from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.finding import Finding, contradiction, refusal
 from fedfsd.audit.loss import epsilon_lifetime, nano_nats, rounds_of
 from fedfsd.errors import AccountingError, PlanError
+from fedfsd.language import say
 from fedfsd.ledger.budget import SLACK
 from fedfsd.ledger.entry import Entry, Grant, PlanEntry, Recover, Reserve, Settle
 from fedfsd.mechanism.event import Event
@@ -83,7 +84,9 @@ class Walk:
         elif isinstance(one, PlanEntry):
             touched = next((some for some in self.sums.values() if some.grant.seq == one.grant), None)
             if touched is None:
-                yield contradiction(place, f"grant {one.grant}", "the live grant of a data set")
+                yield contradiction(
+                    place, say("grant {grant}", grant=one.grant), say("the live grant of a data set")
+                )
             else:
                 yield from self._plan(one, touched, place)
         elif isinstance(one, Reserve) and one.plan in self.parts:
@@ -99,15 +102,23 @@ class Walk:
     def _grant(self, one: Grant, place: str) -> Iterator[Finding]:
         allowed = epsilon_lifetime(one.rho_max, alpha=one.alpha, delta=one.delta)
         if allowed > one.epsilon + SLACK:
-            yield contradiction(f"{place}, epsilon", one.epsilon, f"at least {allowed:.6f} for its rho_max")
+            yield contradiction(
+                f"{place}, epsilon",
+                one.epsilon,
+                say("at least {allowed:.6f} for its rho_max", allowed=allowed),
+            )
         live = self.sums.get(one.data_set)
         if one.predecessor != (None if live is None else live.grant.seq):
-            yield contradiction(f"{place}, predecessor", one.predecessor, "the live grant of this data set")
+            yield contradiction(
+                f"{place}, predecessor", one.predecessor, say("the live grant of this data set")
+            )
         if live is None or one.disjoint:
             if one.disjoint and (
                 live is None or any(part.sum == one.data_set for part in self.parts.values())
             ):
-                yield contradiction(place, "other vehicles while plans are open", "settled plans first")
+                yield contradiction(
+                    place, say("other vehicles while plans are open"), say("settled plans first")
+                )
             self.sums[one.data_set] = Sum(one, spent=one.carried_rho)
             return
         if one.alpha != live.grant.alpha:
@@ -130,8 +141,8 @@ class Walk:
                 if got > cap:
                     yield contradiction(
                         place,
-                        f"{got} nano-nats for {word} unsigned",
-                        f"at most {cap}, or the officer's signature",
+                        say("{got} nano-nats for {word} unsigned", got=got, word=word),
+                        say("at most {cap}, or the officer's signature", cap=cap),
                     )
 
     def _reserve(self, one: Reserve, account: Sum, place: str) -> Iterator[Finding]:
@@ -168,7 +179,9 @@ class Walk:
         }
         charged = {charge.grant: charge.rho for charge in one.charges}
         if charged != expected:
-            yield contradiction(f"{place}, charges", "other ones", "the worst case of what was lost")
+            yield contradiction(
+                f"{place}, charges", say("other ones"), say("the worst case of what was lost")
+            )
         for some in self.sums.values():
             some.spent += max(charged.get(some.grant.seq, 0), expected[some.grant.seq])
             some.held = 0
@@ -183,4 +196,6 @@ def _limits(account: Sum, place: str) -> Iterator[Finding]:
         ("rounds", account.rounds, grant.max_rounds),
     ):
         if got > most:
-            yield contradiction(f"{place}, {name}", got, f"at most {most} by entry {grant.seq}")
+            yield contradiction(
+                f"{place}, {name}", got, say("at most {most} by entry {seq}", most=most, seq=grant.seq)
+            )

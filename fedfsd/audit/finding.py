@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fedfsd.errors import FedfsdError, FormatError
-from fedfsd.language import mark
+from fedfsd.language import mark, say
 from fedfsd.plain_text import plain
 
 WORDS = (mark("note"),)
@@ -46,7 +46,9 @@ class Finding:
 
 def contradiction(place: str, got: object, expected: object, *, proof: tuple[str, ...] = ()) -> Finding:
     """The evidence says one thing there and another elsewhere."""
-    return Finding(Kind.CONTRADICTED, place, f"got {got}, expected {expected}", proof)
+    return Finding(
+        Kind.CONTRADICTED, place, say("got {got}, expected {expected}", got=got, expected=expected), proof
+    )
 
 
 def refusal(place: str, error: FedfsdError) -> Finding:
@@ -64,8 +66,12 @@ def newer(error: FormatError) -> Finding:
     """Something that only a later release of this program can read."""
     return undecided(
         error.place,
-        f"{error.got}, written by a newer release of fedfsd; this one reads {error.expected}: "
-        "verify with that release",
+        say(
+            "{got}, written by a newer release of fedfsd; this one reads {expected}: verify with that "
+            "release",
+            got=error.got,
+            expected=error.expected,
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fedfsd.audit.evidence import Ledger
 from fedfsd.audit.finding import Finding, left_out, refusal
 from fedfsd.errors import FedfsdError
+from fedfsd.language import say
 from fedfsd.ledger.state import State
 
 
@@ -24,7 +25,7 @@ def check_rules(ledger: Ledger) -> Iterator[Finding]:
     refused = replay(ledger).refused
     if refused is not None:
         yield refused
-        yield left_out("the entries after that one")
+        yield left_out(say("the entries after that one"))
 
 
 def replay(ledger: Ledger) -> Replay:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedfsd.audit.finding import Finding, contradiction, undecided
 from fedfsd.errors import ConfigError
+from fedfsd.language import say
 
 MAX_CODE = 2**20
 _LINE = re.compile(r"([A-Za-z0-9._-]{1,128}) ([^\s]{1,128}) ([0-9a-f]{64})")
@@ -24,9 +25,13 @@ class Reviewed:
         """A contradiction where another hash of that name was reviewed, and undecided where none was."""
         known = self.hashes.get(name)
         if known is None:
-            yield undecided(place, f"no {name} is in the list of reviewed code")
+            yield undecided(place, say("no {name} is in the list of reviewed code", name=name))
         elif sha256 not in known:
-            yield contradiction(place, f"{name} {version} with hash {sha256}", "a reviewed one")
+            yield contradiction(
+                place,
+                say("{name} {version} with hash {sha256}", name=name, version=version, sha256=sha256),
+                say("a reviewed one"),
+            )
 
 
 def read(path: Path) -> Reviewed:

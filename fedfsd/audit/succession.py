@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.filter import sums
 from fedfsd.audit.finding import Finding, contradiction, left_out, undecided
+from fedfsd.language import say
 from fedfsd.ledger.entry import Close, Grant
 
 
@@ -20,16 +21,21 @@ def check_succession(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
         theirs = other.genesis
         if theirs and theirs.ledger != genesis.ledger and theirs.previous == genesis.previous:
             yield contradiction(
-                "entry 0 (genesis)", f"{theirs.ledger} beside it ({other.source})", "one ledger after another"
+                "entry 0 (genesis)",
+                say("{ledger} beside it ({source})", ledger=theirs.ledger, source=other.source),
+                say("one ledger after another"),
             )
     if _circular(ledger, same):
-        yield contradiction("entry 0 (genesis)", "a ledger that goes on from itself", "a first one")
+        yield contradiction("entry 0 (genesis)", say("a ledger that goes on from itself"), say("a first one"))
     if genesis.previous is None:
-        yield left_out("whether the region has another ledger, of which nothing was handed in")
+        yield left_out(say("whether the region has another ledger, of which nothing was handed in"))
         return
     before = [one for one in same if one.genesis and one.genesis.ledger == genesis.previous]
     if not before:
-        yield undecided("entry 0 (genesis)", f"goes on from ledger {genesis.previous}, which is not here")
+        yield undecided(
+            "entry 0 (genesis)",
+            say("goes on from ledger {previous}, which is not here", previous=genesis.previous),
+        )
     for one in before[:1]:
         yield from _carried(ledger, max(before, key=lambda some: len(some.lines)) if before else one)
 
@@ -46,10 +52,15 @@ def _circular(ledger: Ledger, same: Sequence[Ledger]) -> bool:
 
 def _carried(ledger: Ledger, before: Ledger) -> Iterator[Finding]:
     if before.newer is not None:
-        yield undecided("entry 0 (genesis)", f"goes on from {before.source}, which can be read in part only")
+        yield undecided(
+            "entry 0 (genesis)",
+            say("goes on from {source}, which can be read in part only", source=before.source),
+        )
         return
     if not before.signed or not isinstance(before.signed[-1], Close):
-        yield contradiction("entry 0 (genesis)", f"{before.source} still open", "its officer's close")
+        yield contradiction(
+            "entry 0 (genesis)", say("{source} still open", source=before.source), say("its officer's close")
+        )
     first: dict[str, Grant] = {}
     for one in ledger.signed:
         if isinstance(one, Grant):
@@ -60,8 +71,12 @@ def _carried(ledger: Ledger, before: Ledger) -> Iterator[Finding]:
             continue
         place, spent = f"entry {grant.seq} (grant), carried_rho", account.spent + account.held
         if grant.alpha != account.grant.alpha:
-            yield undecided(place, f"order {grant.alpha} after {account.grant.alpha}")
+            yield undecided(
+                place, say("order {alpha} after {alpha_2}", alpha=grant.alpha, alpha_2=account.grant.alpha)
+            )
         elif grant.carried_rho < spent:
             yield contradiction(
-                place, grant.carried_rho, f"at least {spent}, spent and held in {before.source}"
+                place,
+                grant.carried_rho,
+                say("at least {spent}, spent and held in {source}", spent=spent, source=before.source),
             )

@@ -34,7 +34,7 @@ from fedfsd.audit.succession import check_succession
 from fedfsd.audit.verdict import Part, Report, Sheet
 from fedfsd.audit.witness import check_heads, check_witnesses
 from fedfsd.errors import PlanError
-from fedfsd.language import mark
+from fedfsd.language import mark, say
 
 
 def _silent(_: str) -> None:
@@ -118,7 +118,11 @@ def _rest(ledger: Ledger) -> Finding | None:
     """What the checks leave out of a ledger that a newer release went on with."""
     if ledger.newer is None:
         return None
-    return skipped(f"the entries from {ledger.known} on, which a newer release wrote or which follow one")
+    return skipped(
+        say(
+            "the entries from {known} on, which a newer release wrote or which follow one", known=ledger.known
+        )
+    )
 
 
 def _facts(ledger: Ledger) -> dict[str, Any]:

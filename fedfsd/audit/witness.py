@@ -11,6 +11,7 @@ from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.finding import Finding, contradiction, left_out, refusal, remark, skipped, undecided
 from fedfsd.audit.history import judge, origin
 from fedfsd.audit.keyring import NO_GENESIS, Keyring, keyring
+from fedfsd.language import say
 from fedfsd.ledger.entry import Genesis, WitnessEntry
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import VerificationKey
@@ -43,7 +44,7 @@ def check_witnesses(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
         held = next(filter(None, (_held(source, text, genesis, one) for one in keyrings)), None)
         if held is None:
             if _names(text, genesis):
-                yield undecided(source, "a checkpoint of this ledger that no key of its node signed")
+                yield undecided(source, say("a checkpoint of this ledger that no key of its node signed"))
         else:
             others.append(held)
     for other in copies:
@@ -67,22 +68,22 @@ def _forked(heads: Sequence[Held]) -> Iterator[Finding]:
         other = first.setdefault((one.epoch, one.head.size), one)
         if other.head.root != one.head.root:
             got = f"another root over {one.head.size} entries than in {other.place}"
-            yield contradiction(one.place, got, "one history", proof=(other.text, one.text))
+            yield contradiction(one.place, got, say("one history"), proof=(other.text, one.text))
 
 
 def check_heads(evidence: Evidence) -> Iterator[Finding]:
     """Every checkpoint that was handed in is one of a ledger that was handed in."""
     if not evidence.heads:
-        yield skipped("no .note file was given")
+        yield skipped(say("no .note file was given"))
     origins = {origin(one.genesis, 0) for one in evidence.ledgers if one.genesis is not None}
     for source, text in evidence.heads:
         try:
             head = Checkpoint.parse(Note.parse(text).text)
         except EvidenceError as error:
-            yield undecided(source, f"no checkpoint: {error.got}")
+            yield undecided(source, say("no checkpoint: {got}", got=error.got))
             continue
         if not any(epoch_of(head, one) is not None for one in origins):
-            yield undecided(source, f"of {head.origin}, whose bundle is not here")
+            yield undecided(source, say("of {origin}, whose bundle is not here", origin=head.origin))
 
 
 def epoch_of(head: Checkpoint, base: str) -> int | None:
@@ -105,10 +106,10 @@ def _cosigned(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
         except EvidenceError as error:
             yield refusal(place, error)
     for one, size in newest.items():
-        yield remark(f"vouches for the first {size} entries", one.name)
+        yield remark(say("vouches for the first {size} entries", size=size), one.name)
     last = max(newest.values(), default=0)
     if last < len(ledger.lines):
-        yield left_out(f"entries from {last} on have no cosignature")
+        yield left_out(say("entries from {last} on have no cosignature", last=last))
 
 
 def sightings(ledger: Ledger, evidence: Evidence) -> Iterator[tuple[int, int]]:
@@ -150,12 +151,12 @@ def _booked(ledger: Ledger, genesis: Genesis, keys: Keyring) -> Iterator[Finding
             yield refusal(place, error)
             continue
         if (head.origin, head.size) != (origin(genesis, epoch), one.size) or not 1 <= one.size <= one.seq:
-            yield contradiction(place, "another origin or size", "an earlier head of this ledger")
+            yield contradiction(place, say("another origin or size"), say("an earlier head of this ledger"))
             continue
         if not parsed.is_cosigned:
-            yield contradiction(place, "no cosignature", "one by a witness")
+            yield contradiction(place, say("no cosignature"), say("one by a witness"))
         if not keys.signed(parsed, head.size):
-            yield contradiction(place, "no signature by the node", "one")
+            yield contradiction(place, say("no signature by the node"), say("one"))
         yield from judge(head, epoch, ledger, place, proof=(one.checkpoint,))
 
 

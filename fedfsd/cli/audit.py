@@ -14,6 +14,7 @@ from fedfsd.cli import audit_report
 from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.destination import checked
 from fedfsd.errors import NotReadyError
+from fedfsd.language import ENGLISH, speaking
 from fedfsd.plain_text import plain
 
 
@@ -57,6 +58,7 @@ def verify(
             "-o", "--output", metavar="FILE", help="The file to write; its extension selects the format."
         ),
     ] = None,
+    lang: audit_report.Lang = ENGLISH,
     _json: Json = False,
 ) -> Answer:
     """Verify regions' bundles, trusting nobody.
@@ -74,17 +76,18 @@ def verify(
     from fedfsd.audit.text import text
     from fedfsd.audit.verify import verify
 
-    report = verify(load(bundles, receipts=receipts, trust=trust, code=code), tell)
-    found = document(report)
-    writers = {
-        "text": lambda: text(report),
-        "json": lambda: json.dumps(found, indent=1, allow_nan=False),
-        "sarif": lambda: json.dumps(sarif(report), indent=1, allow_nan=False),
-    }
-    written = writers[kind]()
-    if output is not None:
-        output.write_text(written + "\n", encoding="utf-8")
-        written = f"{text(report)}\nwritten: {plain(output)}"
+    with speaking(lang):
+        report = verify(load(bundles, receipts=receipts, trust=trust, code=code), tell)
+        found = document(report)
+        writers = {
+            "text": lambda: text(report),
+            "json": lambda: json.dumps(found, indent=1, allow_nan=False),
+            "sarif": lambda: json.dumps(sarif(report), indent=1, allow_nan=False),
+        }
+        written = writers[kind]()
+        if output is not None:
+            output.write_text(written + "\n", encoding="utf-8")
+            written = f"{text(report)}\nwritten: {plain(output)}"
     return Answer(found, written, report.exit_code)
 
 
