@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,8 +53,12 @@ def serve(
         addresses, what = pages(path, receipts=receipts, trust=trust, lang=lang)
     names = (f"[{host}]" if ":" in host else host, *(name or ()))
     with opened(host, port) as socket:
+        if what == "evidence":  # it is verified now, so that nobody waits for a first page
+            addresses[0].make()
         number = socket.getsockname()[1]
         url = f"http://{names[0]}:{number}/"
+        if not ip_address(socket.getsockname()[0]).is_loopback:
+            print(f"warning: whoever reaches {host} can read these pages", file=sys.stderr)
         print(f"{what}: {url} (Ctrl-C ends)", file=sys.stderr, flush=True)
         listen(site(addresses, hosts=names), socket)
     return Answer({"served": str(path), "url": url}, "")

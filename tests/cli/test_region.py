@@ -353,6 +353,10 @@ def test_a_transfer_without_a_grant_or_with_nonsense(fedfsd, folder, officer, re
     refused(region("approve-transfer", *PERMIT, "--until", "2019-01-01", *KEY), "evidence", 10)
     assert region("approve-transfer", *PERMIT, *KEY).code == 0
     refused(region("approve-transfer", *PERMIT, *KEY), "evidence", 10)  # a number used before
+    tasks = ["--task", "forecasting", "--task", "camera", "-o", "draft.json"]
+    assert region("approve-transfer", *PERMIT, *tasks).code == 0
+    draft = json.loads((folder / "draft.json").read_text(encoding="utf-8"))
+    assert (draft["format"], draft["tasks"]) == (4, ["forecasting", "camera"])
     (found,) = fedfsd("region", "status", "--region", "eu", "--json").document["approvals"]
     assert (found["recipient"], found["number"], found["void"]) == (HUB, "1", False)
 

@@ -29,11 +29,14 @@ from fedfsd.cli.page.listen import opened
 from fedfsd.cli.page.site import HEADERS, REFRESH_SECONDS, site
 from fedfsd.errors import NotReadyError
 from fedfsd.ledger import note
+from fedfsd.ledger.ledger import Ledger
 from fedfsd.node import approve
 from fedfsd.node.node import open_node
 from fedfsd.report.page import read_run, write_report
 from fedfsd.report.run_folder import Folder
 
+AGO = 10
+"""Days since the region's first round."""
 VICIOUS = "<script>alert(1)</script>{{7*7}}"
 
 
@@ -70,9 +73,12 @@ def region(tmp_path_factory) -> Path:
     """A region with a grant, a plan half done and one that waits."""
     folder = operator_kit.region(tmp_path_factory.mktemp("region"))
     node, first = open_node(folder), operator_kit.plan()
-    with closing(node.open_ledger()) as ledger:
+    begun = datetime.datetime.now(datetime.UTC).date() - datetime.timedelta(days=AGO)
+    with closing(Ledger(node.ledger, mirror=node.mirror, today=lambda: begun)) as ledger:
         ledger.approve_plan(first, recipient=operator_kit.HUB, purpose="research", key_commitment="5" * 64)
-    operator_kit.run_rounds(folder, first, 1, 2)
+        booked = ledger.reserve(first.hash, 1, "a" * 64)
+        ledger.release(operator_kit.RELEASE, booked)
+    operator_kit.run_rounds(folder, first, 2)
     waiting = operator_kit.plan(seed=2)
     offered = folder / approve.OFFERED
     offered.mkdir(exist_ok=True)
@@ -176,7 +182,9 @@ def test_a_region_with_a_gauge_of_its_grant(region):
     for name in ("spent", "held", "left"):
         share = 100 * grant[name] / grant["rho_max"]
         assert f"{name} {share:.1f} % {grant[name]:,} nano-nats" in said
-    assert "No pace yet." in said  # the first round was today
+    today = datetime.datetime.now(datetime.UTC).date()
+    last = today + datetime.timedelta(days=grant["left"] * AGO // grant["spent"])
+    assert f"At this pace until {last}." in said
     assert "Plans that wait for a decision" in said
     waiting = operator_kit.plan(seed=2)
     assert f'href="/plan/{waiting.hash}"' in pages.get("/").text
@@ -298,7 +306,7 @@ def test_the_command_says_where_and_ends(run):
     assert httpx.get(found[1], timeout=60).status_code == 200
     started.send_signal(2)
     out, _ = started.communicate(timeout=60)
-    assert started.returncode in (0, 130)
+    assert started.returncode == 0
     assert json.loads(out)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -34,4 +34,5 @@ def listen(app: ASGIApp, at: socket.socket) -> None:
     settings = uvicorn.Config(
         app, log_level="error", access_log=False, server_header=False, date_header=False, ws="none"
     )
-    uvicorn.Server(settings).run(sockets=[at])
+    with suppress(KeyboardInterrupt):  # the way to end it
+        uvicorn.Server(settings).run(sockets=[at])
