@@ -94,6 +94,16 @@ class Survey:
         return asdict(self)
 
 
+def tables_of(task: Task, path: str, region: str) -> tuple[Table, ...]:
+    """What one region's examples are made of: its rows alone, if the task can read them alone.
+
+    A task that can has ``region_tables(path, region)``, which gives for each table behind ``path`` what
+    ``gather`` needs, also of tables without a row of the region.
+    """
+    narrow: Callable[[str, str], tuple[Table, ...]] | None = getattr(task, "region_tables", None)
+    return task.tables(path) if narrow is None else narrow(path, region)
+
+
 def gather(task: Task, tables: Sequence[Table], region: str) -> tuple[Examples, Survey]:
     """The training examples of ``region`` in ``tables``; a vehicle that the task fails on has none.
 
@@ -109,7 +119,7 @@ def gather(task: Task, tables: Sequence[Table], region: str) -> tuple[Examples, 
         examples = task.examples(mine, test=False)
     except Exception:  # of whatever kind: another package's task may fail in any way on a strange value
         parts = [task.examples(_of(mine, ()), test=False)]
-        keys = sorted({key for one in mine for key in one.text("vehicle")[~one.test]})
+        keys = table.vehicles(mine, test=False)
         unusable = _usable(keys, lambda some: task.examples(_of(mine, some), test=False), parts)
         examples = _joined(keys, parts)
     counts = np.bincount(examples.owner, minlength=len(examples.vehicles))
