@@ -8,11 +8,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from fedfsd.drive import embedded, table
-from fedfsd.drive.stored import stored
+from fedfsd.drive.stored import Stored, stored
 from fedfsd.drive.table import Table
 
 # The names that data.path and pretraining.path understand besides paths.
 EMBEDDED = {"embedded": "traffic", "public": "public"}
+
+
+def looked(path: str) -> tuple[Table | Stored, ...]:
+    """The tables behind ``path``, whose rows stay in their files. DataError where there are none."""
+    return tables(path) if path in EMBEDDED else stored(Path(path), table.SCHEMA)
 
 
 def region_tables(

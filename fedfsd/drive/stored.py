@@ -26,7 +26,7 @@ from fedfsd.errors import DataError
 
 Identity = Literal["physical", "recording"]
 Origin = Literal["recorded", "published", "synthetic"]
-_ROWS = 2**17  # of a piece
+PIECE = 2**17  # rows
 
 
 @dataclass(frozen=True)
@@ -87,29 +87,32 @@ class Stored:
         """
         mine = [place for place, one in enumerate(self.pieces) if region is None or region in one.regions]
         parts = list(self.read(mine, region=region, columns=columns))
-        return pa.concat_tables(parts)
+        if parts:
+            return pa.concat_tables(parts)
+        with _opened(Path(self.name), self.schema) as (_, sieve):
+            wanted = [name for name in sieve.columns if columns is None or name in columns]
+        return pa.schema([self.schema.field(name) for name in wanted]).empty_table()
 
     def read(
         self, pieces: Sequence[int], *, region: str | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        """What is left of some pieces, ascending, one after the other; an empty one first."""
+        """What is left of some pieces, ascending, one after the other; see ``rows``."""
         with _opened(Path(self.name), self.schema) as (file, sieve):
             wanted = [name for name in sieve.columns if columns is None or name in columns]
             needed = [*wanted, *(["region"] if region is not None and "region" not in wanted else [])]
             for batch, piece in self._batches(file, needed, pieces):
                 rows, _ = sieve.fitted(batch, needed)
-                if piece is not None and piece.kept is not None:
+                if piece.kept is not None:
                     rows = rows.filter(pa.array(piece.kept))
-                if region is not None and piece is not None and piece.regions != {region}:
+                if region is not None and piece.regions != {region}:
                     rows = rows.filter(pc.equal(rows["region"], region))
                 rows = rows.select(wanted)
                 yield rows if columns is not None else plain(rows, self.schema)
 
     def _batches(
         self, file: pq.ParquetFile, columns: Sequence[str], pieces: Sequence[int]
-    ) -> Iterator[tuple[pa.Table, Piece | None]]:
-        """No row, then the rows of some pieces as they are in the file."""
-        yield file.schema_arrow.empty_table().select(columns), None
+    ) -> Iterator[tuple[pa.Table, Piece]]:
+        """The rows of some pieces as they are in the file."""
         wanted = [self.pieces[number] for number in pieces]
         for group, theirs in groupby(wanted, key=lambda piece: piece.group):
             starts = {piece.start: piece for piece in theirs}
@@ -195,7 +198,7 @@ def _on_one_side(one: Stored, both: set[str], sides: Sides) -> Stored:
     pieces = []
     keys = pa.array(sorted(here), pa.string())
     for number, piece in enumerate(one.pieces):
-        _, rows = one.read([number], columns=("region", "vehicle"))
+        (rows,) = one.read([number], columns=("region", "vehicle"))
         theirs = pc.is_in(rows["vehicle"], value_set=keys).to_numpy()
         if theirs.any():
             kept = np.ones(piece.length, bool) if piece.kept is None else piece.kept.copy()
@@ -227,7 +230,7 @@ def _opened(path: Path, schema: pa.Schema) -> Iterator[tuple[pq.ParquetFile, Sie
 def _batches(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
     """Where it begins in the row group, and a piece of it."""
     start = 0
-    for batch in file.iter_batches(_ROWS, row_groups=[group], columns=list(columns)):
+    for batch in file.iter_batches(PIECE, row_groups=[group], columns=list(columns)):
         yield start, pa.Table.from_batches([batch])
         start += batch.num_rows
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedfsd.drive.sieve import OPTIONAL_COLUMNS, Fault, Sieve, split_fault
-from fedfsd.drive.stored import Identity, LeftOut, Origin, Stored, plain, stored
+from fedfsd.drive.stored import PIECE, Identity, LeftOut, Origin, Stored, plain, stored
 from fedfsd.errors import DataError
 
 __all__ = ["OPTIONAL_COLUMNS", "Fault", "Identity", "LeftOut", "Origin"]
@@ -114,6 +114,12 @@ class Table:
         """A text column as numbers."""
         return Coded.of(self.rows[column])
 
+    def among(self, column: str, names: Iterable[str]) -> np.ndarray:
+        """Which rows have one of some texts in a column, (rows,) bool."""
+        found, wanted = self.coded(column), set(names)
+        chosen: np.ndarray = np.array([name in wanted for name in found.names], bool)[found.codes]
+        return chosen
+
     @property
     def test(self) -> np.ndarray:
         """Whether the row's vehicle is a test vehicle, (rows,) bool."""
@@ -122,6 +128,22 @@ class Table:
     def _column(self, name: str) -> np.ndarray:
         values: np.ndarray = self.rows[name].to_numpy(zero_copy_only=False)
         return values
+
+    @property
+    def num_rows(self) -> int:
+        """How many there are."""
+        return int(self.rows.num_rows)
+
+    @property
+    def pieces(self) -> range:
+        """Numbers of pieces of the rows, for who works on one at a time, as on a ``Stored``."""
+        return range(-(-self.num_rows // PIECE))
+
+    def read(self, pieces: Sequence[int], *, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some pieces one after the other, of ``columns`` those that are there."""
+        wanted = [name for name in self.rows.column_names if name in columns]
+        for piece in pieces:
+            yield self.rows.slice(piece * PIECE, PIECE).select(wanted)
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -187,7 +209,7 @@ def write(table: Table, path: str | Path, *, schema: pa.Schema = SCHEMA) -> None
         metadata |= {b"fedfsd.version": b"2", b"fedfsd.left_out": left_out.encode()}
     part = path.with_name(path.name + ".part")
     rows = conform(table.rows, path.name, schema).replace_schema_metadata(metadata)
-    pq.write_table(rows, part, compression="zstd", compression_level=12)
+    pq.write_table(rows, part, compression="zstd", compression_level=12, row_group_size=PIECE)
     part.replace(path)
 
 
@@ -262,10 +284,9 @@ def in_region(tables: Iterable[Table], region: str) -> tuple[Table, ...]:
     """The tables' rows of one region; tables without any are left out."""
     parts = []
     for table in tables:
-        mine = pc.equal(table.rows["region"], region)
-        if pc.any(mine).as_py():
-            whole = pc.all(mine).as_py()  # then nothing is copied
-            parts.append(table if whole else replace(table, rows=table.rows.filter(mine)))
+        mine = table.among("region", (region,))
+        if mine.any():  # where all are, nothing is copied
+            parts.append(table if mine.all() else replace(table, rows=table.rows.filter(pa.array(mine))))
     return tuple(parts)
 
 

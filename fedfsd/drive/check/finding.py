@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedfsd.drive.check.track import Tracks
+from fedfsd.drive.check.track import Index, Tracks
 
 # error: a vehicle is protected less than stated, or a column means something else than it says.
 # warning: what a model learns suffers. note: worth knowing, often harmless.
@@ -32,7 +32,7 @@ class Finding:
 
 
 def per_recording(
-    tracks: Tracks,
+    tracks: Tracks | Index,
     name: str,
     severity: Severity,
     unit: Unit,
