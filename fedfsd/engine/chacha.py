@@ -1,4 +1,4 @@
-"""ChaCha20 (RFC 8439) on any device, in whole-number operations of torch; noise on accelerators is made of it.
+"""ChaCha20 (RFC 8439) on any device, in whole-number operations of torch: the noise of accelerators.
 
 Shapes: n blocks of 16 words of 32 bits, or of 8 numbers of 64.
 
