@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfsd.drive.table import Table, vehicles
+if TYPE_CHECKING:  # a model needs the spec alone
+    from fedfsd.drive.table import Table
 
 View = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 COLUMNS = ("region", "recording", "vehicle", "t", "x", "y", "test")
@@ -77,6 +79,8 @@ def collect(
     Returns:
         vehicles, owner, arrays of the view, dropped; the first two and the last as in ``Windows``.
     """
+    from fedfsd.drive.table import vehicles
+
     tables = [table for table in tables if table.rows.num_rows]
     keys = vehicles(tables, test=test)
     slot = {key: index for index, key in enumerate(keys)}
