@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,7 +53,7 @@ def check(
     return Answer(
         {
             "path": path,
-            "findings": [asdict(one) for one in found],
+            "findings": [one.document() for one in found],
             "regions": {one.region: one.document() for one in surveys},
         },
         "\n".join(
@@ -110,4 +109,5 @@ def _text(alike: list[Finding]) -> str:
         lines.append(f"  {rest} {first.unit} in {len(alike) - _SHOWN} more places (--json names them)")
     if len(fixes) == 1:
         lines.append(f"  fix: {plain(first.fix)}")
+    lines.append(f"  page: {first.page}")
     return "\n".join(lines)

@@ -31,7 +31,7 @@ class Fault:
     depends on another one.
     """
 
-    name: str
+    name: Literal["both-sides", "coarse-time", "no-key", "unfit-value"]
     column: str
     count: int
     unit: Literal["rows", "vehicles"]

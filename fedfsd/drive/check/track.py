@@ -194,6 +194,9 @@ class Tracks:
         return grouped_median(values[rows], self.owner[rows], len(self.size))
 
 
+_Where = tuple[str, str, str]  # region, source, recording
+
+
 class Source(Protocol):
     """A table, in memory or as a file."""
 
@@ -315,7 +318,7 @@ class Index:
 
 def index(sources: Sequence[Source]) -> Index:
     """Looks at the keys of every row, a piece at a time."""
-    places: dict[tuple[str, ...], int] = {}
+    places: dict[_Where, int] = {}
     cities: list[str] = []
     vehicles: dict[str, int] = {}
     place_of, vehicle_of, seen = [], [], [np.empty(0, np.int64)]
@@ -396,7 +399,7 @@ def _changes(*codes: np.ndarray) -> np.ndarray:
     return np.flatnonzero(new)
 
 
-def _places(code: Mapping[str, Coded], places: dict[tuple[str, ...], int], cities: list[str]) -> np.ndarray:
+def _places(code: Mapping[str, Coded], places: dict[_Where, int], cities: list[str]) -> np.ndarray:
     """The place of each row, int32; new ones are added to ``places`` with the city of their first row."""
     parts = [code[name] for name in ("region", "source", "recording")]
     at = _changes(*(part.codes for part in parts))
@@ -407,7 +410,8 @@ def _places(code: Mapping[str, Coded], places: dict[tuple[str, ...], int], citie
     number, city = np.empty(len(first), np.int32), code["city"]
     for here in np.argsort(first).tolist():  # in the order of their rows
         row = int(at[first[here]])
-        key = tuple(part.names[part.codes[row]] for part in parts)
+        region, source, recording = (part.names[part.codes[row]] for part in parts)
+        key = (region, source, recording)
         if key not in places:
             places[key] = len(places)
             cities.append(city.names[city.codes[row]])
@@ -428,7 +432,8 @@ def _numbered(column: Coded, known: dict[str, int]) -> np.ndarray:
     for code in np.argsort(first, kind="stable").tolist():
         if first[code] < len(column.codes):
             number[code] = known.setdefault(column.names[code], len(known))
-    return number[column.codes]
+    numbered: np.ndarray = number[column.codes]
+    return numbered
 
 
 def _declare(declared: dict[str, tuple[str, str]], names: set[str], table: Source) -> None:

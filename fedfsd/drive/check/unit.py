@@ -58,15 +58,17 @@ class Scale:
             )
         cars = np.array([any(word in kind for word in CARS) for kind in tracks.kinds], bool)
         first = tracks.start[:-1]
+        length, width = (tracks.number[name][first].astype(np.float32) for name in ("length", "width"))
         return cls(
-            tracks.by_place(tracks.size > 0),
-            small,
-            tracks.too_fast & ~small,
-            _on_the_globe(tracks),
-            metres,
-            (tracks.place + first_place).astype(np.int32),
-            *(tracks.number[name][first].astype(np.float32) for name in ("length", "width")),
-            cars[tracks.kind],
+            tracks=tracks.by_place(tracks.size > 0),
+            small=small,
+            large=tracks.too_fast & ~small,
+            globe=_on_the_globe(tracks),
+            metres=metres,
+            place=(tracks.place + first_place).astype(np.int32),
+            length=length,
+            width=width,
+            car=cars[tracks.kind],
         )
 
     @classmethod
