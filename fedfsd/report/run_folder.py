@@ -150,8 +150,8 @@ def seconds_left(rounds: Sequence[Mapping[str, Any]], num_rounds: int) -> float 
     done = [line for line in rounds if line["round"]]
     if not done:
         return None
-    pace = sum(line["seconds"] for line in done) / len(done)
-    return pace * float(num_rounds - max(line["round"] for line in done))
+    pace = sum(float(line["seconds"]) for line in done) / len(done)
+    return pace * (num_rounds - max(int(line["round"]) for line in done))
 
 
 def create(path: Path, experiment: Experiment, plan: Plan) -> Folder:

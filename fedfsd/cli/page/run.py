@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def _curve(run: WrittenRun) -> Markup | None:
     return Markup(themed(svg, "learning"))
 
 
-def _round(line: dict[str, Any]) -> dict[str, Any]:
+def _round(line: Mapping[str, Any]) -> dict[str, Any]:
     """A round's number, how long it took, and who was missing or late."""
     outcomes = {name: found.get("outcome", RELEASED) for name, found in line["regions"].items()}
     told = [f"{name} {MEANINGS.get(code, code)}" for name, code in outcomes.items() if code != RELEASED]

@@ -109,7 +109,7 @@ class Guard:
 
 def _name(scope: Scope) -> str:
     """The host that a request names, without its port; empty where it names none or several."""
-    found = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    found: list[str] = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
     if len(found) != 1:
         return ""
     name, colon, port = found[0].rpartition(":")
