@@ -70,6 +70,18 @@ def load(model: type[M], source: str | Path | Document, *, overrides: Iterable[s
         raise first from None
 
 
+def dotted(table: Document, prefix: str = "") -> dict[str, Any]:
+    """A nested document by dotted keys.
+
+    >>> dotted({"privacy": {"target_epsilon": 8.0}, "seed": 1})
+    {'privacy.target_epsilon': 8.0, 'seed': 1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
 @contextmanager
 def within(place: str) -> Iterator[None]:
     """What is refused inside is refused at its place in the table ``place``."""

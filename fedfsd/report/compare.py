@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from fedfsd.config.load import dotted
 from fedfsd.errors import UsageError
 from fedfsd.mechanism import renyi
 from fedfsd.mechanism.accountant import compose
@@ -168,15 +169,7 @@ def _spread(figures: Iterable[Mapping[str, Any]], task: Task) -> dict[str, float
 
 def _setting(run: WrittenRun) -> dict[str, Any]:
     """The experiment as dotted keys, without what runs of one setting may differ in."""
-    return dict(_dotted({key: value for key, value in run.experiment.items() if key not in _LABELS}))
-
-
-def _dotted(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    return dotted({key: value for key, value in run.experiment.items() if key not in _LABELS})
 
 
 def _changed(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from fedfsd.report.run_folder import Folder
 from fedfsd.runner.client import numbered
 from fedfsd.runner.region import RegionConfig, policy_of
 from fedfsd.service import lock
-from fedfsd.simulation import books
+from fedfsd.simulation import books, track
 from fedfsd.simulation.books import Evidence
 from fedfsd.simulation.conduct import checks_of, conduct
 from fedfsd.simulation.prepare import prepare
@@ -145,7 +145,10 @@ def _run(
     ledgers: Path | None,
     progress: Callable[[Progress], None],
 ) -> Run:
-    strategies.resolve(experiment.server.strategy, experiment.server.options)  # refused before the work
+    if not resume:
+        run_folder.demand_new(output)  # refused before the work, as is what follows
+    strategies.resolve(experiment.server.strategy, experiment.server.options)
+    track.of(experiment.track)
     limits = None if resume or ledgers is None else books.limits(ledgers)
     prepared = prepare(experiment, run=run_folder.run_of(output) if resume else None, limits=limits)
     nodes = {name: node_config(experiment, output, name, ledgers) for name in prepared.plan.regions}

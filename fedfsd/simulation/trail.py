@@ -23,6 +23,7 @@ from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.report.run_folder import EXAMPLES, Folder, releases
 from fedfsd.simulation.prepare import Prepared, model_with
+from fedfsd.simulation.track import Trackers
 from fedfsd.task import registry, score
 from fedfsd.task.task import Scores, described, headline
 
@@ -55,15 +56,19 @@ class Trail:
         strategy: PlannedStrategy,
         checks: dict[str, dict[str, float | None] | None],
         progress: Callable[[Progress], None],
+        trackers: Trackers,
     ) -> None:
         """``checks`` is what ``epsilon_check`` says of each region."""
         self.folder, self.prepared, self.strategy, self.progress = folder, prepared, strategy, progress
+        self.trackers = trackers
         self.plan = prepared.plan
         self.task = prepared.task
         self.headline = headline(prepared.task)
         self.model = model_with(self.plan, prepared.task, prepared.initial)
         self.spent = {name: epsilon_by_round(self.plan, name) for name in self.plan.regions}
         self.checks = checks
+        self.final: dict[str, float] = {}
+        """After ``finish``: every figure, such as ``fde_m/EU`` or ``fde_m/pooled``."""
         self._seconds = 0.0
         self._first = 1
 
@@ -76,6 +81,7 @@ class Trail:
             return done + 1, arrays
         self.folder.keep_rounds(-1)
         start = self._headlines(self.prepared.initial)
+        self.trackers.log(0, self._tracked(start, {}))
         self.folder.append_round(
             {
                 "round": 0,
@@ -102,6 +108,8 @@ class Trail:
         self.folder.append_round(line)
         checkpoint.save(self.folder.checkpoint, self.strategy, done)
         self._seconds += done.seconds
+        epsilon = {name: self._spent(name, done.number) for name in self.plan.regions}
+        self.trackers.log(done.number, self._tracked(found, epsilon) | {"round_seconds": done.seconds})
         self.progress(
             Progress(
                 round=done.number,
@@ -109,7 +117,7 @@ class Trail:
                 headline=found,
                 headline_name=self.headline.name,
                 headline_unit=self.headline.unit,
-                epsilon={name: self._spent(name, done.number) for name in self.plan.regions},
+                epsilon=epsilon,
                 outcomes={name: outcome.code for name, outcome in done.outcomes.items()},
                 seconds_left=self._seconds
                 / (done.number - self._first + 1)
@@ -132,7 +140,20 @@ class Trail:
             for part, array in self.task.showcase(net, examples).items()
         }
         np.savez_compressed(self.folder.path / EXAMPLES, allow_pickle=False, **shown)
-        self.folder.write("metrics.json", self._metrics(net, spent, seconds))
+        metrics = self._metrics(net, spent, seconds)
+        self.folder.write("metrics.json", metrics)
+        self.final = {
+            f"{key}/{place}": float(value)
+            for place, figures in {**metrics["regions"], "pooled": metrics["pooled"]}.items()
+            for key, value in figures.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+
+    def _tracked(self, found: Mapping[str, float], epsilon: Mapping[str, float | None]) -> dict[str, float]:
+        """The figures of a round as trackers keep them."""
+        return {f"{self.headline.key}/{name}": value for name, value in found.items()} | {
+            f"epsilon/{name}": value for name, value in epsilon.items() if value is not None
+        }
 
     def _metrics(self, net: nn.Module, spent: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:
         found = self._scores(net)
