@@ -18,16 +18,19 @@ from fedfsd.errors import AccountingError
 from fedfsd.federation import checkpoint
 from fedfsd.federation.reply import RegionOutcome
 from fedfsd.federation.strategy import PlannedStrategy, Round
+from fedfsd.gate.outcome import RELEASED
 from fedfsd.mechanism import accountant
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.report.run_folder import EXAMPLES, Folder, releases
+from fedfsd.report.words import amount
 from fedfsd.simulation.prepare import Prepared, model_with
 from fedfsd.simulation.track import Trackers
 from fedfsd.task import registry, score
 from fedfsd.task.task import Scores, described, headline
 
 _CURVE_POINTS = 10
+_SHOWN = 6  # regions by name; more are averaged
 _PACKAGES = ("fedfsd", "torch", "flwr", "opacus", "dp-accounting", "prv-accountant", "numpy")
 
 
@@ -44,6 +47,19 @@ class Progress:
     epsilon: Mapping[str, float | None]
     outcomes: Mapping[str, str]
     seconds_left: float
+
+    def told(self, headline: Mapping[str, float]) -> str:
+        """One line for people; ``headline`` is what was measured last, since not every round is evaluated."""
+        parts = [f"round {self.round}/{self.num_rounds}"]
+        if headline:
+            parts.append(f"{self.headline_name} {_by_region(headline, self.headline_unit)}")
+        spent = [value for value in self.epsilon.values() if value is not None]
+        parts.append(f"epsilon {max(spent):.2f}" if spent else "not private")
+        missing = [f"{name} {code}" for name, code in self.outcomes.items() if code != RELEASED]
+        if missing:
+            parts.append("without " + ", ".join(missing[:_SHOWN]))
+        minutes, seconds = divmod(round(self.seconds_left), 60)
+        return " | ".join([*parts, f"{minutes}:{seconds:02d} left"])
 
 
 class Trail:
@@ -231,6 +247,16 @@ class Trail:
     def _spent(self, name: str, number: int) -> float | None:
         """The next computed point of the curve: never below what was spent."""
         return next((epsilon for at, epsilon in self.spent[name] if at >= number), None)
+
+
+def _by_region(values: Mapping[str, float], unit: str) -> str:
+    if len(values) > _SHOWN:
+        mean = sum(values.values()) / len(values)
+        return f"{amount(mean, unit)}, mean of {len(values)} regions"
+    *others, (last, value) = values.items()
+    return ", ".join(
+        [*(f"{name} {amount(one, unit, bare=True)}" for name, one in others), f"{last} {amount(value, unit)}"]
+    )
 
 
 def _line(outcome: RegionOutcome) -> dict[str, Any]:
