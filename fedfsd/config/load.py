@@ -173,8 +173,10 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
     found = []
     for name, field in model.model_fields.items():
         kind = field.annotation
-        inner = isinstance(kind, type) and issubclass(kind, BaseModel)
-        found += _leaves(kind, f"{prefix}{name}.") if inner else [prefix + name]
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += _leaves(kind, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
     return found
 
 

@@ -6,6 +6,7 @@ Nothing here imports IPython where it is not running already. Tables are lists o
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -55,9 +56,9 @@ def rounds_of(lines: Sequence[Mapping[str, Any]]) -> Rows:
 
 def regions_of(run: WrittenRun) -> Rows:
     """A row a region with all its figures that are plain values."""
+    plain = (str, int, float, type(None))
     return Rows(
-        {"region": name}
-        | {key: value for key, value in one.items() if value is None or isinstance(value, str | int | float)}
+        {"region": name, **{key: value for key, value in one.items() if isinstance(value, plain)}}
         for name, one in run.regions.items()
     )
 
@@ -100,8 +101,7 @@ class Shown:
         self._display: Any = None
         self._headline: Mapping[str, float] = {}
         if running():
-            from IPython.display import display
-
+            display: Any = importlib.import_module("IPython.display").display
             self._display = display(_Line("preparing data, model and noise"), display_id=True)
 
     def __call__(self, progress: Telling) -> None:

@@ -9,6 +9,7 @@ before the run. Passwords and API keys come from the environment, as each librar
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,7 +58,6 @@ class Mlflow:
 
     def __init__(self, **options: Any) -> None:
         import mlflow
-        from mlflow import exceptions, store  # what is lazy is asked for now  # noqa: F401
 
         self._options = self.Options(**options)
         self._mlflow = mlflow
@@ -79,7 +79,7 @@ class Mlflow:
         """One batch a round."""
         from mlflow.entities import Metric
 
-        now = self._mlflow.utils.time.get_current_time_millis()
+        now = round(1000 * time.time())
         batch = [Metric(key, value, now, step) for key, value in figures.items()]
         self._client.log_batch(self._run, metrics=batch)
 
