@@ -26,13 +26,14 @@ from fedfsd.drive.reader.drive import (
     bare,
     damaged,
     drive,
+    optional,
     renamed,
     together,
     types_left_out,
 )
 from fedfsd.drive.reader.mapping import LENGTHS, SPEEDS, TIMES, Companion, Mapping, Proposal, shipped
 from fedfsd.drive.table import LeftOut
-from fedfsd.errors import DataError, NotReadyError
+from fedfsd.errors import DataError
 
 # Rows that --guess looks at.
 GUESS_ROWS = 5000
@@ -234,19 +235,19 @@ def _positions(cells: Cells, mapping: Mapping) -> dict[str, np.ndarray]:
     if mapping.columns.x:
         factor = LENGTHS[mapping.units.position]
         return {name: factor * cells.number(name) for name in ("x", "y")}
-    try:
+    x, y = projected(cells.number("latitude"), cells.number("longitude"), mapping.projection)
+    return {"x": x, "y": y}
+
+
+def projected(
+    latitude: np.ndarray, longitude: np.ndarray, plane: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """x and y, (R,) m, of degrees, each (R,); in the UTM zone in which most of them lie if no plane is given."""
+    with optional("longitude and latitude", "projection"):
         from pyproj import Transformer
-    except ModuleNotFoundError:
-        raise NotReadyError(
-            "longitude and latitude",
-            got="no module pyproj",
-            expected="the extra projection",
-            hint='pip install "fedfsd[projection]"',
-        ) from None
-    latitude, longitude = cells.number("latitude"), cells.number("longitude")
-    plane = mapping.projection or _zone(latitude, longitude)
+    plane = plane or _zone(latitude, longitude)
     x, y = Transformer.from_crs("EPSG:4326", plane, always_xy=True).transform(longitude, latitude)
-    return {"x": np.where(np.isfinite(x), x, np.nan), "y": np.where(np.isfinite(y), y, np.nan)}
+    return np.where(np.isfinite(x), x, np.nan), np.where(np.isfinite(y), y, np.nan)
 
 
 def _zone(latitude: np.ndarray, longitude: np.ndarray) -> str:

@@ -5,7 +5,8 @@ Shapes: R rows, one for each (vehicle, time).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from fedfsd.drive.reader.recognise import recognise
 from fedfsd.drive.table import LeftOut
-from fedfsd.errors import DataError
+from fedfsd.errors import DataError, NotReadyError
 
 MAX_BYTES = 256 * 2**20
 MAX_NAME = 200
@@ -34,7 +35,7 @@ _SWAPPED_UNITS = {
 }
 # How a file begins that was compressed as a whole, and the ending that its name has then.
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
-ENDINGS = (".gz", ".bz2", ".zst", ".lz4")
+ENDINGS = (".gz", ".bz2", ".zst", ".zstd", ".lz4")
 ARCHIVES = (".zip", ".xz", ".7z", ".tar")  # looked for only to say that they have to be unpacked
 _NAMED = 20  # unfit files or parts that the text of an error names; its document has them all
 
@@ -45,6 +46,9 @@ class Options:
 
     recording: str  # name for the recording, used where the file has none of its own
     hz: float | None = None  # frames a second, where the format does not say
+    scratch: Path | None = None  # a folder for what does not fit into memory; the system's if None
+    topic: str | None = None  # of a bag, where several have odometry
+    vehicle: str | None = None  # of a bag: the name of the car that recorded it
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Drive:
 
     ``vehicle`` is the key inside the source: where the source gives a car the same id in several
     recordings, its reader gives it the same key. ``t`` may start anywhere: the import subtracts
-    the recording's start before anything is rounded.
+    the recording's start before anything is rounded. A recording that is too long to be held may come
+    in several drives, one after the other, each with whole vehicles.
     """
 
     recording: str
@@ -66,6 +71,7 @@ class Drive:
     left_out: tuple[LeftOut, ...] = ()  # rows of the file that are not in the columns, unfit ones included
     unfit: tuple[DataError, ...] = ()  # what is wrong with the unfit ones
     part_of: str | None = None  # recordings with one name here may overlap; those that do are joined
+    country: str | None = None  # ISO 3166 code of three letters, where the file says where it was recorded
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,15 @@ class Reader:
     """One format: how to read a file of it, and which files of a folder are of it.
 
     A package of your own adds one under the entry point group ``fedfsd.readers``:
-    ``myformat = "mypackage.module:READER"``.
+    ``myformat = "mypackage.module:READER"``. A ``read`` that yields its drives one by one keeps the
+    import's memory to one of them.
     """
 
-    read: Callable[[Path, Options], Sequence[Drive]]
+    read: Callable[[Path, Options], Iterable[Drive]]
     files: str | tuple[str, ...]  # patterns of the file names, searched in folders at any depth
+    about: str = ""  # what the format is of, for people who choose one
+    download: str = ""  # what to fetch, and from where
+    licence: str = ""  # of the data, as their publisher states it
 
 
 class UnfitError(DataError):
@@ -121,6 +131,7 @@ def drive(
     left_out: Iterable[LeftOut] = (),
     unfit: Iterable[DataError] = (),
     part_of: str | None = None,
+    country: str | None = None,
     time_column: str | None = None,
 ) -> Drive:
     """A checked ``Drive``; columns that are not given are NaN.
@@ -137,13 +148,7 @@ def drive(
     if not len(keys) and unfit:
         raise together(unfit, str(path))
     if not len(keys):
-        others = ", ".join(each.why for each in left_out)
-        raise DataError(
-            str(path),
-            got=f"no vehicle track (but {others})" if others else "no vehicle track",
-            expected="cars, trucks, buses or motorcycles",
-            hint="leave this file out, or check that the format is the right one",
-        )
+        raise no_vehicle(path, left_out)
     numbers = {name: np.asarray(columns.get(name, np.full(len(keys), np.nan)), float) for name in NUMBERS}
     egos = np.zeros(len(keys), bool) if ego is None else np.asarray(list(ego), bool)
     uneven = [name for name, values in numbers.items() if values.shape != keys.shape]
@@ -159,7 +164,33 @@ def drive(
     _check_rate(path, np.unique(hz), time_column)
     if not np.isfinite(numbers["t"]).any():
         raise damaged(path, "no time", "a time for each row")
-    return Drive(recording, hz, keys, kinds, numbers, egos, city, left_out, unfit, part_of)
+    return Drive(recording, hz, keys, kinds, numbers, egos, city, left_out, unfit, part_of, country)
+
+
+def no_vehicle(path: Path, left_out: Iterable[LeftOut] = ()) -> DataError:
+    """The refusal of a file in which nothing is a vehicle; ``left_out`` is what else was in it."""
+    others = ", ".join(dict.fromkeys(each.why for each in left_out))
+    return DataError(
+        str(path),
+        got=f"no vehicle track (but {others})" if others else "no vehicle track",
+        expected="cars, trucks, buses or motorcycles",
+        hint="leave this file out, or check that the format is the right one",
+    )
+
+
+def remainder(recording: str, left_out: Iterable[LeftOut] = (), unfit: Iterable[DataError] = ()) -> Drive:
+    """A drive without rows: what a reader that yields drives one by one left out, or found unfit."""
+    none = np.empty(0)
+    return Drive(
+        recording,
+        1.0,
+        none.astype(np.str_),
+        none.astype(np.str_),
+        dict.fromkeys(NUMBERS, none),
+        none.astype(bool),
+        left_out=tuple(left_out),
+        unfit=tuple(unfit),
+    )
 
 
 def _names(path: Path, names: Iterable[object]) -> np.ndarray:
@@ -287,6 +318,31 @@ def damaged(path: Path, what: str, expected: str) -> DataError:
         else "check that the file is whole and of this format"
     )
     return DataError(str(path), got=what, expected=expected, hint=hint)
+
+
+@contextmanager
+def optional(what: str, extra: str) -> Iterator[None]:
+    """Around imports that ``what`` alone needs: NotReadyError with the extra that brings them."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise NotReadyError(
+            what,
+            got=f"no module {error.name}",
+            expected=f"the extra {extra}",
+            hint=f'pip install "fedfsd[{extra}]"',
+        ) from None
+
+
+def yaw(w: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Heading of unit quaternions, each (R,), counter-clockwise from x, rad; NaN for one of length 0.
+
+    >>> yaw(*np.array([[1.0, 0.5**0.5], [0, 0], [0, 0], [0, 0.5**0.5]])).round(3).tolist()
+    [0.0, 1.571]
+    """
+    length = w * w + x * x + y * y + z * z
+    heading: np.ndarray = np.arctan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z)
+    return np.where(length > 0, heading, np.nan)
 
 
 def central_differences(
