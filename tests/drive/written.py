@@ -1,8 +1,9 @@
 """Recordings as their sources write them, byte by byte and without the readers: one scene in every format.
 
 Two cars and a pedestrian move along x, at 5, 6 and 1 m/s from x = 10, 20 and 30 m, each on its own y; clocks
-start at ``START`` where a format has a clock. ``WRITERS`` has a function for each built-in format, which writes
-one recording into a folder and says what it wrote. ``again`` repeats the second row of car 1, where a format can.
+start at ``START`` where a format has a clock. ``WRITERS`` has a function for each built-in format, which
+writes one recording into a folder and says what it wrote. ``again`` repeats the second row of car 1, where a
+format can.
 """
 
 from __future__ import annotations
@@ -85,8 +86,9 @@ INTERACTION = "track_id,frame_id,timestamp_ms,agent_type,x,y,vx,vy,psi_rad,lengt
 
 
 def interaction(folder: Path, name: str, *, again: bool = False) -> Written:
+    kind = {"1": "car", "2": "car", "walker": "pedestrian"}
     rows = [
-        f"{who},{n},{1000 * (START + t):.3f},{'pedestrian' if who == 'walker' else 'car'},{x:.3f},{y},{speed},0,0,4.5,1.8"
+        f"{who},{n},{1000 * (START + t):.3f},{kind[who]},{x:.3f},{y},{speed},0,0,4.5,1.8"
         for who, n, t, x, y, speed in points(10)
     ]
     file = folder / f"vehicle_tracks_{name}.csv"
@@ -241,7 +243,8 @@ def nuscenes(folder: Path, name: str, *, again: bool = False) -> Written:
 
 
 NUPLAN = """
-CREATE TABLE log (token BLOB, vehicle_name TEXT, date TEXT, timestamp INT, logfile TEXT, location TEXT, map_version TEXT);
+CREATE TABLE log (token BLOB, vehicle_name TEXT, date TEXT, timestamp INT, logfile TEXT,
+                  location TEXT, map_version TEXT);
 CREATE TABLE ego_pose (token BLOB, timestamp INT, x REAL, y REAL, z REAL, qw REAL, qx REAL, qy REAL, qz REAL,
                        vx REAL, vy REAL, vz REAL, log_token BLOB);
 CREATE TABLE lidar_pc (token BLOB, scene_token BLOB, ego_pose_token BLOB, lidar_token BLOB, timestamp INT);
@@ -334,8 +337,8 @@ def scenario(name: str) -> bytes:
     found = b"".join(proto(1, START + n / 10) for n in range(N)) + proto(5, name.encode()) + proto(6, 1)
     for number, who in enumerate(MOVERS, start=70):
         states = b"".join(
-            proto(3, proto(2, x) + proto(3, y) + proto(4, 9.0) + single(5, 4.5) + single(6, 1.8) + single(8, 0.0)
-                  + single(9, speed) + single(10, 0.0) + proto(11, 1))
+            proto(3, proto(2, x) + proto(3, y) + proto(4, 9.0) + single(5, 4.5) + single(6, 1.8)
+                  + single(8, 0.0) + single(9, speed) + single(10, 0.0) + proto(11, 1))
             for one, _, _, x, y, speed in points(10) if one == who
         )  # fmt: skip
         found += proto(2, proto(1, number) + proto(2, 2 if who == "walker" else 1) + states)
@@ -389,7 +392,8 @@ def fix(time: float, latitude: float, longitude: float, *, known: bool = True) -
 
 
 BAG = """
-CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT, type TEXT, serialization_format TEXT, offered_qos_profiles TEXT);
+CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT, type TEXT, serialization_format TEXT,
+                     offered_qos_profiles TEXT);
 CREATE TABLE messages (id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, data BLOB);
 """
 

@@ -274,15 +274,17 @@ def content(path: Path, *, limit: int = MAX_BYTES) -> bytes:
             data = _unpacked(path, data, codec, limit)
             size = len(data)
     if size > limit:
-        raise DataError(
-            str(path),
-            got=f"{size} bytes" if data == b"" else f"more than {limit} bytes unpacked",
-            expected=f"at most {limit}",
-            hint="split the recording into smaller files",
-        )
+        raise too_large(path, f"{size} bytes" if data == b"" else f"more than {limit} bytes unpacked", limit)
     if not data:
         raise DataError(str(path), got="an empty file", expected="a recording", hint="leave the file out")
     return data
+
+
+def too_large(path: Path, got: str, limit: int) -> DataError:
+    """The refusal of a file that would have to be held whole."""
+    return DataError(
+        str(path), got=got, expected=f"at most {limit}", hint="split the recording into smaller files"
+    )
 
 
 def _unpacked(path: Path, data: bytes, codec: str, limit: int) -> bytes:

@@ -36,6 +36,7 @@ from fedfsd.drive.reader.drive import (
     no_vehicle,
     together,
 )
+from fedfsd.drive.reader.recognise import format_of
 from fedfsd.drive.reader.spool import Spool
 from fedfsd.drive.table import Identity, LeftOut, Origin, Table
 from fedfsd.errors import DataError
@@ -383,7 +384,9 @@ def files(paths: list[Path], reader: Reader) -> list[tuple[Path, str]]:
                 str(path),
                 got=f"no file named {' or '.join(patterns)}",
                 expected="at least one",
-                hint="name the files one by one, or check the format",
+                hint=f"there are files of --format {other}"
+                if (other := format_of(path))
+                else "name the files one by one, or check the format",
             )
         files += found
         tops.append(str(path.parent if path.is_dir() else path.parent.parent))
@@ -416,7 +419,7 @@ def _check(found: Drive, file: Path, origin_of: dict[str, Path], hz: float | Non
 
 
 def _repeats(found: Drive, owner: np.ndarray) -> np.ndarray:
-    """Rows, (R,) bool, that repeat another of their vehicle and time; one that is elsewhere than the first is kept.
+    """Rows, (R,) bool, that repeat another of their vehicle and time; one elsewhere than the first is kept.
 
     Args:
         owner: number of each row's vehicle.

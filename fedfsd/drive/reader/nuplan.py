@@ -91,7 +91,7 @@ def _drives(path: Path, base: sqlite3.Connection) -> Iterator[Drive]:
         yield _drive(
             path, recording, ["ego"] * len(ego), ["car"] * len(ego), columns, city, country, ego=True
         )
-    tracks = {number: token for number, token in base.execute("SELECT rowid, lower(hex(token)) FROM track")}
+    tracks = dict(base.execute("SELECT rowid, lower(hex(token)) FROM track").fetchall())
     for rows in _whole(path, base.execute(_BOXES)):
         number, t, x, y, vx, vy, heading, length, width = rows.T
         keys, owner = np.unique(number, return_inverse=True)
@@ -203,6 +203,6 @@ READER = Reader(
     read=read,
     files="*.db",
     about="nuPlan logs (SQLite, v1.1)",
-    download="nuplan.org: the splits, without sensor blobs: nuplan-v1.1_mini.zip, _train_<city>.zip, _val, _test",
+    download="nuplan.org: the databases of a split, such as nuplan-v1.1_mini.zip; no sensor blobs",
     licence="CC BY-NC-SA 4.0 with Motional's terms of use; commercial use by agreement",
 )

@@ -1,7 +1,8 @@
-"""nuScenes: JSON tables (v1.0-*) that refer to each other by token; key frames at 2 Hz, a scene is a recording.
+"""nuScenes: JSON tables (v1.0-*) that refer to each other by token; key frames at 2 Hz.
 
-Kept: instances of the categories vehicle.* but bicycles, and the recording car, whose pose at a key frame is
-that of the lidar. The files give no velocities: they are central differences within runs of key frames.
+A scene is a recording. Kept: instances of the categories vehicle.* but bicycles, and the recording car, whose
+pose at a key frame is that of the lidar. The files give no velocities: they are central differences within
+runs of key frames.
 Tables are read record by record; of the large ones (sample_annotation, sample_data, ego_pose) only what is
 needed is kept. Schema: nutonomy/nuscenes-devkit, docs/schema_nuscenes.md.
 """
@@ -101,13 +102,13 @@ def read(path: Path, options: Options) -> Iterator[Drive]:
         for token, scene, time in _records(path, "sample", "token", "scene_token", "timestamp")
         if scene in scenes
     }
-    parts = Parts(options.scratch)
-    rows = _Rows(parts, scenes)
-    lost = _poses(path, rows, sample)
-    left_out, without = _annotations(path, rows, sample)
-    rows.flush()
-    for part in parts:
-        yield from _drives(path, scenes, part)
+    with Parts(options.scratch) as parts:
+        rows = _Rows(parts, scenes)
+        lost = _poses(path, rows, sample)
+        left_out, without = _annotations(path, rows, sample)
+        rows.flush()
+        for part in parts:
+            yield from _drives(path, scenes, part)
     errors = {
         "records whose numbers are none": len(rows.errors),
         "annotations whose sample or instance is not there": without,

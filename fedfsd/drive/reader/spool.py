@@ -71,6 +71,13 @@ class Parts:
         self._spools: list[Spool] = []
         self._waiting: list[list[pa.Table]] = []
 
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for spool in self._spools:
+            spool.__exit__(*error)
+
     def add(self, rows: pa.Table, owner: pa.Array) -> None:
         """Take rows, (R,), whose owner is (R,) text."""
         self._whole.append((rows, owner))

@@ -1,9 +1,9 @@
 """Waymo Motion: TFRecord files of scenarios, 9 s at 10 Hz, as Scenario protos or as tf.Example.
 
-Kept: tracks of type vehicle, and the recording car; states that are valid. The files say no place, and scenarios are
-cut from drives of many recording cars, all of which count as one vehicle, the careful choice. Track ids hold
-within a scenario. No TensorFlow: records are framed as TensorFlow writes them (length, masked CRC-32C of it,
-content, masked CRC-32C of it).
+Kept: valid states of tracks of type vehicle, and of the recording car. The files say no place, and all
+recording cars count as one vehicle, the careful choice. Track ids are a scenario's own, and
+scenarios of one drive may overlap: identity recording. No TensorFlow: a record is framed as TensorFlow does
+it, by its length and its content, each with a masked CRC-32C.
 """
 
 from __future__ import annotations
@@ -207,5 +207,5 @@ READER = Reader(
     files=("*tfrecord*",),
     about="Waymo Open Motion Dataset (Scenario protos or tf.Example in TFRecord)",
     download="waymo.com/open: motion dataset, the folders scenario/ or tf_example/; needs the extra waymo",
-    licence="Waymo's own terms: non-commercial, models trained on the data included",
+    licence="Waymo Dataset License Agreement for Non-Commercial Use, which covers trained models too",
 )
