@@ -7,6 +7,7 @@ file (types and sizes of the tracks, the frame rate) are joined by key.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from fedfsd.drive import rate
 from fedfsd.drive.reader import delimited
 from fedfsd.drive.reader import mapping as mappings
-from fedfsd.drive.reader.delimited import Cells, Layout
+from fedfsd.drive.reader.delimited import Cells, Layout, NoNumberError
 from fedfsd.drive.reader.drive import (
     ENDINGS,
     Drive,
@@ -63,7 +64,8 @@ class _Part:
     recordings: list[str]
     vehicle: np.ndarray  # (R,) number of each row's
     recording: np.ndarray  # (R,) number of each row's
-    kind: np.ndarray  # (R,) str
+    kinds: list[str]
+    kind: np.ndarray  # (R,) number of each row's
     columns: dict[str, np.ndarray]  # each (R,)
     hz: np.ndarray | float | None  # (R,), or of all; None if no vehicle is seen twice
 
@@ -81,9 +83,12 @@ def read(path: Path, options: Options, mapping: Mapping) -> Iterator[Drive]:
     source = _source(path, options, mapping)
     usual: float | None = None
     waiting: list[_Part] = []
-    with Parts(options.scratch) as parts:
-        for rows in source.layout.batches():
-            parts.add(rows, Cells(source.layout, rows).text(mapping.columns.vehicle))
+    with ExitStack() as stack:
+        try:
+            parts = _parts(source, stack)
+        except NoNumberError:  # again, to name the cells, or to take decimal commas
+            source = replace(source, layout=replace(source.layout, numbers=frozenset()))
+            parts = _parts(source, stack)
         for rows in parts:
             part = _part(source, rows)
             if part.hz is None and len(part.vehicle):
@@ -100,6 +105,14 @@ def read(path: Path, options: Options, mapping: Mapping) -> Iterator[Drive]:
     )
 
 
+def _parts(source: _Source, stack: ExitStack) -> Parts:
+    """All rows of the table, by vehicle."""
+    parts = stack.enter_context(Parts(source.options.scratch))
+    for rows in source.layout.batches():
+        parts.add(rows, *Cells(source.layout, rows).coded(source.mapping.columns.vehicle))
+    return parts
+
+
 def _source(path: Path, options: Options, mapping: Mapping) -> _Source:
     """The table's layout, and the companions beside it, which are small."""
     wanted = {name: column for name, column in mapping.columns.model_dump().items() if column is not None}
@@ -111,6 +124,9 @@ def _source(path: Path, options: Options, mapping: Mapping) -> _Source:
     required = list(dict.fromkeys([*(wanted[name] for name in own), *keys]))
     others = [column for column in dict.fromkeys(wanted.values()) if column not in required]
     layout = delimited.layout(path, required, others, scratch=options.scratch)
+    texts = {wanted.get(name) for name in ("vehicle", "recording", "type")} | set(keys)
+    texts |= {wanted["time"]} if mapping.units.time == "iso" else set()
+    layout = replace(layout, numbers=frozenset(layout.wanted) - texts)
     needed = [column for column in others if column not in layout.wanted]
     companions = []
     for each in mapping.companions:
@@ -123,7 +139,8 @@ def _source(path: Path, options: Options, mapping: Mapping) -> _Source:
     source = _Source(mapping, options, layout, wanted, tuple(companions), mapping.projection)
     if mapping.columns.x or mapping.projection:
         return source
-    first = _cells(source, next(layout.batches(), _nothing(layout)))
+    as_text = replace(layout, numbers=frozenset())
+    first = _cells(source, next(as_text.batches(), _nothing(layout)))
     return replace(source, plane=_zone(first.number("latitude"), first.number("longitude")))
 
 
@@ -196,7 +213,8 @@ def _part(source: _Source, rows: pa.Table) -> _Part:
         recordings,
         vehicle[fit],
         recording[fit],
-        kinds[kind[fit]],
+        kinds,
+        kind[fit],
         {name: values[fit] for name, values in columns.items()},
         hz,
     )
@@ -214,24 +232,24 @@ def _drives(source: _Source, part: _Part, hz: np.ndarray | float | None) -> Iter
         name = part.recordings[part.recording[start]]
         key = f"{source.options.recording}/{name}" if name else source.options.recording
         numbers, vehicle = np.unique(part.vehicle[start:stop], return_inverse=True)
-        names = np.array([part.vehicles[number] for number in numbers], np.str_)
-        keys = names if mapping.vehicle_is_unique else np.char.add(f"{key}/", names)
+        names = [part.vehicles[number] for number in numbers]
+        keys = names if mapping.vehicle_is_unique else [f"{key}/{each}" for each in names]
         yield drive(
             path,
             key,
             hz=every[start:stop],
-            vehicle=keys[vehicle],
-            type=part.kind[start:stop],
+            vehicle=pa.DictionaryArray.from_arrays(vehicle, keys),
+            type=pa.DictionaryArray.from_arrays(part.kind[start:stop], part.kinds),
             columns={column: values[start:stop] for column, values in part.columns.items()},
-            ego=(names == mapping.ego)[vehicle] if mapping.ego else None,
+            ego=np.array([each == mapping.ego for each in names], bool)[vehicle] if mapping.ego else None,
             time_column=mapping.columns.time,
         )
 
 
-def _keep_vehicles(cells: Cells, mapping: Mapping) -> tuple[np.ndarray, np.ndarray, list[LeftOut]]:
+def _keep_vehicles(cells: Cells, mapping: Mapping) -> tuple[list[str], np.ndarray, list[LeftOut]]:
     """Go on with the rows of vehicles: the kinds there are, the number of each row's, what the others are."""
     if "type" not in cells.rows.column_names:
-        return np.array([mapping.type]), np.zeros(cells.rows.num_rows, np.int64), []
+        return [mapping.type], np.zeros(cells.rows.num_rows, np.int64), []
     names, code = cells.coded("type")
     given = pc.utf8_lower(names)
     known = {name.lower(): kind for name, kind in mapping.types.items()}
@@ -243,7 +261,7 @@ def _keep_vehicles(cells: Cells, mapping: Mapping) -> tuple[np.ndarray, np.ndarr
         owner = owner * len(recordings) + recording
     left_out = types_left_out(given.take(pa.array(code[~keep])), owner[~keep])
     cells.keep(keep)
-    return np.array([kind or "" for kind in kinds], np.str_), code[keep], list(left_out)
+    return [kind or "" for kind in kinds], code[keep], list(left_out)
 
 
 def _stated_rate(cells: Cells, source: _Source) -> np.ndarray | float | None:

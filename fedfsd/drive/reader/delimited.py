@@ -52,6 +52,7 @@ class Layout:
     skipped: int = 0  # lines before and with the header
     width: int = 0  # columns in the file
     empty: bool = False  # nothing follows the header
+    numbers: frozenset[str] = frozenset()  # names whose cells are parsed as numbers at once; others are text
     ragged: list[int] = field(default_factory=list)  # rows of another width; filled by ``batches``
 
     def batches(self) -> Iterator[pa.Table]:
@@ -59,7 +60,9 @@ class Layout:
 
         Raises:
             DataError: not readable to its end, wanted cells that are not UTF-8.
+            NoNumberError: a cell of ``numbers`` is none: read them as text to say which.
         """
+        self.ragged.clear()
         first = 0
         for batch in self._parquet() if not self.separator else () if self.empty else self._text():
             rows = pa.Table.from_batches([batch]).select(list(self.wanted.values()))
@@ -75,13 +78,15 @@ class Layout:
                 raise damaged(self.path, "not a readable Parquet file", "a table") from None
 
     def _text(self) -> Iterator[pa.RecordBatch]:
-        self.ragged.clear()
-
         def another_width(row: csv.InvalidRow) -> str:
             self.ragged.append(row.actual_columns)
             return "skip"
 
         included = list(self.wanted.values())
+        types = {
+            place: pa.float64() if name in self.numbers else pa.dictionary(pa.int32(), pa.string())
+            for name, place in self.wanted.items()
+        }
         with opened(self.path) as take:
             text = _Utf8(take)
             try:
@@ -100,13 +105,16 @@ class Layout:
                             invalid_row_handler=another_width,
                         ),
                         convert_options=csv.ConvertOptions(
-                            column_types={name: pa.string() for name in included},
+                            column_types=types,
                             include_columns=included,
                             strings_can_be_null=False,
+                            null_values=[""],
                         ),
                     ),
                 )
             except pa.ArrowInvalid:
+                if self.numbers:
+                    raise NoNumberError from None
                 raise _not_text(self.path) or damaged(
                     self.path, "not a readable CSV file", "a header line, then rows of as many cells"
                 ) from None
@@ -115,10 +123,16 @@ class Layout:
         """The batches, as long as all of their cells are text."""
         for batch in batches:
             if text.replaced and any(
-                pc.any(pc.match_substring(batch[name], _REPLACED)).as_py() for name in self.wanted.values()
+                pc.any(pc.match_substring(batch[name].dictionary, _REPLACED)).as_py()
+                for name in self.wanted.values()
+                if pa.types.is_dictionary(batch[name].type)
             ):
                 raise pa.ArrowInvalid("text that is not UTF-8")
             yield batch
+
+
+class NoNumberError(Exception):
+    """A cell that was to be parsed as a number is none, or the file cannot be parsed at all."""
 
 
 class _Utf8(io.RawIOBase):
@@ -178,8 +192,9 @@ class Cells:
     def coded(self, column: str) -> tuple[pa.Array, np.ndarray]:
         """The distinct trimmed texts of a column, and the number of each row's, (R,) int."""
         cells = self.rows[column]
-        if not pa.types.is_dictionary(cells.type):
-            cells = cells.dictionary_encode()
+        cells = (
+            cells.unify_dictionaries() if pa.types.is_dictionary(cells.type) else cells.dictionary_encode()
+        )
         cells = cells.combine_chunks()
         cells = cells.chunk(0) if isinstance(cells, pa.ChunkedArray) else cells
         written = cells.dictionary.cast(pa.string()).fill_null("")
@@ -197,15 +212,11 @@ class Cells:
     def number(self, column: str) -> np.ndarray:
         """A column as float64, (R,); NaN for an empty cell, and for no number, whose row is unfit."""
         cells = self.rows[column]
+        if pa.types.is_dictionary(cells.type):
+            cells = cells.cast(cells.type.value_type)
         if pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
             typed: np.ndarray = cells.cast(pa.float64(), safe=False).to_numpy()
             return typed
-        try:
-            # Most columns are numbers and nothing else.
-            plain: np.ndarray = cells.cast(pa.float64()).to_numpy()
-            return plain
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            pass
         cells = pc.utf8_trim_whitespace(cells.cast(pa.string()).fill_null(""))
         # A decimal comma, unless points say that the comma is something else.
         if self.layout.separator != "," and not pc.any(pc.match_substring(cells, ".")).as_py():

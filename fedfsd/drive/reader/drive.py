@@ -63,8 +63,8 @@ class Drive:
 
     recording: str
     hz: float | np.ndarray  # of the recording, or (R,) of each row's track
-    vehicle: np.ndarray  # (R,) str
-    type: np.ndarray  # (R,) str, lower case, as in the source
+    vehicle: np.ndarray | pa.DictionaryArray  # (R,) str
+    type: np.ndarray | pa.DictionaryArray  # (R,) str, lower case, as in the source
     columns: dict[str, np.ndarray]  # NUMBERS, each (R,) float64: s, m, m/s, rad; NaN where unknown
     ego: np.ndarray  # (R,) bool: the car that carried the sensors
     city: str | None = None
@@ -123,8 +123,8 @@ def drive(
     recording: str,
     *,
     hz: float | np.ndarray,
-    vehicle: Iterable[object],
-    type: Iterable[object],
+    vehicle: Iterable[object] | pa.DictionaryArray,
+    type: Iterable[object] | pa.DictionaryArray,
     columns: Mapping[str, Iterable[float]],
     ego: Iterable[bool] | None = None,
     city: str | None = None,
@@ -144,17 +144,18 @@ def drive(
         DataError: no vehicle in it, columns of different lengths, a rate that is no rate.
     """
     left_out, unfit = tuple(left_out), tuple(unfit)
-    keys, kinds = _names(path, vehicle), renamed(_names(path, type), str.lower)
+    keys, kinds = _names(path, vehicle), _names(path, type, str.lower)
     if not len(keys) and unfit:
         raise together(unfit, str(path))
     if not len(keys):
         raise no_vehicle(path, left_out)
     numbers = {name: np.asarray(columns.get(name, np.full(len(keys), np.nan)), float) for name in NUMBERS}
     egos = np.zeros(len(keys), bool) if ego is None else np.asarray(list(ego), bool)
-    uneven = [name for name, values in numbers.items() if values.shape != keys.shape]
-    if np.shape(hz) not in ((), keys.shape):
+    rows = (len(keys),)
+    uneven = [name for name, values in numbers.items() if values.shape != rows]
+    if np.shape(hz) not in ((), rows):
         uneven.append("hz")
-    if uneven or kinds.shape != keys.shape or egos.shape != keys.shape:
+    if uneven or len(kinds) != len(keys) or egos.shape != rows:
         raise DataError(
             f"{path}: {', '.join(uneven) or 'type'}",
             got="another number of values",
@@ -193,14 +194,21 @@ def remainder(recording: str, left_out: Iterable[LeftOut] = (), unfit: Iterable[
     )
 
 
-def _names(path: Path, names: Iterable[object]) -> np.ndarray:
-    """Names as an array of text; one long name would make every cell as long."""
-    if isinstance(names, np.ndarray) and names.dtype.kind == "U":
-        found = names
+def _names(
+    path: Path, names: Iterable[object] | pa.DictionaryArray, change: Callable[[str], str] = str
+) -> np.ndarray | pa.DictionaryArray:
+    """Names as text, each distinct one changed; one long name would make every cell as long."""
+    found: np.ndarray | pa.DictionaryArray
+    if isinstance(names, pa.DictionaryArray):
+        listed = [change(name) for name in names.dictionary.to_pylist()]
+        found = pa.DictionaryArray.from_arrays(names.indices, pa.array(listed, pa.string()))
+        longest = max(map(len, listed), default=0)
     else:
-        listed = [str(name) for name in names]
-        found = np.array([name[: MAX_NAME + 1] for name in listed], dtype=np.str_)
-    if found.dtype.itemsize > 4 * MAX_NAME and np.char.str_len(found).max(initial=0) > MAX_NAME:
+        if not (isinstance(names, np.ndarray) and names.dtype.kind == "U"):
+            names = np.array([str(name)[: MAX_NAME + 1] for name in names], dtype=np.str_)
+        found = names if change is str else renamed(names, change)
+        longest = np.char.str_len(found).max(initial=0) if found.dtype.itemsize > 4 * MAX_NAME else 0
+    if longest > MAX_NAME:
         raise DataError(
             f"{path}: names of vehicles and types",
             got="a name that is no name",
@@ -208,6 +216,11 @@ def _names(path: Path, names: Iterable[object]) -> np.ndarray:
             hint="check that the file is whole and of this format",
         )
     return found
+
+
+def encoded(names: np.ndarray | pa.DictionaryArray) -> pa.DictionaryArray:
+    """Names (R,) as the distinct ones and the number of each row's."""
+    return names if isinstance(names, pa.DictionaryArray) else pa.array(names).dictionary_encode()
 
 
 def renamed(names: np.ndarray, change: Callable[[str], str]) -> np.ndarray:

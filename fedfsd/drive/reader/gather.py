@@ -33,6 +33,7 @@ from fedfsd.drive.reader.drive import (
     Options,
     Reader,
     bare,
+    encoded,
     no_vehicle,
     together,
 )
@@ -177,7 +178,7 @@ class Gathered:
             _check(each, file, origin_of, hz)
             if self._facts.cities and (each.city or "").lower() not in self._facts.cities:
                 why = f"city {each.city or '(unknown)'}"
-                left_out.append(LeftOut(why, len(each.vehicle), len(np.unique(each.vehicle))))
+                left_out.append(LeftOut(why, len(each.vehicle), len(encoded(each.vehicle).unique())))
             elif each.part_of is None:
                 self._put(each)
             else:
@@ -191,8 +192,8 @@ class Gathered:
 
     def _put(self, found: Drive) -> None:
         """Put the rows of one drive aside, without those that repeat another."""
-        encoded = pa.array(found.vehicle).dictionary_encode()
-        owner = np.asarray(encoded.indices)
+        names, kinds = encoded(found.vehicle), encoded(found.type)
+        owner = np.asarray(names.indices)
         repeat = _repeats(found, owner)
         if repeat.any():
             self._left_out.append(LeftOut("repeated row", int(repeat.sum()), len(np.unique(owner[repeat]))))
@@ -201,7 +202,7 @@ class Gathered:
         number = self._numbers.setdefault(found.recording, len(self._recordings))
         if number == len(self._recordings):
             self._recordings.append(_Recording(found.recording, place, facts.country or found.country))
-        keys = [f"{facts.source}/{key}" for key in encoded.dictionary.to_pylist()]
+        keys = [f"{facts.source}/{key}" for key in names.dictionary.to_pylist()]
         keys.append(f"{facts.source}/{place or facts.region}/ego")
         keep = np.flatnonzero(~repeat)
         columns = {name: found.columns[name][keep] for name in NUMBERS}
@@ -211,7 +212,7 @@ class Gathered:
                 {
                     "recording": np.full(len(keep), number, np.int32),
                     "vehicle": pa.array(keys).take(np.where(found.ego, len(keys) - 1, owner)[keep]),
-                    "type": pa.array(found.type[keep], pa.string()),
+                    "type": kinds.dictionary.cast(pa.string()).take(kinds.indices.take(pa.array(keep))),
                     "hz": np.broadcast_to(np.asarray(found.hz, float), len(repeat))[keep],
                     **columns,
                 }

@@ -90,8 +90,8 @@ class _Rows:
             "length": box[:, 1],
             "width": box[:, 0],
         }
-        names = pa.array([self._scenes[one].name for one in scene])
-        self._parts.add(pa.table(rows), names)
+        encoded = rows["scene"].dictionary_encode()
+        self._parts.add(pa.table(rows), encoded.dictionary, np.asarray(encoded.indices))
 
 
 def read(path: Path, options: Options) -> Iterator[Drive]:

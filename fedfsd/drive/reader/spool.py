@@ -66,10 +66,11 @@ class Parts:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._whole: list[tuple[pa.Table, pa.Array]] = []
+        self._whole: list[tuple[pa.Table, np.ndarray]] = []
         self._size = 0
         self._spools: list[Spool] = []
         self._waiting: list[list[pa.Table]] = []
+        self._waits = [0] * PARTS  # bytes that wait
 
     def __enter__(self) -> Parts:
         return self
@@ -78,9 +79,10 @@ class Parts:
         for spool in self._spools:
             spool.__exit__(*error)
 
-    def add(self, rows: pa.Table, owner: pa.Array) -> None:
-        """Take rows, (R,), whose owner is (R,) text."""
-        self._whole.append((rows, owner))
+    def add(self, rows: pa.Table, names: pa.Array, owner: np.ndarray) -> None:
+        """Take rows, (R,), and the number of each one's owner, (R,), among the owners' names."""
+        part = np.array([crc32(name.encode()) % PARTS for name in names.to_pylist()], np.int16)
+        self._whole.append((rows, part[owner]))
         self._size += rows.nbytes
         if self._size > HELD and not self._spools:
             self._spools = [Spool(self._folder, held=0) for _ in range(PARTS)]
@@ -99,8 +101,7 @@ class Parts:
 
     def _spread(self) -> None:
         """Give each part its rows, which are written once there are enough of them."""
-        for rows, owner in self._whole:
-            part = _part(owner)
+        for rows, part in self._whole:
             order = np.argsort(part, kind="stable")
             ordered = rows.take(pa.array(order))
             bounds = np.searchsorted(part[order], np.arange(PARTS + 1))
@@ -108,24 +109,17 @@ class Parts:
                 self._waiting[number].append(
                     ordered.slice(bounds[number], bounds[number + 1] - bounds[number])
                 )
-                if sum(each.nbytes for each in self._waiting[number]) > WAITING:
+                self._waits[number] += self._waiting[number][-1].nbytes
+                if self._waits[number] > WAITING:
                     self._write(number)
         self._whole = []
 
     def _write(self, number: int) -> None:
         if self._waiting[number]:
-            for batch in pa.concat_tables(self._waiting[number]).combine_chunks().to_batches():
+            rows = pa.concat_tables(self._waiting[number]).unify_dictionaries()
+            for batch in rows.combine_chunks().to_batches():
                 self._spools[number].add(batch)
-            self._waiting[number] = []
-
-
-def _part(owner: pa.Array) -> np.ndarray:
-    """The part of each row, (R,), by its owner alone."""
-    encoded = owner.dictionary_encode()
-    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
-    parts = [crc32(name.encode()) % PARTS for name in encoded.dictionary.to_pylist()]
-    found: np.ndarray = np.array(parts, np.int16)[np.asarray(encoded.indices)]
-    return found
+            self._waiting[number], self._waits[number] = [], 0
 
 
 @contextmanager
