@@ -145,7 +145,6 @@ def test_what_is_streamed_is_what_is_read_at_once(tmp_path, format, monkeypatch)
     whole = read(format, tmp_path)
     # A few rows at a time everywhere.
     monkeypatch.setattr(spool, "HELD", 1)
-    monkeypatch.setattr(spool, "WAITING", 1)
     monkeypatch.setattr(nuplan, "ROWS", 7)
     monkeypatch.setattr(gather, "BATCH_ROWS", 1)
     monkeypatch.setattr(gather, "GROUP_ROWS", 50)

@@ -107,7 +107,7 @@ def read(path: Path, options: Options, mapping: Mapping) -> Iterator[Drive]:
 
 def _parts(source: _Source, stack: ExitStack) -> Parts:
     """All rows of the table, by vehicle."""
-    parts = stack.enter_context(Parts(source.options.scratch))
+    parts = stack.enter_context(Parts(source.layout.path, source.options.scratch))
     for rows in source.layout.batches():
         parts.add(rows, *Cells(source.layout, rows).coded(source.mapping.columns.vehicle))
     return parts
@@ -199,10 +199,12 @@ def _part(source: _Source, rows: pa.Table) -> _Part:
     hz = _stated_rate(cells, source)
     columns = _columns(cells, mapping, hz, source.plane)
     left_out += delimited.left_out(cells, owner)
-    fit = np.flatnonzero(~cells.unfit)
-    fit = fit[np.argsort(recording[fit], kind="stable")]
+    fit: np.ndarray | slice = slice(None)
+    if cells.unfit.any() or (np.diff(recording) < 0).any():
+        fit = np.flatnonzero(~cells.unfit)
+        fit = fit[np.argsort(recording[fit], kind="stable")]
     if mapping.units.time != "frame" or hz is None:
-        rates = rate.rates(owner[fit], columns["t"][fit]) if len(fit) else None
+        rates = rate.rates(owner[fit], columns["t"][fit]) if len(owner[fit]) else None
         hz = hz if rates is None else rates
     elif isinstance(hz, np.ndarray):
         hz = hz[fit]

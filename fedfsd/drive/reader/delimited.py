@@ -141,8 +141,8 @@ class _Utf8(io.RawIOBase):
     def __init__(self, take: Callable[[int], bytes]) -> None:
         super().__init__()
         self._take = take
-        self._waiting = b""
-        self._decode: Callable[[bytes, bool], str] | None = None
+        self._waiting = memoryview(b"")
+        self._decoder: codecs.IncrementalDecoder | None = None
         self.replaced = False
 
     def readable(self) -> bool:
@@ -153,17 +153,23 @@ class _Utf8(io.RawIOBase):
         """The next bytes; none at the end."""
         while not self._waiting:
             data = self._take(max(len(buffer), HEAD))
-            if self._decode is None:
-                kind = "utf-16" if data.startswith(_UTF_16) else "utf-8-sig"
-                self._decode = codecs.getincrementaldecoder(kind)("replace").decode
-            text = self._decode(data, not data)
-            self.replaced |= _REPLACED in text
-            self._waiting = text.encode(errors="replace")
+            self._waiting = memoryview(self._utf8(data))
             if not data:
                 break
         size = min(len(buffer), len(self._waiting))
         buffer[:size], self._waiting = self._waiting[:size], self._waiting[size:]
         return size
+
+    def _utf8(self, data: bytes) -> bytes:
+        is_16 = self._decoder is None and data.startswith(_UTF_16)
+        if self._decoder is None:
+            self._decoder = codecs.getincrementaldecoder("utf-16" if is_16 else "utf-8-sig")("replace")
+            self._is_8 = not is_16
+        elif data and self._is_8 and not self._decoder.getstate()[0] and data.isascii():
+            return data  # most of most files
+        text = self._decoder.decode(data, not data)
+        self.replaced |= _REPLACED in text
+        return text.encode(errors="replace")
 
 
 @dataclass
@@ -234,6 +240,8 @@ class Cells:
 
     def keep(self, rows: np.ndarray) -> None:
         """Go on with the chosen rows, (R,) bool."""
+        if rows.all():
+            return
         self.rows, self.unfit = self.rows.filter(pa.array(rows)), self.unfit[rows]
 
     def _place(self, row: int) -> str:

@@ -256,6 +256,8 @@ def types_left_out(kinds: Sequence[str] | np.ndarray | pa.Array, owner: object) 
         kinds: (R,) type of each row left out.
         owner: (R,) its track: numbers or text.
     """
+    if not len(kinds):
+        return ()
     rows = pa.table({"kind": pa.array(kinds), "owner": pa.array(owner)})
     tracks = rows.group_by(["kind", "owner"]).aggregate([([], "count_all")])
     return tracks_left_out(zip(tracks["kind"].to_pylist(), tracks["count_all"].to_pylist(), strict=True))

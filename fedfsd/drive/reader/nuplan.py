@@ -47,7 +47,7 @@ _JOINED = """
     JOIN track ON track.token = box.track_token
     JOIN category ON category.token = track.category_token
 """
-_BOXES = f"""
+BOXES = f"""
     SELECT track.rowid, pc.timestamp, box.x, box.y, box.vx, box.vy, box.yaw, box.length, box.width {_JOINED}
     WHERE category.name = '{KEPT}' ORDER BY track.rowid
 """
@@ -92,7 +92,7 @@ def _drives(path: Path, base: sqlite3.Connection) -> Iterator[Drive]:
             path, recording, ["ego"] * len(ego), ["car"] * len(ego), columns, city, country, ego=True
         )
     tracks = dict(base.execute("SELECT rowid, lower(hex(token)) FROM track").fetchall())
-    for rows in _whole(path, base.execute(_BOXES)):
+    for rows in _whole(path, base.execute(BOXES)):
         number, t, x, y, vx, vy, heading, length, width = rows.T
         keys, owner = np.unique(number, return_inverse=True)
         names = np.array([f"{recording}/{tracks[int(key)]}" for key in keys], np.str_)[owner]

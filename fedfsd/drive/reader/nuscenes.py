@@ -102,7 +102,7 @@ def read(path: Path, options: Options) -> Iterator[Drive]:
         for token, scene, time in _records(path, "sample", "token", "scene_token", "timestamp")
         if scene in scenes
     }
-    with Parts(options.scratch) as parts:
+    with Parts(path, options.scratch) as parts:
         rows = _Rows(parts, scenes)
         lost = _poses(path, rows, sample)
         left_out, without = _annotations(path, rows, sample)

@@ -20,9 +20,10 @@ from fedfsd.drive.reader.drive import COMPRESSED, damaged
 
 # Bytes that are kept in memory before a file is used.
 HELD = 64 * 2**20
-# Parts into which rows are spread that are more than that; bytes of one that wait to be written.
-PARTS, WAITING = 64, 2**20
-_PART = "\0part"
+# Parts into which more than that is spread: as many as keep each well below it, within these bounds.
+FEWEST, MOST = 4, 128
+# How many times larger a compressed file may be expected to be.
+_UNPACKED = 8
 _CHUNK = 2**20
 
 
@@ -62,15 +63,17 @@ class Spool:
 
 
 class Parts:
-    """Rows spread by their owner: all rows of one owner are in one part, in the order of the file."""
+    """Rows of a file spread by their owner: all rows of one are in one part, in the order of the file."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, path: Path, folder: Path | None) -> None:
+        expected = path.stat().st_size * (_UNPACKED if _codec(path) else 1)
+        self._count = min(max(4 * expected // HELD, FEWEST), MOST)
         self._folder = folder
         self._whole: list[tuple[pa.Table, np.ndarray]] = []
         self._size = 0
         self._spools: list[Spool] = []
         self._waiting: list[list[pa.Table]] = []
-        self._waits = [0] * PARTS  # bytes that wait
+        self._waits = [0] * self._count  # bytes that wait
 
     def __enter__(self) -> Parts:
         return self
@@ -81,12 +84,12 @@ class Parts:
 
     def add(self, rows: pa.Table, names: pa.Array, owner: np.ndarray) -> None:
         """Take rows, (R,), and the number of each one's owner, (R,), among the owners' names."""
-        part = np.array([crc32(name.encode()) % PARTS for name in names.to_pylist()], np.int16)
+        part = np.array([crc32(name.encode()) % self._count for name in names.to_pylist()], np.int16)
         self._whole.append((rows, part[owner]))
         self._size += rows.nbytes
         if self._size > HELD and not self._spools:
-            self._spools = [Spool(self._folder, held=0) for _ in range(PARTS)]
-            self._waiting = [[] for _ in range(PARTS)]
+            self._spools = [Spool(self._folder, held=0) for _ in range(self._count)]
+            self._waiting = [[] for _ in range(self._count)]
         if self._spools:
             self._spread()
 
@@ -104,13 +107,13 @@ class Parts:
         for rows, part in self._whole:
             order = np.argsort(part, kind="stable")
             ordered = rows.take(pa.array(order))
-            bounds = np.searchsorted(part[order], np.arange(PARTS + 1))
+            bounds = np.searchsorted(part[order], np.arange(self._count + 1))
             for number in np.flatnonzero(np.diff(bounds)).tolist():
                 self._waiting[number].append(
                     ordered.slice(bounds[number], bounds[number + 1] - bounds[number])
                 )
                 self._waits[number] += self._waiting[number][-1].nbytes
-                if self._waits[number] > WAITING:
+                if self._waits[number] > HELD // self._count:
                     self._write(number)
         self._whole = []
 
