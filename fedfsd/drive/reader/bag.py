@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from fedfsd.drive import rate
+from fedfsd.drive.reader import plain_sqlite
 from fedfsd.drive.reader.columns import projected
 from fedfsd.drive.reader.drive import (
     Drive,
@@ -79,6 +80,7 @@ def read(path: Path, options: Options) -> list[Drive]:
     with optional("ROS recordings", "bag"):
         from rosbags.highlevel import AnyReader
     with unpacked(path, options.scratch) as file:
+        plain_sqlite.demand_whole(file, path)
         try:
             with AnyReader([file], default_typestore=_standard_types()) as bag:
                 topic, kind, rows, unread = _rows(path, options, bag)

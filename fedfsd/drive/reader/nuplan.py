@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedfsd.drive import rate
+from fedfsd.drive.reader import plain_sqlite
 from fedfsd.drive.reader.drive import Drive, Options, Reader, damaged, drive, remainder, yaw
 from fedfsd.drive.reader.spool import unpacked
 from fedfsd.drive.table import LeftOut
@@ -62,12 +62,10 @@ _OTHERS = f"""
 
 def read(path: Path, options: Options) -> Iterator[Drive]:
     """Read one log, some whole tracks at a time; the recording car comes first."""
-    _demand_merged(path)
     with unpacked(path, options.scratch) as file:
+        plain_sqlite.demand_whole(file, path)
         try:
-            # Immutable: nothing is written beside it, no lock is taken.
-            uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
-            with closing(sqlite3.connect(uri, uri=True)) as base:
+            with plain_sqlite.connected(file) as base:
                 yield from _drives(path, base)
         except sqlite3.Error as error:
             raise damaged(path, f"no whole SQLite database ({error})", "a nuPlan log") from None
@@ -185,18 +183,6 @@ def _demand_tables(path: Path, base: sqlite3.Connection) -> None:
         if missing:
             what = f"no column {', '.join(missing)} in table {table}" if there else f"no table {table}"
             raise damaged(path, what, f"nuPlan's tables: {', '.join(TABLES)}")
-
-
-def _demand_merged(path: Path) -> None:
-    """Rows that another program has not written into the file itself would be missing."""
-    waiting = path.with_name(path.name + "-wal")
-    if waiting.exists() and waiting.stat().st_size:
-        raise DataError(
-            str(path),
-            got=f"rows that still wait in {waiting.name}",
-            expected="a database that no program has open",
-            hint=f"close that program, or run: sqlite3 {path.name} 'PRAGMA wal_checkpoint(TRUNCATE)'",
-        )
 
 
 READER = Reader(

@@ -74,6 +74,7 @@ def format_of(path: Path) -> str | None:
 
 def _database(path: Path) -> str:
     try:
+        # plain_sqlite stands above this file.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as base:
             names = {name for (name,) in base.execute("SELECT name FROM sqlite_master")}
     except sqlite3.Error:
