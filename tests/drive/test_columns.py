@@ -320,7 +320,7 @@ def test_a_table_beyond_the_limit_of_what_is_held_is_read(tmp_path, monkeypatch)
     path.write_text("\n".join([*lines, "0,1,7,left,5,0,1.8,4.5,10,0", "0,1", ""]))
     with (tmp_path / "a" / "00_tracksMeta.csv").open("a") as meta:
         meta.writelines(f"0,{car},car\n" for car in range(10, 30))
-    with pytest.raises(DataError, match="line 142, column x: text that is no number.*line 143: 2 cells"):
+    with pytest.raises(DataError, match=r"line 142, column x: text that is no number.*line 143: 2 cells"):
         read(tmp_path / "a", "ind")
     whole = read(tmp_path / "a", "ind", skip_unfit=True)
     monkeypatch.setattr("fedfsd.drive.reader.spool.HELD", 1)

@@ -96,7 +96,7 @@ def _rows(path: Path, options: Options, bag: Any) -> tuple[str, str, np.ndarray,
     """Topic, its type, (R, 9) numbers with the time in s first, and how many messages cannot be read."""
     connections = [each for each in bag.connections if each.msgtype in TYPES]
     topics = {each.topic: each.msgtype for each in connections}
-    topic = options.topic or (next(iter(topics)) if len(topics) == 1 else None)
+    topic = options.topic or (next(iter(topics)) if len(topics) == 1 else "")
     if not topics:
         found = ", ".join(sorted({each.msgtype for each in bag.connections})[:10]) or "no topic"
         raise damaged(path, f"no odometry (but {found})", " or ".join(TYPES))
@@ -165,14 +165,10 @@ def _drive(path: Path, options: Options, topic: str, kind: str, rows: np.ndarray
         x, y = projected(y, x)
     heading = yaw(w, i, j, k)
     owner = np.zeros(len(t), np.int64)
-    speeds = (
-        along * np.cos(heading) - across * np.sin(heading),
-        along * np.sin(heading) + across * np.cos(heading),
-    )
+    vx = along * np.cos(heading) - across * np.sin(heading)
+    vy = along * np.sin(heading) + across * np.cos(heading)
     if np.isnan(along).all():
-        speeds = tuple(
-            central_differences(owner, t, values, max_gap_seconds=MAX_GAP_SECONDS) for values in (x, y)
-        )
+        vx, vy = (central_differences(owner, t, each, max_gap_seconds=MAX_GAP_SECONDS) for each in (x, y))
     hz = rate.rates(owner, t) if len(t) else None
     if hz is None and len(t):
         raise damaged(path, f"one message of topic {topic}", "a vehicle that moves on")
@@ -183,7 +179,7 @@ def _drive(path: Path, options: Options, topic: str, kind: str, rows: np.ndarray
         hz=1.0 if hz is None else hz,
         vehicle=[name] * len(t),
         type=["car"] * len(t),
-        columns={"t": t, "x": x, "y": y, "vx": speeds[0], "vy": speeds[1], "heading": heading},
+        columns={"t": t, "x": x, "y": y, "vx": vx, "vy": vy, "heading": heading},
         ego=np.full(len(t), options.vehicle is None),
         left_out=left_out,
         unfit=unfit,

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from fedfsd.drive import rate
 from fedfsd.drive.reader import plain_sqlite
-from fedfsd.drive.reader.drive import Drive, Options, Reader, damaged, drive, remainder, yaw
+from fedfsd.drive.reader.drive import Drive, Options, Reader, damaged, drive, remainder, tracks_left_out, yaw
 from fedfsd.drive.reader.spool import unpacked
 from fedfsd.drive.table import LeftOut
 from fedfsd.errors import DataError
 
-KEPT = "vehicle"
+KEPT, EGO = "vehicle", "car"  # the types in the table
 # Rows that are read at once; tracks that begin in them are whole in one drive.
 ROWS = 2**17
 # Words in a log's location or map -> city and country.
@@ -51,12 +53,12 @@ BOXES = f"""
     SELECT track.rowid, pc.timestamp, box.x, box.y, box.vx, box.vy, box.yaw, box.length, box.width {_JOINED}
     WHERE category.name = '{KEPT}' ORDER BY track.rowid
 """
+_KINDS = """
+    SELECT track.token, category.name FROM track JOIN category ON category.token = track.category_token
+"""
 _POSES = """
     SELECT pose.timestamp, pose.x, pose.y, pose.vx, pose.vy, pose.qw, pose.qx, pose.qy, pose.qz
     FROM lidar_pc AS pc JOIN ego_pose AS pose ON pose.token = pc.ego_pose_token ORDER BY pose.timestamp
-"""
-_OTHERS = f"""
-    SELECT category.name, COUNT(*), COUNT(DISTINCT box.track_token) {_JOINED} GROUP BY category.name
 """
 
 
@@ -86,42 +88,42 @@ def _drives(path: Path, base: sqlite3.Connection) -> Iterator[Drive]:
             "vy": along * np.sin(heading) + across * np.cos(heading),
             "heading": heading,
         }
-        yield _drive(
-            path, recording, ["ego"] * len(ego), ["car"] * len(ego), columns, city, country, ego=True
-        )
+        owner = np.zeros(len(ego), np.int64)
+        yield _drive(path, recording, ["ego"], owner, EGO, columns, city, country)
     tracks = dict(base.execute("SELECT rowid, lower(hex(token)) FROM track").fetchall())
+    read = 0
     for rows in _whole(path, base.execute(BOXES)):
         number, t, x, y, vx, vy, heading, length, width = rows.T
-        keys, owner = np.unique(number, return_inverse=True)
-        names = np.array([f"{recording}/{tracks[int(key)]}" for key in keys], np.str_)[owner]
+        starts = np.flatnonzero(np.diff(number, prepend=np.nan))
+        owner = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(rows)))
+        keys = [f"{recording}/{tracks[int(each)]}" for each in number[starts]]
         columns = {"t": t * 1e-6, "x": x, "y": y, "vx": vx, "vy": vy, "heading": heading}
         columns |= {"length": length, "width": width}
-        kinds = np.full(len(rows), KEPT)
-        yield _drive(path, recording, names, kinds, columns, city, country, ego=False)
-    yield remainder(recording, *_left_out(path, base))
+        yield _drive(path, recording, keys, owner, KEPT, columns, city, country)
+        read += len(rows)
+    yield remainder(recording, *_left_out(path, base, read))
 
 
 def _drive(
     path: Path,
     recording: str,
-    vehicle: Any,
-    kinds: Any,
+    keys: list[str],
+    owner: np.ndarray,
+    kind: str,
     columns: dict[str, np.ndarray],
     city: str | None,
     country: str | None,
-    *,
-    ego: bool,
 ) -> Drive:
-    owner = np.unique(np.asarray(vehicle), return_inverse=True)[1]
+    """The rows of some tracks: ``owner`` (R,) is the number of each row's key."""
     hz = rate.rates(owner, columns["t"])
     return drive(
         path,
         recording,
         hz=20.0 if hz is None else hz,
-        vehicle=vehicle,
-        type=kinds,
+        vehicle=pa.DictionaryArray.from_arrays(owner, keys),
+        type=pa.DictionaryArray.from_arrays(np.zeros(len(owner), np.int8), [kind]),
         columns=columns,
-        ego=np.full(len(owner), ego),
+        ego=np.full(len(owner), kind != KEPT),
         city=city,
         country=country,
         time_column="timestamp",
@@ -149,11 +151,15 @@ def _numbers(path: Path, rows: list[tuple[Any, ...]], width: int) -> np.ndarray:
         raise damaged(path, "text where a number belongs", "a nuPlan log") from None
 
 
-def _left_out(path: Path, base: sqlite3.Connection) -> tuple[list[LeftOut], list[DataError]]:
-    """What is no vehicle, and boxes that hang in the air."""
-    counts = base.execute(_OTHERS).fetchall()
-    left_out = [LeftOut(f"type {name}", rows, tracks) for name, rows, tracks in counts if name != KEPT]
-    lost = base.execute("SELECT COUNT(*) FROM lidar_box").fetchone()[0] - sum(rows for _, rows, _ in counts)
+def _left_out(path: Path, base: sqlite3.Connection, read: int) -> tuple[list[LeftOut], list[DataError]]:
+    """What is no vehicle, and boxes that hang in the air; ``read`` is how many rows of vehicles were read."""
+    kinds = dict(base.execute(_KINDS).fetchall())
+    boxes: Counter[Any] = Counter()
+    for (track,) in base.execute("SELECT track_token FROM lidar_box"):
+        boxes[track] += 1
+    others = {track: count for track, count in boxes.items() if kinds.get(track, KEPT) != KEPT}
+    left_out = list(tracks_left_out((kinds[track], count) for track, count in others.items()))
+    lost = sum(boxes.values()) - sum(others.values()) - read
     if not lost:
         return left_out, []
     error = DataError(

@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class _Rows:
     def __init__(self, parts: Parts, scenes: dict[str, _Scene]) -> None:
         self._parts, self._scenes = parts, scenes
         self._waiting: list[tuple[Any, ...]] = []
-        self.errors: list[str] = []
+        self.bad = 0  # points whose numbers are none
 
     def add(self, scene: str, vehicle: str, kind: str, *numbers: Any) -> None:
         """One point: time in us, translation, rotation (w, x, y, z) and size (width, length, height)."""
@@ -72,18 +73,22 @@ class _Rows:
 
     def flush(self) -> None:
         """Hand the points over; one whose numbers are none is an error."""
-        sound = [point for point in self._waiting if _is_sound(*point[3:])]
-        self.errors += ["a record whose numbers are none"] * (len(self._waiting) - len(sound))
-        self._waiting = []
-        if not sound:
+        points, self._waiting = self._waiting, []
+        try:
+            numbers = _numbers(points)
+        except (TypeError, ValueError):
+            sound = [point for point in points if _is_sound(point)]
+            self.bad += len(points) - len(sound)
+            points, numbers = sound, _numbers(sound)
+        if not points:
             return
-        scene, vehicle, kind, time, place, rotation, size = zip(*sound, strict=True)
-        at, turned, box = (np.array(each, np.float64) for each in (place, rotation, size))
+        scene, vehicle, kind, *_ = zip(*points, strict=True)
+        time, at, turned, box = numbers
         rows = {
             "scene": pa.array(scene),
             "vehicle": pa.array(vehicle),
             "type": pa.array(kind),
-            "t": np.array(time, np.float64) * 1e-6,
+            "t": time * 1e-6,
             "x": at[:, 0],
             "y": at[:, 1],
             "heading": yaw(*turned.T),
@@ -110,7 +115,7 @@ def read(path: Path, options: Options) -> Iterator[Drive]:
         for part in parts:
             yield from _drives(path, scenes, part)
     errors = {
-        "records whose numbers are none": len(rows.errors),
+        "records whose numbers are none": rows.bad,
         "annotations whose sample or instance is not there": without,
         "key frames whose ego_pose is not there": lost,
     }
@@ -206,13 +211,25 @@ def _annotations(path: Path, rows: _Rows, sample: dict[str, tuple[str, Any]]) ->
     return [LeftOut(f"type {kind}", count, len(tracks[kind])) for kind, count in others.items()], without
 
 
-def _is_sound(time: Any, place: Any, rotation: Any, size: Any) -> bool:
-    return isinstance(time, int | float) and all(
-        isinstance(each, list | tuple)
-        and len(each) == width
-        and all(isinstance(n, int | float) for n in each)
-        for each, width in ((place, 3), (rotation, 4), (size, 3))
-    )
+def _numbers(points: list[tuple[Any, ...]]) -> list[np.ndarray]:
+    """Times, (R,), places, (R, 3), rotations, (R, 4), and sizes, (R, 3); or TypeError, ValueError."""
+    found = [np.array([point[3] for point in points], np.float64)]
+    for place, width in ((4, 3), (5, 4), (6, 3)):
+        lists = [point[place] for point in points]
+        if not {width} >= set(map(len, lists)):
+            raise ValueError("a list of another length")
+        found.append(
+            np.fromiter(chain.from_iterable(lists), np.float64, width * len(lists)).reshape(-1, width)
+        )
+    return found
+
+
+def _is_sound(point: tuple[Any, ...]) -> bool:
+    try:
+        _numbers([point])
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _unfit(path: Path, what: str, count: int) -> DataError:
@@ -275,7 +292,7 @@ def _objects(file: Path) -> Iterator[Any]:
             raise damaged(file, "no JSON list", "a table of nuScenes: a list of objects")
         at = text.index("[") + 1
         while True:
-            at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr] - it matches nothing, too
+            at = between.end() if (between := _BETWEEN.match(text, at)) else at
             if text[at : at + 1] == "]":
                 return
             try:

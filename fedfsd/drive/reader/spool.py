@@ -19,7 +19,7 @@ import pyarrow as pa
 from fedfsd.drive.reader.drive import COMPRESSED, damaged
 
 # Bytes that are kept in memory before a file is used.
-HELD = 64 * 2**20
+HELD = 128 * 2**20
 # Parts into which more than that is spread: as many as keep each well below it, within these bounds.
 FEWEST, MOST = 4, 128
 # How many times larger a compressed file may be expected to be.
@@ -32,7 +32,7 @@ class Spool:
 
     def __init__(self, folder: Path | None, *, held: int = HELD) -> None:
         made = (
-            tempfile.SpooledTemporaryFile(max_size=held, dir=folder)  # noqa: SIM115 - closed by __exit__
+            tempfile.SpooledTemporaryFile(max_size=held, dir=None if folder is None else str(folder))  # noqa: SIM115 - closed by __exit__
             if held
             else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         )
