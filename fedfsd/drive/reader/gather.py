@@ -46,8 +46,8 @@ from fedfsd.errors import DataError
 FAR_M = 10_000.0
 # Two rows of one vehicle at one time are one point where they are no further apart: rounding, smoothing.
 SAME_M = 0.05
-# Rows of a row group.
-GROUP_ROWS = 2**20
+# Rows that become rows of the table together.
+GROUP_ROWS = 2**18
 # Recordings that are put aside together, so that a thousand small ones make few batches.
 BATCH_ROWS = 2**16
 
@@ -246,7 +246,7 @@ class Gathered:
         return self._of_rows(pa.concat_tables(self._rows()))
 
     def write(self, output: Path) -> Written:
-        """Pass 2, one row group in memory; DataError where rows cannot be used."""
+        """Pass 2, some rows in memory; DataError where rows cannot be used."""
         vehicles: set[str] = set()
         recordings: set[str] = set()
         rows = 0
@@ -334,15 +334,18 @@ def _shifts(recordings: list[_Recording]) -> dict[str | None, tuple[float, float
 
 
 def _grouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Parts put together until they make a row group."""
-    group: list[pa.Table] = []
+    """The rows in tables of ``GROUP_ROWS``; the last one may have fewer."""
+    waiting: list[pa.Table] = []
     for part in parts:
-        group.append(part)
-        if sum(each.num_rows for each in group) >= GROUP_ROWS:
-            yield pa.concat_tables(group)
-            group = []
-    if group:
-        yield pa.concat_tables(group)
+        waiting.append(part)
+        if sum(each.num_rows for each in waiting) >= GROUP_ROWS:
+            rows = pa.concat_tables(waiting)
+            full = rows.num_rows // GROUP_ROWS * GROUP_ROWS
+            for start in range(0, full, GROUP_ROWS):
+                yield rows.slice(start, GROUP_ROWS)
+            waiting = [rows.slice(full)]
+    if any(each.num_rows for each in waiting):
+        yield pa.concat_tables(waiting)
 
 
 def _demand_one_country(recordings: list[_Recording]) -> None:
