@@ -233,8 +233,13 @@ def _drives(source: _Source, part: _Part, hz: np.ndarray | float | None) -> Iter
     for start, stop in zip(starts, (*starts[1:], len(part.vehicle)), strict=True):
         name = part.recordings[part.recording[start]]
         key = f"{source.options.recording}/{name}" if name else source.options.recording
-        numbers, vehicle = np.unique(part.vehicle[start:stop], return_inverse=True)
-        names = [part.vehicles[number] for number in numbers]
+        # Counting is several times faster than sorting.
+        here = part.vehicle[start:stop]
+        present = np.flatnonzero(np.bincount(here, minlength=len(part.vehicles)))
+        place = np.zeros(len(part.vehicles), np.int32)
+        place[present] = np.arange(len(present))
+        vehicle = place[here]
+        names = [part.vehicles[number] for number in present]
         keys = names if mapping.vehicle_is_unique else [f"{key}/{each}" for each in names]
         yield drive(
             path,
