@@ -416,7 +416,7 @@ def test_every_column_says_what_it_is_and_which_rule_asks_for_it():
     assert all(one.rules for one in columns if one.name != "heading")
     assert all(f"| `{one.name}` | {one.title} |" in text for one in columns)
     assert "not legal advice" in text
-    assert (FORM.parents[2] / "docs" / "transfer-record.md").read_text(encoding="utf-8") == text
+    assert (FORM.parents[2] / "clients" / "transfer-record.md").read_text(encoding="utf-8") == text
 
 
 def test_sentences_on_what_is_empty_count_what_is_empty(told):
