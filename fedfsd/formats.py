@@ -27,7 +27,7 @@ READ: Mapping[str, tuple[int, ...]] = {
     "plan": (1, 2),
     "policy": (1,),
     "region.toml": (1,),
-    "train.toml": (1,),
+    "train.toml": (1, 2),
     "coordinator.toml": (1,),
     "ledger entry": (1, 2, 3),
     "bundle": (1,),

@@ -112,6 +112,7 @@ class VehicleGradient:
         *,
         max_grad_norm: float | None,
         sample_rate: float = 1.0,
+        processes: int = 1,
     ) -> Tensor:
         """Sum over vehicles of their clipped mean gradients, (P,) float64, where the device keeps sums.
 
@@ -119,8 +120,9 @@ class VehicleGradient:
             slots: (V,) sampled vehicles. window, taken: (V, k) as from ``choose_windows``.
             max_grad_norm: None: in mode none alone; nothing is clipped.
             sample_rate: that of the plan, for the size of micro-batches.
+            processes: how many share the roster, each with as many slots.
         """
-        size = micro_batch(data.roster, sample_rate, window.shape[1], self.size)
+        size = micro_batch(-(-data.roster // processes), sample_rate, window.shape[1], self.size)
         padding = -len(slots) % size
         index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.padding)
         taken = np.pad(taken, ((0, padding), (0, 0)))

@@ -19,19 +19,35 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn
+
+from pydantic import Field, model_validator
 
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
-from fedfsd.errors import FedfsdError, FormatError, NotReadyError
+from fedfsd.errors import ConfigError, FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import address
 from fedfsd.ledger import program as programs
 from fedfsd.service import address as addresses
 
+if TYPE_CHECKING:
+    from fedfsd.runner.group import Members
+
 SETTINGS = "train.toml"
 _IDLE_SECONDS = 7 * 86_400.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # s, between attempts to reach the gate
+
+
+class Together(Frozen):
+    """Processes of several machines of one region."""
+
+    address: str
+    """HOST:PORT of the first machine, in the region's own network."""
+    processes: Annotated[int, Field(ge=2, le=4096)]
+    """Of all machines."""
+    first: Annotated[int, Field(ge=0)] = 0
+    """The number of this machine's first process; the machine that has 0 has the gate."""
 
 
 class Settings(Frozen):
@@ -39,15 +55,42 @@ class Settings(Frozen):
 
     FORMAT: ClassVar[str] = "train.toml"
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
     name: RegionName
     data_path: str
     """A table, a folder of tables, or ``embedded``."""
     device: str = "auto"
+    devices: tuple[str, ...] = ()
+    """A process for each, which train together; none: one process on ``device``. From format 2 on."""
+    together: Together | None = None
+    """How processes of several machines meet. From format 2 on."""
     socket: str = "../run/gate.sock"
     """Where the region's gate listens."""
     test_only: bool = False
     """Rehearse, too: for trials on synthetic or published data."""
+
+    @model_validator(mode="after")
+    def _several_since_format_2(self) -> Settings:
+        if self.format == 1 and (self.devices or self.together):
+            raise ConfigError(
+                "format", got="format 1 with several devices", expected="format 2", hint="write format = 2"
+            )
+        if self.together and not self.devices:
+            raise ConfigError(
+                "devices", got="none", expected="those of this machine, as together is set", hint='["cpu"]'
+            )
+        return self
+
+    def members(self) -> Members:
+        """The processes that train together."""
+        from fedfsd.runner.group import LOCAL, Members
+
+        if self.together is None:
+            return Members(self.devices or (self.device,))
+        host, port = addresses.split(self.together.address)
+        if host in (LOCAL, "localhost"):
+            raise ConfigError("together.address", got=host, expected="an address of the region's network")
+        return Members(self.devices, host, port, self.together.first, self.together.processes)
 
     def data(self, folder: Path) -> str:
         """The data path as seen from anywhere."""
@@ -62,7 +105,11 @@ def run(folder: Path, settings: Settings) -> NoReturn:
 
     threading.Thread(target=_look, args=(folder, settings), daemon=True).start()
     data = settings.data(folder)
-    worker = Worker(folder, settings.name, data, settings.device, settings.test_only, program=program)
+    members = settings.members() if settings.devices else None
+    if members is not None and members.first:
+        _accompany(folder, members)
+    device = settings.devices[0] if settings.devices else settings.device
+    worker = Worker(folder, settings.name, data, device, settings.test_only, program=program, members=members)
     wait, told = _FIRST_WAIT, ""
     while True:
         try:
@@ -79,6 +126,24 @@ def run(folder: Path, settings: Settings) -> NoReturn:
                 print(told, file=sys.stderr, flush=True)
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def _accompany(folder: Path, members: Members) -> NoReturn:
+    """On a machine without the first process: run its processes; the supervisor starts them again."""
+    from fedfsd.runner import group
+
+    members.demand()
+    where, ranks = f"{members.host}:{members.port}", range(len(members.devices))
+    others = [group.start(folder, members.first + rank, where) for rank in ranks]
+    try:
+        while all(process.poll() is None for process in others):
+            time.sleep(_LONGEST_WAIT)
+    finally:
+        for process in others:
+            process.kill()
+    raise NotReadyError(
+        "train.toml: devices", got="a process that ended", expected="all", hint=f"see region.log in {folder}"
+    )
 
 
 def _look(folder: Path, settings: Settings) -> None:

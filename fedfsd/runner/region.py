@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from torch import nn
@@ -17,13 +18,14 @@ from fedfsd.engine.device import resolve
 from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.probe import probe
 from fedfsd.engine.vehicle import VehicleData, place
-from fedfsd.errors import RefusedError
+from fedfsd.errors import NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, content_of
-from fedfsd.gate.policy import Policy, declared, simulated
+from fedfsd.gate.policy import ModelPin, Policy, declared, simulated
 from fedfsd.gate.remote import RemoteGate
 from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
+from fedfsd.runner.group import Group
 from fedfsd.task import registry
 from fedfsd.task.gather import gather
 from fedfsd.task.task import Task
@@ -49,13 +51,25 @@ class RegionConfig:
     """A simulation may also rehearse, or train without privacy; a real node takes private plans only."""
 
 
+class Reviewer(Protocol):
+    """What the policy says of models and tasks of other packages."""
+
+    def pin(self, model: str, task: str, /) -> ModelPin | None:
+        """Of the model ``model`` of the task ``task``."""
+
+    def pin_task(self, task: str, /) -> ModelPin | None:
+        """Of the task."""
+
+
 @dataclass
 class Region:
     """One region of a running federation; data and models stay loaded between rounds."""
 
     config: RegionConfig
-    gate: Gate | RemoteGate
-    """The gate itself, or the way to it where it is another process."""
+    gate: Gate | RemoteGate | Reviewer
+    """The gate itself, or the way to it where it is another process; one that only computes has none."""
+    group: Group | None = None
+    """The processes that train together; None: this one alone."""
     _runs: dict[str, tuple[VehicleGradient, VehicleData]] = field(default_factory=dict)
 
     @property
@@ -89,6 +103,11 @@ class Region:
             data = place(examples, roster=roster, device=device)
             self._runs[plan.hash] = local.model_on(model, task.loss, device), data
         return self._runs[plan.hash]
+
+    def pins(self, plan: Plan) -> dict[str, ModelPin | None]:
+        """What the policy says of the plan's model and task."""
+        task = plan.task.name
+        return {"model": self.gate.pin(plan.model.name, task), "task": self.gate.pin_task(task)}
 
     def task(self, plan: Plan) -> Task:
         """The plan's task. RefusedError where it is not the one that the policy names."""
@@ -129,7 +148,7 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
         RefusedError: plan, round or arrays the region does not accept, or an update it will not send.
         BudgetError: a plan that is not approved, or a round booked on other arrays.
     """
-    gate = region.gate
+    gate = _gate(region)
     gate.admit(plan, round, arrays)
     if plan.mode == "none":
         return _unbooked(region, arrays, plan, round)
@@ -144,6 +163,12 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     return released
 
 
+def _gate(region: Region) -> Gate | RemoteGate:
+    if not isinstance(region.gate, Gate | RemoteGate):
+        raise NotReadyError("gate", got="none", expected="one: this process only computes for another")
+    return region.gate
+
+
 def _unbooked(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
     """A round without privacy, in a simulation alone: nothing is promised, so nothing is booked."""
     content = content_of(_train(region, arrays, plan, round), plan, region.config.name, round)
@@ -151,6 +176,7 @@ def _unbooked(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
 
 
 def _train(region: Region, arrays: Arrays, plan: Plan, round: int) -> dict[str, np.ndarray]:
+    gate = _gate(region)
     gradient, data = region.prepared(plan)
     if plan.mode == "private":
         secret = randomness.run_key(region.keys, plan.hash, create=False)
@@ -158,7 +184,10 @@ def _train(region: Region, arrays: Arrays, plan: Plan, round: int) -> dict[str, 
         secret = randomness.known_key(plan.hash, region.config.noise_key or None)
     arrays_sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
     key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
-    return local.train(gradient, data, arrays, plan, key, region.gate.demand_wanted)
+    if region.group is None:
+        return local.train(gradient, data, arrays, plan, key, gate.demand_wanted)
+    with region.group.together(plan, region.pins(plan), gradient) as shared:
+        return local.train(shared, data, arrays, plan, key, gate.demand_wanted)
 
 
 def _demand_schema(model: nn.Module, plan: Plan) -> None:
