@@ -8,9 +8,9 @@ round fails it: it is booked, nothing is left of it, and it is trained again on 
 torchrun's agent is not used: it would own the runner's process and start it again with the others, and with
 it the connection to the gate, while the gate waits for one answer.
 
-Processes of several machines meet at ``[together] address``; their train.toml differ in ``first`` alone. Nothing
-on that way is encrypted, and sums of gradients are carried before their noise: it may not leave the region's
-own network.
+Processes of several machines meet at ``[together] address``; their train.toml differ in ``first`` alone.
+Nothing on that way is encrypted, and sums of gradients are carried before their noise: it may not leave the
+region's own network.
 """
 
 from __future__ import annotations
