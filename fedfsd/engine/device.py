@@ -53,7 +53,7 @@ def _repeatable() -> None:
     # Read when cuBLAS is first used; without it a matrix product may be added up in another order.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)  # some models have an operation without one
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False  # it would choose by time
     torch.backends.cudnn.deterministic = True
 

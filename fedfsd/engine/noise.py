@@ -67,9 +67,9 @@ class HostNoise:
             _box_muller(torch.from_numpy(self._uniform(start, len(some))), some, scale)
             rounded = some.round()
             lowest, highest = torch.aminmax(some.sub_(rounded))
-            doubtful = np.flatnonzero(some.abs().numpy() > sure) if max(-lowest, highest) > sure else ()
+            doubtful = np.flatnonzero(some.abs().numpy() > sure) if max(-lowest, highest) > sure else None
             some.copy_(rounded)
-            if len(doubtful):
+            if doubtful is not None:
                 some[doubtful] = torch.from_numpy(np.rint(scale * self._exact(start, len(some), doubtful)))
         return out
 

@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from fedfsd.engine.device import resolve
 from fedfsd.engine.gradient import VehicleGradient
@@ -103,7 +104,7 @@ class Group:
         """``program``: the hash of what trains here; every process must have the same."""
         members.demand()
         self._folder, self._members, self._program = folder, members, program
-        self._store: dist.TCPStore | None = None
+        self._store: TCPStore | None = None
         self._others: dict[int, subprocess.Popen[bytes]] = {}
         self._round = 0
 
@@ -141,7 +142,7 @@ class Group:
         self._round += 1
         number = self._round
         task = {
-            "plan": json.loads(plan.document()),
+            "plan": plan.document(),
             "pins": {name: pin and pin.model_dump(mode="json") for name, pin in pins.items()},
         }
         store.set(f"{_OPEN}/{number}", json.dumps(task))
@@ -155,11 +156,11 @@ class Group:
         finally:
             store.set(_CLOSED, str(number))
 
-    def _opened(self) -> dist.TCPStore:
+    def _opened(self) -> TCPStore:
         if self._store is None:
             meet_over(self._members.host)
             try:
-                self._store = dist.TCPStore(
+                self._store = TCPStore(
                     self._members.host, self._members.port, None, True, _FOR_EVER, wait_for_workers=False
                 )
             except RuntimeError:
@@ -176,7 +177,7 @@ class Group:
         where = f"{self._members.host}:{self._store.port}"
         return start(self._folder, rank, where, after=after)
 
-    def _await(self, store: dist.TCPStore, number: int, rank: int) -> None:
+    def _await(self, store: TCPStore, number: int, rank: int) -> None:
         """Until a process is ready for the round. NotReadyError where it ends, or has another program."""
         until, key = time.monotonic() + _JOIN_SECONDS, f"{_READY}/{number}/{rank}"
         mine = self._others.get(rank)
@@ -186,7 +187,7 @@ class Group:
                     "train.toml: devices",
                     got=f"process {rank}, which {'ended' if mine is not None else 'did not come'}",
                     expected=f"{self._members.world} processes",
-                    hint=f"see region.log in {self._folder}",
+                    hint="its last words are in the output of the runner of its machine",
                 )
             time.sleep(_POLL_SECONDS)
         if store.get(key).decode() != self._program:
@@ -209,7 +210,18 @@ def start(folder: Path, rank: int, where: str, *, after: int | None = None) -> s
     )
 
 
-def tasks(store: dist.TCPStore, after: int | None) -> Iterator[tuple[int, Plan, dict[str, ModelPin | None]]]:
+def met(host: str, port: int) -> TCPStore:
+    """The store of the first process, which is waited for."""
+    meet_over(host)
+    try:
+        return TCPStore(host, port, None, False, timedelta(seconds=_JOIN_SECONDS))
+    except RuntimeError:
+        raise NotReadyError(
+            "train.toml: together.address", got=f"nobody at {host}:{port}", expected="the first process"
+        ) from None
+
+
+def tasks(store: TCPStore, after: int | None) -> Iterator[tuple[int, Plan, dict[str, ModelPin | None]]]:
     """What the first process asks for, round by round."""
     number = int(store.get(_CLOSED)) if after is None else after
     while True:
@@ -217,15 +229,15 @@ def tasks(store: dist.TCPStore, after: int | None) -> Iterator[tuple[int, Plan, 
         store.wait([f"{_OPEN}/{number}"], _FOR_EVER)
         told: dict[str, Any] = json.loads(store.get(f"{_OPEN}/{number}"))
         pins = {name: pin and ModelPin(**pin) for name, pin in told["pins"].items()}
-        yield number, plans.read(json.dumps(told["plan"])), pins
+        yield number, plans.read(told["plan"]), pins
 
 
-def ready(store: dist.TCPStore, number: int, rank: int, program: str) -> None:
+def ready(store: TCPStore, number: int, rank: int, program: str) -> None:
     """Say that this process has model and data."""
     store.set(f"{_READY}/{number}/{rank}", program)
 
 
-def enter(store: dist.TCPStore, number: int, rank: int, world: int, device: torch.device) -> None:
+def enter(store: TCPStore, number: int, rank: int, world: int, device: torch.device) -> None:
     """Come together for a round. NotReadyError where somebody does not."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -233,7 +245,7 @@ def enter(store: dist.TCPStore, number: int, rank: int, world: int, device: torc
     try:
         dist.init_process_group(
             backend(device),
-            store=dist.PrefixStore(f"{_GROUP}/{number}", store),
+            store=PrefixStore(f"{_GROUP}/{number}", store),
             rank=rank,
             world_size=world,
             timeout=timedelta(seconds=_STEP_SECONDS),

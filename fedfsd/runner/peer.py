@@ -1,7 +1,7 @@
 """One of a region's processes but the first: ``python -m fedfsd.runner.peer``, started by ``runner.group``.
 
-It reads the region's data and computes what the first process hands out; it has no key, and writes nothing
-but its own failures into the region's log. It ends with the process that started it.
+It reads the region's data and computes what the first process hands out; it has no key and writes nothing but
+its last words, to the output of the process that started it, with which it ends.
 """
 
 from __future__ import annotations
@@ -10,31 +10,27 @@ import argparse
 import os
 import signal
 import sys
-from datetime import timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch.distributed as dist
+from typing import TYPE_CHECKING
 
 from fedfsd.config.load import load
-from fedfsd.engine.device import resolve
-from fedfsd.engine.shared import serve
 from fedfsd.errors import FedfsdError, NotReadyError
-from fedfsd.gate.policy import ModelPin
 from fedfsd.ledger import program as programs
-from fedfsd.runner import client, group
 from fedfsd.runner.process import SETTINGS, Settings
-from fedfsd.runner.region import Region, RegionConfig
 from fedfsd.service import address as addresses
 from fedfsd.service import launch
 
-_MEETING_SECONDS = 600.0
+if TYPE_CHECKING:
+    from fedfsd.gate.policy import ModelPin
 
 
+@dataclass
 class Reviewed:
     """What the gate's policy says of a plan's model and task, as the first process was told."""
 
-    def __init__(self) -> None:
-        self.pins: dict[str, ModelPin | None] = {}
+    pins: Mapping[str, ModelPin | None] = field(default_factory=dict)
 
     def pin(self, *_: str) -> ModelPin | None:
         """Of the plan's model."""
@@ -50,36 +46,30 @@ def work(folder: Path, settings: Settings, rank: int, where: str, after: int | N
 
     Raises:
         FedfsdError: what keeps this process from it.
+        RuntimeError: the first process is gone.
     """
+    program = programs.installed(folder).hash  # of the files that are imported next
+    from fedfsd.engine.device import resolve
+    from fedfsd.engine.shared import serve
+    from fedfsd.runner import group
+    from fedfsd.runner.region import Region, RegionConfig
+
     members = settings.members()
     device = members.devices[rank - members.first]
-    host, port = addresses.split(where)
-    group.meet_over(host)
-    program = programs.installed(folder).hash
-    gate = Reviewed()
-    config = RegionConfig(settings.name, settings.data(folder), str(folder), device)
-    region = Region(config, gate)
-    store = _met(host, port)
+    reviewed = Reviewed()
+    region = Region(RegionConfig(settings.name, settings.data(folder), str(folder), device), reviewed)
+    store = group.met(*addresses.split(where))
     for number, plan, pins in group.tasks(store, after):
-        gate.pins = pins
+        reviewed.pins = pins
         own, data = region.prepared(plan)
         group.ready(store, number, rank, program)
         try:
             group.enter(store, number, rank, members.world, resolve(device))
             serve(own, data)
         except NotReadyError as error:  # another process was lost: the next round is another one
-            client.note(folder, error)
+            _say(rank, error)
         finally:
             group.leave()
-
-
-def _met(host: str, port: int) -> dist.TCPStore:
-    try:
-        return dist.TCPStore(host, port, None, False, timedelta(seconds=_MEETING_SECONDS))
-    except RuntimeError:
-        raise NotReadyError(
-            "train.toml: together.address", got=f"nobody at {host}:{port}", expected="the first process"
-        ) from None
 
 
 def main() -> int:
@@ -95,11 +85,17 @@ def main() -> int:
     try:
         work(asked.train, load(Settings, asked.train / SETTINGS), asked.rank, asked.store, asked.after)
     except FedfsdError as error:
-        client.note(asked.train, error)
+        _say(asked.rank, error)
         return error.exit_code
-    except RuntimeError:  # the store ended with the first process
-        return 0
+    except RuntimeError as error:
+        _say(asked.rank, error)
+        return 1
     return 0
+
+
+def _say(rank: int, error: Exception) -> None:
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    print(f"process {rank}: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

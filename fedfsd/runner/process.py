@@ -60,7 +60,7 @@ class Settings(Frozen):
     data_path: str
     """A table, a folder of tables, or ``embedded``."""
     device: str = "auto"
-    devices: tuple[str, ...] = ()
+    devices: Annotated[tuple[str, ...], Field(strict=False, max_length=4096)] = ()
     """A process for each, which train together; none: one process on ``device``. From format 2 on."""
     together: Together | None = None
     """How processes of several machines meet. From format 2 on."""

@@ -16,6 +16,8 @@ from runner.runner_kit import ARRAYS, gate_of, rehearsal, train_folder
 
 from fedfsd.config.load import load
 from fedfsd.drive import table
+from fedfsd.engine.randomness import Stream
+from fedfsd.engine.sampler import choose_windows
 from fedfsd.errors import ConfigError, NotReadyError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.ledger import program as programs
@@ -63,14 +65,30 @@ def flat(content: bytes, plan) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_two_processes_make_what_one_makes(tmp_path, place, group):
-    """Hardly any noise: what is compared is the sum. The witness block is noise alone."""
-    plan = rehearsal(noise_multiplier=0.6, epsilon=None, local_steps=3)
+    plan = rehearsal(local_steps=3)
     one, two = (
         flat(run_round(region(place, tmp_path / name, plan, who), ARRAYS, plan, 1).content, plan)
         for name, who in (("one", None), ("two", group))
     )
     assert np.linalg.norm(one[0] - two[0]) <= 1e-6 * np.linalg.norm(one[0])
-    np.testing.assert_array_equal(one[1], two[1])
+    np.testing.assert_array_equal(one[1], two[1])  # the witness block is noise alone
+
+
+@pytest.mark.parametrize("clip", [0.01, None])
+def test_the_sum_of_two_processes_is_that_of_one(tmp_path, place, group, clip):
+    """Without noise, which is larger: every vehicle clipped, and nobody."""
+    plan = rehearsal()
+    here = region(place, tmp_path / "here", plan, group)
+    own, data = here.prepared(plan)
+    slots = np.arange(data.slots)
+    window, taken = choose_windows(Stream(bytes(32)), slots, data.counts, 4)
+    sums = []
+    with group.together(plan, here.pins(plan), own) as shared:
+        for gradient in (own, shared):
+            gradient.set_parameters(torch.linspace(-1, 1, own.size))
+            sums.append(gradient.clipped_sum(data, slots, window, taken, max_grad_norm=clip).numpy())
+    assert np.linalg.norm(sums[0]) > (0.01 if clip else 0.1)
+    assert np.linalg.norm(sums[0] - sums[1]) <= 1e-6 * np.linalg.norm(sums[0])
 
 
 def test_a_lost_process_fails_the_round_which_is_trained_again(tmp_path, place, group, monkeypatch):
@@ -98,31 +116,35 @@ def test_a_lost_process_fails_the_round_which_is_trained_again(tmp_path, place, 
     assert [one["type"] for one in rounds_in(folder)] == ["reserve", "release"]
 
 
-def test_a_process_that_cannot_begin_is_one_error(tmp_path, place, group):
-    """Its own data are gone: it says so in the region's log, and the first process does not wait."""
-    plan = rehearsal(noise_multiplier=3.0)
+def test_a_process_that_cannot_begin_is_one_error(tmp_path, place, group, capfd):
+    """It says why in the runner's output, and the first process does not wait for it."""
+    plan = rehearsal(local_steps=1)
     here = region(place, tmp_path / "broken", plan, group)
     here.prepared(plan)
-    settings, log = place / SETTINGS, place / "region.log"
+    settings = place / SETTINGS
     whole = settings.read_text()
-    settings.write_text(whole.replace("synthetic", "missing"))
+    settings.write_text("devices = 5\n" + whole)
     group.close()
     try:
         with pytest.raises(NotReadyError, match="process 1, which ended"):
             run_round(here, ARRAYS, plan, 1)
     finally:
         settings.write_text(whole)
-    assert "missing" in log.read_text()
+    assert "process 1: " in capfd.readouterr().err
 
 
-def test_a_process_of_another_program_is_refused(tmp_path, place):
-    other = Group(place, Members(("cpu", "cpu")), "0" * 64)
-    plan = rehearsal()
-    try:
-        with pytest.raises(NotReadyError, match="another program"):
-            run_round(region(place, tmp_path / "other", plan, other), ARRAYS, plan, 1)
-    finally:
-        other.close()
+def test_a_process_of_another_program_is_refused(place):
+    class Store:
+        """Where it said its program's hash."""
+
+        def check(self, _: list[str]) -> bool:
+            return True
+
+        def get(self, _: str) -> bytes:
+            return b"1" * 64
+
+    with pytest.raises(NotReadyError, match="another program"):
+        Group(place, Members(("cpu", "cpu")), "0" * 64)._await(Store(), 1, 1)
 
 
 @pytest.mark.parametrize(
