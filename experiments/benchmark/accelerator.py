@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from experiments.benchmark.ways import WAYS, Case, Steps
+from fedfsd.config.experiment import Precision
 from fedfsd.engine import chacha, noise
 from fedfsd.engine.device import resolve
-from fedfsd.engine.gradient import Precision
 from fedfsd.engine.randomness import RoundKey, Stream
 
 CASES = (

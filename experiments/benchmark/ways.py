@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedfsd.engine.gradient import Precision, VehicleGradient
+from fedfsd.config.experiment import Precision
+from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.local import model_on, train
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.vehicle import VehicleData

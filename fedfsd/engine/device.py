@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import torch
 
+from fedfsd.config.experiment import Precision
 from fedfsd.errors import NotReadyError
 
 
@@ -34,6 +35,21 @@ def resolve(name: str) -> torch.device:
     if device.type != "cpu":
         _repeatable()
     return device
+
+
+def demand_precision(device: torch.device, precision: Precision) -> None:
+    """NotReadyError where ``device`` has no autocast to ``precision``."""
+    if precision == "float32":
+        return
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and (kind != "cuda" or torch.cuda.is_bf16_supported()):
+        return
+    raise NotReadyError(
+        "training.precision",
+        got=f"{precision} on {device}, which has no autocast to it",
+        expected="float32 on this device",
+        hint='set training.precision = "float32" in the experiment, or train on another device',
+    )
 
 
 def wide(device: torch.device) -> torch.device:

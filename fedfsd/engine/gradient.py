@@ -15,12 +15,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import ceil, sqrt
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedfsd.config.experiment import Precision
 from fedfsd.engine import layer
 from fedfsd.engine.clip import MicroBatch, whole_of
 from fedfsd.engine.device import accelerator_memory, wide
@@ -40,8 +41,6 @@ _START, _START_ACCELERATOR = 1 << 20, 1 << 28
 _CPU = torch.device("cpu")
 _LOG = logging.getLogger("fedfsd.engine")
 
-Precision = Literal["float32", "bfloat16"]
-"""What a model computes in: autocast chooses where bfloat16 is used."""
 Loss = Callable[[Any, Tensors], Tensor]
 """A model's output for a batch and its targets -> the loss of each example alone, (B,)."""
 

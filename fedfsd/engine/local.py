@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from fedfsd.config.experiment import Precision
 from fedfsd.engine import noise as noises
 from fedfsd.engine.device import wide
-from fedfsd.engine.gradient import Loss, Precision, VehicleGradient
+from fedfsd.engine.gradient import Loss, VehicleGradient
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.sampler import choose_windows, sample_vehicles
 from fedfsd.engine.shared import Shared

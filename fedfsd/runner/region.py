@@ -14,7 +14,7 @@ from fedfsd import canonical
 from fedfsd.config.load import load
 from fedfsd.drive import table
 from fedfsd.engine import local, randomness
-from fedfsd.engine.device import resolve
+from fedfsd.engine.device import demand_precision, resolve
 from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.probe import probe
 from fedfsd.engine.vehicle import VehicleData, place
@@ -101,7 +101,7 @@ class Region:
             for line in found.remarks(roster):
                 remark(Path(self.config.folder), f"plan {plan.hash[:8]}: {line}")
             data = place(examples, roster=roster, device=device)
-            self._runs[plan.hash] = local.model_on(model, task.loss, device), data
+            self._runs[plan.hash] = local.model_on(model, task.loss, device, plan.precision), data
         return self._runs[plan.hash]
 
     def pins(self, plan: Plan) -> dict[str, ModelPin | None]:
@@ -150,6 +150,7 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     """
     gate = _gate(region)
     gate.admit(plan, round, arrays)
+    demand_precision(resolve(region.config.device), plan.precision)  # before anything is booked
     if plan.mode == "none":
         return _unbooked(region, arrays, plan, round)
     booked = gate.reserve(plan, round, arrays)
