@@ -132,7 +132,7 @@ class Steps:
         self.inputs, self.targets = (
             {name: values.to(device) for name, values in part.items()} for part in _examples(case)
         )
-        self.rounds = 0
+        self._done = 0
 
     @property
     def size(self) -> int:
@@ -165,10 +165,8 @@ class Steps:
         arrays = {name: value.detach().cpu().numpy() for name, value in self.model.named_parameters()}
 
         def round() -> object:
-            self.rounds += 1
-            return train(
-                gradient, data, arrays, plan, RoundKey(bytes(32), REGION, plan_hash, self.rounds, "")
-            )
+            self._done += 1
+            return train(gradient, data, arrays, plan, RoundKey(bytes(32), REGION, plan_hash, self._done, ""))
 
         return round
 

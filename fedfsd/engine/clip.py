@@ -214,4 +214,4 @@ def _by_product(products: Sequence[Product], count: int) -> bool:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     """One after another along the positions."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return parts[0] if len(parts) == 1 else torch.cat([*parts], dim=1)

@@ -105,11 +105,12 @@ def run(folder: Path, settings: Settings) -> NoReturn:
 
     threading.Thread(target=_look, args=(folder, settings), daemon=True).start()
     data = settings.data(folder)
-    members = settings.members() if settings.devices else None
-    if members is not None and members.first:
+    members = settings.members()
+    if members.first:
         _accompany(folder, members)
-    device = settings.devices[0] if settings.devices else settings.device
-    worker = Worker(folder, settings.name, data, device, settings.test_only, program=program, members=members)
+    worker = Worker(
+        folder, settings.name, data, members.devices[0], settings.test_only, program=program, members=members
+    )
     wait, told = _FIRST_WAIT, ""
     while True:
         try:
@@ -199,7 +200,7 @@ def _facts(asked: argparse.Namespace, settings: Settings) -> dict[str, object]:
     return self_check.local(
         settings.name,
         settings.data(asked.train),
-        settings.device,
+        settings.members().devices[0],
         host=host,
         port=port,
         folder=asked.gate_folder,

@@ -72,7 +72,9 @@ class Worker:
         self._folder = folder
         self._config = RegionConfig(name, data_path, str(folder), device)
         self._gate = RemoteGate(name, program or programs.installed(folder), test_only=test_only)
-        group = None if members is None else Group(folder, members, self._gate.program.hash)
+        group = None
+        if members is not None and members.world > 1:
+            group = Group(folder, members, self._gate.program.hash)
         self._region = Region(self._config, self._gate, group)
         self._app = client_app(lambda _: self._config, opened=lambda _: self._region)
         self._figures: Figures | None = None
