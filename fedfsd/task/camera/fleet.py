@@ -23,6 +23,8 @@ from fedfsd.errors import UsageError
 from fedfsd.task.camera import render
 from fedfsd.task.camera.render import Mount, Scene, Style, Weather
 
+VERSION = 1
+"""Of what is drawn: it changes with the frames that equal seeds give."""
 PERIOD = 0.5
 """s between the rows of a generated recording."""
 _ROWS = 8  # of a recording: one before the frame, the frame, six after it: 3 s
