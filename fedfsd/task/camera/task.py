@@ -191,9 +191,9 @@ class Camera:
     def caption(self, *, real: bool) -> str:
         whose = " of the coordinator's table" if real else ""
         return (
-            f"Test frames{whose}, from those that are easy for driving straight on (left) to hard ones (right: "
-            "5 in 100 are harder), and below each from above, driving upwards: the path driven (grey), the "
-            "forecast (in the region's colour), straight on (dashed), and how far off the last two end after 3 s."
+            f"Test frames{whose}, from those that are easy for driving straight on (left) to hard ones "
+            "(right: 5 in 100 are harder). Below each from above, driving upwards: the path driven (grey), "
+            "the forecast (in the region's colour), straight on (dashed), and how far off those two end."
         )
 
 
