@@ -315,7 +315,7 @@ def _side(scene: Scene, driver: _Driver, speed: float, way: np.ndarray) -> np.nd
     bent = scene.curvature * way**2 / 2 + scene.bend * way**3 / 6 - scene.heading * way
     settled = np.maximum(way, 0) / (driver.settle * speed)
     back = scene.offset * (1 - np.exp(-(settled**2)))
-    turn = scene.heading * np.maximum(way, 0) * np.exp(-settled)
+    turn = scene.heading * way * np.exp(-settled)
     inside = driver.cut * np.tanh(60 * scene.curvature) * (1 - np.exp(-(settled**2)))
     found: np.ndarray = bent - back + turn + inside
     return found

@@ -271,7 +271,7 @@ def test_a_private_run_on_frames_reports_and_verifies(small, tmp_path):
         "data": {"path": str(tmp_path / "fleet.parquet")},
         "model": {"name": "conv", "witness_size": 512},
         "pretraining": {"path": "none"},
-        "privacy": {"target_epsilon": 4.0, "target_delta": 1e-2, "windows_per_vehicle": 2},
+        "privacy": {"target_epsilon": 4.0, "target_delta": 1e-3, "windows_per_vehicle": 2},
         "training": {"num_rounds": 2, "device": "cpu"},
     }
     run = fedfsd.simulate(experiment, output=tmp_path / "run")
