@@ -23,10 +23,12 @@ import pyarrow.parquet as pq
 from fedfsd import formats
 from fedfsd.drive.sieve import Fault, Sieve, split_fault
 from fedfsd.errors import DataError
+from fedfsd.service import memory
 
 Identity = Literal["physical", "recording"]
 Origin = Literal["recorded", "published", "synthetic"]
 PIECE = 2**17  # rows
+_TEXT_BYTES, _NUMBER_BYTES = 20, 4  # of a cell in memory, about
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,29 @@ class Stored:
             columns: only these, as far as the file has them, with text as dictionaries.
         """
         mine = [place for place, one in enumerate(self.pieces) if region is None or region in one.regions]
+        self._demand_room(sum(self.pieces[place].num_rows for place in mine), columns)
         parts = list(self.read(mine, region=region, columns=columns))
         if parts:
             return pa.concat_tables(parts)
         with _opened(Path(self.name), self.schema) as (_, sieve):
             wanted = [name for name in sieve.columns if columns is None or name in columns]
         return pa.schema([self.schema.field(name) for name in wanted]).empty_table()
+
+    def _demand_room(self, rows: int, columns: Sequence[str] | None) -> None:
+        """Refuse what the machine would kill this process for."""
+        names = [name for name in self.schema.names if columns is None or name in columns]
+        text = _TEXT_BYTES if columns is None else _NUMBER_BYTES
+        a_row = sum(
+            text if pa.types.is_string(self.schema.field(name).type) else _NUMBER_BYTES for name in names
+        )
+        there = memory.free()
+        if rows * a_row > there:
+            raise DataError(
+                self.name,
+                got=f"{rows} rows, about {rows * a_row / 1e9:.1f} GB in memory",
+                expected=f"at most the {there / 1e9:.1f} GB that are free",
+                hint="split the table by region or by time, or use a machine with more memory",
+            )
 
     def read(
         self, pieces: Sequence[int], *, region: str | None = None, columns: Sequence[str] | None = None
