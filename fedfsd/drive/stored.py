@@ -88,7 +88,6 @@ class Stored:
             columns: only these, as far as the file has them, with text as dictionaries.
         """
         mine = [place for place, one in enumerate(self.pieces) if region is None or region in one.regions]
-        self._demand_room(sum(self.pieces[place].num_rows for place in mine), columns)
         parts = list(self.read(mine, region=region, columns=columns))
         if parts:
             return pa.concat_tables(parts)
@@ -96,18 +95,15 @@ class Stored:
             wanted = [name for name in sieve.columns if columns is None or name in columns]
         return pa.schema([self.schema.field(name) for name in wanted]).empty_table()
 
-    def _demand_room(self, rows: int, columns: Sequence[str] | None) -> None:
-        """Refuse what the machine would kill this process for."""
-        names = [name for name in self.schema.names if columns is None or name in columns]
-        text = _TEXT_BYTES if columns is None else _NUMBER_BYTES
-        a_row = sum(
-            text if pa.types.is_string(self.schema.field(name).type) else _NUMBER_BYTES for name in names
-        )
+    def demand_room(self) -> None:
+        """DataError for more rows than this machine has memory for, which would end the process."""
+        text = [pa.types.is_string(column.type) for column in self.schema]
+        size = self.num_rows * sum(_TEXT_BYTES if one else _NUMBER_BYTES for one in text)
         there = memory.free()
-        if rows * a_row > there:
+        if size > there:
             raise DataError(
                 self.name,
-                got=f"{rows} rows, about {rows * a_row / 1e9:.1f} GB in memory",
+                got=f"{self.num_rows} rows, about {size / 1e9:.1f} GB in memory",
                 expected=f"at most the {there / 1e9:.1f} GB that are free",
                 hint="split the table by region or by time, or use a machine with more memory",
             )
