@@ -22,6 +22,7 @@ from fedfsd.audit.finding import Finding, Kind, contradiction, newer, refusal, u
 from fedfsd.audit.receipt import Receipts
 from fedfsd.audit.reviewed import Reviewed
 from fedfsd.audit.trust import Trust
+from fedfsd.audit.updates import Updates
 from fedfsd.errors import FormatError, NotReadyError
 from fedfsd.ledger import bundle, entry, terms
 from fedfsd.ledger.bundle import MAX_BUNDLE, Manifest
@@ -140,6 +141,7 @@ class Evidence:
     reviewed: Reviewed | None = None
     refused_receipts: Finding | None = None
     """Why a receipts file cannot be read, in the place of ``receipts``."""
+    releases: Updates | None = None
 
     def unread(self, region: str) -> bool:
         """Whether there may be entries of the region that this program cannot read."""
@@ -153,6 +155,7 @@ def load(
     receipts: Path | None = None,
     trust: Path | None = None,
     code: Path | None = None,
+    releases: Path | None = None,
 ) -> Evidence:
     """Read everything; files that end in ``.note`` are checkpoints that others hold.
 
@@ -176,6 +179,7 @@ def load(
         trust=None if trust is None else trust_file(trust),
         reviewed=None if code is None else reviewed.read(_regular(code)),
         refused_receipts=refused_receipts,
+        releases=None if releases is None else Updates(_folder(releases)),
     )
 
 
@@ -253,6 +257,12 @@ def _note(path: Path) -> str:
     """The text of a file that may be a checkpoint; whether it is one is for a check."""
     with _regular(path).open("rb") as file:
         return file.read(MAX_NOTE + 1).decode(errors="replace")
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise NotReadyError(str(path), got="no folder", expected="a folder with released updates")
+    return path
 
 
 def _regular(path: Path) -> Path:

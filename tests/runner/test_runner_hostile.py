@@ -15,7 +15,7 @@ import pytest
 from books import rounds_in
 from hypothesis import given
 from hypothesis import strategies as some
-from plan.sample import REGION, WITNESS_SIZE, planned, zeros
+from plan.sample import REGION, WITNESS_SIZE, noise_alone, planned, zeros
 from runner.runner_kit import faking, gate_of, listening
 
 from fedfsd import canonical
@@ -23,7 +23,7 @@ from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import frame, message, outcome
 from fedfsd.gate.frame import FrameError, Frames
-from fedfsd.gate.gate import open_ledger, witness_std
+from fedfsd.gate.gate import open_ledger
 from fedfsd.gate.message import (
     Committed,
     Done,
@@ -52,8 +52,7 @@ Act = Callable[[Frames, socket.socket], None]
 
 def noise(scale: float = 1.0) -> dict[str, np.ndarray]:
     """An update that is the planned noise and nothing else."""
-    random, std = np.random.default_rng(7), scale * witness_std(PLAN, REGION, 1)
-    return {name: random.normal(0, std, array.shape).astype(np.float32) for name, array in ARRAYS.items()}
+    return gate_arrays.from_bytes(noise_alone(PLAN, REGION, 1, scale=scale), PLAN.model.arrays)
 
 
 GOOD = gate_arrays.to_bytes(noise(), PLAN.model.arrays)
