@@ -42,10 +42,12 @@ def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
             yield contradiction(place, "no release of it", "one: what arrived had been released")
         elif (receipt.sha256, receipt.bytes, receipt.entry) not in found:
             yield contradiction(place, "other bytes or another entry", "those of its release")
-    for one in evidence.receipts.incidents:
-        if one.region == ledger.region:
-            place = f"plan {one.plan[:8]}, round {one.round}"
-            yield contradiction(place, f"an update that the coordinator refused: {one.finding}", "the plan's")
+    for refused in evidence.receipts.incidents:
+        if refused.region == ledger.region:
+            place = f"plan {refused.plan[:8]}, round {refused.round}"
+            yield contradiction(
+                place, f"an update that the coordinator refused: {refused.finding}", "the plan's"
+            )
     arrived = {(one.plan, one.round) for one in received}
     mine = dict(_releases(ledger))
     undelivered = [case for case in mine if case[0] in covered and case not in arrived]

@@ -111,7 +111,8 @@ def read(path: Path) -> Receipts:
     ended = [(one.region, one.plan) for one in found.incidents]
     if ended != sorted(set(ended)):
         raise EvidenceError(path.name, got="lines out of order", expected="each once, ascending")
-    if not {one.plan for one in (*found.receipts, *found.incidents)} <= set(found.plans):
+    named = {one.plan for one in found.receipts} | {one.plan for one in found.incidents}
+    if not named <= set(found.plans):
         raise EvidenceError(path.name, got="a receipt of a plan it does not cover", expected="plans covered")
     return found
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli import audit_report
+from fedfsd.cli import audit_replay, audit_report
 from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.destination import checked
 from fedfsd.errors import NotReadyError
@@ -98,4 +98,5 @@ def verify(
 COMMANDS = (
     ("verify", verify, "bundles/*.zip --receipts receipts.json --trust trust.keys"),
     *audit_report.COMMANDS,
+    *audit_replay.COMMANDS,
 )

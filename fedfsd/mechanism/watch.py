@@ -360,7 +360,8 @@ def _entries(state: State, values: Array) -> Array:
 
 def _centred(state: State, groups: Sequence[tuple[str, Array]]) -> Array:
     values = np.concatenate([one for _, one in groups]) if groups else np.empty(0)
-    return values - _centres(state, len(values))[2]
+    around: Array = values - _centres(state, len(values))[2]
+    return around
 
 
 def _remember(state: State, sight: Sight, values: Array) -> State:

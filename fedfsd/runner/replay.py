@@ -7,8 +7,9 @@ differ by at most C. What the plan's constants and the run key make of a round i
 so that what both runs do alike and wrong is found too. The idea is that of recorded mechanisms (arXiv
 2602.17454); no statistics are needed.
 
-The tables are made up by the task, as they are for the probe: nothing of the region's data is read, so that a
-refusal tells nothing about anybody, and a replay is free. Keys are fresh random ones and are thrown away.
+Tables and round are small, whatever the plan's are: its constants are kept but for the number of vehicles and
+steps. The tables are made up by the task, as they are for the probe: nothing of the region's data is read, so
+that a refusal tells nothing about anybody, and a replay is free. Keys are fresh random ones, thrown away.
 
 What it cannot see: code that behaves differently on real data or in other rounds on purpose, and everything
 outside the private step and its round.
@@ -32,15 +33,18 @@ from torch import nn
 
 from fedfsd import canonical
 from fedfsd.engine import local
+from fedfsd.engine.device import resolve
 from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.vehicle import VehicleData
 from fedfsd.errors import RefusedError
-from fedfsd.plan.plan import Arrays, Plan, RegionPlan
+from fedfsd.gate.policy import ModelPin
+from fedfsd.plan.plan import WITNESS, Arrays, Plan, RegionPlan
+from fedfsd.task import registry
 from fedfsd.task.task import Task
 
-VEHICLES = 256
-"""Roster slots that get examples; the others of a larger roster have none."""
+VEHICLES, DRAWN, STEPS = 64, 8, 3
+"""At most STEPS local steps, of a roster cut down to VEHICLES, or to what draws DRAWN of them on average."""
 SIZES = (1.0, 30.0, 1e3, 1e5)
 """How many times as large as usual the vehicle's values are in one table after another."""
 CHUNK = 1 << 16
@@ -167,6 +171,28 @@ def replay(
     return Replayed(faults, stage.runs, time.monotonic() - started)
 
 
+def of_plan(
+    plan: Plan, region: str, device: str, *, pin: ModelPin | None = None, task_pin: ModelPin | None = None
+) -> Replayed:
+    """A replay of a plan's round from its model as it is initialised; this process computes in one thread.
+
+    Args:
+        pin, task_pin: what model and task of another package must be; None: what is installed is believed.
+
+    Raises:
+        PlanError: a plan without that region, or without privacy.
+        FedfsdError: a task, model or device that is not here.
+    """
+    plan.mechanism(region)
+    torch.set_num_threads(1)  # small steps: more threads would mostly wait for each other
+    task = registry.of(plan.task.name, plan.task.options, reviewed=task_pin)
+    model = task.model(plan.model.name, plan.model.options, seed=plan.seed, reviewed=pin)
+    arrays = {name: value.detach().numpy().copy() for name, value in model.named_parameters()}
+    arrays |= {one.name: np.zeros(one.shape, np.float32) for one in plan.model.arrays if one.name == WITNESS}
+    gradient = local.model_on(model, task.loss, resolve(device))
+    return replay(gradient, model, task, plan, region, arrays)
+
+
 class _Stage:
     """One replay."""
 
@@ -179,8 +205,8 @@ class _Stage:
         region: str,
         arrays: Arrays,
     ) -> None:
-        self._gradient, self._model, self._plan = gradient, model, plan
-        self._mine: RegionPlan = plan.region(region)
+        self._gradient, self._model, self._plan = gradient, model, _short(plan, region)
+        self._mine: RegionPlan = self._plan.region(region)
         self._arrays = arrays
         # The second round where there is one: what takes every round for the first is found.
         self._round = min(2, plan.num_rounds)
@@ -212,15 +238,9 @@ class _Stage:
         update, velocity = np.zeros_like(self._start), np.zeros_like(self._start)
         rate = self._plan.learning_rate(self._round)
         for step in range(self._mine.local_steps):
-            if step < 4 or step == self._mine.local_steps - 1:
-                record = self._step(data, step, self._start + update)
-                yield from self._step_faults(record, data, step)
-                if not record.results:
-                    return
-                result = record.results[0]
-            else:
-                result = self._step(data, step, self._start + update).results[0]
-            velocity = self._plan.optimizer.momentum * velocity + result
+            record = self._step(data, step, self._start + update)
+            yield from self._step_faults(record, data, step)
+            velocity = self._plan.optimizer.momentum * velocity + record.results[0]
             update -= rate * velocity
         trained = [np.concatenate([part.ravel() for part in self._trained(data).values()]) for _ in range(2)]
         if not np.array_equal(trained[0], trained[1]):
@@ -351,7 +371,7 @@ class _Stage:
         The one of another size has one example, k + 1 times, so that its gradients add up.
         """
         k, roster = self._mine.windows_per_vehicle, self._mine.roster
-        some = np.arange(min(roster, VEHICLES) if others else 0)
+        some = np.arange(roster if others else 0)
         counts = np.zeros(roster, np.int64)
         counts[some] = np.where(some % 7 == 6, 0, 1 + some % (k + 1))
         odd = vehicle if vehicle is not None else without
@@ -393,6 +413,14 @@ class _Stage:
         }
         secret = hmac.digest(bytes(32), self._key.run_key, hashlib.sha256)
         return hmac.digest(secret, canonical.encode(info) + b"\x01", hashlib.sha256)
+
+
+def _short(plan: Plan, region: str) -> Plan:
+    """The same mechanism with fewer vehicles and steps: a replay takes as long whatever a round takes."""
+    mine = plan.region(region)
+    roster = min(mine.roster, max(VEHICLES, math.ceil(DRAWN / mine.sample_rate)))
+    less = mine.model_copy(update={"roster": roster, "local_steps": min(mine.local_steps, STEPS)})
+    return plan.model_copy(update={"regions": {**plan.regions, region: less}})
 
 
 def mine_std(mine: RegionPlan, round: int) -> float:

@@ -79,7 +79,7 @@ def test_a_bad_region_is_named_and_skipped(federation, misbehave, code):
     [
         pytest.param(lambda region: region.skip_noise(round=2), "noise-scale", id="no noise"),
         pytest.param(each(lambda array: array * 100), "update-norm", id="norm"),
-        pytest.param(each(lambda array: np.float32(0.9) * array), "noise-scale", id="less noise"),
+        pytest.param(each(lambda array: np.float32(0.9) * array), "noise-grid", id="off the grid"),
     ],
 )
 def test_an_update_with_unusual_noise_ends_the_regions_part(tmp_path, federation, misbehave, finding):
