@@ -17,7 +17,8 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from fedfsd.audit import receipt, reviewed, trust
+from fedfsd.audit import empirical, receipt, reviewed, trust
+from fedfsd.audit.empirical import Found
 from fedfsd.audit.finding import Finding, Kind, contradiction, newer, refusal, undecided
 from fedfsd.audit.receipt import Receipts
 from fedfsd.audit.reviewed import Reviewed
@@ -142,6 +143,8 @@ class Evidence:
     refused_receipts: Finding | None = None
     """Why a receipts file cannot be read, in the place of ``receipts``."""
     releases: Updates | None = None
+    canaries: tuple[Found, ...] = ()
+    """What trainings of canaries found of plans."""
 
     def unread(self, region: str) -> bool:
         """Whether there may be entries of the region that this program cannot read."""
@@ -156,6 +159,7 @@ def load(
     trust: Path | None = None,
     code: Path | None = None,
     releases: Path | None = None,
+    canaries: Sequence[Path] = (),
 ) -> Evidence:
     """Read everything; files that end in ``.note`` are checkpoints that others hold.
 
@@ -180,6 +184,7 @@ def load(
         reviewed=None if code is None else reviewed.read(_regular(code)),
         refused_receipts=refused_receipts,
         releases=None if releases is None else Updates(_folder(releases)),
+        canaries=empirical.read(canaries),
     )
 
 

@@ -5,8 +5,8 @@ of some epsilon allows has shown that its epsilon is larger.
 
 - ``one_run``: Steinke, Nasr, Jagielski 2023, theorem 5.2. Any mechanism; loose.
 - ``one_run_f``: Mahloujifar, Melis, Chaudhuri 2025, algorithm 3, against a whole trade-off curve.
-- ``gaussian_pair``: Andrew et al. 2023: scores in and out as two Gaussians of one width, which is what canaries
-  orthogonal to each other see of a Gaussian mechanism. Asymptotic: its confidence is nominal.
+- ``gaussian_pair``: Andrew et al. 2023: scores in and out as two Gaussians of one width, which is what
+  canaries orthogonal to each other see of a Gaussian mechanism. Asymptotic: its confidence is nominal.
 
 >>> round(one_run(1000, guesses=100, correct=95, delta=1e-5), 2)
 2.17

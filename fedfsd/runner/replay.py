@@ -158,21 +158,35 @@ def demand(
 
 
 def replay(
-    gradient: VehicleGradient, model: nn.Module, task: Task, plan: Plan, region: str, arrays: Arrays
+    gradient: VehicleGradient,
+    model: nn.Module,
+    task: Task,
+    plan: Plan,
+    region: str,
+    arrays: Arrays,
+    *,
+    as_if: RegionPlan | None = None,
 ) -> Replayed:
     """Run a round of ``plan`` on made-up tables and their neighbours, and compare.
 
     Args:
         gradient: of ``model``, as training uses it. arrays: those that a round starts from.
+        as_if: constants to run with instead of the plan's: to see that a wrong mechanism is found.
     """
     started = time.monotonic()
-    stage = _Stage(gradient, model, task, plan, region, arrays)
+    stage = _Stage(gradient, model, task, plan, region, arrays, as_if)
     faults = tuple(dict.fromkeys(stage.faults()))
     return Replayed(faults, stage.runs, time.monotonic() - started)
 
 
 def of_plan(
-    plan: Plan, region: str, device: str, *, pin: ModelPin | None = None, task_pin: ModelPin | None = None
+    plan: Plan,
+    region: str,
+    device: str,
+    *,
+    pin: ModelPin | None = None,
+    task_pin: ModelPin | None = None,
+    as_if: RegionPlan | None = None,
 ) -> Replayed:
     """A replay of a plan's round from its model as it is initialised; this process computes in one thread.
 
@@ -190,7 +204,7 @@ def of_plan(
     arrays = {name: value.detach().numpy().copy() for name, value in model.named_parameters()}
     arrays |= {one.name: np.zeros(one.shape, np.float32) for one in plan.model.arrays if one.name == WITNESS}
     gradient = local.model_on(model, task.loss, resolve(device))
-    return replay(gradient, model, task, plan, region, arrays)
+    return replay(gradient, model, task, plan, region, arrays, as_if=as_if)
 
 
 class _Stage:
@@ -204,9 +218,11 @@ class _Stage:
         plan: Plan,
         region: str,
         arrays: Arrays,
+        as_if: RegionPlan | None,
     ) -> None:
-        self._gradient, self._model, self._plan = gradient, model, _short(plan, region)
+        self._gradient, self._model, self._plan = gradient, model, _short(plan, region, plan.region(region))
         self._mine: RegionPlan = self._plan.region(region)
+        self._run = _short(plan, region, as_if or plan.region(region))
         self._arrays = arrays
         # The second round where there is one: what takes every round for the first is found.
         self._round = min(2, plan.num_rounds)
@@ -344,7 +360,7 @@ class _Stage:
             result = local.private_step(
                 _GradientTap(self._gradient, record),  # type: ignore[arg-type]
                 data,
-                _RegionTap(self._mine, record),  # type: ignore[arg-type]
+                _RegionTap(self._run.region(self._key.region), record),  # type: ignore[arg-type]
                 _KeyTap(self._key, record),  # type: ignore[arg-type]
                 step=step,
                 size=len(weights),
@@ -356,7 +372,7 @@ class _Stage:
 
     def _trained(self, data: VehicleData) -> dict[str, np.ndarray]:
         self.runs += self._mine.local_steps
-        return local.train(self._gradient, data, self._arrays, self._plan, self._key)
+        return local.train(self._gradient, data, self._arrays, self._run, self._key)
 
     def _table(
         self,
@@ -415,9 +431,8 @@ class _Stage:
         return hmac.digest(secret, canonical.encode(info) + b"\x01", hashlib.sha256)
 
 
-def _short(plan: Plan, region: str) -> Plan:
-    """The same mechanism with fewer vehicles and steps: a replay takes as long whatever a round takes."""
-    mine = plan.region(region)
+def _short(plan: Plan, region: str, mine: RegionPlan) -> Plan:
+    """A plan with fewer vehicles and steps than ``mine``: a replay takes as long whatever a round takes."""
     roster = min(mine.roster, max(VEHICLES, math.ceil(DRAWN / mine.sample_rate)))
     less = mine.model_copy(update={"roster": roster, "local_steps": min(mine.local_steps, STEPS)})
     return plan.model_copy(update={"regions": {**plan.regions, region: less}})
