@@ -1,7 +1,7 @@
 """Faults of the private step, each as a change of its own code.
 
-A patch is given something with ``setattr(object or dotted name, ...)``, as pytest's MonkeyPatch is, which takes
-its changes back afterwards.
+A patch is given something with ``setattr(object or dotted name, ...)``, as pytest's MonkeyPatch is, which
+takes its changes back afterwards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fedfsd.mechanism import kind
 from fedfsd.mechanism.kind import Mechanism
 from fedfsd.plan.plan import Plan
 
-WITNESS_SIZE = 512
+WITNESS_SIZE = 4096
 """Of every plan in which faults are planted."""
 ORIGINAL_NORMAL, ORIGINAL_SUM = Stream.normal, VehicleGradient.clipped_sum
 ORIGINAL_STREAM, ORIGINAL_NOISED = RoundKey.stream, kind.Gaussian.noised
@@ -241,7 +241,7 @@ BUGS: dict[str, Patch] = {
     "half noise on the model": noise(model_only(0.5)),
     "one tensor without noise": noise(one_tensor),
     "the same noise in each step": stream(step=0, label="noise"),
-    "the same noise in each round": stream(round=1, label="noise"),
+    "the same noise in each round": stream(round=1, arrays_sha256="", label="noise"),
     "the witness block's noise as the model's": noise(witness_again),
     "uniform noise": normals(lambda count: SHARED.uniform(-np.sqrt(3), np.sqrt(3), count)),
     "noise of 32 bits": normals(lambda count: torch.randn(count).double().numpy()),

@@ -16,7 +16,7 @@ from fedfsd.ledger.strict import Document
 
 MAX_RECEIPTS = 2**26
 ENDED = "ended"
-"""Beside a coordinator's receipts, the folder of what ended regions' parts in plans."""
+"""In a coordinator's folder: by plan and region, what ended the region's part in it."""
 _PREFIX = b"fedfsd/receipts/v1\n"
 _ONE_PREFIX = b"fedfsd/receipt/v1\n"
 _UNSIGNED = "0" * 128

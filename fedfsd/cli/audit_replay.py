@@ -97,8 +97,8 @@ def canaries(
         else:
             mine, claimed = one.bounds, "none" if claim is None else f"{claim:.2f}"
             lines.append(
-                f"  epsilon at least {mine.gaussian_pair:.2f} (two Gaussians), {mine.one_run_f:.2f} (trade-off"
-                f" curves), {mine.one_run:.2f} (any mechanism); claimed {claimed}"
+                f"  epsilon at least {mine.gaussian_pair:.2f} (two Gaussians), {mine.one_run_f:.2f} (trade-"
+                f"off curves), {mine.one_run:.2f} (any mechanism); claimed {claimed}"
             )
     document = {
         "format": 1,

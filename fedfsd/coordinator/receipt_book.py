@@ -81,7 +81,7 @@ class ReceiptBook:
         return self._ended(region, plan).exists()
 
     def _ended(self, region: str, plan: str) -> Path:
-        return self._folder / ENDED / plan / f"{region}.json"
+        return self._folder.parent / ENDED / plan / f"{region}.json"
 
     def _plan(self, plan: str) -> dict[tuple[str, int], ReceiptLine]:
         known = self._plans.get(plan)

@@ -163,7 +163,7 @@ class Delivered:
         key = SigningKey.read(self._coordinator / "coordinator.key")
         book = self._coordinator / "receipts" / f"{self._plan.hash}.jsonl"
         lines = book.read_bytes().splitlines() if book.exists() else []
-        files = sorted((self._coordinator / "receipts" / ENDED / self._plan.hash).glob("*.json"))
+        files = sorted((self._coordinator / ENDED / self._plan.hash).glob("*.json"))
         ended = [ReceivedIncident(**json.loads(path.read_bytes())) for path in files]
         write_receipts(self._where, self._plan, [_receipt(line) for line in lines], key, incidents=ended)
         (self._where.path / "checkpoints").mkdir(exist_ok=True)
