@@ -263,7 +263,7 @@ BUGS: dict[str, Patch] = {
     "a fixed batch": vehicles(lambda one, count, q: np.arange(round(q * count))),
     "divided by the batch": divided(lambda slots, data, mine: max(1, len(slots))),
     "divided by the vehicles with windows": divided(
-        lambda slots, data, mine: mine.sample_rate * np.count_nonzero(data.counts)
+        lambda slots, data, mine: mine.sample_rate * max(1, np.count_nonzero(data.counts))
     ),
     "momentum before noise": momentum_before_noise,
     "rounding by the batch's content": rounded_by_batch,
