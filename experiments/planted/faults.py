@@ -36,8 +36,8 @@ def noise(change: Callable[[np.ndarray], np.ndarray]) -> Patch:
     def patch(at: pytest.MonkeyPatch) -> None:
         def noised(self, total, stream, *, round):
             grid = self.grid(round, size=len(total))
-            drawn = change(self.std(round) * stream.normal(len(total)))
-            return (np.rint(total / grid) + np.rint(drawn / grid)) * grid
+            drawn = change((self.std(round) * stream.normal(len(total))).numpy())
+            return ((total / grid).round() + torch.from_numpy(drawn / grid).round()) * grid
 
         at.setattr(Mechanism, "noised", noised)
 
@@ -91,7 +91,7 @@ def by_vehicle(combine: Callable[[torch.Tensor, float, list[int]], torch.Tensor]
             )
             means = self.mean_by_vehicle(inputs, targets, torch.from_numpy(taken))
             means = torch.where(means.isfinite().all(1, keepdim=True), means, 0.0)
-            return combine(means.double(), max_grad_norm, self._sizes).numpy()
+            return combine(means.double(), max_grad_norm, self._sizes)
 
         at.setattr(VehicleGradient, "clipped_sum", clipped_sum)
 
@@ -148,11 +148,11 @@ def divided(by: Callable[[np.ndarray, object, object], float]) -> Patch:
 
 
 def momentum_before_noise(at: pytest.MonkeyPatch) -> None:
-    kept: dict[int, np.ndarray] = {}
+    kept: dict[int, torch.Tensor] = {}
 
     def clipped_sum(self, *given, **rest):
         found = ORIGINAL_SUM(self, *given, **rest)
-        kept[id(self)] = found + 0.9 * kept.get(id(self), np.zeros_like(found))
+        kept[id(self)] = found + 0.9 * kept.get(id(self), torch.zeros_like(found))
         return kept[id(self)]
 
     at.setattr(VehicleGradient, "clipped_sum", clipped_sum)

@@ -33,8 +33,9 @@ from torch import nn
 
 from fedfsd import canonical
 from fedfsd.engine import local
-from fedfsd.engine.device import resolve
+from fedfsd.engine.device import resolve, wide
 from fedfsd.engine.gradient import VehicleGradient
+from fedfsd.engine.noise import DeviceNoise
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.vehicle import VehicleData
 from fedfsd.errors import RefusedError
@@ -112,6 +113,11 @@ class _StreamTap(_Tap):
 
 
 class _KeyTap(_Tap):
+    def key(self, label: str, step: int) -> bytes:
+        found: bytes = self._what.key(label, step)
+        self._record.draws.append((label, step, "key", len(found), 0, hashlib.sha256(found).hexdigest()))
+        return found
+
     def stream(self, label: str, step: int) -> _StreamTap:
         return _StreamTap(self._what.stream(label, step), self._record, label, step)
 
@@ -290,17 +296,22 @@ class _Stage:
         if np.any(noised != np.rint(noised / grid) * grid):
             yield "a noised sum beside the public grid"
         std = mine_std(mine, self._round)
-        if self._device.type == "cpu":
-            yield from self._noise_faults(noised - np.rint(total / grid) * grid, step, std=std, grid=grid)
+        yield from self._noise_faults(noised - np.rint(total / grid) * grid, step, std=std, grid=grid)
         if not np.allclose(result, noised / (mine.sample_rate * mine.roster), rtol=1e-12, atol=0):
             yield "a noised sum that is divided by something else than the plan's q N"
 
     def _noise_faults(self, added: np.ndarray, step: int, *, std: float, grid: float) -> Iterator[str]:
         """What was added, against the run key's own normal numbers; parts of it in a large model."""
-        starts = range(0, len(added), CHUNK)
+        starts, host = range(0, len(added), CHUNK), np.empty(0)
+        if wide(self._device).type != "cpu":
+            secret = self._secret("noise, chacha20", step)
+            host = DeviceNoise(secret, torch.device("cpu")).normal(len(added)).numpy()
         for start in starts[:: max(1, -(-len(starts) // CHUNKS))]:
             count = min(CHUNK, len(added) - start)
-            normals = _normals(self._secret("noise", step), start, count)
+            if wide(self._device).type == "cpu":
+                normals = _normals(self._secret("noise", step), start, count)
+            else:  # the same cipher, on the host
+                normals = host[start : start + count]
             if np.any(np.abs(added[start : start + count] - std * normals) > 2 * grid):
                 yield "noise other than the plan's standard deviation times what the run key draws"
                 return

@@ -174,6 +174,9 @@ HOSTILE: dict[str, Act] = {
 }
 
 
+ENDING = {"a huge number", "raw rows without noise", "half the noise", "twice the noise"}
+
+
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_hostile_runner_releases_nothing(gate, tmp_path, what, caplog):
     caplog.set_level(logging.INFO)
@@ -184,6 +187,12 @@ def test_a_hostile_runner_releases_nothing(gate, tmp_path, what, caplog):
         said = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
         assert {"runner_not_believed", "gate_refuses"} & set(said)
         assert [one["type"] for one in rounds_in(tmp_path / "gate")] in ([], ["reserve"])
+        if gate.ledger.state.runs[PLAN.hash].ended == 1:  # an update that is not the plan's ends it
+            assert what in ENDING
+            with pytest.raises(RefusedError, match="ended here with an incident in round 1"):
+                gate.reserve(PLAN, 1, ARRAYS)
+            return
+        assert what not in ENDING
         with faking(tmp_path, honest):  # and the gate goes on
             assert runner.round(PLAN, 1, ARRAYS).content == GOOD
     assert [one["type"] for one in rounds_in(tmp_path / "gate")] == ["reserve", "release"]
