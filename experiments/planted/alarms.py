@@ -3,11 +3,11 @@
     python -m experiments.planted.alarms                # 1,000 plans, some minutes of one core
     python -m experiments.planted.alarms --plans 100 --regions 1
 
-Every plan has its own run keys. Its releases are made by the mechanism itself on a signal that drifts, through
-the optimizer, at float32, for several regions; one local step (so that values lie on the public grid) and three
-in turn. Each is judged as at the coordinator's gate, beside the other regions' witness blocks. The bound is one
-plan in 1,000. A replay is exact and has no false alarms; a check of a training of canaries fails by chance in
-one of a million trainings or less.
+Every plan has its own run keys. Its releases are made by the mechanism itself on a signal that drifts,
+through the optimizer, at float32, for several regions; one local step (so that values lie on the public grid)
+and three in turn. Each is judged as at the coordinator's gate, beside the other regions' witness blocks. The
+bound is one plan in 1,000. A replay is exact and has no false alarms; a check of a training of canaries fails
+by chance in one of a million trainings or less.
 """
 
 from __future__ import annotations
