@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fedfsd.errors import RefusedError
-from fedfsd.ledger.disk import write_whole
+from fedfsd.ledger.disk import unwritable
 from fedfsd.mechanism import watch
 from fedfsd.mechanism.kind import Mechanism, gains
 from fedfsd.mechanism.watch import Alarm, Sight, State
@@ -27,7 +27,7 @@ MOST_GROUPS = 32
 """Arrays of the model that are watched one by one, the largest; the others together."""
 GROUP_SAMPLE = 2048
 """Entries of each that are looked at."""
-OTHER_ROUNDS = 4
+OTHER_ROUNDS = 2
 """Of every other region's newest witness blocks, how many a release is compared with."""
 _OTHERS = "the other arrays"
 
@@ -69,8 +69,9 @@ class Watcher:
             momentum=plan.optimizer.momentum,
             divisor=mine.divisor,
         )
-        before = self._newest(plan.hash, region, before=round) or State()
-        others = [block for name in plan.regions if name != region for block in self._blocks(plan.hash, name)]
+        plan_hash = plan.hash
+        before = self._newest(plan_hash, region, before=round) or State()
+        others = [block for name in plan.regions if name != region for block in self._blocks(plan_hash, name)]
         after, alarm = watch.look(
             before, found, rounds=plan.num_rounds, regions=len(plan.regions), others=others
         )
@@ -78,7 +79,7 @@ class Watcher:
             raise UnusualNoiseError(
                 f"noise of {region}, round {round}", got=alarm.text, expected="the plan's noise", alarm=alarm
             )
-        self._keep(plan.hash, region, round, after)
+        self._keep(plan_hash, region, round, after)
 
     def _blocks(self, plan_hash: str, region: str) -> Iterator[np.ndarray]:
         state = self._newest(plan_hash, region)
@@ -96,7 +97,13 @@ class Watcher:
     def _keep(self, plan_hash: str, region: str, round: int, state: State) -> None:
         path = self._path(plan_hash, region, round)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, _written(state))
+        part = path.with_suffix(".part")
+        try:
+            # What a power cut takes is begun anew; a process that ends leaves the old file or the new one.
+            part.write_bytes(_written(state))
+            part.replace(path)
+        except OSError as error:
+            raise unwritable(path, error) from None
         for number in sorted(self._rounds(plan_hash, region))[:-2]:
             self._path(plan_hash, region, number).unlink(missing_ok=True)
 
@@ -140,10 +147,10 @@ def _sample(array: np.ndarray, count: int) -> np.ndarray:
 
 
 def _written(state: State) -> bytes:
-    """A state as the bytes of its file; what is not a sum is float32, as it was released."""
+    """A state as the bytes of its file; blocks are float32, as they were released."""
     content = io.BytesIO()
     numbers = np.array([number for number, _ in state.blocks], np.int64)
-    blocks = np.array([block for _, block in state.blocks])
+    blocks = np.array([block for _, block in state.blocks], np.float32)
     np.savez(
         content,
         looks=np.int64(state.looks),
@@ -157,7 +164,8 @@ def _written(state: State) -> bytes:
 def _read(content: bytes) -> State:
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         blocks = tuple(
-            (int(number), block) for number, block in zip(found["numbers"], found["blocks"], strict=True)
+            (int(number), block.astype(np.float64))
+            for number, block in zip(found["numbers"], found["blocks"], strict=True)
         )
         return State(looks=int(found["looks"]), blocks=blocks, **{name: found[name] for name in _ARRAYS})
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from math import erf, inf, log, pi, sqrt
 
 import numpy as np
@@ -49,11 +49,11 @@ ENTRY_FLOORS = (0.05, 0.3)
 CORRELATIONS = (0.1, 0.2, 0.4, 0.7, 0.95, 0.9999)
 PARTNERS = ("the same block", "other rounds", "other regions", "the model's own arrays")
 
-LAGS = 48
-"""Offsets of two blocks at which a likelihood ratio is computed: those with the largest correlation. The
-others count zero, which only makes a bet smaller."""
+LAGS, STRONG = 48, 5.0
+"""A likelihood ratio of two blocks is computed at offset 0 and at so many offsets with the largest
+correlation, where that is so many standard deviations. The others count zero, which makes a bet smaller."""
 LEAST_OVERLAP = 64
-KEPT_BLOCKS = 16
+KEPT_BLOCKS = 8
 """Earlier witness blocks that are kept as they are; of older ones only the sum."""
 MOST_ENTRIES = 16_384
 """Entries of the model that are watched one by one."""
@@ -278,37 +278,52 @@ def _overlap(z: Array, known: Sequence[Array], *, least_lag: int | None = None) 
     partners = [one for one in known if len(one) >= LEAST_OVERLAP and one.any()]
     if not partners:
         return 0.0
-    return _mean(np.array([_against(z, one, least_lag) for one in partners]))
+    spectra: dict[int, Array] = {}
+    return _mean(np.array([_against(z, one, least_lag, spectra) for one in partners]))
 
 
-def _against(z: Array, x: Array, least_lag: int | None) -> float:
+def _against(z: Array, x: Array, least_lag: int | None, spectra: dict[int, Array]) -> float:
+    """Of one partner; ``spectra`` keeps the transforms of ``z``."""
+    first, last = LEAST_OVERLAP - len(x) if least_lag is None else least_lag, len(z) - LEAST_OVERLAP
+    if last < first:
+        return 0.0
     x = x / sqrt(float(x @ x) / len(x))
     size = 1 << (len(z) + len(x) - 1).bit_length()
+    if size not in spectra:
+        spectra[size] = np.fft.rfft(z, size)
     # products[lag] = sum of z[i + lag] x[i]; negative lags at the end.
-    products = np.fft.irfft(np.fft.rfft(z, size) * np.conj(np.fft.rfft(x, size)), size)
-    first, last = LEAST_OVERLAP - len(x), len(z) - LEAST_OVERLAP
-    if least_lag is not None:
-        first = least_lag
-    lags = np.arange(first, last + 1)
-    if not len(lags):
-        return 0.0
+    products = np.fft.irfft(spectra[size] * np.conj(np.fft.rfft(x, size)), size)
+    lags, overlaps = _offsets(len(z), len(x), first, last)
     products = products[lags]
-    low, high = np.maximum(lags, 0), np.minimum(len(z), lags + len(x))
-    zz, xx = np.concatenate([[0.0], np.cumsum(z * z)]), np.concatenate([[0.0], np.cumsum(x * x)])
-    mine, theirs = zz[high] - zz[low], xx[high - lags] - xx[low - lags]
-    prior = np.full(len(lags), log(0.5 / len(lags)))
+    strong = np.flatnonzero(np.abs(products) > STRONG * overlaps)
+    if len(strong) > LAGS:
+        order = np.argpartition(np.abs(products[strong]) / overlaps[strong], -LAGS)
+        strong = strong[order[-LAGS:]]
     if first <= 0 <= last:
-        prior[-first] = np.logaddexp(prior[-first], log(0.5))
-    strength = np.abs(products) / np.sqrt(np.maximum(theirs, 1e-300))
-    top = np.argpartition(strength, -LAGS)[-LAGS:] if len(lags) > LAGS else np.arange(len(lags))
-    if first <= 0 <= last:
-        top = np.union1d(top, [-first])
-    products, mine, theirs = products[top, None], mine[top, None], theirs[top, None]
-    count = (high - low)[top, None]
-    r = np.array([sign * one for one in CORRELATIONS for sign in (1, -1)])[None, :]
+        strong = np.union1d(strong, [-first])
+    if not len(strong):
+        return -inf
+    lag, product = lags[strong], products[strong]
+    low, high = np.maximum(lag, 0), np.minimum(len(z), lag + len(x))
+    zz, xx = (np.concatenate([[0.0], np.cumsum(one * one)]) for one in (z, x))
+    mine, theirs = zz[high] - zz[low], xx[high - lag] - xx[low - lag]
+    prior = (
+        np.log(0.5 / len(lags) + 0.5 * (lag == 0))
+        if first <= 0 <= last
+        else np.full(len(lag), -log(len(lags)))
+    )
+    r = np.array([sign * one for one in CORRELATIONS for sign in (1, -1)])
     rest = 1 - r * r
-    ratio = -count * np.log(rest) / 2 - (mine - 2 * r * products + r * r * theirs) / (2 * rest) + mine / 2
-    return _sum(prior[top, None] - log(r.size) + ratio)
+    count, mine, theirs, product = (one[:, None] for one in (high - low, mine, theirs, product))
+    ratio = -count * np.log(rest) / 2 - (mine - 2 * r * product + r * r * theirs) / (2 * rest) + mine / 2
+    return _sum(prior[:, None] - log(r.size) + ratio)
+
+
+@lru_cache(maxsize=16)
+def _offsets(mine: int, theirs: int, first: int, last: int) -> tuple[Array, Array]:
+    """The offsets from ``first`` to ``last``, and the square root of each one's overlap."""
+    lags = np.arange(first, last + 1)
+    return lags, np.sqrt(np.minimum(mine, lags + theirs) - np.maximum(lags, 0))
 
 
 # The model's own arrays: noise is the least that must be there, whatever the signal.
