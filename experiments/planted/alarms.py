@@ -95,7 +95,7 @@ def main() -> int:
         found = alarms(number, given.regions)
         wrong += bool(found)
         codes.update(one.partition(":")[0] for one in found)
-        if (number + 1) % 100 == 0:
+        if (number + 1) % 50 == 0:
             print(
                 f"{number + 1} plans, {wrong} with an alarm, {time.monotonic() - started:.0f} s", flush=True
             )
