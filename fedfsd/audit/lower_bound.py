@@ -57,8 +57,8 @@ def bounds(
     for share in SHARES:
         half = max(1, round(share * count / 2))
         correct = int(was_in[order[-half:]].sum() + (~was_in[order[:half]]).sum())
-        given = {"guesses": 2 * half, "correct": correct, "delta": delta, "error": error}
-        plain, curve = max(plain, one_run(count, **given)), max(curve, one_run_f(count, **given))
+        plain = max(plain, one_run(count, guesses=2 * half, correct=correct, delta=delta, error=error))
+        curve = max(curve, one_run_f(count, guesses=2 * half, correct=correct, delta=delta, error=error))
     pair = gaussian_pair(inside, outside, delta=delta, error=1 - confidence)
     return Bounds(count, delta, confidence, plain, curve, pair)
 
