@@ -40,7 +40,9 @@ def check(
     """
     from fedfsd.drive import source
     from fedfsd.drive.check import check as work
+    from fedfsd.service.memory import give_back
 
+    give_back(2**16)  # what one part of the recordings took is not kept for the next
     tables = source.looked(path)
     names = sorted({name for one in tables for name in one.regions})
     found = work(tables)
