@@ -5,15 +5,20 @@ Shapes: n frames, F points, K paths.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedfsd.canvas import FAINT, INK, as_svg, note, style
+from fedfsd.drive.table import Table, in_region
+from fedfsd.task.camera import drives
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+_SHEET = 8  # frames of a region
 
 
 def frames(
@@ -41,6 +46,38 @@ def frames(
         if heading:
             figure.suptitle(heading)
         return as_svg(figure)
+
+
+def draw(tables: Sequence[Table], path: Path) -> None:
+    """A sheet of frames of each region with the path driven after each, as SVG or PNG.
+
+    Source: the frames as they are stored; a region's cars are taken in key order, one frame each.
+    """
+    regions = sorted({name for one in tables for name in one.regions})
+    with style() as figure_of:
+        figure = figure_of(12, 1.9 * len(regions) + 0.2, "")
+        for row, name in enumerate(regions):
+            found = drives.examples(in_region(tables, name), test=False)
+            _, first = np.unique(found.owner, return_index=True)
+            for column, frame in enumerate(first[:_SHEET]):
+                axes = figure.add_subplot(2 * len(regions), _SHEET, 2 * row * _SHEET + column + 1)
+                axes.imshow(found.inputs["image"][frame].transpose(1, 2, 0))
+                below = figure.add_subplot(2 * len(regions), _SHEET, (2 * row + 1) * _SHEET + column + 1)
+                way = np.vstack([np.zeros(2), found.targets["path"][frame]])
+                below.plot(-way[:, 1], way[:, 0], color=INK, linewidth=2.5)
+                side = max(6.0, 1.15 * float(np.abs(way[:, 1]).max()))
+                below.set(xlim=(-side, side))
+                speed = float(found.inputs["speed"][frame, 0])
+                note(below, f"{speed:.0f} m/s", (0, 0), (2, 2), xycoords="axes fraction")
+                for one in (axes, below):
+                    one.set(xticks=[], yticks=[])
+                    one.spines[:].set_visible(False)
+                if column == 0:
+                    axes.set_title(name)
+        if path.suffix == ".png":
+            figure.savefig(path, dpi=120)
+        else:
+            path.write_text(as_svg(figure), encoding="utf-8")
 
 
 def _panel(axes: Axes, path: np.ndarray, paths: np.ndarray, straight: np.ndarray, *, colour: str) -> None:
