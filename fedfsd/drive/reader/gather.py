@@ -412,8 +412,8 @@ def _check(found: Drive, file: Path, origin_of: dict[str, Path], hz: float | Non
             expected="each recording once",
             hint="leave one of the two files out",
         )
-    rates = np.unique(found.hz)
-    if hz is not None and (np.abs(rates - hz) > 0.01 * hz).any():
+    if hz is not None and (np.abs(found.hz - hz) > 0.01 * hz).any():
+        rates = np.unique(found.hz)
         raise DataError(
             f"{file}: frames a second",
             got=f"{', '.join(f'{rate:g}' for rate in rates[:5])} in the file",
