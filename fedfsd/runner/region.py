@@ -25,6 +25,7 @@ from fedfsd.gate.policy import ModelPin, Policy, declared, simulated
 from fedfsd.gate.remote import RemoteGate
 from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
+from fedfsd.runner import replay
 from fedfsd.runner.group import Group
 from fedfsd.task import registry
 from fedfsd.task.gather import gather, tables_of
@@ -71,6 +72,7 @@ class Region:
     group: Group | None = None
     """The processes that train together; None: this one alone."""
     _runs: dict[str, tuple[VehicleGradient, VehicleData]] = field(default_factory=dict)
+    _replayed: set[str] = field(default_factory=set)
 
     @property
     def keys(self) -> Path:
@@ -109,6 +111,20 @@ class Region:
         task = plan.task.name
         return {"model": self.gate.pin(plan.model.name, task), "task": self.gate.pin_task(task)}
 
+    def replay(self, plan: Plan, arrays: Arrays) -> None:
+        """Before a plan's first round in this process: refuse where its mechanism is not the planned one.
+
+        On made-up tables, so before anything is booked: see ``runner.replay``.
+        """
+        if plan.hash not in self._replayed:
+            task = self.task(plan)
+            model = self.model(task, plan)
+            _demand_schema(model, plan)
+            probe(model, task)
+            gradient = local.model_on(model, task.loss, resolve(self.config.device), plan.precision)
+            replay.demand(gradient, model, task, plan, self.config.name, arrays)
+            self._replayed.add(plan.hash)
+
     def task(self, plan: Plan) -> Task:
         """The plan's task. RefusedError where it is not the one that the policy names."""
         name = plan.task.name
@@ -142,7 +158,7 @@ def open_region(config: RegionConfig) -> Region:
 
 
 def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
-    """Admit, book, train, release: the whole of what a region does for a coordinator.
+    """Admit, replay, book, train, release: the whole of what a region does for a coordinator.
 
     Raises:
         RefusedError: plan, round or arrays the region does not accept, or an update it will not send.
@@ -153,6 +169,7 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     demand_precision(resolve(region.config.device), plan.precision)  # before anything is booked
     if plan.mode == "none":
         return _unbooked(region, arrays, plan, round)
+    region.replay(plan, arrays)
     booked = gate.reserve(plan, round, arrays)
     released = gate.released(booked)
     if released is None:
