@@ -16,6 +16,7 @@ from experiments.benchmark.border import border
 from experiments.benchmark.crowd import crowd
 from experiments.benchmark.demo import demo, help_seconds
 from experiments.benchmark.fleet import fleet
+from experiments.benchmark.imports import imports
 from experiments.benchmark.ledger import ledger
 from experiments.benchmark.overhead import overhead
 from experiments.benchmark.recordings import recordings
@@ -30,7 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmark", description="Measure what the project promises."
     )
-    names = ("help", "demo", "step", "overhead", "crowd", "ledger", "audit", "recordings", "border", "fleet")
+    names = (
+        "help",
+        "demo",
+        "step",
+        "overhead",
+        "crowd",
+        "ledger",
+        "audit",
+        "recordings",
+        "border",
+        "imports",
+        "fleet",
+    )
     parser.add_argument("--only", choices=names, action="append", help="this part alone; may be repeated")
     parser.add_argument("--data", help="real recordings to train on; else the study's published results")
     parser.add_argument("--full", action="store_true", help="fleet: 100,000 vehicles instead of 10,000")
@@ -55,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "recordings": lambda: recordings(given.data, folder / "recordings", quick=given.quick),
             "border": lambda: border(folder / "border", quick=given.quick),
             "fleet": lambda: fleet(folder / "fleet", full=given.full, quick=given.quick),
+            "imports": lambda: imports(folder / "imports", quick=given.quick),
         }
         for name in names:
             if given.only and name not in given.only:
