@@ -24,6 +24,7 @@ from fedfsd.gate.policy import Policy, declared, simulated
 from fedfsd.gate.remote import RemoteGate
 from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
+from fedfsd.runner import replay
 from fedfsd.task import registry
 from fedfsd.task.gather import gather, tables_of
 from fedfsd.task.task import Task
@@ -57,6 +58,7 @@ class Region:
     gate: Gate | RemoteGate
     """The gate itself, or the way to it where it is another process."""
     _runs: dict[str, tuple[VehicleGradient, VehicleData]] = field(default_factory=dict)
+    _replayed: set[str] = field(default_factory=set)
 
     @property
     def keys(self) -> Path:
@@ -89,6 +91,20 @@ class Region:
             data = place(examples, roster=roster, device=device)
             self._runs[plan.hash] = local.model_on(model, task.loss, device), data
         return self._runs[plan.hash]
+
+    def replay(self, plan: Plan, arrays: Arrays) -> None:
+        """Before a plan's first round in this process: refuse where its mechanism is not the planned one.
+
+        On made-up tables, so before anything is booked: see ``runner.replay``.
+        """
+        if plan.hash not in self._replayed:
+            task = self.task(plan)
+            model = self.model(task, plan)
+            _demand_schema(model, plan)
+            probe(model, task)
+            gradient = local.model_on(model, task.loss, resolve(self.config.device))
+            replay.demand(gradient, model, task, plan, self.config.name, arrays)
+            self._replayed.add(plan.hash)
 
     def task(self, plan: Plan) -> Task:
         """The plan's task. RefusedError where it is not the one that the policy names."""
@@ -123,7 +139,7 @@ def open_region(config: RegionConfig) -> Region:
 
 
 def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
-    """Admit, book, train, release: the whole of what a region does for a coordinator.
+    """Admit, replay, book, train, release: the whole of what a region does for a coordinator.
 
     Raises:
         RefusedError: plan, round or arrays the region does not accept, or an update it will not send.
@@ -133,6 +149,7 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     gate.admit(plan, round, arrays)
     if plan.mode == "none":
         return _unbooked(region, arrays, plan, round)
+    region.replay(plan, arrays)
     booked = gate.reserve(plan, round, arrays)
     released = gate.released(booked)
     if released is None:

@@ -11,10 +11,13 @@ import threading
 import numpy as np
 import pytest
 
-from experiments.benchmark import crowd, imports, recordings, step, tls, turn
+from experiments.benchmark import crowd, fleet, imports, recordings, step, tls, turn
 from experiments.benchmark.__main__ import main
 from experiments.benchmark.row import Row, place
+from fedfsd.drive.check import check
 from fedfsd.drive.reader import import_drives
+from fedfsd.task.forecasting import window
+from fedfsd.task.forecasting.window import WindowSpec
 
 
 @pytest.mark.parametrize(
@@ -149,3 +152,14 @@ def test_a_part_prints_rows_with_their_four_fields(capsys):
     for row in document["rows"]:
         assert set(row) == {"name", "measured", "target", "pass"}
         assert row["measured"] > 0
+
+
+def test_the_peer_of_the_fleet_cuts_the_same_windows():
+    tables = (fleet.made(30, seed=2),)
+    found = window.cut(tables, WindowSpec(), test=False)
+    assert len(found) > 300
+    np.testing.assert_allclose(fleet.plain_cut(tables, WindowSpec()), found.points, atol=1e-9)
+
+
+def test_nothing_is_wrong_with_the_fleet_that_is_checked():
+    assert {one.name for one in check([fleet.made(200, seed=2)])} <= {"key-in-one-recording"}
