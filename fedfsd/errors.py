@@ -113,6 +113,10 @@ class NotReadyError(FedfsdError):
     code, exit_code = "not_ready", 4
 
 
+class PendingError(NotReadyError):
+    """The same, where it is under way: it comes by itself, or with something that is asked for already."""
+
+
 class AccountingError(FedfsdError):
     """A privacy loss that cannot be computed, or on which two accountants disagree."""
 

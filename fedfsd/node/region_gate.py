@@ -7,7 +7,6 @@ connects out and listens on two Unix sockets in its own folder: for the runner a
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import signal
 import sys
@@ -18,9 +17,8 @@ from pathlib import Path
 
 import grpc
 
-from fedfsd.border import identity
 from fedfsd.border.channel import open_channel
-from fedfsd.errors import AccountingError, FedfsdError, FormatError, NotReadyError
+from fedfsd.errors import AccountingError, FedfsdError, FormatError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import declared
 from fedfsd.mechanism import accountant
@@ -109,13 +107,8 @@ def _station(node: Node, *, test_only: bool, stop: threading.Event) -> Iterator[
 
 def _joined(node: Node) -> join.Peer:
     """The coordinator; its operators may have confirmed the request since it was sent."""
-    if not (node.folder / "tls" / "region.crt").exists() and not join.fetch_certificate(node):
-        raise NotReadyError(
-            "certificate",
-            got="a request that the coordinator's operators have not confirmed yet",
-            expected="their confirmation of both fingerprints",
-            hint="tell them the fingerprints out of band; under fedfsd region up this gate retries by itself",
-        )
+    if not (node.folder / "tls" / "region.crt").exists():
+        join.fetch_certificate(node)
     found = join.peer(node)
     found.demand_pair()
     return found
@@ -124,16 +117,7 @@ def _joined(node: Node) -> join.Peer:
 def _dial(node: Node) -> grpc.Channel:
     """A channel to the coordinator. NotReadyError where no handshake can succeed by this machine's clock."""
     peer = join.peer(node)
-    mine, now = identity.read(peer.certificate.read_bytes()), datetime.datetime.now(datetime.UTC)
-    begins, ends = mine.not_valid_before_utc, mine.not_valid_after_utc
-    again = f"fedfsd region init {node.settings.name} --join INVITATION"
-    if not begins <= now <= ends:
-        raise NotReadyError(
-            "certificate",
-            got=f"valid from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d}, clock: {now:%Y-%m-%d %H:%M}",
-            expected="a valid certificate and the right time (UTC)",
-            hint=f"set the clock; if it is right: {again}",
-        )
+    peer.demand_valid()
     return open_channel(
         peer.address,
         root=peer.root,

@@ -48,7 +48,7 @@ def joined(tmp_path_factory) -> Iterator[tuple[Node, Coordinator]]:
     today = datetime.datetime.now(datetime.UTC).date()
     request = join.prepare(node, invite.invite(hub, "EU", today=today), officer=None)
     assert not join.fetch_certificate(node)
-    invite.confirm(hub, "EU", request=request.fingerprint, ledger=request.ledger_fingerprint)
+    invite.confirm(hub, "EU", said=request.fingerprint)
     assert join.fetch_certificate(node)
     enrolment.stop(0).wait()
     (path / "memory").mkdir()
@@ -148,7 +148,7 @@ def test_a_wrong_clock_is_told_in_one_line(joined, monkeypatch, days):
         def now(cls, zone=None):
             return right.now(zone) + datetime.timedelta(days=days)
 
-    monkeypatch.setattr(region_gate.datetime, "datetime", Clock)
+    monkeypatch.setattr(join.datetime, "datetime", Clock)
     with pytest.raises(NotReadyError, match="set the clock"):
         region_gate._dial(node)
 
