@@ -23,11 +23,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedfsd.drive import source, table
+from fedfsd.service import patience
 
 FEDFSD = (str(Path(sys.executable).with_name("fedfsd")),)
 DATA_SET = "generated-2026"
 EPSILON, DELTA = 10.0, 1e-4
-START_SECONDS = 120.0
+IDLE_SECONDS = 120.0
 # Numbers of users that need no account; systemd units name real ones (fedfsd-gate, fedfsd-train).
 GATE_USER, TRAIN_USER = 64101, 64102
 
@@ -244,15 +245,26 @@ class Stage:
         """The JSON document that a command prints."""
         return dict(json.loads(self.fedfsd(*words, "--json", at=at)))
 
-    def wait(self, what: str, holds: Callable[[], bool], *, seconds: float = START_SECONDS) -> None:
-        """Look again until ``holds``. StageError when time is up or a process has ended."""
-        deadline = time.monotonic() + seconds
-        while not holds():
-            gone = [name for name, process in self.processes.items() if process.poll() is not None]
-            if gone or time.monotonic() > deadline:
-                logs = "\n".join((self.folder / f"{name}.log").read_text()[-2000:] for name in gone)
-                raise StageError(f"waited for {what}; ended: {', '.join(gone) or 'nothing'}\n{logs}")
-            time.sleep(0.1)
+    def wait(
+        self,
+        what: str,
+        holds: Callable[[], bool],
+        *,
+        seconds: float = IDLE_SECONDS,
+        also: Sequence[subprocess.Popen[bytes]] = (),
+    ) -> None:
+        """Look again until ``holds``. StageError when a process has ended, or all were idle for so long."""
+
+        def gone() -> list[str]:
+            return [name for name, process in self.processes.items() if process.poll() is not None]
+
+        watched = [*self.processes.values(), *also]
+        found = patience.until(
+            lambda: holds() or bool(gone()), seconds=seconds, pids=lambda: [one.pid for one in watched]
+        )
+        if not found or gone():
+            logs = "\n".join((self.folder / f"{name}.log").read_text()[-2000:] for name in gone())
+            raise StageError(f"waited for {what}; ended: {', '.join(gone()) or 'nothing'}\n{logs}")
 
     def ready(self, name: str) -> bool:
         """What its own status says."""

@@ -76,7 +76,6 @@ def serve(node: Node, *, test_only: bool = False, stop: threading.Event) -> None
         (node.folder / name).mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(lock.hold(node.folder / "run" / LOCK, what="a gate"))
-        (node.folder / "run" / LOCK).write_text(f"{os.getpid()}\n", encoding="ascii")
         station = stack.enter_context(_station(node, test_only=test_only, stop=stop))
         courier = Courier(station, lambda: _dial(node))
         control = stack.enter_context(closing(Control(node.folder / "run", operations(station, courier))))

@@ -7,7 +7,6 @@ itself holds, for the learning curve; "none", or a region that the table lacks: 
 from __future__ import annotations
 
 import json
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -32,7 +31,7 @@ from fedfsd.plan.build import Roster, build
 from fedfsd.plan.plan import Plan
 from fedfsd.report import run_folder
 from fedfsd.report.run_folder import CONDUCTED, START, Folder
-from fedfsd.service import lock
+from fedfsd.service import lock, patience
 from fedfsd.simulation.books import write_receipts
 from fedfsd.simulation.conduct import checks_of, conduct
 from fedfsd.simulation.prepare import Prepared, public_of, start_of, task_of, task_plan
@@ -43,7 +42,7 @@ from fedfsd.task.task import Task
 NO_TABLE = "none"
 STOPPED, PROGRESS = "stopped.json", "progress.json"
 _LAST_ONE_SECONDS = 60.0
-"""A conductor whose run was stopped ends within this."""
+"""A conductor whose run was stopped ends before it was idle for so long."""
 
 
 def rosters_of(experiment: Experiment) -> dict[str, Roster]:
@@ -211,10 +210,11 @@ class Delivered:
 @contextmanager
 def _alone(where: Folder) -> Iterator[None]:
     """Be the only one who conducts the run: an earlier one may still be ending."""
-    deadline = time.monotonic() + _LAST_ONE_SECONDS
-    while is_conducted(where) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    with lock.hold(where.path / CONDUCTED, what="a conductor of this run"):
+    lock_file = where.path / CONDUCTED
+    patience.until(
+        lambda: not is_conducted(where), seconds=_LAST_ONE_SECONDS, pids=lambda: lock.holder(lock_file)
+    )
+    with lock.hold(lock_file, what="a conductor of this run"):
         yield
 
 
