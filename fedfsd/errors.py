@@ -64,6 +64,15 @@ def _rebuild(
     return kind(place, got=got, expected=expected, hint=hint)
 
 
+def install(extra: str) -> str:
+    """How to get one of fedfsd's extras. Its name is on no package index, where anybody could take it.
+
+    >>> install("node")
+    'pip install ".[node]" in the checkout of fedfsd'
+    """
+    return f'pip install ".[{extra}]" in the checkout of fedfsd'
+
+
 class UsageError(FedfsdError):
     """The command was called in a way it does not know."""
 

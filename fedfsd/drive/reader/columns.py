@@ -32,7 +32,7 @@ from fedfsd.drive.reader.drive import (
 )
 from fedfsd.drive.reader.mapping import LENGTHS, SPEEDS, TIMES, Companion, Mapping, Proposal, shipped
 from fedfsd.drive.table import LeftOut
-from fedfsd.errors import DataError, NotReadyError
+from fedfsd.errors import DataError, NotReadyError, install
 
 # Rows that --guess looks at.
 GUESS_ROWS = 5000
@@ -241,7 +241,7 @@ def _positions(cells: Cells, mapping: Mapping) -> dict[str, np.ndarray]:
             "longitude and latitude",
             got="no module pyproj",
             expected="the extra projection",
-            hint='pip install "fedfsd[projection]"',
+            hint=install("projection"),
         ) from None
     latitude, longitude = cells.number("latitude"), cells.number("longitude")
     plane = mapping.projection or _zone(latitude, longitude)

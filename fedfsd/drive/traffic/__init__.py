@@ -16,7 +16,7 @@ import numpy as np
 
 from fedfsd.drive.table import Table, of_rows
 from fedfsd.drive.traffic.profile import PROFILES, Profile
-from fedfsd.errors import NotReadyError, UsageError
+from fedfsd.errors import NotReadyError, UsageError, install
 
 if TYPE_CHECKING:
     from fedfsd.drive.traffic.recording import Track
@@ -129,6 +129,6 @@ def _simulator() -> Callable[[Profile, str, np.random.Generator], tuple[Track, .
             "data generate",
             got=f"no module {error.name}",
             expected="the extra generate",
-            hint='pip install "fedfsd[generate]"',
+            hint=install("generate"),
         ) from None
     return record
