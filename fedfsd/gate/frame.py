@@ -17,6 +17,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ FRAME_SECONDS = 60.0  # for the whole of a frame once it began, not counting tim
 _LONGEST = 100  # bytes of a socket's path; the system takes 107
 _LENGTHS = struct.Struct(">IQ")
 _CREDENTIALS = struct.Struct("iII")
-_SLICE_SECONDS = 1.0
+_SLICE_SECONDS, _GLANCE_SECONDS = 1.0, 0.001
 
 Buffer = bytes | memoryview
 
@@ -130,21 +131,22 @@ class _Raw(io.RawIOBase):
     def send(self, content: memoryview) -> None:
         """All of it. OSError where the peer does not take it."""
         while content:
-            content = content[self._patiently(lambda content=content: self._socket.send(content)) :]
+            content = content[self._patiently(partial(self._socket.send, content)) :]
 
     def _patiently(self, work: Callable[[], int]) -> int:
+        """What ``work`` does on the socket. TimeoutError once the peer was idle for too long, in all."""
         while self._left > 0:
             began, most = time.monotonic(), min(self._left, _SLICE_SECONDS)
             self._socket.settimeout(most)
-            try:
-                return work()
-            except TimeoutError:
-                if self._peer.seen():
-                    continue
-            finally:
-                # No more than was asked for: this process may have been held itself.
-                passed = min(time.monotonic() - began, most)
-            self._left -= passed
+            done: int | None = None
+            with suppress(TimeoutError):
+                done = work()
+            # No more than was asked for: this process may have been held itself.
+            passed = min(time.monotonic() - began, most)
+            if passed > _GLANCE_SECONDS and not self._peer.seen():
+                self._left -= passed  # also of one that sends byte by byte
+            if done is not None:
+                return done
         raise TimeoutError
 
     @property
