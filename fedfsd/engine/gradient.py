@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import ceil, sqrt
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fedfsd.engine import layer
 from fedfsd.engine.clip import MicroBatch, whole_of
+from fedfsd.engine.device import wide
 from fedfsd.engine.tape import Deliver
 from fedfsd.engine.use import Sampled, Use
 from fedfsd.engine.vehicle import VehicleData
@@ -37,6 +38,8 @@ _VEHICLES = 256  # in a micro-batch, where memory allows
 _START = 1 << 20  # what a micro-batch costs before its first window, in parameters of one window
 _LOG = logging.getLogger("fedfsd.engine")
 
+Precision = Literal["float32", "bfloat16"]
+"""What a model computes in: autocast chooses where bfloat16 is used."""
 Loss = Callable[[Any, Tensors], Tensor]
 """A model's output for a batch and its targets -> the loss of each example alone, (B,)."""
 
@@ -44,8 +47,8 @@ Loss = Callable[[Any, Tensors], Tensor]
 class VehicleGradient:
     """Per-vehicle gradients of one model."""
 
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
-        self._loss = loss
+    def __init__(self, model: nn.Module, loss: Loss, precision: Precision = "float32") -> None:
+        self._loss, self._precision = loss, precision
         self._names, self.parameters = (list(part) for part in zip(*model.named_parameters(), strict=True))
         self._sizes = [parameter.numel() for parameter in self.parameters]
         self._index = {parameter: index for index, parameter in enumerate(self.parameters)}
@@ -109,8 +112,8 @@ class VehicleGradient:
         *,
         max_grad_norm: float | None,
         sample_rate: float = 1.0,
-    ) -> np.ndarray:
-        """Sum over vehicles of their clipped mean gradients, (P,) float64 on the host.
+    ) -> Tensor:
+        """Sum over vehicles of their clipped mean gradients, (P,) float64, where the device keeps sums.
 
         Args:
             slots: (V,) sampled vehicles. window, taken: (V, k) as from ``choose_windows``.
@@ -121,14 +124,14 @@ class VehicleGradient:
         padding = -len(slots) % size
         index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.padding)
         taken = np.pad(taken, ((0, padding), (0, 0)))
-        total = np.zeros(self.size)
+        total = torch.zeros(self.size, dtype=torch.float64, device=wide(data.device))
+        everything, filled_places = (torch.from_numpy(part).to(data.device) for part in (index, taken))
         for low in range(0, len(index), size):
-            rows = torch.from_numpy(index[low : low + size]).to(data.device)
-            filled = torch.from_numpy(taken[low : low + size]).to(rows.device)
+            rows, filled = (part[low : low + size] for part in (everything, filled_places))
             inputs, targets = (
                 {name: values[rows] for name, values in part.items()} for part in (data.inputs, data.targets)
             )
-            total += self._batch_sum(inputs, targets, filled, max_grad_norm).cpu().numpy()
+            total += self._batch_sum(inputs, targets, filled, max_grad_norm).to(total.device)
         return total
 
     def _batch_sum(
@@ -153,8 +156,11 @@ class VehicleGradient:
         share = taken / taken.sum(dim=1, keepdim=True).clamp(min=1)
 
         def loss(model: nn.Module) -> Tensor:
-            output = model(*(values.flatten(0, 1) for values in inputs.values()))
-            losses = self._loss(output, {name: values.flatten(0, 1) for name, values in targets.items()})
+            flat = {name: values.flatten(0, 1) for name, values in targets.items()}
+            # Autocast for the model's passes alone: norms, sums and what follows them are never shortened.
+            short = self._precision == "bfloat16"
+            with torch.autocast(taken.device.type, torch.bfloat16, enabled=short):
+                losses = self._loss(model(*(values.flatten(0, 1) for values in inputs.values())), flat)
             # A place that is not taken repeats one of the vehicle's own examples, so its gradient times its
             # zero share is zero unless the vehicle's gradient is not finite anyway.
             return (losses * share.flatten()).sum()
