@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedfsd.engine.gradient import Precision, VehicleGradient
+from fedfsd.config.experiment import Precision
+from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.local import model_on, train
 from fedfsd.engine.randomness import RoundKey
+from fedfsd.engine.shared import Shared
 from fedfsd.engine.vehicle import VehicleData
 from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
 from fedfsd.task.forecasting.loss import window_loss
@@ -130,7 +132,7 @@ class Steps:
         self.inputs, self.targets = (
             {name: values.to(device) for name, values in part.items()} for part in _examples(case)
         )
-        self.rounds = 0
+        self._done = 0
 
     @property
     def size(self) -> int:
@@ -153,17 +155,18 @@ class Steps:
         data = VehicleData(inputs, targets, np.cumsum(counts) - counts, counts, self.device)
         return model_on(copy.deepcopy(self.model), self.loss, self.device, self.precision), data
 
-    def _private(self, model: nn.Module) -> Callable[[], object]:
+    def _private(self, _: nn.Module) -> Callable[[], object]:
+        return self.rounds(*self.engine())
+
+    def rounds(self, gradient: VehicleGradient | Shared, data: VehicleData) -> Callable[[], object]:
+        """Rounds of the engine, by ``gradient``."""
         plan = self._plan()
         plan_hash = plan.hash
-        arrays = {name: value.detach().cpu().numpy() for name, value in model.named_parameters()}
-        gradient, data = self.engine()
+        arrays = {name: value.detach().cpu().numpy() for name, value in self.model.named_parameters()}
 
         def round() -> object:
-            self.rounds += 1
-            return train(
-                gradient, data, arrays, plan, RoundKey(bytes(32), REGION, plan_hash, self.rounds, "")
-            )
+            self._done += 1
+            return train(gradient, data, arrays, plan, RoundKey(bytes(32), REGION, plan_hash, self._done, ""))
 
         return round
 

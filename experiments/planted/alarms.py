@@ -13,6 +13,7 @@ by chance in one of a million trainings or less.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
@@ -20,8 +21,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
-from fedfsd.engine.randomness import RoundKey, Stream
+from fedfsd.engine.noise import Noise, of_step
+from fedfsd.engine.randomness import RoundKey
 from fedfsd.gate.watch import OTHER_ROUNDS, sight
 from fedfsd.mechanism import watch
 from fedfsd.mechanism.kind import Gaussian, GaussianByRound, Mechanism
@@ -50,8 +53,9 @@ def releases(noise: Mechanism, key: RoundKey, random: np.random.Generator) -> It
         velocity = update = np.zeros(size + WITNESS_SIZE)
         for step in range(noise.local_steps):
             stream = _at(key, round, step)
-            total = np.concatenate([signal, np.zeros(WITNESS_SIZE)])
-            velocity = MOMENTUM * velocity + noise.noised(total, stream, round=round) / DIVISOR
+            total = torch.from_numpy(np.concatenate([signal, np.zeros(WITNESS_SIZE)]))
+            noised = noise.noised(total, stream, round=round).numpy()
+            velocity = MOMENTUM * velocity + noised / DIVISOR
             update = update - RATE * velocity
         ends = np.cumsum([int(np.prod(shape)) for shape in SHAPES.values()])
         parts = np.split(update.astype(np.float32), ends)
@@ -78,8 +82,8 @@ def alarms(number: int, regions: int) -> list[str]:
     return found
 
 
-def _at(key: RoundKey, round: int, step: int) -> Stream:
-    return RoundKey(key.run_key, key.region, key.plan_hash, round, key.arrays_sha256).stream("noise", step)
+def _at(key: RoundKey, round: int, step: int) -> Noise:
+    return of_step(dataclasses.replace(key, round=round), step, torch.device("cpu"))
 
 
 def main() -> int:

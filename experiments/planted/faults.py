@@ -16,6 +16,7 @@ import torch
 from fedfsd.engine import local
 from fedfsd.engine.clip import MicroBatch
 from fedfsd.engine.gradient import VehicleGradient
+from fedfsd.engine.noise import HostNoise
 from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.mechanism import kind
 from fedfsd.mechanism.kind import Mechanism
@@ -23,7 +24,7 @@ from fedfsd.plan.plan import Plan
 
 WITNESS_SIZE = 4096
 """Of every plan in which faults are planted."""
-ORIGINAL_NORMAL, ORIGINAL_SUM = Stream.normal, VehicleGradient.clipped_sum
+ORIGINAL_SUM = VehicleGradient.clipped_sum
 ORIGINAL_STREAM, ORIGINAL_NOISED = RoundKey.stream, kind.Gaussian.noised
 ORIGINAL_STEP, ORIGINAL_WINDOWS = local.private_step, local.choose_windows
 ORIGINAL_TRAIN = local.train
@@ -45,7 +46,10 @@ def noise(change: Callable[[np.ndarray], np.ndarray]) -> Patch:
 
 
 def normals(make: Callable[[int], np.ndarray]) -> Patch:
-    return lambda at: at.setattr(Stream, "normal", lambda self, count: make(count))
+    def whole(_: HostNoise, count: int, scale: float) -> torch.Tensor:
+        return torch.from_numpy(np.rint(scale * make(count)))
+
+    return lambda at: at.setattr(HostNoise, "whole", whole)
 
 
 def stream(**changes) -> Patch:
@@ -84,7 +88,7 @@ def by_vehicle(combine: Callable[[torch.Tensor, float, list[int]], torch.Tensor]
     """The sum made in another way from the vehicles' mean gradients, (V, P)."""
 
     def patch(at: pytest.MonkeyPatch) -> None:
-        def clipped_sum(self, data, slots, window, taken, *, max_grad_norm, sample_rate=1.0):
+        def clipped_sum(self, data, slots, window, taken, *, max_grad_norm, sample_rate=1.0, **_):
             index = torch.from_numpy(data.first[slots, None] + window)
             inputs, targets = (
                 {name: values[index] for name, values in part.items()} for part in (data.inputs, data.targets)

@@ -13,12 +13,17 @@ from fedfsd.errors import ConfigError
 from fedfsd.formats import NEWEST, demand
 
 Mode = Literal["private", "rehearsal", "none"]
+Precision = Literal["float32", "bfloat16"]
 Options = dict[str, Any]
 REGION_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 RegionName = Annotated[str, Field(pattern=REGION_PATTERN)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+_LATER: Mapping[tuple[str, str], Any] = {("training", "precision"): "float32"}
+"""The keys that format 3 added, each with what its absence means."""
 
 
 class Data(Frozen):
@@ -106,6 +111,8 @@ class Training(Frozen):
     schedule: Literal["constant", "cosine"] = "cosine"
     """How the learning rate goes over the rounds."""
     device: str = "auto"
+    precision: Precision = "float32"
+    """What the model computes in; with "bfloat16", by autocast. Norms, sums and noise are never shortened."""
 
 
 class Server(Frozen):
@@ -130,7 +137,7 @@ class Server(Frozen):
 class Experiment(Frozen):
     """One experiment. Every key has a default but the name."""
 
-    format: Literal[1, 2] = 2
+    format: Literal[1, 2, 3] = 3
     """Of this file. In a file that says 1, what is left out means what it meant then."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     mode: Mode = "private"
@@ -183,4 +190,15 @@ class Experiment(Frozen):
     def document(self) -> dict[str, Any]:
         """Every key with its value, as JSON values, in the oldest format that can hold them."""
         found = self.model_dump(mode="json", exclude={"format", "track"})
-        return format_1.write(found) or {"format": self.format, **found}
+        if not _without_later_keys(found):
+            return {"format": NEWEST["experiment"], **found}
+        return format_1.write(found) or {"format": 2, **found}
+
+
+def _without_later_keys(found: dict[str, Any]) -> bool:
+    """Take the keys of format 3 out of a resolved experiment, if each means what its absence meant."""
+    if any(found[table][key] != value for (table, key), value in _LATER.items()):
+        return False
+    for table, key in _LATER:
+        del found[table][key]
+    return True

@@ -15,15 +15,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import ceil, sqrt
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedfsd.config.experiment import Precision
 from fedfsd.engine import layer
 from fedfsd.engine.clip import MicroBatch, whole_of
-from fedfsd.engine.device import wide
+from fedfsd.engine.device import accelerator_memory, wide
 from fedfsd.engine.tape import Deliver
 from fedfsd.engine.use import Sampled, Use
 from fedfsd.engine.vehicle import VehicleData
@@ -34,12 +35,12 @@ from fedfsd.task.task import Tensors
 warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
 
 _MEMORY = 256 * 2**20  # bytes of per-example gradients at a time
-_VEHICLES = 256  # in a micro-batch, where memory allows
-_START = 1 << 20  # what a micro-batch costs before its first window, in parameters of one window
+_VEHICLES, _VEHICLES_ACCELERATOR = 256, 1024  # in a micro-batch, where memory allows
+# What a micro-batch costs before its first window, in parameters of one window.
+_START, _START_ACCELERATOR = 1 << 20, 1 << 28
+_CPU = torch.device("cpu")
 _LOG = logging.getLogger("fedfsd.engine")
 
-Precision = Literal["float32", "bfloat16"]
-"""What a model computes in: autocast chooses where bfloat16 is used."""
 Loss = Callable[[Any, Tensors], Tensor]
 """A model's output for a batch and its targets -> the loss of each example alone, (B,)."""
 
@@ -112,6 +113,7 @@ class VehicleGradient:
         *,
         max_grad_norm: float | None,
         sample_rate: float = 1.0,
+        processes: int = 1,
     ) -> Tensor:
         """Sum over vehicles of their clipped mean gradients, (P,) float64, where the device keeps sums.
 
@@ -119,8 +121,9 @@ class VehicleGradient:
             slots: (V,) sampled vehicles. window, taken: (V, k) as from ``choose_windows``.
             max_grad_norm: None: in mode none alone; nothing is clipped.
             sample_rate: that of the plan, for the size of micro-batches.
+            processes: how many share the roster, each with as many slots.
         """
-        size = micro_batch(data.roster, sample_rate, window.shape[1], self.size)
+        size = micro_batch(-(-data.roster // processes), sample_rate, window.shape[1], self.size, data.device)
         padding = -len(slots) % size
         index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.padding)
         taken = np.pad(taken, ((0, padding), (0, 0)))
@@ -218,18 +221,21 @@ class _Hooked:
             self._module.enable_hooks()
 
 
-def micro_batch(roster: int, sample_rate: float, places: int, size: int) -> int:
-    """Vehicles in a micro-batch, from what the plan says alone: N, q, k and P.
+def micro_batch(roster: int, sample_rate: float, places: int, size: int, device: torch.device = _CPU) -> int:
+    """Vehicles in a micro-batch, from what is public alone: N, q, k, P, and the kind of device.
 
     Where a window costs much, small batches leave few places empty; where it costs little, one batch takes
     nearly every draw. Whole numbers throughout, so that every machine chooses alike.
     """
-    largest = min(_VEHICLES, roster, max(1, _MEMORY // (8 * max(size, 1) * places)))
-    return _cheapest(largest, roster, sample_rate, places * size)
+    memory, vehicles, start = _MEMORY, _VEHICLES, _START
+    if device.type != "cpu":
+        memory, vehicles, start = accelerator_memory(device), _VEHICLES_ACCELERATOR, _START_ACCELERATOR
+    largest = min(vehicles, roster, max(1, memory // (8 * max(size, 1) * places)))
+    return _cheapest(largest, roster, sample_rate, places * size, start)
 
 
 @lru_cache(maxsize=64)
-def _cheapest(largest: int, roster: int, sample_rate: float, vehicle: int) -> int:
+def _cheapest(largest: int, roster: int, sample_rate: float, vehicle: int, start: int) -> int:
     """The number of vehicles, up to ``largest``, for which draws cost least; ``vehicle``: what one costs."""
     expected = roster * sample_rate
     spread = sqrt(expected * (1 - sample_rate))
@@ -237,6 +243,6 @@ def _cheapest(largest: int, roster: int, sample_rate: float, vehicle: int) -> in
     draws = [min(roster, max(1, ceil(expected + step * spread / 4))) for step in range(-8, 9)]
 
     def cost(vehicles: int) -> int:
-        return sum(-(-draw // vehicles) for draw in draws) * (vehicles * vehicle + _START)
+        return sum(-(-draw // vehicles) for draw in draws) * (vehicles * vehicle + start)
 
     return min(range(largest, 0, -1), key=cost)

@@ -9,17 +9,19 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from fedfsd.config.experiment import Precision
 from fedfsd.engine import noise as noises
 from fedfsd.engine.device import wide
-from fedfsd.engine.gradient import Loss, Precision, VehicleGradient
+from fedfsd.engine.gradient import Loss, VehicleGradient
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.sampler import choose_windows, sample_vehicles
+from fedfsd.engine.shared import Shared
 from fedfsd.engine.vehicle import VehicleData, within
 from fedfsd.plan.plan import Arrays, Plan, RegionPlan
 
 
 def train(
-    gradient: VehicleGradient,
+    gradient: VehicleGradient | Shared,
     data: VehicleData,
     arrays: Arrays,
     plan: Plan,
@@ -51,7 +53,13 @@ def train(
 
 
 def private_step(
-    gradient: VehicleGradient, data: VehicleData, mine: RegionPlan, key: RoundKey, *, step: int, size: int
+    gradient: VehicleGradient | Shared,
+    data: VehicleData,
+    mine: RegionPlan,
+    key: RoundKey,
+    *,
+    step: int,
+    size: int,
 ) -> torch.Tensor:
     """One noisy mean gradient, (size,) float64: the only place where data turns into an output.
 

@@ -341,7 +341,8 @@ def separation(patient: Patient) -> CheckResult:
             "separation",
             f"{', '.join(broken)} ({facts.asked})",
             fix="two users and the systemd units of clients/deploy, or fedfsd region up as root"
-            " with --gate-user and --train-user",
+            " with --gate-user and --train-user; for processes on several machines, IPAddressAllow as in"
+            " fedfsd-train@.service",
         )
     if facts.gate_reads_data is None:
         return warn(

@@ -92,6 +92,8 @@ name = {name_text}
 data_path = {data_text}
 
 device = "auto"                 # or "cpu", "cuda", "cuda:1", ...
+# Several processes that train together, one a device (then also format = 2, in the place of device):
+# devices = ["cuda:0", "cuda:1"]
 socket = {socket_text}
 test_only = false               # true: also accept rehearsal plans (their noise key is public); for testing
 """

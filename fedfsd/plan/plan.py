@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from fedfsd import canonical
-from fedfsd.config.experiment import Mode, Options, RegionName
+from fedfsd.config.experiment import Mode, Options, Precision, RegionName
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError, PlanError
 from fedfsd.mechanism import influence, kind
@@ -163,7 +163,7 @@ class RegionPlan(Frozen):
 class Plan(Frozen):
     """A whole run. Two sides hold the same plan exactly when ``hash`` agrees."""
 
-    format: Literal[1, 2] = 1
+    format: Literal[1, 2, 3] = 1
     """How its document is written (see ``written``); by default the oldest that can hold it."""
     name: str
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = 32 * "0"
@@ -176,6 +176,8 @@ class Plan(Frozen):
     task: TaskPlan
     model: ModelPlan
     optimizer: OptimizerPlan
+    precision: Precision = "float32"
+    """What the model computes in; norms, sums and noise are never shortened."""
     seed: Annotated[int, Field(ge=0, lt=2**53)]
     strategy: str
     strategy_options: Options
@@ -295,6 +297,7 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
     known = isinstance(plain, dict) and isinstance(plain.get("options"), dict)
     return {
         "task": plain if known else {"name": "", "options": {}},
+        "precision": given.get("precision", written.FLOAT32),
         "regions": {
             name: one.model_dump() if isinstance(one, RegionPlan) else one
             for name, one in (regions.items() if isinstance(regions, dict) else ())

@@ -19,17 +19,20 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn
+
+from pydantic import Field, model_validator
 
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
-from fedfsd.errors import FedfsdError, FormatError, NotReadyError
+from fedfsd.errors import ConfigError, FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import address
 from fedfsd.ledger import program as programs
 from fedfsd.service import address as addresses
 
 if TYPE_CHECKING:
+    from fedfsd.runner.group import Members
     from fedfsd.runner.worker import Worker
 
 SETTINGS = "train.toml"
@@ -37,20 +40,58 @@ _IDLE_SECONDS = 7 * 86_400.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # s, between attempts to reach the gate
 
 
+class Together(Frozen):
+    """Processes of several machines of one region."""
+
+    address: str
+    """HOST:PORT of the first machine, in the region's own network."""
+    processes: Annotated[int, Field(ge=2, le=4096)]
+    """Of all machines."""
+    first: Annotated[int, Field(ge=0)] = 0
+    """The number of this machine's first process; the machine that has 0 has the gate."""
+
+
 class Settings(Frozen):
     """``train.toml``; paths are relative to the folder it lies in."""
 
     FORMAT: ClassVar[str] = "train.toml"
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
     name: RegionName
     data_path: str
     """A table, a folder of tables, or ``embedded``."""
     device: str = "auto"
+    devices: Annotated[tuple[str, ...], Field(strict=False, max_length=4096)] = ()
+    """A process for each, which train together; none: one process on ``device``. From format 2 on."""
+    together: Together | None = None
+    """How processes of several machines meet. From format 2 on."""
     socket: str = "../run/gate.sock"
     """Where the region's gate listens."""
     test_only: bool = False
     """Rehearse, too: for trials on synthetic or published data."""
+
+    @model_validator(mode="after")
+    def _several_since_format_2(self) -> Settings:
+        if self.format == 1 and (self.devices or self.together):
+            raise ConfigError(
+                "format", got="format 1 with several devices", expected="format 2", hint="write format = 2"
+            )
+        if self.together and not self.devices:
+            raise ConfigError(
+                "devices", got="none", expected="those of this machine, as together is set", hint='["cpu"]'
+            )
+        return self
+
+    def members(self) -> Members:
+        """The processes that train together."""
+        from fedfsd.runner.group import LOCAL, Members
+
+        if self.together is None:
+            return Members(self.devices or (self.device,))
+        host, port = addresses.split(self.together.address)
+        if host in (LOCAL, "localhost"):
+            raise ConfigError("together.address", got=host, expected="an address of the region's network")
+        return Members(self.devices, host, port, self.together.first, self.together.processes)
 
     def data(self, folder: Path) -> str:
         """The data path as seen from anywhere."""
@@ -60,6 +101,8 @@ class Settings(Frozen):
 def run(folder: Path, settings: Settings) -> NoReturn:
     """Serve the gate until a signal comes; a gate that is not there is waited for."""
     os.umask(0o077)
+    if settings.together is not None and settings.together.first:
+        _accompany(folder, settings.members())
     # Connected before anything is loaded, which takes long on a busy machine: the gate knows who is coming.
     first = _connected(folder / settings.socket)
     worker = _loaded(folder, settings)
@@ -100,8 +143,28 @@ def _loaded(folder: Path, settings: Settings) -> Worker:
     program = programs.installed(folder)  # of the files that are imported next
     from fedfsd.runner.worker import Worker
 
-    data = settings.data(folder)
-    return Worker(folder, settings.name, data, settings.device, settings.test_only, program=program)
+    data, members = settings.data(folder), settings.members()
+    return Worker(
+        folder, settings.name, data, members.devices[0], settings.test_only, program=program, members=members
+    )
+
+
+def _accompany(folder: Path, members: Members) -> NoReturn:
+    """On a machine without the first process: run its processes; the supervisor starts them again."""
+    from fedfsd.runner import group
+
+    members.demand()
+    where, ranks = f"{members.host}:{members.port}", range(len(members.devices))
+    others = [group.start(folder, members.first + rank, where) for rank in ranks]
+    try:
+        while all(process.poll() is None for process in others):
+            time.sleep(_LONGEST_WAIT)
+    finally:
+        for process in others:
+            process.kill()
+    raise NotReadyError(
+        "train.toml: devices", got="a process that ended", expected="all", hint=f"see region.log in {folder}"
+    )
 
 
 def _look(folder: Path, settings: Settings) -> None:
@@ -165,7 +228,7 @@ def _facts(asked: argparse.Namespace, settings: Settings) -> dict[str, object]:
     return self_check.local(
         settings.name,
         settings.data(asked.train),
-        settings.device,
+        settings.members().devices[0],
         host=host,
         port=port,
         folder=asked.gate_folder,

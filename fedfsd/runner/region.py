@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from torch import nn
@@ -13,18 +14,19 @@ from fedfsd import canonical
 from fedfsd.config.load import load
 from fedfsd.drive import table
 from fedfsd.engine import local, randomness
-from fedfsd.engine.device import resolve
+from fedfsd.engine.device import demand_precision, resolve
 from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.probe import probe
 from fedfsd.engine.vehicle import VehicleData, place
-from fedfsd.errors import RefusedError
+from fedfsd.errors import NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, content_of
-from fedfsd.gate.policy import Policy, declared, simulated
+from fedfsd.gate.policy import ModelPin, Policy, declared, simulated
 from fedfsd.gate.remote import RemoteGate
 from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.runner import replay
+from fedfsd.runner.group import Group
 from fedfsd.task import registry
 from fedfsd.task.gather import gather, tables_of
 from fedfsd.task.task import Task
@@ -50,13 +52,25 @@ class RegionConfig:
     """A simulation may also rehearse, or train without privacy; a real node takes private plans only."""
 
 
+class Reviewer(Protocol):
+    """What the policy says of models and tasks of other packages."""
+
+    def pin(self, model: str, task: str, /) -> ModelPin | None:
+        """Of the model ``model`` of the task ``task``."""
+
+    def pin_task(self, task: str, /) -> ModelPin | None:
+        """Of the task."""
+
+
 @dataclass
 class Region:
     """One region of a running federation; data and models stay loaded between rounds."""
 
     config: RegionConfig
-    gate: Gate | RemoteGate
-    """The gate itself, or the way to it where it is another process."""
+    gate: Gate | RemoteGate | Reviewer
+    """The gate itself, or the way to it where it is another process; one that only computes has none."""
+    group: Group | None = None
+    """The processes that train together; None: this one alone."""
     _runs: dict[str, tuple[VehicleGradient, VehicleData]] = field(default_factory=dict)
     _replayed: set[str] = field(default_factory=set)
 
@@ -89,8 +103,13 @@ class Region:
             for line in found.remarks(roster):
                 remark(Path(self.config.folder), f"plan {plan.hash[:8]}: {line}")
             data = place(examples, roster=roster, device=device)
-            self._runs[plan.hash] = local.model_on(model, task.loss, device), data
+            self._runs[plan.hash] = local.model_on(model, task.loss, device, plan.precision), data
         return self._runs[plan.hash]
+
+    def pins(self, plan: Plan) -> dict[str, ModelPin | None]:
+        """What the policy says of the plan's model and task."""
+        task = plan.task.name
+        return {"model": self.gate.pin(plan.model.name, task), "task": self.gate.pin_task(task)}
 
     def replay(self, plan: Plan, arrays: Arrays) -> None:
         """Before a plan's first round in this process: refuse where its mechanism is not the planned one.
@@ -102,7 +121,7 @@ class Region:
             model = self.model(task, plan)
             _demand_schema(model, plan)
             probe(model, task)
-            gradient = local.model_on(model, task.loss, resolve(self.config.device))
+            gradient = local.model_on(model, task.loss, resolve(self.config.device), plan.precision)
             replay.demand(gradient, model, task, plan, self.config.name, arrays)
             self._replayed.add(plan.hash)
 
@@ -145,8 +164,9 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
         RefusedError: plan, round or arrays the region does not accept, or an update it will not send.
         BudgetError: a plan that is not approved, or a round booked on other arrays.
     """
-    gate = region.gate
+    gate = _gate(region)
     gate.admit(plan, round, arrays)
+    demand_precision(resolve(region.config.device), plan.precision)  # before anything is booked
     if plan.mode == "none":
         return _unbooked(region, arrays, plan, round)
     region.replay(plan, arrays)
@@ -161,6 +181,12 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     return released
 
 
+def _gate(region: Region) -> Gate | RemoteGate:
+    if not isinstance(region.gate, Gate | RemoteGate):
+        raise NotReadyError("gate", got="none", expected="one: this process only computes for another")
+    return region.gate
+
+
 def _unbooked(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
     """A round without privacy, in a simulation alone: nothing is promised, so nothing is booked."""
     content = content_of(_train(region, arrays, plan, round), plan, region.config.name, round)
@@ -168,6 +194,7 @@ def _unbooked(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
 
 
 def _train(region: Region, arrays: Arrays, plan: Plan, round: int) -> dict[str, np.ndarray]:
+    gate = _gate(region)
     gradient, data = region.prepared(plan)
     if plan.mode == "private":
         secret = randomness.run_key(region.keys, plan.hash, create=False)
@@ -175,7 +202,10 @@ def _train(region: Region, arrays: Arrays, plan: Plan, round: int) -> dict[str, 
         secret = randomness.known_key(plan.hash, region.config.noise_key or None)
     arrays_sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
     key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
-    return local.train(gradient, data, arrays, plan, key, region.gate.demand_wanted)
+    if region.group is None:
+        return local.train(gradient, data, arrays, plan, key, gate.demand_wanted)
+    with region.group.together(plan, region.pins(plan), gradient) as shared:
+        return local.train(shared, data, arrays, plan, key, gate.demand_wanted)
 
 
 def _demand_schema(model: nn.Module, plan: Plan) -> None:

@@ -108,9 +108,6 @@ class _StreamTap(_Tap):
     def uniform(self, count: int, *, block: int = 0) -> np.ndarray:
         return self._drawn("uniform", count, block, self._what.uniform(count, block=block))
 
-    def normal(self, count: int) -> np.ndarray:
-        return self._drawn("normal", count, 0, self._what.normal(count))
-
 
 class _KeyTap(_Tap):
     def key(self, label: str, step: int) -> bytes:
@@ -209,7 +206,7 @@ def of_plan(
     model = task.model(plan.model.name, plan.model.options, seed=plan.seed, reviewed=pin)
     arrays = {name: value.detach().numpy().copy() for name, value in model.named_parameters()}
     arrays |= {one.name: np.zeros(one.shape, np.float32) for one in plan.model.arrays if one.name == WITNESS}
-    gradient = local.model_on(model, task.loss, resolve(device))
+    gradient = local.model_on(model, task.loss, resolve(device), plan.precision)
     return replay(gradient, model, task, plan, region, arrays, as_if=as_if)
 
 

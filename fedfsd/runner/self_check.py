@@ -112,10 +112,11 @@ def _reaches(host: str, port: int) -> bool:
 
 
 def _has_route() -> bool:
-    """Whether there is a network at all; connecting a datagram socket sends nothing."""
+    """Whether anything can be sent to a network outside; an empty datagram to nobody shows a filter, too."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(_NOWHERE)
+            probe.send(b"")
     except OSError as error:
         return error.errno not in _SWITCHED_OFF
     return True
