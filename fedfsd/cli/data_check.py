@@ -43,7 +43,7 @@ def check(
 
     give_back(2**16)  # what one part of the recordings took is not kept for the next
     chosen = _chosen(experiment)
-    names, found = _tracks(path) if chosen.name == "forecasting" else (_regions(path, chosen), [])
+    names, found = _tracks(path) if chosen.name == "forecasting" else _of_task(path, chosen)
     surveys = _surveys(path, names, chosen)
     found += [_nothing(one) for one in surveys if not one.with_window]
     grave = any(one.severity != "note" for one in found)
@@ -79,13 +79,15 @@ def _tracks(path: str) -> tuple[list[str], list[Finding]]:
     return sorted({name for one in tables for name in one.regions}), work(tables)
 
 
-def _regions(path: str, chosen: Task) -> list[str]:
-    """The regions of another task's table: what is wrong with its rows, the task's own counts say."""
+def _of_task(path: str, chosen: Task) -> tuple[list[str], list[Finding]]:
+    """The same of another task's table, whose rows the task's own counts judge."""
+    from fedfsd.drive.check import files
+
     with extra("training"):
         from fedfsd.task import registry
 
         tables = registry.of(chosen.name, chosen.options).tables(path)
-    return sorted({name for one in tables for name in one.regions})
+    return sorted({name for one in tables for name in one.regions}), list(files(tables))
 
 
 def _surveys(path: str, regions: Sequence[str], chosen: Task) -> list[Survey]:
