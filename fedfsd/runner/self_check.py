@@ -63,9 +63,10 @@ def replays(name: str, device: str, asked: Sequence[Mapping[str, Any]]) -> list[
     """The faults that a replay finds, for each of ``asked``: ``plan`` (text), ``pin`` and ``task_pin``."""
     found = []
     for one in asked:
-        pins = {key: one[key] and ModelPin(**one[key]) for key in ("pin", "task_pin")}
+        pin, task_pin = (one[key] and ModelPin(**one[key]) for key in ("pin", "task_pin"))
         try:
-            found.append(list(replay.of_plan(plans.read(one["plan"]), name, device, **pins).faults))
+            plan = plans.read(one["plan"])
+            found.append(list(replay.of_plan(plan, name, device, pin=pin, task_pin=task_pin).faults))
         except FedfsdError as error:
             found.append([str(error)])
     return found

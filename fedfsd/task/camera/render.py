@@ -280,7 +280,7 @@ def _box(
 ) -> None:
     """A face towards the camera: at x, across from the lane's middle, width and height in m."""
     x, across, width, height = box
-    y = float(middle(scene, np.float64(x))) + across
+    y = float(middle(scene, np.asarray(x))) + across
     haze = math.exp(-x / weather.sight)
     rows, left_to_right = [], []
     for side in (y + width / 2, y - width / 2):
