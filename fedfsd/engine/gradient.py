@@ -42,11 +42,12 @@ Loss = Callable[[Any, Tensors], Tensor]
 
 
 class VehicleGradient:
-    """Per-vehicle gradients of one model."""
+    """Per-vehicle gradients of what learns of one model: the parameters that require a gradient now."""
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         self._loss = loss
-        self._names, self.parameters = (list(part) for part in zip(*model.named_parameters(), strict=True))
+        learning = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+        self._names, self.parameters = (list(part) for part in zip(*learning, strict=True))
         self._sizes = [parameter.numel() for parameter in self.parameters]
         self._index = {parameter: index for index, parameter in enumerate(self.parameters)}
         self.size = sum(self._sizes)
@@ -125,9 +126,8 @@ class VehicleGradient:
         for low in range(0, len(index), size):
             rows = torch.from_numpy(index[low : low + size]).to(data.device)
             filled = torch.from_numpy(taken[low : low + size]).to(rows.device)
-            inputs, targets = (
-                {name: values[rows] for name, values in part.items()} for part in (data.inputs, data.targets)
-            )
+            inputs = data.inputs_of(rows)
+            targets = {name: values[rows] for name, values in data.targets.items()}
             total += self._batch_sum(inputs, targets, filled, max_grad_norm).cpu().numpy()
         return total
 
@@ -167,7 +167,7 @@ class _Taped:
 
     def __init__(self, model: nn.Module) -> None:
         self._model, self._tape = model, layer.attach(model)
-        self._parameters = list(model.parameters())
+        self._parameters = [one for one in model.parameters() if one.requires_grad]
         self._learn(False)
 
     def backward(self, loss: Callable[[nn.Module], Tensor], deliver: Deliver) -> None:
@@ -195,7 +195,7 @@ class _Hooked:
         from opacus import GradSampleModule  # a third of a runner's start, and seldom needed
 
         self._module = GradSampleModule(model, loss_reduction="sum")
-        self._parameters = list(model.parameters())
+        self._parameters = [one for one in model.parameters() if one.requires_grad]
 
     def backward(self, loss: Callable[[nn.Module], Tensor], deliver: Deliver) -> None:
         loss(self._module).backward()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from fedfsd.engine import backbone, trunk
 from fedfsd.engine.gradient import Loss, VehicleGradient
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.sampler import choose_windows, sample_vehicles
@@ -73,11 +74,18 @@ def private_step(
     return total / mine.divisor
 
 
-def model_on(model: nn.Module, loss: Loss, device: torch.device) -> VehicleGradient:
-    """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients."""
+def model_on(
+    model: nn.Module, loss: Loss, device: torch.device, *, behind_trunk: bool = False
+) -> VehicleGradient:
+    """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients.
+
+    Args:
+        behind_trunk: it will be given what its frozen trunk makes of the inputs.
+    """
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
         elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
             module.dropout = 0.0
-    return VehicleGradient(model.to(device).train(), loss)
+    backbone.still(model.to(device))
+    return VehicleGradient(trunk.Head(model) if behind_trunk else model, loss)

@@ -8,6 +8,7 @@ also tried on synthetic vehicles, extreme neighbours included.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -21,11 +22,14 @@ _TOLERANCE = 1e-4  # of the gradient's norm; float32 sums in another order stay 
 _ORDINARY = 2  # synthetic vehicles, the first ones
 
 
-def probe(model: nn.Module, task: Task) -> None:
+def probe(model: nn.Module, task: Task, trained: Collection[str] | None = None) -> None:
     """Refuse a model that cannot be trained with per-vehicle clipping. ``model`` itself is not touched.
 
+    Args:
+        trained: the parameters that learn; by default all.
+
     Raises:
-        ModelError: a layer that opacus refuses, frozen parameters, a buffer that moves in
+        ModelError: a layer that opacus refuses, a parameter that should learn frozen, a buffer that moves in
             forward, an output of another shape, or a vehicle whose gradient depends on the others.
     """
     faults = _refused(model) if layer.unknown(model) else []
@@ -36,13 +40,17 @@ def probe(model: nn.Module, task: Task) -> None:
             expected="layers with per-sample gradients",
             hint="replace the layer, for example BatchNorm by LayerNorm",
         )
-    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    frozen = [
+        name
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad and (trained is None or name in trained)
+    ]
     if frozen:
         raise ModelError(
             f"model parameter {frozen[0]}",
             got="frozen",
             expected="every parameter trainable",
-            hint="keep constants in buffers",
+            hint="name what is trained in model.trainable, or keep constants in buffers",
         )
     generator = torch.Generator().manual_seed(0)
     # As initialised a zero head can hide what happens before it: the second try has random weights.
@@ -51,6 +59,8 @@ def probe(model: nn.Module, task: Task) -> None:
         if scramble:
             with torch.no_grad():
                 for parameter in trial.parameters():
+                    if not parameter.requires_grad:
+                        continue
                     parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         buffers = {name: buffer.clone() for name, buffer in trial.named_buffers()}
         try:

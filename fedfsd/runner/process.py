@@ -46,12 +46,18 @@ class Settings(Frozen):
     device: str = "auto"
     socket: str = "../run/gate.sock"
     """Where the region's gate listens."""
+    backbones: str = "backbones"
+    """A folder of weights files for plans that train a part of their model, or one such file."""
     test_only: bool = False
     """Rehearse, too: for trials on synthetic or published data."""
 
     def data(self, folder: Path) -> str:
         """The data path as seen from anywhere."""
         return self.data_path if self.data_path in EMBEDDED else str((folder / self.data_path).absolute())
+
+    def weights(self, folder: Path) -> str:
+        """Where backbones are, as seen from anywhere."""
+        return str((folder / self.backbones).absolute())
 
 
 def run(folder: Path, settings: Settings) -> NoReturn:
@@ -62,7 +68,15 @@ def run(folder: Path, settings: Settings) -> NoReturn:
 
     threading.Thread(target=_look, args=(folder, settings), daemon=True).start()
     data = settings.data(folder)
-    worker = Worker(folder, settings.name, data, settings.device, settings.test_only, program=program)
+    worker = Worker(
+        folder,
+        settings.name,
+        data,
+        settings.device,
+        settings.test_only,
+        backbones=settings.weights(folder),
+        program=program,
+    )
     wait, told = _FIRST_WAIT, ""
     while True:
         try:

@@ -59,13 +59,14 @@ class Worker:
         device: str,
         test_only: bool,
         *,
+        backbones: str = "",
         program: Program | None = None,
     ) -> None:
         """``program``: what this process trains with, by default as it is installed now."""
         private.become(RUN_ID, NODE_ID)
         private.quiet()
         self._folder = folder
-        self._config = RegionConfig(name, data_path, str(folder), device)
+        self._config = RegionConfig(name, data_path, str(folder), device, backbones=backbones)
         self._gate = RemoteGate(name, program or programs.installed(folder), test_only=test_only)
         self._region = Region(self._config, self._gate)
         self._app = client_app(lambda _: self._config, opened=lambda _: self._region)
