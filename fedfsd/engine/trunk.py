@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedfsd.engine import backbone
 from fedfsd.engine.vehicle import VehicleData, place
 from fedfsd.task.task import Examples, Task, Tensors
 
@@ -42,6 +43,7 @@ def frozen(model: Any, task: Task) -> bool:
     """Whether ``model`` declares where its trunk ends, and nothing in the trunk learns."""
     if not callable(getattr(model, "trunk", None)):
         return False
+    backbone.still(model)
     inputs, _ = task.synthetic(torch.Generator().manual_seed(0))
     features = _parts(model.trunk(*(values.flatten(0, 1) for values in inputs.values())))
     return not any(values.requires_grad for values in features)

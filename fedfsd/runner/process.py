@@ -159,7 +159,12 @@ def _surveys(asked: argparse.Namespace, settings: Settings) -> list[dict[str, An
     from fedfsd.runner import self_check
 
     try:
-        return self_check.surveys(settings.name, settings.data(asked.train), json.loads(asked.survey))
+        return self_check.surveys(
+            settings.name,
+            settings.data(asked.train),
+            json.loads(asked.survey),
+            backbones=settings.weights(asked.train),
+        )
     except (ValueError, TypeError, KeyError):
         raise NotReadyError(
             "--survey", got="something else", expected="a list of task, pin and roster as JSON"

@@ -156,6 +156,7 @@ class Trail:
             "plan": self.plan.hash,
             "task": described(self.task),
             "parameters": self.plan.model.size - self.plan.model.witness_size,
+            **_backbone(self.plan),
             "witness_size": self.plan.model.witness_size,
             "versions": {name: metadata.version(name) for name in _PACKAGES}
             | {"python": platform.python_version()},
@@ -216,6 +217,12 @@ def _line(outcome: RegionOutcome) -> dict[str, Any]:
         "bytes": outcome.bytes,
         "entry": outcome.entry,
     }
+
+
+def _backbone(plan: Plan) -> dict[str, Any]:
+    """What is said of a model of which a part is trained."""
+    frozen = plan.model.backbone
+    return {} if frozen is None else {"backbone": {"sha256": frozen.sha256, "parameters": frozen.size}}
 
 
 def load_model(folder: Folder) -> nn.Module:
