@@ -13,6 +13,7 @@ from fedfsd.errors import ConfigError
 from fedfsd.formats import NEWEST, demand
 
 Mode = Literal["private", "rehearsal", "none"]
+GradientEngine = Literal["auto", "fast", "hooks"]
 Options = dict[str, Any]
 REGION_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 RegionName = Annotated[str, Field(pattern=REGION_PATTERN)]
@@ -26,6 +27,7 @@ PRETRAINING, OWN = "pretraining", "model"
 _LATER: Mapping[tuple[str, str], Any] = {
     ("model", "trainable"): "all",
     ("model", "backbone"): PRETRAINING,
+    ("training", "engine"): "auto",
 }
 """The keys that format 3 added, each with what its absence means."""
 
@@ -122,6 +124,9 @@ class Training(Frozen):
     schedule: Literal["constant", "cosine"] = "cosine"
     """How the learning rate goes over the rounds."""
     device: str = "auto"
+    engine: GradientEngine = "auto"
+    """What computes each vehicle's gradient: "fast": fedfsd's own engine, which refuses a layer that it does
+    not know; "hooks": opacus; "auto": the engine, or opacus where the model has a layer unknown to it."""
 
 
 class Server(Frozen):

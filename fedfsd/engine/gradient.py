@@ -15,14 +15,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import ceil, sqrt
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedfsd.config.experiment import GradientEngine
 from fedfsd.engine import layer
 from fedfsd.engine.clip import MicroBatch, whole_of
+from fedfsd.engine.device import wide
 from fedfsd.engine.tape import Deliver
 from fedfsd.engine.use import Sampled, Use
 from fedfsd.engine.vehicle import VehicleData
@@ -37,6 +39,8 @@ _VEHICLES = 256  # in a micro-batch, where memory allows
 _START = 1 << 20  # what a micro-batch costs before its first window, in parameters of one window
 _LOG = logging.getLogger("fedfsd.engine")
 
+Precision = Literal["float32", "bfloat16"]
+"""What a model computes in: autocast chooses where bfloat16 is used."""
 Loss = Callable[[Any, Tensors], Tensor]
 """A model's output for a batch and its targets -> the loss of each example alone, (B,)."""
 
@@ -44,20 +48,30 @@ Loss = Callable[[Any, Tensors], Tensor]
 class VehicleGradient:
     """Per-vehicle gradients of what learns of one model: the parameters that require a gradient now."""
 
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
-        self._loss = loss
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        precision: Precision = "float32",
+        *,
+        engine: GradientEngine = "auto",
+    ) -> None:
+        """ModelError where ``engine`` is fast and the model has a layer that it does not know."""
+        self._loss, self._precision = loss, precision
         learning = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
         self._names, self.parameters = (list(part) for part in zip(*learning, strict=True))
         self._sizes = [parameter.numel() for parameter in self.parameters]
         self._index = {parameter: index for index, parameter in enumerate(self.parameters)}
         self.size = sum(self._sizes)
-        unknown = layer.unknown(model)
-        if unknown:
-            name, kind = next(iter(unknown.items()))
+        unknown = {} if engine == "hooks" else layer.unknown(model)
+        for name, kind in list(unknown.items())[:1]:
+            if engine == "fast":
+                raise _refused(model, name, kind)
             _LOG.warning(
                 "slower gradients, by opacus: of %s (%s) the engine has none", name or "the model", kind
             )
-        self._model: _Taped | _Hooked = _Hooked(model) if unknown else _Taped(model)
+        hooks = engine == "hooks" or bool(unknown)
+        self._model: _Taped | _Hooked = _Hooked(model) if hooks else _Taped(model)
 
     def set_parameters(self, flat: Tensor) -> None:
         """Copy (P,) values into the model, in the order of its parameters."""
@@ -110,8 +124,8 @@ class VehicleGradient:
         *,
         max_grad_norm: float | None,
         sample_rate: float = 1.0,
-    ) -> np.ndarray:
-        """Sum over vehicles of their clipped mean gradients, (P,) float64 on the host.
+    ) -> Tensor:
+        """Sum over vehicles of their clipped mean gradients, (P,) float64, where the device keeps sums.
 
         Args:
             slots: (V,) sampled vehicles. window, taken: (V, k) as from ``choose_windows``.
@@ -122,13 +136,13 @@ class VehicleGradient:
         padding = -len(slots) % size
         index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.padding)
         taken = np.pad(taken, ((0, padding), (0, 0)))
-        total = np.zeros(self.size)
+        total = torch.zeros(self.size, dtype=torch.float64, device=wide(data.device))
+        everything, filled_places = (torch.from_numpy(part).to(data.device) for part in (index, taken))
         for low in range(0, len(index), size):
-            rows = torch.from_numpy(index[low : low + size]).to(data.device)
-            filled = torch.from_numpy(taken[low : low + size]).to(rows.device)
+            rows, filled = (part[low : low + size] for part in (everything, filled_places))
             inputs = data.inputs_of(rows)
             targets = {name: values[rows] for name, values in data.targets.items()}
-            total += self._batch_sum(inputs, targets, filled, max_grad_norm).cpu().numpy()
+            total += self._batch_sum(inputs, targets, filled, max_grad_norm).to(total.device)
         return total
 
     def _batch_sum(
@@ -153,8 +167,11 @@ class VehicleGradient:
         share = taken / taken.sum(dim=1, keepdim=True).clamp(min=1)
 
         def loss(model: nn.Module) -> Tensor:
-            output = model(*(values.flatten(0, 1) for values in inputs.values()))
-            losses = self._loss(output, {name: values.flatten(0, 1) for name, values in targets.items()})
+            flat = {name: values.flatten(0, 1) for name, values in targets.items()}
+            # Autocast for the model's passes alone: norms, sums and what follows them are never shortened.
+            short = self._precision == "bfloat16"
+            with torch.autocast(taken.device.type, torch.bfloat16, enabled=short):
+                losses = self._loss(model(*(values.flatten(0, 1) for values in inputs.values())), flat)
             # A place that is not taken repeats one of the vehicle's own examples, so its gradient times its
             # zero share is zero unless the vehicle's gradient is not finite anyway.
             return (losses * share.flatten()).sum()
@@ -210,6 +227,18 @@ class _Hooked:
             return torch.autograd.grad(loss(self._module), self._parameters, allow_unused=True)
         finally:
             self._module.enable_hooks()
+
+
+def _refused(model: nn.Module, name: str, kind: str) -> ModelError:
+    """Of a layer that the engine does not know."""
+    own = model.get_submodule(name).named_parameters(recurse=False)
+    parameter = next(one for one, value in own if value.requires_grad)
+    return ModelError(
+        f"model parameter {name}.{parameter}" if name else f"model parameter {parameter}",
+        got=f"a layer ({kind}) of which the engine has no exact gradient of each vehicle",
+        expected='with training.engine = "fast", layers that the engine knows',
+        hint='set training.engine = "auto", which takes opacus for such a model, or freeze the layer',
+    )
 
 
 def micro_batch(roster: int, sample_rate: float, places: int, size: int) -> int:

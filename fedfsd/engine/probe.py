@@ -12,7 +12,9 @@ from collections.abc import Collection
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
+from fedfsd.config.experiment import GradientEngine
 from fedfsd.engine import layer
 from fedfsd.engine.local import model_on
 from fedfsd.errors import ModelError
@@ -22,17 +24,32 @@ _TOLERANCE = 1e-4  # of the gradient's norm; float32 sums in another order stay 
 _ORDINARY = 2  # synthetic vehicles, the first ones
 
 
-def probe(model: nn.Module, task: Task, trained: Collection[str] | None = None) -> None:
+def probe(
+    model: nn.Module,
+    task: Task,
+    trained: Collection[str] | None = None,
+    *,
+    engine: GradientEngine = "auto",
+) -> None:
     """Refuse a model that cannot be trained with per-vehicle clipping. ``model`` itself is not touched.
 
     Args:
-        trained: the parameters that learn; by default all.
+        trained: the parameters that learn; by default all. engine: what computes their gradients.
 
     Raises:
         ModelError: a layer that opacus refuses, a parameter that should learn frozen, a buffer that moves in
             forward, an output of another shape, or a vehicle whose gradient depends on the others.
     """
-    faults = _refused(model) if layer.unknown(model) else []
+    for name, module in model.named_modules():
+        if is_parametrized(module) and any(one.requires_grad for one in module.parameters()):
+            raise ModelError(
+                f"model layer {name}",
+                got="a weight that is computed from others (a parametrization)",
+                expected="weights that are used as they are: opacus gets such a gradient wrong",
+                hint="write an adapter as a layer beside the frozen one, or freeze this layer",
+            )
+    by_opacus = engine == "hooks" or (engine == "auto" and bool(layer.unknown(model)))
+    faults = _refused(model) if by_opacus else []
     if faults:
         raise ModelError(
             "model",
@@ -64,7 +81,7 @@ def probe(model: nn.Module, task: Task, trained: Collection[str] | None = None) 
                     parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         buffers = {name: buffer.clone() for name, buffer in trial.named_buffers()}
         try:
-            _compare(trial, task, *task.synthetic(generator))
+            _compare(trial, task, *task.synthetic(generator), engine=engine)
         except ModelError:
             raise
         except Exception as error:  # whatever somebody's model may raise
@@ -92,9 +109,11 @@ def _refused(model: nn.Module) -> list[Exception]:
     return found
 
 
-def _compare(model: nn.Module, task: Task, inputs: Tensors, targets: Tensors) -> None:
+def _compare(
+    model: nn.Module, task: Task, inputs: Tensors, targets: Tensors, *, engine: GradientEngine
+) -> None:
     """Each vehicle's gradient in the batch against its gradient alone, by autograd."""
-    gradient = model_on(model, task.loss, torch.device("cpu"))
+    gradient = model_on(model, task.loss, torch.device("cpu"), engine=engine)
     flat = {name: values.flatten(0, 1) for name, values in targets.items()}
     with torch.no_grad():
         task.demand_output(model(*(values.flatten(0, 1) for values in inputs.values())), flat)

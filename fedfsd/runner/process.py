@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
-from fedfsd.config.experiment import RegionName
+from fedfsd.config.experiment import GradientEngine, RegionName
 from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError
@@ -48,6 +48,8 @@ class Settings(Frozen):
     """Where the region's gate listens."""
     backbones: str = "backbones"
     """A folder of weights files for plans that train a part of their model, or one such file."""
+    engine: GradientEngine = "auto"
+    """How each vehicle's gradient is had: as training.engine of an experiment."""
     test_only: bool = False
     """Rehearse, too: for trials on synthetic or published data."""
 
@@ -75,6 +77,7 @@ def run(folder: Path, settings: Settings) -> NoReturn:
         settings.device,
         settings.test_only,
         backbones=settings.weights(folder),
+        engine=settings.engine,
         program=program,
     )
     wait, told = _FIRST_WAIT, ""

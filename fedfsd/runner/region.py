@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from fedfsd import canonical
+from fedfsd.config.experiment import GradientEngine
 from fedfsd.config.load import load
 from fedfsd.drive import table
 from fedfsd.engine import backbone, local, randomness, trunk
@@ -47,6 +48,8 @@ class RegionConfig:
     """For rehearsals only, in hex."""
     backbones: str = ""
     """A file of frozen weights, or a folder of such files; a plan finds its own by its hash."""
+    engine: GradientEngine = "auto"
+    """How each vehicle's gradient is had."""
     simulated: bool = False
     """A simulation may also rehearse, or train without privacy; a real node takes private plans only."""
 
@@ -76,7 +79,7 @@ class Region:
             self._models.clear()
             task = self.task(plan)
             model = self.model(task, plan)
-            probe(model, task, {entry.name for entry in plan.model.arrays})
+            probe(model, task, {entry.name for entry in plan.model.arrays}, engine=self.config.engine)
             self._models[plan.hash] = task, model
         return self._models[plan.hash]
 
@@ -100,7 +103,9 @@ class Region:
             for line in found.remarks(roster):
                 remark(Path(self.config.folder), f"plan {plan.hash[:8]}: {line}")
             behind = trunk.frozen(model, task)
-            gradient = local.model_on(model, task.loss, device, behind_trunk=behind)
+            gradient = local.model_on(
+                model, task.loss, device, behind_trunk=behind, engine=self.config.engine
+            )
             data = (
                 trunk.place_behind(model, examples, roster=roster, device=device)
                 if behind

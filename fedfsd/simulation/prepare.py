@@ -132,7 +132,7 @@ def start_of(
     if not whole:
         backbone.freeze(model, names)
     _take_weights(chosen, model, names, whole=whole)
-    probe(model, task, names)
+    probe(model, task, names, engine=experiment.training.engine)
     if public:
         if chosen.backbone == PRETRAINING and not whole:
             backbone.freeze(model, [name for name, _ in model.named_parameters()])

@@ -133,6 +133,7 @@ def node_config(experiment: Experiment, output: Path, name: str, ledgers: Path |
         "device": (region and region.device) or experiment.training.device,
         "policy": (region and region.policy) or "",
         "noise_key": experiment.privacy.noise_key or "",
+        "engine": experiment.training.engine,
         "backbones": str(Folder(output).backbone.resolve()),
     }
 

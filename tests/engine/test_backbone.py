@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from engine.small import SPEC, TASK
-from engine.test_gradient import COUNTS, CPU, MODELS, TAKEN, built, loss_of, region, summed, windows
+from engine.test_gradient import COUNTS, CPU, MODELS, TAKEN, Inside, built, loss_of, region, summed, windows
 from plan.sample import REGION, planned
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fedfsd import canonical
 from fedfsd.engine import backbone, clip, trunk
@@ -134,7 +135,41 @@ def test_norms_are_found_in_the_shipped_models():
 
 # Gradients.
 
-ADAPTED = {"adapters": (lambda: nn.Sequential(Adapted(6, 5), nn.Tanh(), Adapted(5, 3)), (5, 6))}
+
+class OwnAdapted(nn.Linear):
+    """The same with parameters of its own, as many write it: not a layer that the engine knows."""
+
+    def __init__(self, inward: int, outward: int, rank: int = 2) -> None:
+        super().__init__(inward, outward)
+        self.down = nn.Parameter(torch.randn(rank, inward))
+        self.up = nn.Parameter(torch.randn(outward, rank))
+
+    def forward(self, value: Tensor) -> Tensor:
+        return functional.linear(value, self.weight, self.bias) + value @ self.down.t() @ self.up.t()
+
+
+class LowRank(nn.Module):
+    """An adapter as a parametrization of a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Parameter(torch.randn(2, 6)), nn.Parameter(torch.randn(5, 2))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.up @ self.down
+
+
+def shared() -> nn.Module:
+    model = nn.Sequential(OwnAdapted(6, 6), nn.Tanh(), OwnAdapted(6, 6))
+    model[2].down = model[0].down
+    return model
+
+
+ADAPTED = {
+    "adapters": lambda: nn.Sequential(Adapted(6, 5), nn.Tanh(), Adapted(5, 3)),
+    "adapters of one's own": lambda: nn.Sequential(OwnAdapted(6, 5), nn.Tanh(), OwnAdapted(5, 3)),
+    "shared adapters": shared,
+}
 
 
 def slow(model: nn.Module, data, clip_norm: float) -> np.ndarray:
@@ -156,7 +191,8 @@ def slow(model: nn.Module, data, clip_norm: float) -> np.ndarray:
 @pytest.mark.parametrize("kind", sorted({*MODELS, *ADAPTED}))
 def test_what_learns_gets_the_gradients_of_the_slow_reference(kind, odd, monkeypatch):
     """Every second parameter frozen, in every layer that the engine knows."""
-    monkeypatch.setitem(MODELS, "adapters", ADAPTED["adapters"])
+    if kind in ADAPTED:
+        monkeypatch.setitem(MODELS, kind, (ADAPTED[kind], (5, 6)))
     monkeypatch.setattr(clip, "_by_product", lambda *_: False)  # which rounds more
     model = built(kind)
     for module in model.modules():  # the reference has no dropout
@@ -177,6 +213,37 @@ def test_what_learns_gets_the_gradients_of_the_slow_reference(kind, odd, monkeyp
         assert np.linalg.norm(summed(ours, data, TAKEN, clip_norm) - wanted) <= 2e-5 * np.linalg.norm(wanted)
     wanted = slow(model, data, 1e9)
     assert np.linalg.norm(summed(ours, data, TAKEN, None) - wanted) <= 2e-5 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("kind", sorted(ADAPTED))
+def test_adapters_beside_frozen_layers(kind, monkeypatch):
+    """Exact, whoever computes them, and taken by the probe; what stands before them gets no gradient."""
+    monkeypatch.setitem(MODELS, kind, (ADAPTED[kind], (5, 6)))
+    monkeypatch.setattr(clip, "_by_product", lambda *_: False)
+    model = built(kind)
+    backbone.freeze(model, backbone.trained(model, ["*down*", "*up*"]))
+    data = region(windows(kind, 14), COUNTS)
+    ours = model_on(copy.deepcopy(model), loss_of, CPU)
+    for clip_norm in (1e9, 0.01):
+        wanted = slow(model, data, clip_norm)
+        assert np.linalg.norm(summed(ours, data, TAKEN, clip_norm) - wanted) <= 2e-5 * np.linalg.norm(wanted)
+    inside = Inside(built(kind), (5, 6))
+    names = backbone.trained(inside, ["*down*", "*up*"])
+    backbone.freeze(inside, names)
+    probe(inside, TASK, names)
+
+
+def test_an_adapter_as_a_parametrization_is_refused_by_name():
+    inner = nn.Linear(6, 5)
+    nn.utils.parametrize.register_parametrization(inner, "weight", LowRank())
+    model = Inside(nn.Sequential(inner), (5, 6))
+    names = backbone.trained(model, ["*.down", "*.up"])
+    backbone.freeze(model, names)
+    with pytest.raises(ModelError, match=r"model layer inner\.0: got a weight that is computed from others"):
+        probe(model, TASK, names)
+    names = backbone.trained(model, "leave")  # frozen, it is a constant
+    backbone.freeze(model, names)
+    probe(model, TASK, names)
 
 
 def test_nothing_is_computed_before_the_first_layer_that_learns(monkeypatch):

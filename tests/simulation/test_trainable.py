@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from fedfsd.audit.evidence import load as load_evidence
 from fedfsd.audit.verify import verify
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.errors import ConfigError, FedfsdError, NotReadyError
+from fedfsd.errors import ConfigError, FedfsdError, ModelError, NotReadyError
 from fedfsd.gate.policy import BackbonePin, Policy, objections
 from fedfsd.ledger.key import SigningKey
 from fedfsd.plan import plan as plans
@@ -195,3 +196,28 @@ def test_a_real_run_is_conducted_with_its_backbone(tmp_path, drives_path):
     model = load_file(where.model)
     assert model.keys() == {*HEAD, *load_file(where.backbone)}
     assert where.read("metrics.json")["regions"]["CN"]["rounds_released"] == 2
+
+
+class Strange(torch.nn.Linear):
+    """A layer of somebody's own."""
+
+
+def test_the_fast_engine_refuses_a_run_before_anything_is_written(drives_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("fedfsd.task.forecasting.model.mlp.nn.Linear", Strange)
+    wanted = experiment(drives_path, training__engine="fast")
+    with pytest.raises(ModelError, match=r"model parameter body\.0\.weight: got a layer \(Strange\)"):
+        fedfsd.simulate(wanted, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    # Where that layer is frozen, nothing is in the way; a head of that kind is named.
+    with pytest.raises(ModelError, match=r"model parameter head\.weight"):
+        prepare(load(Experiment, {**wanted, "model": {"trainable": "head"}}))
+
+
+def test_a_region_asks_its_own_engine_before_anything_is_booked(tmp_path, small, monkeypatch):
+    federation = Federation(tmp_path, small())
+    monkeypatch.setattr("fedfsd.task.forecasting.model.mlp.nn.Linear", Strange)
+    config = replace(next(iter(federation.configs.values())), engine="fast")
+    region = open_region(config)
+    with pytest.raises(ModelError, match="Strange"):
+        run_round(region, federation.prepared.initial, federation.plan, 1)
+    assert not region.gate.ledger.state.runs[federation.plan.hash].bookings
