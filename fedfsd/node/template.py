@@ -95,6 +95,7 @@ data_path = {data_text}
 
 device = "auto"                 # or "cpu", "cuda", "cuda:1", ...
 backbones = "backbones"         # a folder for the frozen weights (.safetensors) that plans name
+engine = "auto"                 # "fast" refuses models for which fedfsd's own gradient engine lacks a layer
 socket = {socket_text}
 test_only = false               # true: also accept rehearsal plans (their noise key is public); for testing
 """
