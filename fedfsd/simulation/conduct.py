@@ -14,6 +14,7 @@ from fedfsd.flower import strategy as strategies
 from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.report.page import write_report
 from fedfsd.report.run_folder import Folder
+from fedfsd.simulation import track
 from fedfsd.simulation.prepare import Prepared
 from fedfsd.simulation.trail import Progress, Trail, epsilon_check
 
@@ -58,8 +59,9 @@ def conduct(
         prepared.plan,
         round_timeout_seconds=server.round_timeout_seconds,
     )
-    trail = Trail(where, prepared, strategy, checks, progress)
-    first, arrays = trail.begin(resume=resume)
-    final = on(lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round))
-    trail.finish(final, spent=keeper.finish(), seconds=time.monotonic() - started)
-    write_report(where.path)
+    with track.following(where, prepared.experiment) as trackers:
+        trail = Trail(where, prepared, strategy, checks, progress, trackers)
+        first, arrays = trail.begin(resume=resume)
+        final = on(lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round))
+        trail.finish(final, spent=keeper.finish(), seconds=time.monotonic() - started)
+        trackers.end(trail.final, [where.path / "plan.json", write_report(where.path)])
