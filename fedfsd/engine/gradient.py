@@ -26,6 +26,7 @@ from fedfsd.engine import layer
 from fedfsd.engine.clip import MicroBatch, whole_of
 from fedfsd.engine.device import wide
 from fedfsd.engine.tape import Deliver
+from fedfsd.engine.trunk import Head
 from fedfsd.engine.use import Sampled, Use
 from fedfsd.engine.vehicle import VehicleData
 from fedfsd.errors import ModelError
@@ -63,6 +64,10 @@ class VehicleGradient:
         self._sizes = [parameter.numel() for parameter in self.parameters]
         self._index = {parameter: index for index, parameter in enumerate(self.parameters)}
         self.size = sum(self._sizes)
+        # What windows are computed through, frozen parts too: it stands for what a window takes of memory.
+        self._through = (
+            self.size if isinstance(model, Head) else sum(one.numel() for one in model.parameters())
+        )
         unknown = {} if engine == "hooks" else layer.unknown(model)
         for name, kind in list(unknown.items())[:1]:
             if engine == "fast":
@@ -132,12 +137,14 @@ class VehicleGradient:
             max_grad_norm: None: in mode none alone; nothing is clipped.
             sample_rate: that of the plan, for the size of micro-batches.
         """
-        size = micro_batch(data.roster, sample_rate, window.shape[1], self.size)
-        padding = -len(slots) % size
-        index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.padding)
-        taken = np.pad(taken, ((0, padding), (0, 0)))
+        size = micro_batch(data.roster, sample_rate, window.shape[1], self._through)
+        count = len(slots) + -len(slots) % size
+        index = np.full((count, window.shape[1]), data.padding)
+        index[: len(slots)] = data.first[slots, None] + window
+        full = np.zeros(index.shape, bool)
+        full[: len(slots)] = taken
         total = torch.zeros(self.size, dtype=torch.float64, device=wide(data.device))
-        everything, filled_places = (torch.from_numpy(part).to(data.device) for part in (index, taken))
+        everything, filled_places = (torch.from_numpy(part).to(data.device) for part in (index, full))
         for low in range(0, len(index), size):
             rows, filled = (part[low : low + size] for part in (everything, filled_places))
             inputs = data.inputs_of(rows)

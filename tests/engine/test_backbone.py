@@ -387,7 +387,7 @@ def examples(counts: list[int], seed: int = 0) -> Examples:
 
 
 def update(
-    model: nn.Module, found: Examples, names: tuple[str, ...], *, behind: bool
+    model: nn.Module, found: Examples, names: tuple[str, ...], *, behind: bool, engine: str = "auto"
 ) -> dict[str, np.ndarray]:
     """One round of three steps without noise worth mentioning."""
     shapes = {name: tuple(one.shape) for name, one in model.named_parameters() if name in names}
@@ -397,7 +397,7 @@ def update(
     model = copy.deepcopy(model)
     backbone.freeze(model, names)
     assert trunk.frozen(model, TASK)
-    gradient = model_on(model, TASK.loss, CPU, behind_trunk=behind)
+    gradient = model_on(model, TASK.loss, CPU, behind_trunk=behind, engine=engine)
     data = (
         trunk.place_behind(model, found, roster=12, device=CPU)
         if behind
@@ -417,9 +417,12 @@ def test_features_kept_or_computed_again_are_the_same_bits(monkeypatch, counts):
     monkeypatch.setattr(trunk, "_KEPT", 0)
     again = update(model, found, names, behind=True)
     assert all(np.array_equal(kept[name], again[name]) for name in kept)
-    whole = update(model, found, names, behind=False)
-    for name in kept:
-        np.testing.assert_allclose(kept[name], whole[name], rtol=1e-3, atol=1e-6)
+    for other in (
+        update(model, found, names, behind=False),
+        update(model, found, names, behind=True, engine="hooks"),
+    ):
+        for name in kept:
+            np.testing.assert_allclose(kept[name], other[name], rtol=1e-3, atol=1e-6)
     assert (np.abs(kept["out.weight"]).max() > 5 * np.abs(kept[WITNESS]).max()) == any(counts)
 
 
