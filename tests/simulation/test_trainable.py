@@ -40,7 +40,8 @@ def small(drives_path):
 
 @pytest.fixture(scope="module")
 def run(drives_path, tmp_path_factory):
-    wanted = experiment(drives_path, mode="private", model__trainable="head", training__num_rounds=2)
+    part = {"model__trainable": "head", "training__num_rounds": 2, "data__regions": ["CN"]}
+    wanted = experiment(drives_path, mode="private", **part)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fedfsd.report.page._figures", lambda _: {})
         return fedfsd.simulate(wanted, output=tmp_path_factory.mktemp("head") / "run")
@@ -60,6 +61,7 @@ def test_only_what_trains_crosses(run):
     lines = [json.loads(line) for line in (run.path / "rounds.jsonl").read_text().splitlines()]
     assert {line["regions"]["CN"]["bytes"] for line in lines if line["round"]} == {4 * (144 + 512)}
     assert run.metrics["parameters"] == 144
+    assert "144 parameters trained, 72 frozen" in run.report.read_text()
     assert run.metrics["backbone"] == {"sha256": plan.model.backbone.sha256, "parameters": 72}
 
 
