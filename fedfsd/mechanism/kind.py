@@ -295,6 +295,15 @@ class Mechanism(ABC):
         """
         return float(np.linalg.norm(gains)) * self.std(round) / divisor
 
+    def witness_lattice(self, round: int, gains: np.ndarray, *, divisor: float, size: int) -> float | None:
+        """The unit of the public lattice on which those entries lie before float32 rounds them.
+
+        None where steps move the parameters by different amounts: sums of their multiples are everywhere.
+        """
+        if float(np.ptp(gains)):
+            return None
+        return float(gains[0]) * self.grid(round, size=size) / divisor
+
     def max_update_norm(
         self, round: int, gains: np.ndarray, *, divisor: float, roster: int, size: int, z: float
     ) -> float:

@@ -20,7 +20,8 @@ from fedfsd.node import join, status
 from fedfsd.node.approve import DIGITS
 from fedfsd.node.approve import read as read_plan
 from fedfsd.node.node import Node
-from fedfsd.node.separation import Separation, ask, surveys
+from fedfsd.node.separation import Separation, ask, replays, surveys
+from fedfsd.plan.plan import Plan
 from fedfsd.service import diagnosis
 from fedfsd.service.diagnosis import CheckResult, fail, ok, warn
 
@@ -38,6 +39,7 @@ class Patient:
     test_only: bool = False
     ask: Callable[[Node, Path, str], Separation] = field(default=ask)
     survey: Callable[[Path, Sequence[Mapping[str, Any]]], list[dict[str, Any]]] = field(default=surveys)
+    replay: Callable[[Path, Sequence[Mapping[str, Any]]], list[list[str]]] = field(default=replays)
 
     @cached_property
     def facts(self) -> Separation:
@@ -52,6 +54,13 @@ class Patient:
     def status(self) -> dict[str, Any]:
         """The state of the ledger."""
         return status.status(self.node, today=self.today)
+
+    @cached_property
+    def offered(self) -> list[Plan]:
+        """The plans that came for this region and are not over."""
+        over = {one["plan"] for one in self.status["plans"] if one["settled"]}
+        found = (read_plan(path) for path in sorted((self.node.folder / "plans").glob("*.json")))
+        return [one for one in found if one.hash not in over and self.node.settings.name in one.regions]
 
 
 def examine(patient: Patient) -> tuple[CheckResult, ...]:
@@ -187,16 +196,13 @@ def windows(patient: Patient) -> CheckResult:
     """Has the region vehicles to train on in each open plan, and not more than are stated?"""
     allowed = patient.node.policy()
     region = patient.node.settings.name
-    over = {one["plan"] for one in patient.status["plans"] if one["settled"]}
-    offered = (read_plan(path) for path in sorted((patient.node.folder / "plans").glob("*.json")))
     asked: dict[str, dict[str, Any]] = {
         f"plan {plan.hash[:8]}: ": {
             "task": plan.task.model_dump(mode="json"),
             "pin": (pin := allowed.pin_task(plan.task.name)) and pin.model_dump(mode="json"),
             "roster": plan.region(region).roster,
         }
-        for plan in offered
-        if plan.hash not in over and region in plan.regions
+        for plan in patient.offered
     }
     if not asked and allowed.tasks:
         return ok("windows", "not counted before a plan names one of the policy's tasks")
@@ -220,10 +226,8 @@ def backbones(patient: Patient) -> CheckResult:
     """Has the runner the frozen weights that the policy or an open plan names?"""
     allowed = patient.node.policy()
     wanted = {one.sha256: one.name for one in allowed.backbones or ()}
-    over = {one["plan"] for one in patient.status["plans"] if one["settled"]}
-    for path in sorted((patient.node.folder / "plans").glob("*.json")):
-        plan = read_plan(path)
-        if plan.hash not in over and plan.model.backbone and plan.model.backbone.source == "file":
+    for plan in patient.offered:
+        if plan.model.backbone is not None and plan.model.backbone.source == "file":
             wanted.setdefault(plan.model.backbone.sha256, f"plan {plan.hash[:8]}")
     if not wanted:
         return ok("backbones", "no frozen weights are named")
@@ -244,6 +248,33 @@ def backbones(patient: Patient) -> CheckResult:
             f" {patient.train / 'train.toml'}",
         )
     return ok("backbones", f"the runner has {', '.join(wanted.values())}")
+
+
+def replay(patient: Patient) -> CheckResult:
+    """Does the runner's program run the mechanism of each open plan?"""
+    allowed = patient.node.policy()
+    asked = [
+        {
+            "plan": plan.document(),
+            "pin": (pin := allowed.pin(plan.model.name, plan.task.name)) and pin.model_dump(mode="json"),
+            "task_pin": (mine := allowed.pin_task(plan.task.name)) and mine.model_dump(mode="json"),
+        }
+        for plan in patient.offered
+    ]
+    if not asked:
+        return ok("replay", "no open plan; a runner replays a round of each before its first one")
+    try:
+        told = patient.replay(patient.train, asked)
+    except NotReadyError as error:  # this user may not run it, as it should be
+        return warn("replay", f"not run: {error.got}", fix=str(error.hint))
+    wrong = [
+        f"plan {plan.hash[:8]}: {fault}"
+        for plan, faults in zip(patient.offered, told, strict=True)
+        for fault in faults
+    ]
+    if wrong:
+        return fail("replay", "; ".join(wrong), fix="install the reviewed program again: fedfsd config code")
+    return ok("replay", f"{len(asked)} plans: the runner's program is their mechanism")
 
 
 def accelerator(patient: Patient) -> CheckResult:
@@ -338,6 +369,7 @@ CHECKS: tuple[Callable[[Patient], CheckResult], ...] = (
     data,
     windows,
     backbones,
+    replay,
     accelerator,
     plans,
     budget,

@@ -121,6 +121,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--survey", metavar="JSON", help="print what the data give for tasks and rosters, as JSON, and end"
     )
+    parser.add_argument(
+        "--replay",
+        action="store_true",
+        help="replay the plans on standard input, print faults as JSON, and end",
+    )
     parser.add_argument("--address", default="", metavar="HOST:PORT", help="with --facts: try to connect")
     parser.add_argument("--gate-folder", default="", metavar="FOLDER", help="with --facts: try to list it")
     asked = parser.parse_args(arguments)
@@ -131,6 +136,9 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load(Settings, asked.train / SETTINGS, overrides=said)
         if asked.survey is not None:
             print(json.dumps(_surveys(asked, settings)))
+            return 0
+        if asked.replay:
+            print(json.dumps(_replays(settings)))
             return 0
         if not asked.facts:
             run(asked.train, settings)
@@ -171,6 +179,17 @@ def _surveys(asked: argparse.Namespace, settings: Settings) -> list[dict[str, An
     except (ValueError, TypeError, KeyError):
         raise NotReadyError(
             "--survey", got="something else", expected="a list of task, pin and roster as JSON"
+        ) from None
+
+
+def _replays(settings: Settings) -> list[list[str]]:
+    from fedfsd.runner import self_check
+
+    try:
+        return self_check.replays(settings.name, settings.device, json.load(sys.stdin))
+    except (ValueError, TypeError, KeyError):
+        raise NotReadyError(
+            "--replay", got="something else", expected="a list of plan, pin and task_pin as JSON"
         ) from None
 
 

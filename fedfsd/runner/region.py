@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from fedfsd.gate.policy import Policy, declared, simulated
 from fedfsd.gate.remote import RemoteGate
 from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import Arrays, Plan
+from fedfsd.runner import replay
 from fedfsd.task import registry
 from fedfsd.task.gather import gather, tables_of
 from fedfsd.task.task import Task
@@ -63,6 +65,7 @@ class Region:
     """The gate itself, or the way to it where it is another process."""
     _models: dict[str, tuple[Task, nn.Module]] = field(default_factory=dict)
     _runs: dict[str, tuple[VehicleGradient, VehicleData]] = field(default_factory=dict)
+    _replayed: set[str] = field(default_factory=set)
 
     @property
     def keys(self) -> Path:
@@ -87,6 +90,7 @@ class Region:
         """The plan's model and this region's examples on its device; kept for one plan."""
         if plan.hash not in self._runs:
             task, model = self.demand_model(plan)
+            model = copy.deepcopy(model)  # the engine changes how its layers work
             tables = tables_of(task, self.config.data_path, self.config.name)
             if plan.mode == "rehearsal" and any(
                 part.origin == "recorded" for part in table.in_region(tables, self.config.name)
@@ -113,6 +117,19 @@ class Region:
             )
             self._runs = {plan.hash: (gradient, data)}
         return self._runs[plan.hash]
+
+    def replay(self, plan: Plan, arrays: Arrays) -> None:
+        """Before a plan's first round in this process: refuse where its mechanism is not the planned one.
+
+        On made-up tables, so before anything is booked: see ``runner.replay``.
+        """
+        if plan.hash not in self._replayed:
+            task, model = self.demand_model(plan)
+            model = copy.deepcopy(model)
+            device, engine = resolve(self.config.device), self.config.engine
+            gradient = local.model_on(model, task.loss, device, engine=engine)
+            replay.demand(gradient, model, task, plan, self.config.name, arrays)
+            self._replayed.add(plan.hash)
 
     def task(self, plan: Plan) -> Task:
         """The plan's task. RefusedError where it is not the one that the policy names."""
@@ -154,7 +171,7 @@ def open_region(config: RegionConfig) -> Region:
 
 
 def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
-    """Admit, book, train, release: the whole of what a region does for a coordinator.
+    """Admit, replay, book, train, release: the whole of what a region does for a coordinator.
 
     Raises:
         RefusedError: plan, round or arrays the region does not accept, or an update it will not send.
@@ -165,6 +182,7 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     region.demand_model(plan)
     if plan.mode == "none":
         return _unbooked(region, arrays, plan, round)
+    region.replay(plan, arrays)
     booked = gate.reserve(plan, round, arrays)
     released = gate.released(booked)
     if released is None:

@@ -15,6 +15,8 @@ from fedfsd.engine.device import resolve
 from fedfsd.errors import FedfsdError
 from fedfsd.gate.message import RunnerFacts
 from fedfsd.gate.policy import OWN_TASKS, ModelPin
+from fedfsd.plan import plan as plans
+from fedfsd.runner import replay
 from fedfsd.task import registry
 from fedfsd.task.gather import gather, tables_of
 
@@ -61,6 +63,18 @@ def surveys(
     return [
         _weights(backbones, **one) if "backbone" in one else _survey(name, data_path, **one) for one in asked
     ]
+
+
+def replays(name: str, device: str, asked: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The faults that a replay finds, for each of ``asked``: ``plan`` (text), ``pin`` and ``task_pin``."""
+    found = []
+    for one in asked:
+        pins = {key: one[key] and ModelPin(**one[key]) for key in ("pin", "task_pin")}
+        try:
+            found.append(list(replay.of_plan(plans.read(one["plan"]), name, device, **pins).faults))
+        except FedfsdError as error:
+            found.append([str(error)])
+    return found
 
 
 def remarks(name: str, data_path: str) -> list[str]:

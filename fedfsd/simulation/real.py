@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from safetensors.numpy import load_file, save_file
 
 from fedfsd import errors
-from fedfsd.audit.receipt import Receipt
+from fedfsd.audit.receipt import ENDED, Receipt, ReceivedIncident
 from fedfsd.config.experiment import Experiment, Region
 from fedfsd.drive import table
 from fedfsd.drive.table import Table
@@ -167,7 +167,9 @@ class Delivered:
         key = SigningKey.read(self._coordinator / "coordinator.key")
         book = self._coordinator / "receipts" / f"{self._plan.hash}.jsonl"
         lines = book.read_bytes().splitlines() if book.exists() else []
-        write_receipts(self._where, self._plan, [_receipt(line) for line in lines], key)
+        files = sorted((self._coordinator / ENDED / self._plan.hash).glob("*.json"))
+        ended = [ReceivedIncident(**json.loads(path.read_bytes())) for path in files]
+        write_receipts(self._where, self._plan, [_receipt(line) for line in lines], key, incidents=ended)
         (self._where.path / "checkpoints").mkdir(exist_ok=True)
         for name in self._plan.regions:
             head = self._coordinator / "heads" / f"{name}.note"

@@ -263,6 +263,7 @@ def _line(outcome: RegionOutcome) -> dict[str, Any]:
         "sha256": outcome.sha256,
         "bytes": outcome.bytes,
         "entry": outcome.entry,
+        **({} if outcome.finding is None else {"finding": outcome.finding}),
     }
 
 

@@ -81,8 +81,15 @@ def folder(joined, tmp_path, address) -> Path:
     return made
 
 
-def patient(folder: Path, facts: separation.Separation = FIT, survey=lambda *_: [SAID]) -> Patient:
-    return Patient(open_node(folder), folder / "train", TODAY, ask=lambda *_: facts, survey=survey)
+def patient(
+    folder: Path,
+    facts: separation.Separation = FIT,
+    survey=lambda *_: [SAID],
+    replay=lambda _, plans: [[] for _ in plans],
+) -> Patient:
+    return Patient(
+        open_node(folder), folder / "train", TODAY, ask=lambda *_: facts, survey=survey, replay=replay
+    )
 
 
 def found(folder: Path, check: str, facts: separation.Separation = FIT) -> CheckResult:

@@ -105,7 +105,7 @@ def test_a_runner_killed_in_a_round_is_followed_by_one_that_sends_the_same(tmp_p
 
     with listening(gate, tmp_path) as runner:
         with monkeypatch.context() as patch:
-            patch.setattr(region_module.local, "train", stall)
+            patch.setattr(region_module, "_train", stall)
             with forked(train) as first:
                 thread = threading.Thread(target=lambda: found.append(runner.round(plan, 1, ARRAYS)))
                 thread.start()
@@ -218,7 +218,7 @@ def test_the_text_of_a_failure_stays_in_the_runners_folder(tmp_path, data, monke
     monkeypatch.setattr(
         frame.Frames, "receive", lambda self, **how: frames.append(found := taken(self, **how)) or found
     )
-    monkeypatch.setattr(region_module.local, "train", fail)
+    monkeypatch.setattr(region_module, "_train", fail)
     caplog.set_level("DEBUG")
     serving = threaded(train, data)
     with listening(gate, tmp_path) as runner, serving, pytest.raises(NotReadyError) as caught:
