@@ -18,6 +18,7 @@ from fedfsd.errors import FedfsdError, RefusedError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import BackbonePin, Policy, declared
 from fedfsd.plan.plan import WITNESS, Plan
+from fedfsd.runner import replay
 from fedfsd.runner.region import LOG, RegionConfig, open_region, run_round
 from fedfsd.task.forecasting.model import registry
 from fedfsd.task.forecasting.window import WindowSpec
@@ -96,3 +97,12 @@ def test_weights_that_the_policy_does_not_name_never_reach_a_runner(tmp_path, da
         with pytest.raises(RefusedError, match="is not listed under backbones in the policy"):
             runner.round(plan, 1, MINE)
         assert not gate.ledger.state.runs[plan.hash].bookings
+
+
+def test_a_replay_needs_no_weights_and_finds_no_fault():
+    """What is frozen is frozen whatever its values are, so that an auditor can replay without the file."""
+    plan = plan_of(weights())
+    found = replay.of_plan(plan, REGION, "cpu")
+    assert found.faults == ()
+    assert found.runs > 10
+    assert plan.model.size == 144 + 4096
