@@ -31,7 +31,7 @@ from fedfsd.simulation.trail import Progress, load_model
 
 # The app that worker processes load by name.
 CLIENT = "fedfsd.runner.client:simulated"
-NodeConfig = dict[str, str]
+NodeConfig = dict[str, Any]
 Engine = Literal["local", "ray"]
 
 
