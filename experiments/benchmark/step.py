@@ -53,6 +53,7 @@ PROMISES = (
     Promise(Case("PilotNet", 64, 1), 1.2, 1.8, noise=0.03, pair=1.7, repeats=9),
     Promise(Case("PilotNet", 16, 8), 1.2, repeats=7),
     Promise(Case("ResNet-18", 32, 1), 1.25, noise=0.1, repeats=5),
+    Promise(Case("ResNet-18", 32, 1, "head"), 1.0, repeats=5),
 )
 
 

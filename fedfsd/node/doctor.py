@@ -245,6 +245,34 @@ def windows(patient: Patient) -> CheckResult:
     return ok("windows", "; ".join(f"{plan}{one['said']}" for plan, one in zip(asked, told, strict=True)))
 
 
+def backbones(patient: Patient) -> CheckResult:
+    """Has the runner the frozen weights that the policy or an open plan names?"""
+    allowed = patient.node.policy()
+    wanted = {one.sha256: one.name for one in allowed.backbones or ()}
+    for plan in patient.offered:
+        if plan.model.backbone is not None and plan.model.backbone.source == "file":
+            wanted.setdefault(plan.model.backbone.sha256, f"plan {plan.hash[:8]}")
+    if not wanted:
+        return ok("backbones", "no frozen weights are named")
+    try:
+        told = patient.survey(patient.train, [{"backbone": sha256} for sha256 in wanted])
+    except NotReadyError as error:
+        return warn("backbones", f"not looked for: {error.got}", fix=str(error.hint))
+    missing = [
+        f"{name} ({sha256[:16]})"
+        for (sha256, name), one in zip(wanted.items(), told, strict=True)
+        if one["wrong"]
+    ]
+    if missing:
+        return fail(
+            "backbones",
+            f"the runner has no file with the hash of {', '.join(missing)}",
+            fix="put the coordinator's backbone.safetensors, readable by the runner, where backbones is in"
+            f" {patient.train / 'train.toml'}",
+        )
+    return ok("backbones", f"the runner has {', '.join(wanted.values())}")
+
+
 def replay(patient: Patient) -> CheckResult:
     """Does the runner's program run the mechanism of each open plan?"""
     allowed = patient.node.policy()
@@ -364,6 +392,7 @@ CHECKS: tuple[Callable[[Patient], CheckResult], ...] = (
     coordinator,
     data,
     windows,
+    backbones,
     replay,
     accelerator,
     plans,

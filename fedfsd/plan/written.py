@@ -3,9 +3,10 @@
 Format 1 knows one task, motion forecasting, whose options stand under ``window``, and one mechanism, the
 same Gaussian in every round, whose ``noise_multiplier`` stands among a region's constants. Format 2 names the
 task under ``task`` and any other mechanism of a region under ``mechanism``, in the place of
-``noise_multiplier``. Format 3 names under ``precision`` what models compute in, where that is not float32. A
-new plan is written in the oldest format that can hold it, so that regions of earlier
-releases can take part; a plan that was read keeps the format in which it came, and with it its hash.
+``noise_multiplier``. Format 3 names under ``model.backbone`` what of the model is not trained, and under
+``precision`` what models compute in, where that is not float32. A new plan is written in the oldest format
+that can hold it, so that regions of earlier releases can take part; a plan that was read keeps the format in
+which it came, and with it its hash.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Window(Frozen):
 
 def oldest(fields: Mapping[str, Any]) -> int:
     """The oldest format that can hold a plan of these fields."""
-    if fields.get("precision", FLOAT32) != FLOAT32:
+    if fields["model"].get("backbone") is not None or fields.get("precision", FLOAT32) != FLOAT32:
         return 3
     task = fields["task"]
     options = task["options"] if task["name"] == FORECASTING else {}
@@ -50,6 +51,8 @@ def document(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
     if written["precision"] == FLOAT32:
         del written["precision"]
+    if written["model"]["backbone"] is None:
+        written["model"] = {key: value for key, value in written["model"].items() if key != "backbone"}
     if written["format"] == 1:
         written["window"] = written.pop("task")["options"]
     return written

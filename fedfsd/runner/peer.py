@@ -57,7 +57,15 @@ def work(folder: Path, settings: Settings, rank: int, where: str, after: int | N
     members = settings.members()
     device = members.devices[rank - members.first]
     reviewed = Reviewed()
-    region = Region(RegionConfig(settings.name, settings.data(folder), str(folder), device), reviewed)
+    config = RegionConfig(
+        settings.name,
+        settings.data(folder),
+        str(folder),
+        device,
+        backbones=settings.weights(folder),
+        engine=settings.engine,
+    )
+    region = Region(config, reviewed)
     store = group.met(*addresses.split(where))
     for number, plan, pins in group.tasks(store, after):
         reviewed.pins = pins

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn
 
 from pydantic import Field, model_validator
 
-from fedfsd.config.experiment import RegionName
+from fedfsd.config.experiment import GradientEngine, RegionName
 from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
 from fedfsd.errors import ConfigError, FedfsdError, FormatError, NotReadyError
@@ -67,6 +67,10 @@ class Settings(Frozen):
     """How processes of several machines meet. From format 2 on."""
     socket: str = "../run/gate.sock"
     """Where the region's gate listens."""
+    backbones: str = "backbones"
+    """A folder of weights files for plans that train a part of their model, or one such file."""
+    engine: GradientEngine = "auto"
+    """How each vehicle's gradient is had: as training.engine of an experiment."""
     test_only: bool = False
     """Rehearse, too: for trials on synthetic or published data."""
 
@@ -96,6 +100,10 @@ class Settings(Frozen):
     def data(self, folder: Path) -> str:
         """The data path as seen from anywhere."""
         return self.data_path if self.data_path in EMBEDDED else str((folder / self.data_path).absolute())
+
+    def weights(self, folder: Path) -> str:
+        """Where backbones are, as seen from anywhere."""
+        return str((folder / self.backbones).absolute())
 
 
 def run(folder: Path, settings: Settings) -> NoReturn:
@@ -145,7 +153,15 @@ def _loaded(folder: Path, settings: Settings) -> Worker:
 
     data, members = settings.data(folder), settings.members()
     return Worker(
-        folder, settings.name, data, members.devices[0], settings.test_only, program=program, members=members
+        folder,
+        settings.name,
+        data,
+        members.devices[0],
+        settings.test_only,
+        backbones=settings.weights(folder),
+        engine=settings.engine,
+        program=program,
+        members=members,
     )
 
 
@@ -239,7 +255,12 @@ def _surveys(asked: argparse.Namespace, settings: Settings) -> list[dict[str, An
     from fedfsd.runner import self_check
 
     try:
-        return self_check.surveys(settings.name, settings.data(asked.train), json.loads(asked.survey))
+        return self_check.surveys(
+            settings.name,
+            settings.data(asked.train),
+            json.loads(asked.survey),
+            backbones=settings.weights(asked.train),
+        )
     except (ValueError, TypeError, KeyError):
         raise NotReadyError(
             "--survey", got="something else", expected="a list of task, pin and roster as JSON"

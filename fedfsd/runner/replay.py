@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import nn
 
 from fedfsd import canonical
-from fedfsd.engine import local
+from fedfsd.engine import backbone, local
 from fedfsd.engine.device import resolve, wide
 from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.noise import DeviceNoise
@@ -204,7 +204,10 @@ def of_plan(
     torch.set_num_threads(1)  # small steps: more threads would mostly wait for each other
     task = registry.of(plan.task.name, plan.task.options, reviewed=task_pin)
     model = task.model(plan.model.name, plan.model.options, seed=plan.seed, reviewed=pin)
-    arrays = {name: value.detach().numpy().copy() for name, value in model.named_parameters()}
+    if plan.model.backbone is not None:  # frozen, whatever its values are
+        backbone.freeze(model, [one.name for one in plan.model.arrays])
+    learning = ((name, one) for name, one in model.named_parameters() if one.requires_grad)
+    arrays = {name: one.detach().numpy().copy() for name, one in learning}
     arrays |= {one.name: np.zeros(one.shape, np.float32) for one in plan.model.arrays if one.name == WITNESS}
     gradient = local.model_on(model, task.loss, resolve(device), plan.precision)
     return replay(gradient, model, task, plan, region, arrays, as_if=as_if)

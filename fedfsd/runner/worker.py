@@ -11,6 +11,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
 from fedfsd import formats
+from fedfsd.config.experiment import GradientEngine
 from fedfsd.config.load import Frozen
 from fedfsd.engine import randomness
 from fedfsd.errors import PlanError
@@ -60,6 +61,8 @@ class Worker:
         device: str,
         test_only: bool,
         *,
+        backbones: str = "",
+        engine: GradientEngine = "auto",
         program: Program | None = None,
         members: Members | None = None,
     ) -> None:
@@ -70,7 +73,7 @@ class Worker:
         private.become(RUN_ID, NODE_ID)
         private.quiet()
         self._folder = folder
-        self._config = RegionConfig(name, data_path, str(folder), device)
+        self._config = RegionConfig(name, data_path, str(folder), device, backbones=backbones, engine=engine)
         self._gate = RemoteGate(name, program or programs.installed(folder), test_only=test_only)
         group = None
         if members is not None and members.world > 1:
