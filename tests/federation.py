@@ -86,6 +86,7 @@ class Federation(Grid):
             name: Path(node_config(self.experiment, folder, name)["folder"]) for name in self.plan.regions
         }
         Evidence(self.prepared, Folder(folder), folders).begin()
+        Folder(folder).keep_backbone(self.prepared.backbone)
         self.configs = {
             number: RegionConfig(**node_config(self.experiment, folder, name), simulated=True)
             for number, name in enumerate(self.plan.regions, start=2)

@@ -42,6 +42,7 @@ PROMISES = (
     Promise(Case("PilotNet", 64, 1), 1.2, 1.8, repeats=9),
     Promise(Case("PilotNet", 16, 8), 1.2, repeats=7),
     Promise(Case("ResNet-18", 32, 1), 1.25, repeats=5),
+    Promise(Case("ResNet-18", 32, 1, "head"), 1.0, repeats=5),
 )
 
 

@@ -23,10 +23,19 @@ PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan's documen
 Regions = Annotated[
     list[str] | None, typer.Option("--region", metavar="NAME", help="Only this region; by default every one.")
 ]
+Backbones = Annotated[
+    str, typer.Option(metavar="PATH", help="A plan's frozen weights: a file, or a folder of such files.")
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Where to compute, as in train.toml.")]
 
 
-def replay(plan: PlanPath, region: Regions = None, device: Device = "auto", _json: Json = False) -> Answer:
+def replay(
+    plan: PlanPath,
+    region: Regions = None,
+    device: Device = "auto",
+    backbones: Backbones = "",
+    _json: Json = False,
+) -> Answer:
     """Run one round again on neighbouring made-up tables, and compare.
 
     Everything that enters or leaves the mechanism must be equal but the clipped sum, and that differs by
@@ -38,7 +47,7 @@ def replay(plan: PlanPath, region: Regions = None, device: Device = "auto", _jso
 
     found, rows, lines = _plan(plan), [], []
     for name in region or found.regions:
-        one = work.of_plan(found, name, device)
+        one = work.of_plan(found, name, device, backbones=backbones)
         rows.append(
             {"region": name, "faults": list(one.faults), "steps": one.runs, "seconds": round(one.seconds, 3)}
         )
@@ -57,6 +66,7 @@ def canaries(
     plan: PlanPath,
     region: Regions = None,
     device: Device = "auto",
+    backbones: Backbones = "",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it for audit report: .json.")
     ] = None,
@@ -77,7 +87,7 @@ def canaries(
 
     found, rows, lines = _plan(plan), {}, []
     for name in region or found.regions:
-        replayed = replays.of_plan(found, name, device)
+        replayed = replays.of_plan(found, name, device, backbones=backbones)
         one = canary.trial(found, name, device)
         claim = found.region(name).epsilon
         rows[name] = {

@@ -71,6 +71,11 @@ def run(
         output = (run_folder.newest if resume else run_folder.free)(Path("runs"), loaded.name)
     _say(f"{loaded.name}: " + ("reading the run" if resume else "preparing model and noise"))
     where, plan = (real.again if resume else real.begin)(loaded, output)
+    if plan.model.backbone is not None and plan.model.backbone.source == "file":
+        _say(
+            f"frozen weights: {where.backbone} (SHA-256 {plan.model.backbone.sha256}); each region needs this"
+            " file in its runner's folder of backbones, and the hash under backbones in its policy"
+        )
     with _ended_as_by_ctrl_c(), Watch() as watch, runs.offered(hub, plan):
         runs.await_answers(hub, plan, timeout=approval_timeout, say=_say)
         conductor = runs.Conductor(

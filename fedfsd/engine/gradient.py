@@ -21,10 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedfsd.config.experiment import GradientEngine
 from fedfsd.engine import layer
 from fedfsd.engine.clip import MicroBatch, whole_of
 from fedfsd.engine.device import wide
 from fedfsd.engine.tape import Deliver
+from fedfsd.engine.trunk import Head
 from fedfsd.engine.use import Sampled, Use
 from fedfsd.engine.vehicle import VehicleData
 from fedfsd.errors import ModelError
@@ -45,21 +47,36 @@ Loss = Callable[[Any, Tensors], Tensor]
 
 
 class VehicleGradient:
-    """Per-vehicle gradients of one model."""
+    """Per-vehicle gradients of what learns of one model: the parameters that require a gradient now."""
 
-    def __init__(self, model: nn.Module, loss: Loss, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        precision: Precision = "float32",
+        *,
+        engine: GradientEngine = "auto",
+    ) -> None:
+        """ModelError where ``engine`` is fast and the model has a layer that it does not know."""
         self._loss, self._precision = loss, precision
-        self._names, self.parameters = (list(part) for part in zip(*model.named_parameters(), strict=True))
+        learning = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+        self._names, self.parameters = (list(part) for part in zip(*learning, strict=True))
         self._sizes = [parameter.numel() for parameter in self.parameters]
         self._index = {parameter: index for index, parameter in enumerate(self.parameters)}
         self.size = sum(self._sizes)
-        unknown = layer.unknown(model)
-        if unknown:
-            name, kind = next(iter(unknown.items()))
+        # What windows are computed through, frozen parts too: it stands for what a window takes of memory.
+        self._through = (
+            self.size if isinstance(model, Head) else sum(one.numel() for one in model.parameters())
+        )
+        unknown = {} if engine == "hooks" else layer.unknown(model)
+        for name, kind in list(unknown.items())[:1]:
+            if engine == "fast":
+                raise _refused(model, name, kind)
             _LOG.warning(
                 "slower gradients, by opacus: of %s (%s) the engine has none", name or "the model", kind
             )
-        self._model: _Taped | _Hooked = _Hooked(model) if unknown else _Taped(model)
+        hooks = engine == "hooks" or bool(unknown)
+        self._model: _Taped | _Hooked = _Hooked(model) if hooks else _Taped(model)
 
     def set_parameters(self, flat: Tensor) -> None:
         """Copy (P,) values into the model, in the order of its parameters."""
@@ -120,17 +137,18 @@ class VehicleGradient:
             max_grad_norm: None: in mode none alone; nothing is clipped.
             sample_rate: that of the plan, for the size of micro-batches.
         """
-        size = micro_batch(data.roster, sample_rate, window.shape[1], self.size)
-        padding = -len(slots) % size
-        index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.padding)
-        taken = np.pad(taken, ((0, padding), (0, 0)))
+        size = micro_batch(data.roster, sample_rate, window.shape[1], self._through)
+        count = len(slots) + -len(slots) % size
+        index = np.full((count, window.shape[1]), data.padding)
+        index[: len(slots)] = data.first[slots, None] + window
+        full = np.zeros(index.shape, bool)
+        full[: len(slots)] = taken
         total = torch.zeros(self.size, dtype=torch.float64, device=wide(data.device))
-        everything, filled_places = (torch.from_numpy(part).to(data.device) for part in (index, taken))
+        everything, filled_places = (torch.from_numpy(part).to(data.device) for part in (index, full))
         for low in range(0, len(index), size):
             rows, filled = (part[low : low + size] for part in (everything, filled_places))
-            inputs, targets = (
-                {name: values[rows] for name, values in part.items()} for part in (data.inputs, data.targets)
-            )
+            inputs = data.inputs_of(rows)
+            targets = {name: values[rows] for name, values in data.targets.items()}
             total += self._batch_sum(inputs, targets, filled, max_grad_norm).to(total.device)
         return total
 
@@ -173,7 +191,7 @@ class _Taped:
 
     def __init__(self, model: nn.Module) -> None:
         self._model, self._tape = model, layer.attach(model)
-        self._parameters = list(model.parameters())
+        self._parameters = [one for one in model.parameters() if one.requires_grad]
         self._learn(False)
 
     def backward(self, loss: Callable[[nn.Module], Tensor], deliver: Deliver) -> None:
@@ -201,7 +219,7 @@ class _Hooked:
         from opacus import GradSampleModule  # a third of a runner's start, and seldom needed
 
         self._module = GradSampleModule(model, loss_reduction="sum")
-        self._parameters = list(model.parameters())
+        self._parameters = [one for one in model.parameters() if one.requires_grad]
 
     def backward(self, loss: Callable[[nn.Module], Tensor], deliver: Deliver) -> None:
         loss(self._module).backward()
@@ -216,6 +234,18 @@ class _Hooked:
             return torch.autograd.grad(loss(self._module), self._parameters, allow_unused=True)
         finally:
             self._module.enable_hooks()
+
+
+def _refused(model: nn.Module, name: str, kind: str) -> ModelError:
+    """Of a layer that the engine does not know."""
+    own = model.get_submodule(name).named_parameters(recurse=False)
+    parameter = next(one for one, value in own if value.requires_grad)
+    return ModelError(
+        f"model parameter {name}.{parameter}" if name else f"model parameter {parameter}",
+        got=f"a layer ({kind}) of which the engine has no exact gradient of each vehicle",
+        expected='with training.engine = "fast", layers that the engine knows',
+        hint='set training.engine = "auto", which takes opacus for such a model, or freeze the layer',
+    )
 
 
 def micro_batch(roster: int, sample_rate: float, places: int, size: int) -> int:

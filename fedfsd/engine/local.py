@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from fedfsd.config.experiment import GradientEngine
+from fedfsd.engine import backbone, trunk
 from fedfsd.engine import noise as noises
 from fedfsd.engine.device import wide
 from fedfsd.engine.gradient import Loss, Precision, VehicleGradient
@@ -76,12 +78,23 @@ def private_step(
 
 
 def model_on(
-    model: nn.Module, loss: Loss, device: torch.device, precision: Precision = "float32"
+    model: nn.Module,
+    loss: Loss,
+    device: torch.device,
+    precision: Precision = "float32",
+    *,
+    behind_trunk: bool = False,
+    engine: GradientEngine = "auto",
 ) -> VehicleGradient:
-    """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients."""
+    """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients.
+
+    Args:
+        behind_trunk: it will be given what its frozen trunk makes of the inputs.
+    """
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
         elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
             module.dropout = 0.0
-    return VehicleGradient(model.to(device).train(), loss, precision)
+    backbone.still(model.to(device))
+    return VehicleGradient(trunk.Head(model) if behind_trunk else model, loss, precision, engine=engine)

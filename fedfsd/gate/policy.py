@@ -49,6 +49,15 @@ class ModelPin(Frozen):
         return {key: value for key, value in handler(self).items() if value is not None}
 
 
+class BackbonePin(Frozen):
+    """Frozen public weights that were reviewed: the file of a plan that trains a part of its model."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    """For people."""
+    sha256: Sha256
+    """Of the file, as sha256sum prints it."""
+
+
 class Policy(Frozen):
     """Floors and caps. The defaults are wide enough for the shipped experiments and refuse nonsense."""
 
@@ -82,6 +91,9 @@ class Policy(Frozen):
     """Reviewed models of other packages, beside those of fedfsd; null, for any, in a simulation only."""
     tasks: Annotated[tuple[ModelPin, ...], Field(strict=False)] | None = ()
     """The same of tasks. The pin of a task covers the models that its own package has."""
+
+    backbones: Annotated[tuple[BackbonePin, ...], Field(strict=False)] | None = ()
+    """Files of frozen weights that plans may name; null, for any, in a simulation only."""
 
     def pin(self, model: str, task: str) -> ModelPin | None:
         """What was reviewed of a model of another package; None for fedfsd's own and for unknown ones."""
@@ -130,13 +142,14 @@ def declared(policy: Policy, place: str, *, test_only: bool = False) -> Policy:
 
 
 def simulated(policy: Policy) -> Policy:
-    """The policy of a simulated region: any mode, any installed model and task, no witness needed."""
+    """The policy of a simulated region: any mode, model, task and frozen weights, no witness needed."""
     return policy.model_copy(
         update={
             "modes": ("private", "rehearsal", "none"),
             "min_witness_size": 0,
             "models": None,
             "tasks": None,
+            "backbones": None,
         }
     )
 
@@ -150,6 +163,14 @@ def unreviewed(plan: Plan, *, model: ModelPin | None, task: ModelPin | None) -> 
     if not (own and plan.model.name in OWN_MODELS) and model is None:
         found.append("its model is neither built in nor listed under models in the policy")
     return found
+
+
+def _unlisted(plan: Plan, listed: set[str]) -> list[str]:
+    """Frozen weights that nobody looked at; those that the model's own reviewed code makes were."""
+    frozen = plan.model.backbone
+    if frozen is None or frozen.source == "model" or frozen.sha256 in listed:
+        return []
+    return [f"its backbone {frozen.sha256[:16]} is not listed under backbones in the policy"]
 
 
 def warnings(plan: Plan, region: str) -> list[str]:
@@ -180,6 +201,8 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     if policy.models is not None or policy.tasks is not None:
         model = policy.pin(plan.model.name, plan.task.name)
         found += unreviewed(plan, model=model, task=policy.pin_task(plan.task.name))
+    if policy.backbones is not None:
+        found += _unlisted(plan, {one.sha256 for one in policy.backbones})
     if plan.model.witness_size < policy.min_witness_size:
         found.append(f"witness_size {plan.model.witness_size} is below the floor {policy.min_witness_size}")
     if plan.mode != "none":

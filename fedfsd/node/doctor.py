@@ -249,6 +249,36 @@ def replay(patient: Patient) -> CheckResult:
     return ok("replay", f"{len(asked)} plans: the runner's program is their mechanism")
 
 
+def backbones(patient: Patient) -> CheckResult:
+    """Has the runner the frozen weights that the policy or an open plan names?"""
+    allowed = patient.node.policy()
+    wanted = {one.sha256: one.name for one in allowed.backbones or ()}
+    over = {one["plan"] for one in patient.status["plans"] if one["settled"]}
+    for path in sorted((patient.node.folder / "plans").glob("*.json")):
+        plan = read_plan(path)
+        if plan.hash not in over and plan.model.backbone and plan.model.backbone.source == "file":
+            wanted.setdefault(plan.model.backbone.sha256, f"plan {plan.hash[:8]}")
+    if not wanted:
+        return ok("backbones", "no frozen weights are named")
+    try:
+        told = patient.survey(patient.train, [{"backbone": sha256} for sha256 in wanted])
+    except NotReadyError as error:
+        return warn("backbones", f"not looked for: {error.got}", fix=str(error.hint))
+    missing = [
+        f"{name} ({sha256[:16]})"
+        for (sha256, name), one in zip(wanted.items(), told, strict=True)
+        if one["wrong"]
+    ]
+    if missing:
+        return fail(
+            "backbones",
+            f"the runner has no file with the hash of {', '.join(missing)}",
+            fix="put the coordinator's backbone.safetensors, readable by the runner, where backbones is in"
+            f" {patient.train / 'train.toml'}",
+        )
+    return ok("backbones", f"the runner has {', '.join(wanted.values())}")
+
+
 def accelerator(patient: Patient) -> CheckResult:
     """What does the runner compute on?"""
     device = patient.facts.device
@@ -341,6 +371,7 @@ CHECKS: tuple[Callable[[Patient], CheckResult], ...] = (
     data,
     windows,
     replay,
+    backbones,
     accelerator,
     plans,
     budget,

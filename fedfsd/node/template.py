@@ -79,6 +79,9 @@ approve = "by hand"             # or "within policy": plans within policy and gr
 # the package: fedfsd config pins prints what is installed.
 models = []
 tasks = []
+# Frozen weights of plans that train a part of their model, each as {{ name = "...", sha256 = "..." }}: the
+# hash that sha256sum prints of the file. The file itself is for the runner: backbones in train.toml.
+backbones = []
 """
 
 
@@ -91,6 +94,8 @@ name = {name_text}
 data_path = {data_text}
 
 device = "auto"                 # or "cpu", "cuda", "cuda:1", ...
+backbones = "backbones"         # a folder for the frozen weights (.safetensors) that plans name
+engine = "auto"                 # "fast" refuses models for which fedfsd's own gradient engine lacks a layer
 socket = {socket_text}
 test_only = false               # true: also accept rehearsal plans (their noise key is public); for testing
 """

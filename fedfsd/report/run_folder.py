@@ -8,6 +8,7 @@
 | rounds.jsonl | a line a round, with what came late in it; round 0 is the public start |
 | checkpoint.safetensors | state after the last finished round, for --resume |
 | model.safetensors | the trained model, without the noise witness block |
+| backbone.safetensors | the weights that were not trained, where the plan names such |
 | metrics.json | figures per region and pooled; its presence marks the run complete |
 | examples.npz | a few test examples with the model's output, as the task shows them |
 | figures/, report.html | pictures and the page |
@@ -39,6 +40,7 @@ from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.outcome import LATE_DROPPED, LATE_USED, RELEASED
+from fedfsd.ledger.disk import write_whole
 from fedfsd.plan.plan import Arrays, Plan
 
 RELEASES = "releases"
@@ -97,6 +99,16 @@ class Folder:
     def model(self) -> Path:
         """The trained model."""
         return self.path / "model.safetensors"
+
+    @property
+    def backbone(self) -> Path:
+        """The weights that are not trained: what real regions are handed."""
+        return self.path / "backbone.safetensors"
+
+    def keep_backbone(self, content: bytes | None) -> None:
+        """Write the weights that are not trained, if there are any."""
+        if content is not None:
+            write_whole(self.backbone, content)
 
     def region(self, name: str) -> Path:
         """What one region keeps to itself."""

@@ -85,7 +85,7 @@ class Inversion:
 
 @dataclass(frozen=True)
 class Attacked:
-    """Both attacks; None where one cannot be made: too few vehicles, or no linear layer with a bias."""
+    """Both attacks; None where one cannot be made: few vehicles, no linear layer with a bias, a frozen part."""
 
     membership: tuple[Membership, ...] | None
     inversion: Inversion | None
@@ -183,6 +183,8 @@ def _at_least(hits: int, count: int) -> float:
 def _inversion(plan: Plan, region: str, device: str) -> Inversion | None:
     task = registry.of(plan.task.name, plan.task.options)
     model = task.model(plan.model.name, plan.model.options, seed=plan.seed)
+    if plan.model.backbone is not None:
+        return None  # its frozen weights are elsewhere, and shape what the layers are given
     with torch.no_grad():  # as initialised a zero head may hide what comes before it
         generator = torch.Generator().manual_seed(1)
         for parameter in model.parameters():

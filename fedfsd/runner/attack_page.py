@@ -57,7 +57,7 @@ def _row(one: Membership) -> str:
 
 def _inversion(one: Inversion | None) -> str:
     if one is None:
-        return "Not tried: the model has no linear layer with a bias."
+        return "Not tried: the model has no linear layer with a bias, or has a frozen part."
     return (
         f"Of {one.tried} vehicles, each alone in a step, the input of `{plain(one.layer)}` was found (cosine"
         f" of {FOUND:g} or more) for {one.found}; without noise for {one.control}."

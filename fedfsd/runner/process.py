@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NoReturn
 
-from fedfsd.config.experiment import RegionName
+from fedfsd.config.experiment import GradientEngine, RegionName
 from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
 from fedfsd.errors import FedfsdError, FormatError, NotReadyError
@@ -46,12 +46,20 @@ class Settings(Frozen):
     device: str = "auto"
     socket: str = "../run/gate.sock"
     """Where the region's gate listens."""
+    backbones: str = "backbones"
+    """A folder of weights files for plans that train a part of their model, or one such file."""
+    engine: GradientEngine = "auto"
+    """How each vehicle's gradient is had: as training.engine of an experiment."""
     test_only: bool = False
     """Rehearse, too: for trials on synthetic or published data."""
 
     def data(self, folder: Path) -> str:
         """The data path as seen from anywhere."""
         return self.data_path if self.data_path in EMBEDDED else str((folder / self.data_path).absolute())
+
+    def weights(self, folder: Path) -> str:
+        """Where backbones are, as seen from anywhere."""
+        return str((folder / self.backbones).absolute())
 
 
 def run(folder: Path, settings: Settings) -> NoReturn:
@@ -62,7 +70,16 @@ def run(folder: Path, settings: Settings) -> NoReturn:
 
     threading.Thread(target=_look, args=(folder, settings), daemon=True).start()
     data = settings.data(folder)
-    worker = Worker(folder, settings.name, data, settings.device, settings.test_only, program=program)
+    worker = Worker(
+        folder,
+        settings.name,
+        data,
+        settings.device,
+        settings.test_only,
+        backbones=settings.weights(folder),
+        engine=settings.engine,
+        program=program,
+    )
     wait, told = _FIRST_WAIT, ""
     while True:
         try:
@@ -121,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(json.dumps(_surveys(asked, settings)))
             return 0
         if asked.replay:
-            print(json.dumps(_replays(settings)))
+            print(json.dumps(_replays(asked, settings)))
             return 0
         if not asked.facts:
             run(asked.train, settings)
@@ -153,18 +170,25 @@ def _surveys(asked: argparse.Namespace, settings: Settings) -> list[dict[str, An
     from fedfsd.runner import self_check
 
     try:
-        return self_check.surveys(settings.name, settings.data(asked.train), json.loads(asked.survey))
+        return self_check.surveys(
+            settings.name,
+            settings.data(asked.train),
+            json.loads(asked.survey),
+            backbones=settings.weights(asked.train),
+        )
     except (ValueError, TypeError, KeyError):
         raise NotReadyError(
             "--survey", got="something else", expected="a list of task, pin and roster as JSON"
         ) from None
 
 
-def _replays(settings: Settings) -> list[list[str]]:
+def _replays(asked: argparse.Namespace, settings: Settings) -> list[list[str]]:
     from fedfsd.runner import self_check
 
     try:
-        return self_check.replays(settings.name, settings.device, json.load(sys.stdin))
+        return self_check.replays(
+            settings.name, settings.device, json.load(sys.stdin), backbones=settings.weights(asked.train)
+        )
     except (ValueError, TypeError, KeyError):
         raise NotReadyError(
             "--replay", got="something else", expected="a list of plan, pin and task_pin as JSON"

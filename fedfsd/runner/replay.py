@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import nn
 
 from fedfsd import canonical
-from fedfsd.engine import local
+from fedfsd.engine import backbone, local
 from fedfsd.engine.device import resolve, wide
 from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.noise import DeviceNoise
@@ -192,12 +192,14 @@ def of_plan(
     *,
     pin: ModelPin | None = None,
     task_pin: ModelPin | None = None,
+    backbones: str = "",
     as_if: RegionPlan | None = None,
 ) -> Replayed:
     """A replay of a plan's round from its model as it is initialised; this process computes in one thread.
 
     Args:
         pin, task_pin: what model and task of another package must be; None: what is installed is believed.
+        backbones: where the plan's frozen weights may be.
 
     Raises:
         PlanError: a plan without that region, or without privacy.
@@ -207,8 +209,14 @@ def of_plan(
     torch.set_num_threads(1)  # small steps: more threads would mostly wait for each other
     task = registry.of(plan.task.name, plan.task.options, reviewed=task_pin)
     model = task.model(plan.model.name, plan.model.options, seed=plan.seed, reviewed=pin)
-    arrays = {name: value.detach().numpy().copy() for name, value in model.named_parameters()}
-    arrays |= {one.name: np.zeros(one.shape, np.float32) for one in plan.model.arrays if one.name == WITNESS}
+    backbone.fit(model, plan.model, backbones)
+    values = dict(model.named_parameters())
+    arrays = {
+        one.name: np.zeros(one.shape, np.float32)
+        if one.name == WITNESS
+        else values[one.name].detach().numpy().copy()
+        for one in plan.model.arrays
+    }
     gradient = local.model_on(model, task.loss, resolve(device))
     return replay(gradient, model, task, plan, region, arrays, as_if=as_if)
 

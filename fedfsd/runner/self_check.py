@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfsd.drive import source, table
+from fedfsd.engine import backbone as frozen
 from fedfsd.engine.device import resolve
 from fedfsd.errors import FedfsdError
 from fedfsd.gate.message import RunnerFacts
@@ -48,24 +49,32 @@ def vehicles(name: str, data_path: str) -> int | None:
         return None
 
 
-def surveys(name: str, data_path: str, asked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the region can train on, for each of ``asked``: ``task`` (name and options), ``pin``, ``roster``.
+def surveys(
+    name: str, data_path: str, asked: Sequence[Mapping[str, Any]], *, backbones: str = ""
+) -> list[dict[str, Any]]:
+    """What the region can train on, for each of ``asked``: ``task`` (name and options), ``pin``, ``roster``;
+    or whether the weights file of the hash ``backbone`` is in ``backbones``.
 
     Computed from the data: for the region's own people, never for the gate.
 
     Returns:
         For each ``said``, one line, and ``wrong``, a line for each thing that somebody should see to.
     """
-    return [_survey(name, data_path, **one) for one in asked]
+    return [
+        _weights(backbones, **one) if "backbone" in one else _survey(name, data_path, **one) for one in asked
+    ]
 
 
-def replays(name: str, device: str, asked: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def replays(
+    name: str, device: str, asked: Sequence[Mapping[str, Any]], *, backbones: str = ""
+) -> list[list[str]]:
     """The faults that a replay finds, for each of ``asked``: ``plan`` (text), ``pin`` and ``task_pin``."""
     found = []
     for one in asked:
         pins = {key: one[key] and ModelPin(**one[key]) for key in ("pin", "task_pin")}
         try:
-            found.append(list(replay.of_plan(plans.read(one["plan"]), name, device, **pins).faults))
+            plan = plans.read(one["plan"])
+            found.append(list(replay.of_plan(plan, name, device, backbones=backbones, **pins).faults))
         except FedfsdError as error:
             found.append([str(error)])
     return found
@@ -93,6 +102,14 @@ def _survey(
         why = str(error) if isinstance(error, FedfsdError) else type(error).__name__
         return {"said": "not counted", "wrong": [why]}
     return {"said": found.stated(roster), "wrong": found.remarks(roster)}
+
+
+def _weights(files: str, *, backbone: str) -> dict[str, Any]:
+    try:
+        frozen.found(files, backbone)
+    except (FedfsdError, OSError) as error:
+        return {"said": "not found", "wrong": [str(error)]}
+    return {"said": "found", "wrong": []}
 
 
 def _device(name: str) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
 from fedfsd import formats
+from fedfsd.config.experiment import GradientEngine
 from fedfsd.config.load import Frozen
 from fedfsd.engine import randomness
 from fedfsd.errors import PlanError
@@ -59,13 +60,15 @@ class Worker:
         device: str,
         test_only: bool,
         *,
+        backbones: str = "",
+        engine: GradientEngine = "auto",
         program: Program | None = None,
     ) -> None:
         """``program``: what this process trains with, by default as it is installed now."""
         private.become(RUN_ID, NODE_ID)
         private.quiet()
         self._folder = folder
-        self._config = RegionConfig(name, data_path, str(folder), device)
+        self._config = RegionConfig(name, data_path, str(folder), device, backbones=backbones, engine=engine)
         self._gate = RemoteGate(name, program or programs.installed(folder), test_only=test_only)
         self._region = Region(self._config, self._gate)
         self._app = client_app(lambda _: self._config, opened=lambda _: self._region)

@@ -76,11 +76,12 @@ def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
     rosters = rosters_of(experiment)
     task = task_of(experiment)
     _public(experiment, task)
-    initial, model = start_of(experiment, task, public_of(experiment, task))
+    initial, frozen, model = start_of(experiment, task, public_of(experiment, task))
     plan = build(experiment, rosters, task_plan(task), model)
     checks_of(plan)
     where = run_folder.create(output, experiment, plan)
     save_file(initial, where.path / START)
+    where.keep_backbone(frozen)
     return where, plan
 
 
@@ -204,6 +205,7 @@ def _prepared(where: Folder) -> Prepared:
         licences={name: "; ".join(sorted({part.licence for part in parts})) for name, parts in mine.items()},
         origins={name: sorted({part.origin for part in parts}) for name, parts in mine.items()},
         data_sha256={},
+        backbone=None if plan.model.backbone is None else where.backbone.read_bytes(),
     )
 
 

@@ -155,6 +155,8 @@ def node_config(experiment: Experiment, output: Path, name: str, ledgers: Path |
         "device": (region and region.device) or experiment.training.device,
         "policy": (region and region.policy) or "",
         "noise_key": experiment.privacy.noise_key or "",
+        "engine": experiment.training.engine,
+        "backbones": str(Folder(output).backbone.resolve()),
     }
 
 
@@ -179,6 +181,7 @@ def _run(
         policy_of(RegionConfig(**node, simulated=True)).demand(prepared.plan, name)
     checks = checks_of(prepared.plan)
     where = (run_folder.reopen if resume else run_folder.create)(output, experiment, prepared.plan)
+    where.keep_backbone(prepared.backbone)
     keeper = Evidence(
         prepared,
         where,

@@ -101,6 +101,10 @@ class Task(Protocol):
     ) -> nn.Module:
         """A model that takes the inputs in order, each row of a batch alone, initialised from ``seed``.
 
+        It may declare ``parts``: for words that an experiment writes in ``model.trainable``, such as "head",
+        patterns of parameter names. And it may declare where a frozen trunk ends, so that its features are
+        computed once: ``head(*trunk(*inputs))`` is then the whole model.
+
         Args:
             reviewed: what a model of another package must be; without it, what is installed is believed.
 

@@ -215,7 +215,9 @@ def test_a_gate_that_was_started_again_takes_the_version_from_the_region(scene):
 
 
 def test_a_plan_that_an_old_region_cannot_read_is_not_offered_to_it(scene, monkeypatch):
-    monkeypatch.setattr(wire, "PLANS", {1: 0, 2: 1})  # so that version 1 carries no plan of today
+    monkeypatch.setattr(
+        wire, "PLANS", {1: 0, 2: 1, wire.VERSION: 1}
+    )  # so that version 1 carries no plan of today
     plan = plan_of("another")
     scene.offer(plan, approved=False)
     scene.hall.look()

@@ -19,6 +19,7 @@ from operator_kit import plan, send
 from operator_kit import region as ready
 from pki_kit import Callers, hub_border
 
+from fedfsd import canonical
 from fedfsd.border import authority, identity
 from fedfsd.coordinator import invite, new_coordinator
 from fedfsd.coordinator.folder import Coordinator
@@ -413,3 +414,25 @@ def test_a_task_that_nobody_reviewed_is_not_run_to_count(tmp_path):
     assert "no such file" in broken["wrong"][0]
     with pytest.raises(NotReadyError, match="root"):
         separation.surveys(tmp_path / "none", [])
+
+
+def test_frozen_weights_that_the_policy_names_are_looked_for_by_their_hash(folder, tmp_path):
+    content = b"weights of a public trunk"
+    sha256 = canonical.sha256(content)
+    policy = folder / "policy.toml"
+    usual = policy.read_text()
+    assert doctor.backbones(patient(folder, survey=lambda *_: pytest.fail("asked"))).outcome == "ok"
+    policy.write_text(
+        usual.replace("backbones = []\n", f'backbones = [{{ name = "roads", sha256 = "{sha256}" }}]\n')
+    )
+    train = tmp_path / "train"
+    (train / "backbones").mkdir(parents=True)
+    (train / "train.toml").write_text('name = "EU"\ndata_path = "nowhere"\n')
+    try:
+        asked = Patient(open_node(folder), train, TODAY, ask=lambda *_: FIT)
+        told = doctor.backbones(asked)
+        assert (told.outcome, f"roads ({sha256[:16]})" in told.found) == ("fail", True)
+        (train / "backbones" / "any.safetensors").write_bytes(content)
+        assert doctor.backbones(asked).outcome == "ok"
+    finally:
+        policy.write_text(usual)

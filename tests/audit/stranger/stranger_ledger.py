@@ -35,7 +35,7 @@ from stranger_values import (
 )
 
 Entry = dict[str, Any]
-KNOWN_ENTRY, KNOWN_PLAN = 4, 2
+KNOWN_ENTRY, KNOWN_PLAN = 4, 3
 FINDING = re.compile("[a-z]+(-[a-z]+)*")
 MAX_ENTRY = 2**22
 
@@ -608,7 +608,7 @@ def check_document(document: dict[str, Any], region: str, entry: Entry) -> None:
     mechanism, noise = ours.get("mechanism"), ours.get("noise_multiplier")
     noises = {"noise_multiplier": noise} if mechanism is None else mechanism
     if mechanism is not None:
-        must(version == 2 and is_mechanism(mechanism) and noise is None, "a plan's mechanism")
+        must(version >= 2 and is_mechanism(mechanism) and noise is None, "a plan's mechanism")
         must(len(mechanism["noise_multipliers"]) == rounds, "noise for another number of rounds")
     event = {name: ours[name] for name in ("sample_rate", "max_grad_norm")}
     event |= {name: document[name] for name in ("unit", "adjacency")} | noises
