@@ -15,10 +15,14 @@ from fedfsd.mechanism.event import delta_fault, delta_warning
 from fedfsd.plan.plan import Plan, Sha256
 
 # The models inside fedfsd: their code is in the program's hash that every plan's entry holds.
-OWN_MODELS = ("mlp", "gru", "transformer")
-# The same of tasks: each name with its class. The models above belong to forecasting.
+OWN_MODELS: Mapping[str, tuple[str, ...]] = {
+    "forecasting": ("mlp", "gru", "transformer"),
+    "camera": ("conv", "pilotnet", "resnet18"),
+}
+# The same of tasks: each name with its class.
 OWN_TASKS: Mapping[str, str] = {
     "forecasting": "fedfsd.task.forecasting.task:Forecasting",
+    "camera": "fedfsd.task.camera.task:Camera",
 }
 
 
@@ -97,7 +101,7 @@ class Policy(Frozen):
 
     def pin(self, model: str, task: str) -> ModelPin | None:
         """What was reviewed of a model of another package; None for fedfsd's own and for unknown ones."""
-        if task in OWN_TASKS and model in OWN_MODELS:
+        if task in OWN_TASKS and model in OWN_MODELS.get(task, ()):
             return None
         named = next((one for one in self.models or () if one.name == model), None)
         return named or self.pin_task(task)
@@ -160,7 +164,7 @@ def unreviewed(plan: Plan, *, model: ModelPin | None, task: ModelPin | None) -> 
     own = plan.task.name in OWN_TASKS
     if not own and task is None:
         found.append("its task is neither built in nor listed under tasks in the policy")
-    if not (own and plan.model.name in OWN_MODELS) and model is None:
+    if not (own and plan.model.name in OWN_MODELS.get(plan.task.name, ())) and model is None:
         found.append("its model is neither built in nor listed under models in the policy")
     return found
 

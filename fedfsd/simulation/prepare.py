@@ -23,7 +23,7 @@ from fedfsd.mechanism.statement import Crossing
 from fedfsd.plan.build import Limit, Roster, build
 from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
 from fedfsd.task import registry
-from fedfsd.task.gather import Survey, gather
+from fedfsd.task.gather import Survey, survey
 from fedfsd.task.task import Examples, Task
 
 _MOST_SETS = 8
@@ -75,7 +75,7 @@ def prepare(
             expected="private",
             hint='rehearse on tables whose origin is "synthetic" or "published"',
         )
-    surveys = {name: gather(task, tables, name)[1] for name in names}
+    surveys = {name: survey(task, tables, name) for name in names}
     rosters = {name: _roster(experiment, surveys[name], mine[name]) for name in names}
     public = public_of(experiment, task)
     overlap.demand_apart([part for one in mine.values() for part in one], public, place="pretraining.path")

@@ -88,7 +88,10 @@ class Task(Protocol):
         """Every option with its value, as plain values: what the plan says."""
 
     def tables(self, path: str) -> tuple[Table, ...]:
-        """The tables behind ``data.path``. DataError where there are none."""
+        """The tables behind ``data.path``. DataError where there are none.
+
+        A task that can read one region's rows alone also has ``region_tables``: see ``gather.tables_of``.
+        """
 
     def examples(self, tables: Sequence[Table], *, test: bool) -> Examples:
         """All examples of the test (or training) vehicles, vehicles in key order.
