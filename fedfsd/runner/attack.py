@@ -85,7 +85,7 @@ class Inversion:
 
 @dataclass(frozen=True)
 class Attacked:
-    """Both attacks; None where one cannot be made: few vehicles, a frozen part, no linear layer with a bias."""
+    """Both attacks; None where one cannot be made: few vehicles; a frozen part, no linear layer."""
 
     membership: tuple[Membership, ...] | None
     inversion: Inversion | None
