@@ -36,6 +36,7 @@ READ: Mapping[str, tuple[int, ...]] = {
     "mapping": (1,),
     "run folder": (1,),
     "border": (1, 2, 3),
+    "declaration": (1,),
     "runner socket": (3,),  # gate and runner of a region are upgraded together: 1 and 2 named no program
     "invitation": (1,),
     "signing request": (1,),

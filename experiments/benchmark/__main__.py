@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmark", description="Measure what the project promises."
     )
-    names = [
+    names = (
         "help",
         "demo",
         "step",
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "border",
         "imports",
         "fleet",
-    ]
+    )
     parser.add_argument("--only", choices=names, action="append", help="this part alone; may be repeated")
     parser.add_argument("--data", help="real recordings to train on; else the study's published results")
     parser.add_argument("--full", action="store_true", help="fleet: 100,000 vehicles instead of 10,000")
@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "audit": lambda: audit(folder / "audit", quick=given.quick),
             "recordings": lambda: recordings(given.data, folder / "recordings", quick=given.quick),
             "border": lambda: border(folder / "border", quick=given.quick),
-            "imports": lambda: imports(folder / "imports", quick=given.quick),
             "fleet": lambda: fleet(folder / "fleet", full=given.full, quick=given.quick),
+            "imports": lambda: imports(folder / "imports", quick=given.quick),
         }
         for name in names:
             if given.only and name not in given.only:

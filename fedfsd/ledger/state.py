@@ -67,6 +67,13 @@ class State:
         self._genesis: Genesis | None = None
         self._node_keys: list[tuple[int, VerificationKey]] = []
 
+    @classmethod
+    def drafted(cls, genesis: Genesis) -> State:
+        """What papers are drafted from that will follow ``genesis``, which nobody may have signed yet."""
+        made = cls()
+        made._genesis = genesis
+        return made
+
     @property
     def size(self) -> int:
         """Number of entries."""

@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fedfsd.border import clock as clocks
 from fedfsd.border import fitness, identity, invitation
-from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.errors import FedfsdError, NotReadyError, PendingError
 from fedfsd.gate.gate import USUAL_WITNESS, unnoticed
 from fedfsd.gate.policy import declared, objections
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import NODE_KEY
+from fedfsd.ledger.store import DATABASE
 from fedfsd.node import join, status
 from fedfsd.node.approve import DIGITS
 from fedfsd.node.approve import read as read_plan
@@ -25,7 +27,6 @@ from fedfsd.plan.plan import Plan
 from fedfsd.service import diagnosis
 from fedfsd.service.diagnosis import CheckResult, fail, ok, warn
 
-CLOCK_SECONDS = 300.0
 LITTLE = 0.1  # of a grant
 
 
@@ -52,7 +53,9 @@ class Patient:
 
     @cached_property
     def status(self) -> dict[str, Any]:
-        """The state of the ledger."""
+        """The state of the ledger. PendingError before it begins."""
+        if not (self.node.ledger / DATABASE).exists():
+            raise PendingError("ledger", got="comes after the check ledger")
         return status.status(self.node, today=self.today)
 
     @cached_property
@@ -61,6 +64,19 @@ class Patient:
         over = {one["plan"] for one in self.status["plans"] if one["settled"]}
         found = (read_plan(path) for path in sorted((self.node.folder / "plans").glob("*.json")))
         return [one for one in found if one.hash not in over and self.node.settings.name in one.regions]
+
+
+def _clock_offset(node: Node) -> float | None:
+    """Seconds by which this machine's clock is ahead of the coordinator's; None where it does not say."""
+    peer = join.peer(node)
+    return fitness.clock_offset(
+        peer.address,
+        root=peer.root,
+        key=peer.key,
+        certificate=peer.certificate,
+        expected_uri=peer.expected_uri,
+        proxy=peer.proxy,
+    )
 
 
 def examine(patient: Patient) -> tuple[CheckResult, ...]:
@@ -125,6 +141,7 @@ def keys(patient: Patient) -> CheckResult:
 
 def ledger(patient: Patient) -> CheckResult:
     """Is the ledger the newest copy, open, with the node's key in force?"""
+    patient.node.demand_ledger()
     found = patient.status
     if found["closed"]:
         return fail(
@@ -143,13 +160,18 @@ def clock(patient: Patient) -> CheckResult:
     ahead = (written.stat().st_mtime if written.exists() else 0.0) - time.time()
     booked = max((one["date"] for one in patient.status["releases"]), default="")
     today = patient.today.isoformat()
-    if ahead > CLOCK_SECONDS or booked > today:
+    if ahead > clocks.LIMIT_SECONDS or booked > today:
         return fail("clock", f"{today} is earlier than the last entry", fix=fix)
     mine = identity.read(join.peer(patient.node).certificate.read_bytes())
     now = datetime.datetime.now(datetime.UTC)
     if now < mine.not_valid_before_utc:
         return fail("clock", f"{today} is before the certificate was issued", fix=fix)
-    return ok("clock", f"{today}, later than ledger and certificate")
+    offset = _clock_offset(patient.node)
+    if offset is None:
+        return ok("clock", f"{today}, later than ledger and certificate; not compared with the coordinator's")
+    if (told := clocks.objection(offset)) is not None:
+        return fail("clock", str(told.got), fix=str(told.hint))
+    return ok("clock", f"{today}, within {clocks.LIMIT_SECONDS / 60:.0f} min of the coordinator's")
 
 
 def certificate(patient: Patient) -> CheckResult:
@@ -162,7 +184,8 @@ def certificate(patient: Patient) -> CheckResult:
         root=peer.root,
         key=peer.key,
         party=identity.region(peer.invitation.federation, name),
-        fix=f"a new invitation, then fedfsd region init {name} --join INVITATION -o {patient.node.folder}",
+        fix="fedfsd region up renews it while it is valid; afterwards a new invitation, then"
+        f" fedfsd region init {name} --join INVITATION -o {patient.node.folder}",
     )
 
 

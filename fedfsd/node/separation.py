@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,9 +18,10 @@ from fedfsd.errors import NotReadyError
 from fedfsd.node import control
 from fedfsd.node.node import Node
 from fedfsd.service import address as addresses
-from fedfsd.service import launch, lock
+from fedfsd.service import launch, lock, patience
 
-SECONDS = 120.0
+SECONDS = 60.0
+"""In which a process that was started for an answer may be idle."""
 _READ = "import sys; from pathlib import Path; from fedfsd.service.diagnosis import can_read;"
 _READ += "sys.exit(0 if can_read(Path(sys.argv[1])) else 1)"
 
@@ -169,7 +171,22 @@ def _reads(user: str | None, data: Path) -> bool | None:
 
 
 def _run(command: list[str], *, given: str = "") -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, input=given)
-    except subprocess.TimeoutExpired:
-        raise NotReadyError("runner", got=f"no answer in {SECONDS:.0f} s", expected="its facts") from None
+    with (
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+        tempfile.TemporaryFile("w+") as handed,
+    ):
+        handed.write(given)
+        handed.seek(0)
+        with subprocess.Popen(command, stdout=out, stderr=err, stdin=handed, text=True) as process:
+            ended = patience.until(
+                lambda: process.poll() is not None, seconds=SECONDS, pids=lambda: [process.pid]
+            )
+            if not ended:
+                process.kill()
+                raise NotReadyError(
+                    "runner", got=f"no answer, and idle for {SECONDS:.0f} s", expected="its facts"
+                )
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(command, process.returncode, out.read(), err.read())

@@ -37,7 +37,7 @@ metrics_port = 0                # Prometheus metrics on loopback; 0: none
 # Who receives the updates (the name of the coordinator's key) and what for. Plans are approved for
 # exactly these two; a permission to transfer must name the same.
 recipient = {recipient_text}    # "fedfsd/coordinator/NAME"
-purpose = ""                    # "training of a motion forecasting model"
+purpose = {purpose_text}    # "training of a motion forecasting model"
 
 # What a record of these transfers needs beyond the ledger (the parties, the legal basis) is in a file of
 # its own: clients/deploy/transfer/example.toml explains it.
@@ -48,9 +48,10 @@ POLICY = """\
 # any data is read (exit code 13). To be decided by the data officer. fedfsd config schema policy
 # explains each key; fedfsd config check FILE --kind policy checks this file.
 
-# Declare these two before the first plan: only plans that state the same are accepted.
-# roster = 1000                 # N: training vehicle keys, those without a usable window included
-# identity = "recording"        # physical: one key is one car; recording: one car in one drive
+# Declare these two before the first plan: only plans that state the same are accepted. A coordinator
+# is told both, so that nobody has to type them there.
+{roster_text:31} # N: training vehicle keys, those without a usable window included
+{identity_text:31} # physical: one key is one car; recording: one car in one drive
 
 modes = ["private"]             # a real region accepts no other
 
@@ -102,7 +103,13 @@ test_only = false               # true: also accept rehearsal plans (their noise
 
 
 def settings(
-    *, name: str, mirror: str, recipient: str = "", socket: str = "run/gate.sock", proxy: str = ""
+    *,
+    name: str,
+    mirror: str,
+    recipient: str = "",
+    purpose: str = "",
+    socket: str = "run/gate.sock",
+    proxy: str = "",
 ) -> str:
     """The text of region.toml."""
     quoted = {
@@ -111,6 +118,7 @@ def settings(
             "name_text": name,
             "mirror_text": mirror,
             "recipient_text": recipient,
+            "purpose_text": purpose,
             "socket_text": socket,
             "proxy_text": proxy,
         }.items()
@@ -126,6 +134,10 @@ def train(*, name: str, data_path: str, socket: str) -> str:
     )
 
 
-def policy(*, name: str) -> str:
-    """The text of policy.toml: the defaults, explained."""
-    return POLICY.format(name=name)
+def policy(*, name: str, roster: int | None = None, identity: str | None = None) -> str:
+    """The text of policy.toml: the defaults, explained, with what is declared already."""
+    return POLICY.format(
+        name=name,
+        roster_text="# roster = 1000" if roster is None else f"roster = {roster}",
+        identity_text='# identity = "recording"' if identity is None else f'identity = "{identity}"',
+    )

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from fedfsd.config.experiment import GradientEngine, RegionName
 from fedfsd.config.load import Frozen, load
@@ -28,6 +28,9 @@ from fedfsd.errors import FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import address
 from fedfsd.ledger import program as programs
 from fedfsd.service import address as addresses
+
+if TYPE_CHECKING:
+    from fedfsd.runner.worker import Worker
 
 SETTINGS = "train.toml"
 _IDLE_SECONDS = 7 * 86_400.0
@@ -65,27 +68,17 @@ class Settings(Frozen):
 def run(folder: Path, settings: Settings) -> NoReturn:
     """Serve the gate until a signal comes; a gate that is not there is waited for."""
     os.umask(0o077)
-    program = programs.installed(folder)  # of the files that are imported next
-    from fedfsd.runner.worker import Worker
-
+    # Connected before anything is loaded, which takes long on a busy machine: the gate knows who is coming.
+    first = _connected(folder / settings.socket)
+    worker = _loaded(folder, settings)
     threading.Thread(target=_look, args=(folder, settings), daemon=True).start()
-    data = settings.data(folder)
-    worker = Worker(
-        folder,
-        settings.name,
-        data,
-        settings.device,
-        settings.test_only,
-        backbones=settings.weights(folder),
-        engine=settings.engine,
-        program=program,
-    )
     wait, told = _FIRST_WAIT, ""
     while True:
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                with address(folder / settings.socket) as name:
-                    connection.connect(name)
+            connection, first = first or _connected(folder / settings.socket), None
+            if connection is None:
+                raise NotReadyError("gate", got="no gate", expected="its socket")
+            with connection:
                 worker.greet(connection)
                 wait = _FIRST_WAIT
                 while True:
@@ -96,6 +89,35 @@ def run(folder: Path, settings: Settings) -> NoReturn:
                 print(told, file=sys.stderr, flush=True)
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def _connected(path: Path) -> socket.socket | None:
+    """A connection to the gate; None where it is not there."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with address(path) as name:
+            connection.connect(name)
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _loaded(folder: Path, settings: Settings) -> Worker:
+    """What trains, with torch."""
+    program = programs.installed(folder)  # of the files that are imported next
+    from fedfsd.runner.worker import Worker
+
+    return Worker(
+        folder,
+        settings.name,
+        settings.data(folder),
+        settings.device,
+        settings.test_only,
+        backbones=settings.weights(folder),
+        engine=settings.engine,
+        program=program,
+    )
 
 
 def _look(folder: Path, settings: Settings) -> None:

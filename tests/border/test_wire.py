@@ -43,6 +43,9 @@ HONEST = (
     pb.SigningRequest(token=bytes(32), request=b"r", node=b"n", officer=b"o"),
     pb.Enrolled(),
     pb.Enrolled(certificate=b"c"),
+    pb.Declaration(roster=1000, identity=pb.IDENTITY_PHYSICAL),
+    pb.Renewal(request=b"r"),
+    pb.Now(seconds=1_800_000_000),
 )
 NAMES = [f"{number}-{type(message).__name__}" for number, message in enumerate(HONEST)]
 

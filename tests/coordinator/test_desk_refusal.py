@@ -428,6 +428,10 @@ def test_two_nodes_with_one_key_are_told(scene):
     scene.hall.note = lambda event, *_, **__: events.append(event)
     one.Beat(READY)
     two.Beat(READY)  # a connection was dropped and made again
+    # A doctor beside the gate asks for the time alone, and is no second node.
+    assert abs(scene.stub("CN", "ipv4:10.0.0.1:2").Clock(READY).seconds - time.time()) < 60
+    two.Beat(READY)
+    assert scene.stub("CN", "ipv4:10.0.0.1:2").Clock(READY).seconds > 0
     assert events == []
     one.Beat(READY)
     assert events == ["two_nodes"]

@@ -452,7 +452,7 @@ def test_a_missing_extra_is_named_with_the_command(tmp_path, monkeypatch, format
 
     path = written.WRITERS[format](tmp_path, "a").file
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(NotReadyError, match=rf'pip install "fedfsd\[{format}\]"'):
+    with pytest.raises(NotReadyError, match=rf'pip install "\.\[{format}\]"'):
         read(format, path)
 
 

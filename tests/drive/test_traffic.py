@@ -121,7 +121,7 @@ try:
 except NotReadyError as error:
     print(error)
 """
-    assert 'pip install "fedfsd[generate]"' in run(code)
+    assert 'pip install ".[generate]"' in run(code)
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)

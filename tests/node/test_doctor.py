@@ -64,7 +64,7 @@ def joined(hub, tmp_path_factory) -> Path:
     node = open_node(folder)
     request = join.prepare(node, invite.invite(hub, "EU", today=TODAY), officer=None)
     invite.accept(hub, "EU", request)
-    invite.confirm(hub, "EU", request=request.fingerprint, ledger=request.ledger_fingerprint)
+    invite.confirm(hub, "EU", said=request.fingerprint)
     shutil.copy(hub.region("EU") / "region.crt", folder / "tls.next" / "region.crt")
     (folder / "tls.next" / "region.crt").chmod(0o600)
     join.peer(node)
@@ -235,6 +235,30 @@ def test_a_certificate_that_ends_soon_or_ended(hub, folder):
     told = found(folder, "certificate")
     assert (told.outcome, "new invitation" in str(told.fix)) == ("fail", True)
     assert "handshake" in found(folder, "coordinator").found
+
+
+def test_a_clock_that_is_not_the_coordinators(folder, monkeypatch):
+    assert "not compared" in found(folder, "clock").found  # an older coordinator does not say
+    for ahead, outcome in ((7200, "fail"), (-7200, "fail"), (20, "ok")):
+        monkeypatch.setattr(CALLERS, "behind", ahead)
+        told = found(folder, "clock")
+        assert told.outcome == outcome
+        if outcome == "fail":
+            assert told.found == f"2 h 0 min {'ahead of' if ahead > 0 else 'behind'} the coordinator's"
+            assert "set the clock" in str(told.fix)
+
+
+def test_what_comes_by_itself_waits(hub, folder):
+    (folder / "tls").rename(folder / "tls.next")
+    (folder / "tls.next" / "region.crt").unlink()
+    for check in ("certificate", "coordinator", "clock"):
+        told = found(folder, check)
+        assert (told.outcome, "region up" in str(told.fix)) == ("waits", True), told
+    shutil.rmtree(folder / "tls.next")
+    assert found(folder, "certificate").outcome == "fail"  # nobody invited it
+    (folder / "ledger" / "ledger.sqlite").unlink()
+    assert found(folder, "ledger").outcome == "fail"
+    assert [found(folder, one).outcome for one in ("budget", "plans", "mirror")] == ["waits"] * 3
 
 
 def test_a_revoked_certificate(hub, folder):

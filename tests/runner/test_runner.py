@@ -24,8 +24,10 @@ from fedfsd.drive import table
 from fedfsd.engine import randomness
 from fedfsd.errors import BudgetError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate import frame
 from fedfsd.ledger import program as programs
 from fedfsd.ledger.digest import key_commitment
+from fedfsd.node import listener, runner_link
 from fedfsd.runner import process
 from fedfsd.runner import region as region_module
 from fedfsd.runner.region import LOG, RegionConfig, open_region, run_round
@@ -89,6 +91,40 @@ def test_the_run_key_is_made_read_and_destroyed_on_the_runners_side(tmp_path, da
             assert [path.stem for path in (train / "keys").iterdir()] == ["0" * 64]
             runner.settle("0" * 64)
             assert not list((train / "keys").iterdir())
+
+
+def test_a_runner_that_is_slow_to_load_is_waited_for(tmp_path, data, monkeypatch):
+    """It has connected; what it does until it says hello takes as long as the machine is busy."""
+    load, looks = process._loaded, []
+
+    def held(folder, settings):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return load(folder, settings)
+
+    def seen(self):
+        looks.append(None)
+        return progress(self)
+
+    progress = frame.Progress.seen
+    monkeypatch.setattr(process, "_loaded", held)
+    monkeypatch.setattr(listener, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(frame.Progress, "seen", seen)
+    monkeypatch.setattr(frame, "_SLICE_SECONDS", 0.01)
+    monkeypatch.setattr(runner_link, "GREETING_SECONDS", 0.1)  # of idleness: it is held, not idle
+    plan = planned(SHAPES)
+    gate, train = gate_of(tmp_path / "gate", plan), train_folder(tmp_path, data, test_only=False)
+    with listening(gate, tmp_path, wait_seconds=0.1) as runner, forked(train) as child:
+        os.waitid(os.P_PID, child, os.WSTOPPED)
+        while not runner._listener._greeting:
+            assert not runner.connected
+        said = []
+        asking = threading.Thread(target=lambda: said.append(runner.commitment(plan.hash)))
+        asking.start()
+        while len(looks) < 50:  # five times as long as it waits for one that is idle, or never connected
+            assert asking.is_alive()
+        os.kill(child, signal.SIGCONT)
+        asking.join(30)
+    assert len(said[0]) == 64
 
 
 def test_a_runner_killed_in_a_round_is_followed_by_one_that_sends_the_same(tmp_path, data, monkeypatch):

@@ -278,3 +278,19 @@ def test_one_a_folder(tmp_path):
             pass
         assert lock.held(path)
     assert not lock.held(path)
+
+
+def test_what_keeps_a_process_from_working_is_told_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedfsd.service.supervise._TROUBLE", 0.0)
+    now, asked, told = ["certificate: expired"], [], []
+
+    def trouble() -> str | None:
+        asked.append(now[0])
+        return now[0]
+
+    one = process("gate", SLEEPS, ready=lambda: False, trouble=trouble)
+    with running(tmp_path, one, on_trouble=told.append):
+        for sentence in ("certificate: expired", None, "clock: an hour off", "certificate: expired"):
+            now[0] = sentence
+            until(lambda sentence=sentence: asked[-3:] == [sentence] * 3)
+    assert told == ["certificate: expired", "clock: an hour off", "certificate: expired"]

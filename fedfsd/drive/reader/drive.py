@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from fedfsd.drive.reader.recognise import recognise
 from fedfsd.drive.table import LeftOut
-from fedfsd.errors import DataError, NotReadyError
+from fedfsd.errors import DataError, NotReadyError, install
 
 MAX_BYTES = 256 * 2**20
 MAX_NAME = 200
@@ -347,7 +347,7 @@ def optional(what: str, extra: str) -> Iterator[None]:
             what,
             got=f"no module {error.name}",
             expected=f"the extra {extra}",
-            hint=f'pip install "fedfsd[{extra}]"',
+            hint=install(extra),
         ) from None
 
 

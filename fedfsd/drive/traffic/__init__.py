@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from fedfsd.drive.table import Table, of_rows
 from fedfsd.drive.traffic.profile import PROFILES, Profile
-from fedfsd.errors import NotReadyError, UsageError
+from fedfsd.errors import NotReadyError, UsageError, install
 
 if TYPE_CHECKING:
     from fedfsd.drive.traffic.recording import Track
@@ -184,6 +184,6 @@ def _simulator() -> Callable[[Profile, str, np.random.Generator], tuple[Track, .
             "data generate",
             got=f"no module {error.name}",
             expected="the extra generate",
-            hint='pip install "fedfsd[generate]"',
+            hint=install("generate"),
         ) from None
     return record
