@@ -158,7 +158,8 @@ class _Run:
         self._data = _table(self.coins, self._planned.roster, k, device)
         self._key = os.urandom(32)
         self.scores = np.zeros(count)
-        self.steps, self.alarm = 0, None
+        self.steps = 0
+        self.alarm: str | None = None
         self._outside, self._weight, self._squares = 0.0, 0.0, 0.0
 
     def go(self) -> None:

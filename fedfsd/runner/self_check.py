@@ -71,10 +71,11 @@ def replays(
     """The faults that a replay finds, for each of ``asked``: ``plan`` (text), ``pin`` and ``task_pin``."""
     found = []
     for one in asked:
-        pins = {key: one[key] and ModelPin(**one[key]) for key in ("pin", "task_pin")}
+        pin, task_pin = (ModelPin(**one[key]) if one[key] else None for key in ("pin", "task_pin"))
         try:
             plan = plans.read(one["plan"])
-            found.append(list(replay.of_plan(plan, name, device, backbones=backbones, **pins).faults))
+            replayed = replay.of_plan(plan, name, device, pin=pin, task_pin=task_pin, backbones=backbones)
+            found.append(list(replayed.faults))
         except FedfsdError as error:
             found.append([str(error)])
     return found
