@@ -70,7 +70,7 @@ def one_run(
 
     def possible(epsilon: float) -> float:
         rate = 1 / (1 + exp(-epsilon))
-        tails = np.cumsum(_binomial(guesses, rate)[::-1])[::-1]  # P[Bin >= i]
+        tails = np.cumsum(binomial(guesses, rate)[::-1])[::-1]  # P[Bin >= i]
         best = float(tails[correct])
         back = np.arange(1, correct + 1)
         slack = (tails[correct - back] - best) / back
@@ -158,8 +158,8 @@ def delta_of(mu: float, epsilon: float) -> float:
     return max(0.0, first - exp(min(700.0, epsilon + tail)))
 
 
-def _binomial(trials: int, rate: float) -> np.ndarray:
-    """(trials + 1,) probabilities."""
+def binomial(trials: int, rate: float) -> np.ndarray:
+    """Probabilities of 0 to ``trials`` hits, (trials + 1,)."""
     number = np.arange(trials + 1)
     ways = lgamma(trials + 1) - np.array([lgamma(n + 1) + lgamma(trials - n + 1) for n in number])
     miss = log1p(-rate) if rate < 1 else -inf

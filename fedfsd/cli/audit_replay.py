@@ -1,4 +1,4 @@
-"""``fedfsd audit replay``, ``canaries`` and ``selftest``: does this program run the mechanism of a plan?"""
+"""``fedfsd audit replay``, ``canaries``, ``attack`` and ``selftest``: what this program makes of a plan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ Regions = Annotated[
 Device = Annotated[str, typer.Option(metavar="NAME", help="Where to compute, as in train.toml.")]
 
 
-def replay(plan: PlanPath, region: Regions = None, device: Device = "auto", _json: Json = False) -> Answer:
+def replay(
+    plan: PlanPath,
+    region: Regions = None,
+    device: Device = "auto",
+    _json: Json = False,
+) -> Answer:
     """Run one round again on neighbouring made-up tables, and compare.
 
     Everything that enters or leaves the mechanism must be equal but the clipped sum, and that differs by
@@ -159,6 +164,39 @@ def selftest(device: Device = "auto", _json: Json = False) -> Answer:
     )
 
 
+def attack(
+    plan: PlanPath,
+    region: Regions = None,
+    device: Device = "auto",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The page, to hand on: .md.")
+    ] = None,
+    _json: Json = False,
+) -> Answer:
+    """Attack what a plan releases: who took part, and what they drove?
+
+    Membership of canaries (LiRA) beside what epsilon and the plan's own curve allow, and reconstruction of
+    an input from a gradient, each with a control without noise that must succeed. Reads no data. Exit code
+    10: an attack shows more than is allowed; 11: a control failed, or no attack could be made.
+    """
+    if output is not None:
+        checked(output, ".md")
+    with extra("training"):
+        from fedfsd.runner import attack as work
+        from fedfsd.runner.attack_page import page
+
+    found = _plan(plan)
+    done = {name: work.attack(found, name, device) for name in region or found.regions}
+    document = {"plan": found.hash, "regions": {name: asdict(one) for name, one in done.items()}}
+    exceeds = any(one.exceeds for one in done.values())
+    blind = any(not one.valid or (one.membership is None and one.inversion is None) for one in done.values())
+    text = page(found, done)
+    if output is not None:
+        output.write_text(text + "\n", encoding="utf-8")
+        text = f"written: {plain(output)}"
+    return Answer(document, text, CONTRADICTED if exceeds else UNDECIDED if blind else 0)
+
+
 def _plan(path: Path) -> Plan:
     from fedfsd.plan import plan as plans
 
@@ -180,4 +218,5 @@ COMMANDS = (
     ("replay", replay, "runs/quickstart"),
     ("canaries", canaries, "runs/quickstart -o canaries.json"),
     ("selftest", selftest, ""),
+    ("attack", attack, "runs/quickstart -o attacks.md"),
 )

@@ -110,7 +110,7 @@ def trial(
     plan.mechanism(region)
     torch.set_num_threads(1)  # small steps: more threads would mostly wait for each other
     secret = seed or os.urandom(32)
-    run = _Run(plan, region, as_if or plan.region(region), torch.device(resolve(device)), secret)
+    run = _Run(plan, region, as_if or plan.region(region), resolve(device), secret)
     run.go()
     inside, outside = run.scores[run.coins], run.scores[~run.coins]
     mine = plan.region(region)
@@ -124,6 +124,20 @@ def trial(
         commitment=hashlib.sha256(b"fedfsd/canaries/v1\n" + secret).hexdigest(),
         seed=secret.hex(),
     )
+
+
+def scores(
+    plan: Plan, region: str, device: str = "cpu", *, as_if: RegionPlan | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What an attacker who knows every canary sees of each at the end: of those in, and of those out.
+
+    In units of the planned noise of one round. Arguments and errors as of ``trial``.
+    """
+    plan.mechanism(region)
+    torch.set_num_threads(1)
+    run = _Run(plan, region, as_if or plan.region(region), resolve(device), os.urandom(32))
+    run.go()
+    return run.scores[run.coins], run.scores[~run.coins]
 
 
 class _Run:
