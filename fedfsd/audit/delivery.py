@@ -43,6 +43,13 @@ def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
             yield contradiction(place, say("no release of it"), say("one: what arrived had been released"))
         elif (receipt.sha256, receipt.bytes, receipt.entry) not in found:
             yield contradiction(place, say("other bytes or another entry"), say("those of its release"))
+    for refused in evidence.receipts.incidents:
+        if refused.region == ledger.region:
+            yield contradiction(
+                f"plan {refused.plan[:8]}, round {refused.round}",
+                say("an update that the coordinator refused: {finding}", finding=refused.finding),
+                say("the plan's"),
+            )
     arrived = {(one.plan, one.round) for one in received}
     mine = dict(_releases(ledger))
     undelivered = [case for case in mine if case[0] in covered and case not in arrived]

@@ -95,6 +95,18 @@ CHECKS: Mapping[str, str] = {
         "both directions: a receipt without a release means that something left past the ledger, a release "
         "without a receipt that it never arrived (it counts as spent all the same)."
     ),
+    "incidents": mark(
+        "Both gates look at every update before it leaves or is taken in. Where one is not what its plan "
+        "releases, an incident is written down and the region's part in the plan ends. The check reports "
+        "each of them. A failure means that another mechanism than the planned one may have run: everything "
+        "that the plan had released until then has to be questioned."
+    ),
+    "releases": mark(
+        "The noise that a plan adds is known up to its values: its scale, its shape and that it is used "
+        "once. The check works it out from the plan and compares it with the bytes of every update that you "
+        "were given; a correct region is accused in at most one of a thousand plans. It sees noise that is "
+        "missing, too small or used again, not noise that somebody else knows."
+    ),
     "code": mark(
         "The ledger names the hash of the program that trained: fedfsd's own files and the packages that "
         "compute. The check compares it with hashes that you or somebody you trust reviewed. No record can "

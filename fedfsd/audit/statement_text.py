@@ -55,6 +55,9 @@ def _region(region: Mapping[str, Any]) -> Iterator[str]:
         yield from _numbered([say("No guarantee is stated: {why}.", why=say("there is no grant"))])
     for one in region["data_sets"]:
         yield from _numbered(map(_sentence, one["sentences"]))
+    if region.get("empirical"):
+        yield folded(say("What was tried (by whoever ran it; shows what it found, and proves nothing more)"))
+        yield from _numbered(region["empirical"])
     yield ""
 
 

@@ -38,6 +38,17 @@ Declared = Annotated[
     ),
 ]
 Lang = Annotated[str, typer.Option(metavar="CODE", help="The language of headings and sentences: en, zh.")]
+Releases = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Released updates (releases/ of a run folder): test the noise in every one of them.",
+    ),
+]
+Canaries = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="What fedfsd audit canaries found of a plan; may be repeated."),
+]
 VehiclesCross = Annotated[
     bool, typer.Option("--vehicles-cross", help="A vehicle may be in several regions: add their losses.")
 ]
@@ -76,6 +87,8 @@ def statement(
     trust: Trust = None,
     declaration: Declared = None,
     vehicles_cross: VehiclesCross = False,
+    releases: Releases = None,
+    canaries: Canaries = None,
     lang: Lang = ENGLISH,
     output: Output = None,
     _json: Json = False,
@@ -85,14 +98,14 @@ def statement(
     Per region and for all of them, once the evidence is verified. Exit code 10: contradicted, and
     nothing is stated; 11: holds if what could not be decided holds.
     """
-    _checked(output, (".txt", ".json"), (*bundles, trust, *(declaration or ())))
+    _checked(output, (".txt", ".json"), (*bundles, trust, *(declaration or ()), *(canaries or ())))
     from fedfsd.audit.declaration import declarations
     from fedfsd.audit.statement import statement as work
     from fedfsd.audit.statement_text import text
 
     declared = declarations(declaration or [])
     with speaking(lang):
-        evidence, found = _verified(bundles, trust=trust)
+        evidence, found = _verified(bundles, trust=trust, releases=releases, canaries=canaries or ())
         document = work(evidence, found, declared, vehicles_cross=vehicles_cross)
         kind = "json" if output and output.suffix.lower() == ".json" else "txt"
         written = text(document) if kind == "txt" else json.dumps(document, indent=1, allow_nan=False)
@@ -105,6 +118,8 @@ def report(
     trust: Trust = None,
     declaration: Declared = None,
     vehicles_cross: VehiclesCross = False,
+    releases: Releases = None,
+    canaries: Canaries = None,
     format: Annotated[ReportFormat | None, typer.Option(help="How to write it.")] = None,
     lang: Lang = ENGLISH,
     output: Output = None,
@@ -115,7 +130,7 @@ def report(
     Eighteen fields for each region, each fact marked recomputed, declared or not stated, and every
     spend against the grant. Exit codes as of audit verify.
     """
-    files = (*bundles, receipts, trust, *(declaration or ()))
+    files = (*bundles, receipts, trust, *(declaration or ()), *(canaries or ()))
     kind = _kind(format, output, tuple(ReportFormat), files)
     from fedfsd.audit.declaration import declarations
     from fedfsd.audit.report import report as work
@@ -123,7 +138,9 @@ def report(
 
     declared = declarations(declaration or [])
     with speaking(lang):
-        evidence, found = _verified(bundles, receipts=receipts, trust=trust)
+        evidence, found = _verified(
+            bundles, receipts=receipts, trust=trust, releases=releases, canaries=canaries or ()
+        )
         document = work(evidence, found, declared, vehicles_cross=vehicles_cross)
         writers = {
             "md": lambda: text(document),
@@ -230,12 +247,17 @@ def _paper(bundles: Sequence[Path], output: Path | None, *, columns: bool, lang:
 
 
 def _verified(
-    bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path | None = None
+    bundles: Sequence[Path],
+    *,
+    receipts: Path | None = None,
+    trust: Path | None = None,
+    releases: Path | None = None,
+    canaries: Sequence[Path] = (),
 ) -> tuple[Evidence, Report]:
     from fedfsd.audit.evidence import load
     from fedfsd.audit.verify import verify
 
-    evidence = load(bundles, receipts=receipts, trust=trust)
+    evidence = load(bundles, receipts=receipts, trust=trust, releases=releases, canaries=canaries)
     return evidence, verify(evidence, partial(typer.echo, err=True))
 
 

@@ -86,6 +86,7 @@ def facts(found: dict[str, Any]) -> dict[str, str]:
         "asked by": f"{found['recipient']}, for {found['purpose']}",
         "beside": ", ".join(found["others"]) or "no other region",
         "trains": f"{found['task']}, model {found['model']} with {found['parameters']:,} parameters",
+        **_frozen(found),
         "rounds": f"{found['rounds']} of {_count(found['local_steps'], 'step')}; in each step every vehicle"
         f" with probability {found['sample_rate']:g}, at most {found['windows_per_vehicle']} examples of it",
         "leaves": f"{size(found['release_bytes'])} a round, {size(found['release_bytes'] * found['rounds'])}"
@@ -105,6 +106,18 @@ def facts(found: dict[str, Any]) -> dict[str, str]:
     for number, one in enumerate(found["unnoticed"]):
         told["cannot be noticed" if number == 0 else " " * number] = one
     return told
+
+
+def _frozen(found: dict[str, Any]) -> dict[str, str]:
+    """The part of the model that stays as it is."""
+    frozen = found["backbone"]
+    if frozen is None:
+        return {}
+    source = {
+        "file": f"the weights file with SHA-256 {frozen['sha256']}, for the runner's folder of backbones",
+        "model": "as the model's own reviewed code makes them",
+    }[frozen["source"]]
+    return {"frozen": f"{frozen['size']:,} further parameters, {source}"}
 
 
 def _privacy(found: dict[str, Any]) -> str:

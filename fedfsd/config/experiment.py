@@ -13,12 +13,25 @@ from fedfsd.errors import ConfigError
 from fedfsd.formats import NEWEST, demand
 
 Mode = Literal["private", "rehearsal", "none"]
+Precision = Literal["float32", "bfloat16"]
+GradientEngine = Literal["auto", "fast", "hooks"]
 Options = dict[str, Any]
 REGION_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 RegionName = Annotated[str, Field(pattern=REGION_PATTERN)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+PRETRAINING, OWN = "pretraining", "model"
+"""Of ``model.backbone``; anything else is a file."""
+_LATER: Mapping[tuple[str, str], Any] = {
+    ("model", "trainable"): "all",
+    ("model", "backbone"): PRETRAINING,
+    ("training", "engine"): "auto",
+    ("training", "precision"): "float32",
+}
+"""The keys that format 3 added, each with what its absence means."""
 
 
 class Data(Frozen):
@@ -62,6 +75,13 @@ class Model(Frozen):
     name: str = "mlp"
     options: Options = Field(default_factory=dict)
     witness_size: Annotated[int, Field(ge=0, le=10_000_000)] = 4096
+    trainable: str | list[str] = "all"
+    """What the regions train: "all", "norms", a part that the model declares or has under that name, such as
+    "head", or a pattern of parameter names ("layers.1.*", "*.bias"); or a list of these. The rest is a frozen
+    backbone: public, never sent, without noise."""
+    backbone: Annotated[str, Field(min_length=1)] = PRETRAINING
+    """Where the weights that are not trained come from: "pretraining" trains them, too, on public data;
+    "model" takes them as the model's own code makes them; else a file of weights (.safetensors)."""
 
 
 class Pretraining(Frozen):
@@ -106,6 +126,11 @@ class Training(Frozen):
     schedule: Literal["constant", "cosine"] = "cosine"
     """How the learning rate goes over the rounds."""
     device: str = "auto"
+    precision: Precision = "float32"
+    """What the model computes in; with "bfloat16", by autocast. Norms, sums and noise are never shortened."""
+    engine: GradientEngine = "auto"
+    """What computes each vehicle's gradient: "fast": fedfsd's own engine, which refuses a layer that it does
+    not know; "hooks": opacus; "auto": the engine, or opacus where the model has a layer unknown to it."""
 
 
 class Server(Frozen):
@@ -130,7 +155,7 @@ class Server(Frozen):
 class Experiment(Frozen):
     """One experiment. Every key has a default but the name."""
 
-    format: Literal[1, 2] = 2
+    format: Literal[1, 2, 3] = 3
     """Of this file. In a file that says 1, what is left out means what it meant then."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     mode: Mode = "private"
@@ -183,4 +208,15 @@ class Experiment(Frozen):
     def document(self) -> dict[str, Any]:
         """Every key with its value, as JSON values, in the oldest format that can hold them."""
         found = self.model_dump(mode="json", exclude={"format", "track"})
-        return format_1.write(found) or {"format": self.format, **found}
+        if not _without_later_keys(found):
+            return {"format": NEWEST["experiment"], **found}
+        return format_1.write(found) or {"format": 2, **found}
+
+
+def _without_later_keys(found: dict[str, Any]) -> bool:
+    """Take the keys of format 3 out of a resolved experiment, if each means what its absence meant."""
+    if any(found[table][key] != value for (table, key), value in _LATER.items()):
+        return False
+    for table, key in _LATER:
+        del found[table][key]
+    return True

@@ -9,17 +9,20 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from fedfsd.config.experiment import GradientEngine, Precision
+from fedfsd.engine import backbone, trunk
 from fedfsd.engine import noise as noises
 from fedfsd.engine.device import wide
-from fedfsd.engine.gradient import Loss, Precision, VehicleGradient
+from fedfsd.engine.gradient import Loss, VehicleGradient
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.sampler import choose_windows, sample_vehicles
+from fedfsd.engine.shared import Shared
 from fedfsd.engine.vehicle import VehicleData, within
 from fedfsd.plan.plan import Arrays, Plan, RegionPlan
 
 
 def train(
-    gradient: VehicleGradient,
+    gradient: VehicleGradient | Shared,
     data: VehicleData,
     arrays: Arrays,
     plan: Plan,
@@ -51,7 +54,13 @@ def train(
 
 
 def private_step(
-    gradient: VehicleGradient, data: VehicleData, mine: RegionPlan, key: RoundKey, *, step: int, size: int
+    gradient: VehicleGradient | Shared,
+    data: VehicleData,
+    mine: RegionPlan,
+    key: RoundKey,
+    *,
+    step: int,
+    size: int,
 ) -> torch.Tensor:
     """One noisy mean gradient, (size,) float64: the only place where data turns into an output.
 
@@ -76,12 +85,23 @@ def private_step(
 
 
 def model_on(
-    model: nn.Module, loss: Loss, device: torch.device, precision: Precision = "float32"
+    model: nn.Module,
+    loss: Loss,
+    device: torch.device,
+    precision: Precision = "float32",
+    *,
+    behind_trunk: bool = False,
+    engine: GradientEngine = "auto",
 ) -> VehicleGradient:
-    """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients."""
+    """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients.
+
+    Args:
+        behind_trunk: it will be given what its frozen trunk makes of the inputs.
+    """
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
         elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
             module.dropout = 0.0
-    return VehicleGradient(model.to(device).train(), loss, precision)
+    backbone.still(model.to(device))
+    return VehicleGradient(trunk.Head(model) if behind_trunk else model, loss, precision, engine=engine)

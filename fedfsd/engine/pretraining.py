@@ -14,6 +14,7 @@ from torch import nn
 
 from fedfsd.config.experiment import Pretraining
 from fedfsd.drive.table import Table
+from fedfsd.engine import backbone
 from fedfsd.errors import DataError
 from fedfsd.task.task import Task
 
@@ -21,7 +22,8 @@ from fedfsd.task.task import Task
 def pretrain(
     model: nn.Module, task: Task, tables: Sequence[Table], chosen: Pretraining, *, seed: int
 ) -> None:
-    """Train ``model`` in place by Adam with a cosine schedule, on public batches as the task varies them.
+    """Train what learns of ``model`` by Adam with a cosine schedule, on public batches as the task varies
+    them.
 
     Raises:
         DataError: a table of recorded origin, or no example to train on.
@@ -36,9 +38,10 @@ def pretrain(
     batches = task.public_batches(
         tables, chosen.augmentation, batch_size=chosen.batch_size, random=np.random.default_rng(seed)
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=chosen.learning_rate)
+    learning = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.Adam(learning, lr=chosen.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, chosen.steps)
-    model.train()
+    backbone.still(model)
     for inputs, targets in islice(batches, chosen.steps):
         loss = task.loss(model(*inputs.values()), targets).mean()
         optimizer.zero_grad()

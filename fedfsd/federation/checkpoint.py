@@ -26,9 +26,10 @@ def save(path: Path, strategy: PlannedStrategy, done: Round) -> None:
     tensors |= {_TOTAL + name: total for name, total in strategy.total.items()}
     state = {name: _flatten(_STATE + name, value, tensors) for name, value in vars(strategy.inner).items()}
     part = path.with_suffix(".part")
-    save_file(
-        tensors, part, {"plan": strategy.plan.hash, "round": str(done.number), "strategy": json.dumps(state)}
-    )
+    facts = {"plan": strategy.plan.hash, "round": str(done.number), "strategy": json.dumps(state)}
+    if strategy.ended:
+        facts["ended"] = json.dumps(strategy.ended)
+    save_file(tensors, part, facts)
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(path)
@@ -55,6 +56,7 @@ def restore(path: Path, strategy: PlannedStrategy) -> tuple[int, dict[str, np.nd
     for name, shape in json.loads(metadata["strategy"]).items():
         if shape is not None:
             setattr(strategy.inner, name, _unflatten(f"{_STATE}{name}", shape, tensors))
+    strategy.ended = json.loads(metadata.get("ended", "{}"))
     names = [entry.name for entry in strategy.plan.model.arrays]
     strategy.total = {name: tensors[_TOTAL + name] for name in names if _TOTAL + name in tensors}
     arrays = {name: tensors[_ARRAYS + name] for name in names}

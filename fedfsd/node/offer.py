@@ -99,6 +99,7 @@ def describe(node: Node, plan: Plan, *, data_set: str | None, today: datetime.da
         "task": plan.task.name,
         "model": plan.model.name,
         "parameters": plan.model.size - plan.model.witness_size,
+        "backbone": None if plan.model.backbone is None else plan.model.backbone.model_dump(mode="json"),
         "witness_size": plan.model.witness_size,
         "release_bytes": 4 * plan.model.size,
         "rounds": plan.num_rounds,

@@ -10,10 +10,10 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from fedfsd.engine import backbone
 from fedfsd.errors import AccountingError
 from fedfsd.federation import checkpoint
 from fedfsd.federation.reply import RegionOutcome
@@ -21,7 +21,7 @@ from fedfsd.federation.strategy import PlannedStrategy, Round
 from fedfsd.gate.outcome import RELEASED
 from fedfsd.mechanism import accountant
 from fedfsd.plan import plan as plans
-from fedfsd.plan.plan import WITNESS, Arrays, Plan
+from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.report.run_folder import EXAMPLES, Folder, releases
 from fedfsd.report.words import amount
 from fedfsd.simulation.prepare import Prepared, model_with
@@ -80,7 +80,7 @@ class Trail:
         self.plan = prepared.plan
         self.task = prepared.task
         self.headline = headline(prepared.task)
-        self.model = model_with(self.plan, prepared.task, prepared.initial)
+        self.model = model_with(self.plan, prepared.task, prepared.initial, prepared.backbone)
         self.spent = {name: epsilon_by_round(self.plan, name) for name in self.plan.regions}
         self.checks = checks
         self.final: dict[str, float] = {}
@@ -147,8 +147,7 @@ class Trail:
         Args:
             spent: by region, what its ledger says of its grant.
         """
-        trained = {name: torch.from_numpy(array) for name, array in model.items() if name != WITNESS}
-        save_file(trained, self.folder.model)
+        save_file(backbone.whole(model, self.prepared.backbone), self.folder.model)
         net = self._loaded(model)
         shown = {
             f"{name}_{part}": array
@@ -194,6 +193,7 @@ class Trail:
             "plan": self.plan.hash,
             "task": described(self.task),
             "parameters": self.plan.model.size - self.plan.model.witness_size,
+            **_backbone(self.plan),
             "witness_size": self.plan.model.witness_size,
             "versions": {name: metadata.version(name) for name in _PACKAGES}
             | {"python": platform.python_version()},
@@ -239,9 +239,7 @@ class Trail:
         return {name: self.task.scores(net, examples) for name, examples in self.prepared.test.items()}
 
     def _loaded(self, arrays: Arrays) -> nn.Module:
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(torch.from_numpy(arrays[name]))
+        backbone.put_arrays(self.model, arrays)
         return self.model
 
     def _spent(self, name: str, number: int) -> float | None:
@@ -265,14 +263,23 @@ def _line(outcome: RegionOutcome) -> dict[str, Any]:
         "sha256": outcome.sha256,
         "bytes": outcome.bytes,
         "entry": outcome.entry,
+        **({} if outcome.finding is None else {"finding": outcome.finding}),
     }
+
+
+def _backbone(plan: Plan) -> dict[str, Any]:
+    """What is said of a model of which a part is trained."""
+    frozen = plan.model.backbone
+    return {} if frozen is None else {"backbone": {"sha256": frozen.sha256, "parameters": frozen.size}}
 
 
 def load_model(folder: Folder) -> nn.Module:
     """The trained model of a run folder."""
     plan = plans.read((folder.path / "plan.json").read_text(encoding="utf-8"))
-    arrays = {name: tensor.numpy() for name, tensor in load_file(folder.model).items()}
-    return model_with(plan, registry.of(plan.task.name, plan.task.options), arrays)
+    task = registry.of(plan.task.name, plan.task.options)
+    model = task.model(plan.model.name, plan.model.options, seed=plan.seed)
+    backbone.put(model, load_file(folder.model))
+    return model.eval()
 
 
 def epsilon_by_round(plan: Plan, name: str) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 import decimal
 import hashlib
 import math
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
@@ -34,7 +35,8 @@ from stranger_values import (
 )
 
 Entry = dict[str, Any]
-KNOWN_ENTRY, KNOWN_PLAN = 4, 2
+KNOWN_ENTRY, KNOWN_PLAN = 4, 3
+FINDING = re.compile("[a-z]+(-[a-z]+)*")
 MAX_ENTRY = 2**22
 
 # 4. Entries: the fields of every type. A type of value is a predicate; "?" after it allows null.
@@ -80,6 +82,8 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "two": lambda v: is_integer(v) and v == 2,
     "three": lambda v: is_integer(v) and v == 3,
     "four": lambda v: is_integer(v) and v == 4,
+    "found": one_of("release"),
+    "finding": lambda v: isinstance(v, str) and len(v) <= 64 and bool(FINDING.fullmatch(v)),
     "bool": lambda v: type(v) is bool,
     "string": lambda v: isinstance(v, str),
     "object": lambda v: isinstance(v, dict),
@@ -134,6 +138,7 @@ FIELDS = {
     "abort": "plan hex32 round int reserve int code cause",
     "refuse": "plan hex32 round int? code refusal",
     "incident": "plan hex32? code trouble text story",
+    "incident 4": "plan hex32 code found text story round int finding finding format four",
     "witness": "size int checkpoint string",
     "recover": """ledger hex16 epoch int lost_size int lost_root hex32? reach reach charges charges
         signatures by-officer""",
@@ -194,8 +199,8 @@ def check_entry(line: bytes, seq: int) -> Entry:
     """An entry that is well formed."""
     entry = decode(line, f"entry {seq}")
     kind = entry.get("type")
-    forms = {"plan": "plan 2", "approval": "approval 4"}
-    form = forms.get(kind, kind) if isinstance(kind, str) and "format" in entry else kind
+    later = {"plan": "plan 2", "approval": "approval 4", "incident": "incident 4"}
+    form = later.get(kind, kind) if isinstance(kind, str) and "format" in entry else kind
     must(isinstance(kind, str) and form in FIELDS and " " not in kind, f"entry {seq}: unknown type")
     must(IS_ENTRY[str(form)](entry), f"entry {seq}: its fields are not those of a {kind}")
     return entry
@@ -514,7 +519,9 @@ class Book:
         self.refusals.add(key)
 
     def incident(self, seq: int, entry: Entry) -> None:
-        pass
+        if "format" in entry:
+            must(entry["round"] in self.open_run(entry).reserved, "an incident of a round not booked")
+            must(False, "an update that was not what its plan releases")
 
     def program(self, seq: int, entry: Entry) -> None:
         run = self.open_run(entry)
@@ -606,7 +613,7 @@ def check_document(document: dict[str, Any], region: str, entry: Entry) -> None:
     mechanism, noise = ours.get("mechanism"), ours.get("noise_multiplier")
     noises = {"noise_multiplier": noise} if mechanism is None else mechanism
     if mechanism is not None:
-        must(version == 2 and is_mechanism(mechanism) and noise is None, "a plan's mechanism")
+        must(version >= 2 and is_mechanism(mechanism) and noise is None, "a plan's mechanism")
         must(len(mechanism["noise_multipliers"]) == rounds, "noise for another number of rounds")
     event = {name: ours[name] for name in ("sample_rate", "max_grad_norm")}
     event |= {name: document[name] for name in ("unit", "adjacency")} | noises
