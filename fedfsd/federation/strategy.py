@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -21,6 +21,7 @@ from fedfsd.errors import NotReadyError
 from fedfsd.federation import reply
 from fedfsd.federation.exchange import Post, Roll
 from fedfsd.federation.reply import RegionOutcome
+from fedfsd.flower import held
 from fedfsd.gate.outcome import BUSY, LATE_DROPPED, LATE_USED, LOST, RELEASED, TIMEOUT
 from fedfsd.plan.plan import Arrays, Plan
 
@@ -100,7 +101,7 @@ class PlannedStrategy:
     def _round(
         self, post: Post[Task], roll: Roll, current: Arrays, number: int
     ) -> tuple[dict[str, np.ndarray], dict[str, RegionOutcome], dict[Task, RegionOutcome]]:
-        record = ArrayRecord({name: Array(array) for name, array in current.items()})
+        record = held.record(current)
         # The inner strategy's own messages are not sent: it only learns where the round starts from.
         self.inner.configure_train(number, record, ConfigRecord({}), post.grid)
         outcomes, tasks = self._send(post, roll, record, number)
@@ -122,9 +123,10 @@ class PlannedStrategy:
         aggregated, _ = self.inner.aggregate_train(number, [good[name] for name in sorted(good)])
         if aggregated is None:
             return dict(current), outcomes, late
+        means = held.arrays_of(aggregated)
         return (
             {
-                entry.name: aggregated[entry.name].numpy().astype(np.float32).reshape(entry.shape)
+                entry.name: means[entry.name].astype(np.float32, copy=False).reshape(entry.shape)
                 for entry in self.plan.model.arrays
             },
             outcomes,
@@ -178,6 +180,11 @@ class PlannedStrategy:
         """The reply as Flower's strategies expect it: a whole model, and the weight the plan declares."""
         scale = np.float32(self.plan.scale(task.region))
         weight = self.plan.region(task.region).weight / (1 + number - task.round)
-        arrays = ArrayRecord({name: Array(current[name] + scale * update[name]) for name in current})
+        arrays = held.record(
+            {
+                name: array + (update[name] if scale == 1 else scale * update[name])
+                for name, array in current.items()
+            }
+        )
         message.content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": weight})})
         return message

@@ -66,7 +66,7 @@ class Gate:
         """Check the update, book its canonical bytes, and hand back what may be sent."""
         return self.ledger.release(content_of(arrays, plan, self.region, booked.round), booked)
 
-    def release_bytes(self, content: bytes, booked: Booked, plan: Plan) -> Released:
+    def release_bytes(self, content: bytes | memoryview, booked: Booked, plan: Plan) -> Released:
         """The same for an update that came as bytes; they are judged in place."""
         judge(gate_arrays.view(content, plan.model.arrays), plan, self.region, booked.round)
         return self.ledger.release(content, booked)
@@ -92,10 +92,10 @@ def open_ledger(folder: Path) -> Ledger:
     return Ledger(folder / LEDGER, mirror=folder / MIRROR)
 
 
-def content_of(arrays: Arrays, plan: Plan, region: str, round: int) -> bytes:
+def content_of(arrays: Arrays, plan: Plan, region: str, round: int) -> bytes | memoryview:
     """The canonical bytes of an update that may leave, or RefusedError."""
     judge(arrays, plan, region, round)
-    return gate_arrays.to_bytes(arrays, plan.model.arrays)
+    return gate_arrays.content(arrays, plan.model.arrays)
 
 
 def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:

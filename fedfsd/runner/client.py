@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedfsd.errors import FedfsdError, RefusedError
+from fedfsd.flower import held
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import outcome
 from fedfsd.plan import plan as plans
@@ -72,12 +73,10 @@ def _round(region: Region, content: RecordDict) -> RecordDict:
     ):
         raise RefusedError("message", got="other keys", expected="arrays, plan and round, nothing else")
     plan, round = plans.read(str(request["plan"])), cast(int, request["round"])  # the gate asks its type
-    arrays = {name: array.numpy() for name, array in record.items()}
-    released = run_round(region, arrays, plan, round)
-    update = gate_arrays.from_bytes(released.content, plan.model.arrays)
+    released = run_round(region, held.arrays_of(record), plan, round)
     return RecordDict(
         {
-            "arrays": ArrayRecord({name: Array(array) for name, array in update.items()}),
+            "arrays": held.record(gate_arrays.view(released.content, plan.model.arrays)),
             # Flower's strategies want a weight here; the coordinator fills in the declared one.
             "metrics": MetricRecord({}),
             "release": ConfigRecord({"entry": released.entry_hash, "sha256": released.sha256}),

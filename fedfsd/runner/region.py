@@ -136,7 +136,7 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     booked = gate.reserve(plan, round, arrays)
     released = gate.released(booked)
     if released is None:
-        update = _train(region, arrays, plan, round)
+        update = _train(region, arrays, plan, round, booked.arrays_sha256)
         released = gate.release(update, booked, plan)
     if round == plan.num_rounds:
         gate.settle(plan.hash)
@@ -146,17 +146,20 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
 
 def _unbooked(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
     """A round without privacy, in a simulation alone: nothing is promised, so nothing is booked."""
-    content = content_of(_train(region, arrays, plan, round), plan, region.config.name, round)
+    sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
+    update = _train(region, arrays, plan, round, sha256)
+    content = content_of(update, plan, region.config.name, round)
     return Released(entry=0, entry_hash="", sha256=canonical.sha256(content), content=content)
 
 
-def _train(region: Region, arrays: Arrays, plan: Plan, round: int) -> dict[str, np.ndarray]:
+def _train(
+    region: Region, arrays: Arrays, plan: Plan, round: int, arrays_sha256: str
+) -> dict[str, np.ndarray]:
     gradient, data = region.prepared(plan)
     if plan.mode == "private":
         secret = randomness.run_key(region.keys, plan.hash, create=False)
     else:
         secret = randomness.known_key(plan.hash, region.config.noise_key or None)
-    arrays_sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
     key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
     return local.train(gradient, data, arrays, plan, key, region.gate.demand_wanted)
 
