@@ -8,10 +8,10 @@ and an auditor cannot decide.
 
 >>> demand("plan", 1)
 1
->>> demand("plan", 9)
+>>> demand("bundle", 9)
 Traceback (most recent call last):
     ...
-fedfsd.errors.FormatError: format: plan: got format 9, expected one of 1, 2; fix: upgrade fedfsd on this side
+fedfsd.errors.FormatError: format: bundle: got format 9, expected format 1; fix: upgrade fedfsd on this side
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any
 from fedfsd.errors import ConfigError, FormatError
 
 READ: Mapping[str, tuple[int, ...]] = {
-    "experiment": (1, 2),
-    "plan": (1, 2),
+    "experiment": (1, 2, 3),
+    "plan": (1, 2, 3),
     "policy": (1,),
     "region.toml": (1,),
     "train.toml": (1,),

@@ -21,6 +21,12 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+_LATER: Mapping[tuple[str, str], Any] = {
+    ("server", "regions_per_round"): None,
+}
+"""The keys that format 3 added, each with what its absence means."""
+
+
 class Data(Frozen):
     """Where the drives are."""
 
@@ -115,7 +121,11 @@ class Server(Frozen):
     """Any strategy of flwr.serverapp, or one from the entry points fedfsd.strategies."""
     options: Options = Field(default_factory=dict)
     quorum: Fraction = 0.5
-    """The share of regions whose good updates make a round count."""
+    """The share of the regions asked whose good updates make a round count."""
+    regions_per_round: Count | None = None
+    """How many regions are asked in a round; by default all. Which ones is fixed in the plan, by the seed, so
+    that each region's rounds, and the noise they need, are known beforehand; each is asked as often as any
+    other, but for one round."""
     average_last: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The released model is the mean over this share of the rounds, the last ones; 0: the last alone."""
     round_timeout_seconds: Positive = 600.0
@@ -130,12 +140,13 @@ class Server(Frozen):
 class Experiment(Frozen):
     """One experiment. Every key has a default but the name."""
 
-    format: Literal[1, 2] = 2
+    format: Literal[1, 2, 3] = 3
     """Of this file. In a file that says 1, what is left out means what it meant then."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     mode: Mode = "private"
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 1
-    """Reaches initialisation and public pre-training only, never noise or sampling."""
+    """Reaches initialisation, public pre-training and which regions a round asks; never noise or the sampling
+    of vehicles."""
     data: Data = Data()
     task: Task = Task()
     regions: dict[RegionName, Region] = Field(default_factory=dict)
@@ -180,4 +191,15 @@ class Experiment(Frozen):
     def document(self) -> dict[str, Any]:
         """Every key with its value, as JSON values, in the oldest format that can hold them."""
         found = self.model_dump(mode="json", exclude={"format"})
-        return format_1.write(found) or {"format": self.format, **found}
+        if not _without_later_keys(found):
+            return {"format": NEWEST["experiment"], **found}
+        return format_1.write(found) or {"format": 2, **found}
+
+
+def _without_later_keys(found: dict[str, Any]) -> bool:
+    """Take the keys of format 3 out of a resolved experiment, if each means what its absence meant."""
+    if any(found[table][key] != value for (table, key), value in _LATER.items()):
+        return False
+    for table, key in _LATER:
+        del found[table][key]
+    return True

@@ -31,7 +31,7 @@ def train(
     each step, and raises where nobody waits for the update any more.
     """
     mine = plan.region(key.region)
-    size, rate = gradient.size, plan.learning_rate(key.round)
+    size, rate = gradient.size, plan.learning_rate(plan.round_of(key.region, key.round))
     start = np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]).astype(np.float64)
     update, velocity = np.zeros_like(start), np.zeros_like(start)
     for step in range(mine.local_steps):

@@ -60,10 +60,9 @@ class PlannedStrategy:
         self.total: dict[str, np.ndarray] = {}
         """Sum of the arrays of the rounds to be averaged, float64; empty before the first of them."""
 
-    @property
-    def quorum(self) -> int:
+    def quorum(self, number: int) -> int:
         """How many good updates make a round count."""
-        return ceil(self.plan.quorum * len(self.plan.regions))
+        return ceil(self.plan.quorum * len(self.plan.asked(number)))
 
     def start(
         self,
@@ -80,7 +79,8 @@ class PlannedStrategy:
         """
         post: Post[Task] = Post(grid)
         roll = Roll(grid, self.plan.regions)
-        roll.call(quorum=self.quorum, timeout=self.round_timeout_seconds, patience=PATIENCE_SECONDS)
+        first = self.quorum(min(first_round, self.plan.num_rounds))
+        roll.call(quorum=first, timeout=self.round_timeout_seconds, patience=PATIENCE_SECONDS)
         current = model = dict(arrays)
         for number in range(first_round, self.plan.num_rounds + 1):
             started = time.monotonic()
@@ -111,7 +111,8 @@ class PlannedStrategy:
         late: dict[Task, RegionOutcome] = {}
         good: dict[str, Message] = {}
         for task, message in replies.items():
-            outcome, update = reply.read(message, self.plan, task.region, task.round)
+            own = self.plan.rounds_of(task.region, task.round)
+            outcome, update = reply.read(message, self.plan, task.region, own)
             if task.round == number:
                 outcomes[task.region] = outcome
             else:
@@ -137,20 +138,24 @@ class PlannedStrategy:
         self, post: Post[Task], roll: Roll, record: ArrayRecord, number: int
     ) -> tuple[dict[str, RegionOutcome], set[Task]]:
         """Send the round; what becomes of each region if no reply comes, and the tasks sent."""
-        content = RecordDict(
-            {"arrays": record, "config": ConfigRecord({"plan": self.plan.document(), "round": number})}
-        )
-        nodes = roll.call(quorum=self.quorum, timeout=self.round_timeout_seconds)
+        asked, document = self.plan.asked(number), self.plan.document()
+        contents = {
+            own: RecordDict({"arrays": record, "config": ConfigRecord({"plan": document, "round": own})})
+            for own in set(asked.values())
+        }
+        nodes = roll.call(quorum=self.quorum(number), timeout=self.round_timeout_seconds)
         # A region whose late update will count is left to finish it.
         owing = {task.region for task in post.expected} if self.plan.late_updates == "use" else set()
         outcomes = {
             region: RegionOutcome(BUSY if region in owing else TIMEOUT if region in nodes else LOST)
-            for region in self.plan.regions
+            for region in asked
         }
         messages = {
-            Task(region, number): Message(content, node, MessageType.TRAIN, group_id=str(number))
+            Task(region, number): Message(
+                contents[asked[region]], node, MessageType.TRAIN, group_id=str(number)
+            )
             for region, node in sorted(nodes.items(), key=lambda found: found[1])
-            if region not in owing
+            if region in asked and region not in owing
         }
         post.send(messages)
         return outcomes, set(messages)
@@ -165,7 +170,7 @@ class PlannedStrategy:
     def _demand_quorum(self, outcomes: dict[str, RegionOutcome], number: int) -> None:
         """Late updates do not make a quorum."""
         failed = {name: out.code for name, out in sorted(outcomes.items()) if out.code != RELEASED}
-        if len(outcomes) - len(failed) < self.quorum:
+        if len(outcomes) - len(failed) < self.quorum(number):
             listed = ", ".join(f"{name}: {code}" for name, code in failed.items())
             raise NotReadyError(
                 f"round {number}",

@@ -44,11 +44,11 @@ class Gate:
         if plan.hash not in self._accepted:
             self.policy.demand(plan, self.region)
             self._accepted.add(plan.hash)
-        if type(round) is not int or not 1 <= round <= plan.num_rounds:
+        if type(round) is not int or not 1 <= round <= plan.rounds_of(self.region):
             raise RefusedError(
                 "round",
                 got=round,
-                expected=f"1 to {plan.num_rounds}, as planned",
+                expected=f"1 to {plan.rounds_of(self.region)}, as planned",
                 hint="a longer run needs a new plan",
             )
         gate_arrays.check(arrays, plan.model.arrays, max_magnitude=self.policy.max_inbound_magnitude)
@@ -188,7 +188,7 @@ def max_update_norm(plan: Plan, region: str, round: int) -> float:
 def _gains(plan: Plan, region: str, round: int) -> np.ndarray:
     """How far each step's mean gradient moves the parameters by the round's end, (local_steps,)."""
     return gains(
-        learning_rate=plan.learning_rate(round),
+        learning_rate=plan.learning_rate(plan.round_of(region, round)),
         momentum=plan.optimizer.momentum,
         local_steps=plan.region(region).local_steps,
     )

@@ -166,8 +166,8 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
         ("roster", mine.roster, policy.max_roster),
         ("windows_per_vehicle", mine.windows_per_vehicle, policy.max_windows_per_vehicle),
         ("sample_rate", mine.sample_rate, policy.max_sample_rate),
-        ("steps", mine.local_steps * plan.num_rounds, policy.max_steps),
-        ("num_rounds", plan.num_rounds, policy.max_rounds),
+        ("steps", mine.local_steps * plan.rounds_of(region), policy.max_steps),
+        ("num_rounds", plan.rounds_of(region), policy.max_rounds),
         ("bytes of a release", 4 * plan.model.size, policy.max_release_bytes),
     ]
     found = []

@@ -52,7 +52,7 @@ def waiting(node: Node) -> list[Document]:
                     "name": plan.name,
                     "epsilon": mine.epsilon,
                     "delta": mine.target_delta,
-                    "rounds": plan.num_rounds,
+                    "rounds": plan.rounds_of(node.settings.name),
                     "task": plan.task.name,
                     "model": plan.model.name,
                 }

@@ -3,7 +3,8 @@
 Format 1 knows one task, motion forecasting, whose options stand under ``window``, and one mechanism, the
 same Gaussian in every round, whose ``noise_multiplier`` stands among a region's constants. Format 2 names the
 task under ``task`` and any other mechanism of a region under ``mechanism``, in the place of
-``noise_multiplier``. A new plan is written in the oldest format that can hold it, so that regions of earlier
+``noise_multiplier``. Format 3 names under ``rounds`` of a region those in which it is asked, where it is not
+asked in all. A new plan is written in the oldest format that can hold it, so that regions of earlier
 releases can take part; a plan that was read keeps the format in which it came, and with it its hash.
 """
 
@@ -20,6 +21,8 @@ from fedfsd.formats import demand
 FORECASTING = "forecasting"
 _KINDS = ("noise_multiplier", "mechanism")
 """Of a region: one of the two is there, and names the kind of noise."""
+_ABSENT = (*_KINDS, "rounds")
+"""Of a region: not written where it is None."""
 
 
 class Window(Frozen):
@@ -35,6 +38,8 @@ def oldest(fields: Mapping[str, Any]) -> int:
     task = fields["task"]
     options = task["options"] if task["name"] == FORECASTING else {}
     flat = all(region.get("mechanism") is None for region in fields["regions"].values())
+    if any(region.get("rounds") is not None for region in fields["regions"].values()):
+        return 3
     return 1 if flat and options.keys() == Window.model_fields.keys() else 2
 
 
@@ -42,7 +47,7 @@ def document(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The document of a plan with these fields, in the format that it names."""
     written = dict(fields)
     written["regions"] = {
-        name: {key: value for key, value in region.items() if value is not None or key not in _KINDS}
+        name: {key: value for key, value in region.items() if value is not None or key not in _ABSENT}
         for name, region in fields["regions"].items()
     }
     if written["format"] == 1:

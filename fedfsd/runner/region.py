@@ -138,7 +138,7 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     if released is None:
         update = _train(region, arrays, plan, round, booked.arrays_sha256)
         released = gate.release(update, booked, plan)
-    if round == plan.num_rounds:
+    if round == plan.rounds_of(region.config.name):
         gate.settle(plan.hash)
         randomness.destroy_run_key(region.keys, plan.hash)
     return released

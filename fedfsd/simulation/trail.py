@@ -90,13 +90,17 @@ class Trail:
         every = self.prepared.experiment.server.evaluate_every
         due = done.number % every == 0 or done.number == self.plan.num_rounds
         found = self._headlines(done.model) if due else {}
-        regions = {name: _line(outcome) for name, outcome in done.outcomes.items()}
+        regions = {name: self._line(name, done.number, outcome) for name, outcome in done.outcomes.items()}
         for name, value in found.items():
-            regions[name][self.headline.key] = value
+            regions.setdefault(name, {})[self.headline.key] = value
         line = {"round": done.number, "seconds": round(done.seconds, 4), "regions": regions}
         if done.late:
             line["late"] = [
-                {"region": task.region, "round": task.round, **_line(outcome)}
+                {
+                    "region": task.region,
+                    "round": task.round,
+                    **self._line(task.region, task.round, outcome),
+                }
                 for task, outcome in sorted(done.late.items(), key=lambda one: (one[0].region, one[0].round))
             ]
         self.folder.append_round(line)
@@ -207,18 +211,22 @@ class Trail:
                 parameter.copy_(torch.from_numpy(arrays[name]))
         return self.model
 
+    def _line(self, name: str, number: int, outcome: RegionOutcome) -> dict[str, Any]:
+        """What became of a region that a round asked; one that is not asked in every round counts its own."""
+        own = (
+            {} if self.plan.region(name).rounds is None else {"own_round": self.plan.rounds_of(name, number)}
+        )
+        return {
+            "outcome": outcome.code,
+            "sha256": outcome.sha256,
+            "bytes": outcome.bytes,
+            "entry": outcome.entry,
+            **own,
+        }
+
     def _spent(self, name: str, number: int) -> float | None:
         """The next computed point of the curve: never below what was spent."""
         return next((epsilon for at, epsilon in self.spent[name] if at >= number), None)
-
-
-def _line(outcome: RegionOutcome) -> dict[str, Any]:
-    return {
-        "outcome": outcome.code,
-        "sha256": outcome.sha256,
-        "bytes": outcome.bytes,
-        "entry": outcome.entry,
-    }
 
 
 def load_model(folder: Folder) -> nn.Module:
@@ -238,7 +246,9 @@ def epsilon_by_round(plan: Plan, name: str) -> list[tuple[int, float]]:
     return [
         (
             number,
-            accountant.epsilon_pld(plan.events(name, number), mine.target_delta),
+            accountant.epsilon_pld(plan.events(name, number), mine.target_delta)
+            if plan.rounds_of(name, number)
+            else 0.0,
         )
         for number in rounds
     ]
