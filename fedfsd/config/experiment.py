@@ -23,6 +23,7 @@ Count = Annotated[int, Field(ge=1)]
 
 _LATER: Mapping[tuple[str, str], Any] = {
     ("server", "regions_per_round"): None,
+    ("privacy", "pack_windows"): False,
 }
 """The keys that format 3 added, each with what its absence means."""
 
@@ -98,6 +99,9 @@ class Privacy(Frozen):
     """Lowers max_grad_norm where noise_multiplier * max_grad_norm would exceed it. For noise that differs by
     round, noise_multiplier is here the flat one that leaves as much noise in the released model."""
     windows_per_vehicle: Count = 8
+    pack_windows: bool = False
+    """Compute fewer windows that are nobody's. The time of a step then shows roughly how many windows the
+    vehicles drawn have, so a real region takes part only where its policy's round_seconds hides that."""
     noise_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """32 bytes in hex; only a rehearsal may fix it."""
 

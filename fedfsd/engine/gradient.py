@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fedfsd.engine import layer
 from fedfsd.engine.clip import MicroBatch, whole_of
+from fedfsd.engine.sampler import BATCH_COST
 from fedfsd.engine.tape import Deliver
 from fedfsd.engine.use import Sampled, Use
 from fedfsd.engine.vehicle import VehicleData
@@ -34,7 +35,6 @@ warnings.filterwarnings("ignore", message="Full backward hook is firing", catego
 
 _MEMORY = 256 * 2**20  # bytes of per-example gradients at a time
 _VEHICLES = 256  # in a micro-batch, where memory allows
-_START = 1 << 20  # what a micro-batch costs before its first window, in parameters of one window
 _LOG = logging.getLogger("fedfsd.engine")
 
 Loss = Callable[[Any, Tensors], Tensor]
@@ -78,7 +78,7 @@ class VehicleGradient:
         def deliver(parameter: nn.Parameter, uses: list[Use]) -> None:
             parts[self._index[parameter]] = whole_of(uses, count)
 
-        self._model.backward(self._loss_of(inputs, targets, taken), deliver)
+        self._model.backward(self._loss_of(inputs, targets, _shares(taken)), deliver)
         return torch.cat(parts, dim=1).masked_fill_(~taken.any(dim=1, keepdim=True), 0.0)
 
     def plain_sum(self, inputs: Tensors, targets: Tensors, taken: Tensor) -> Tensor:
@@ -87,8 +87,11 @@ class VehicleGradient:
         Raises:
             ModelError: a parameter that the loss does not depend on.
         """
+        return self._plain(inputs, targets, _shares(taken))
+
+    def _plain(self, inputs: Tensors, targets: Tensors, share: Tensor) -> Tensor:
         parts = []
-        found = self._model.plain(self._loss_of(inputs, targets, taken))
+        found = self._model.plain(self._loss_of(inputs, targets, share))
         for name, part in zip(self._names, found, strict=True):
             if part is None:
                 raise ModelError(
@@ -109,6 +112,7 @@ class VehicleGradient:
         *,
         max_grad_norm: float | None,
         sample_rate: float = 1.0,
+        vehicles: int | None = None,
     ) -> np.ndarray:
         """Sum over vehicles of their clipped mean gradients, (P,) float64 on the host.
 
@@ -116,8 +120,10 @@ class VehicleGradient:
             slots: (V,) sampled vehicles. window, taken: (V, k) as from ``choose_windows``.
             max_grad_norm: None: in mode none alone; nothing is clipped.
             sample_rate: that of the plan, for the size of micro-batches.
+            vehicles: how many a micro-batch has where windows are packed. Then who shares a micro-batch with
+                whom depends on the others' windows, so every gradient is formed: no rounding may be shared.
         """
-        size = micro_batch(data.roster, sample_rate, window.shape[1], self.size)
+        size = vehicles or micro_batch(data.roster, sample_rate, window.shape[1], self.size)
         padding = -len(slots) % size
         index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.padding)
         taken = np.pad(taken, ((0, padding), (0, 0)))
@@ -125,32 +131,55 @@ class VehicleGradient:
         for low in range(0, len(index), size):
             rows = torch.from_numpy(index[low : low + size]).to(data.device)
             filled = torch.from_numpy(taken[low : low + size]).to(rows.device)
+            if max_grad_norm is None:
+                plain = self._plain_batch(data, rows, filled)
+                if plain.isfinite().all():
+                    total += plain.cpu().numpy()
+                    continue
+                # A vehicle without a finite gradient does not count; which it is, only its own says.
             inputs, targets = (
                 {name: values[rows] for name, values in part.items()} for part in (data.inputs, data.targets)
             )
-            total += self._batch_sum(inputs, targets, filled, max_grad_norm).cpu().numpy()
+            total += (
+                self._batch_sum(inputs, targets, filled, max_grad_norm, formed=vehicles is not None)
+                .cpu()
+                .numpy()
+            )
         return total
 
+    def _plain_batch(self, data: VehicleData, rows: Tensor, taken: Tensor) -> Tensor:
+        """(P,) of the windows taken and of no others: without privacy shapes may tell of the data."""
+        some = rows[taken][:, None]
+        if not len(some):
+            return torch.zeros(self.size, device=rows.device)
+        inputs, targets = (
+            {name: values[some] for name, values in part.items()} for part in (data.inputs, data.targets)
+        )
+        return self._plain(inputs, targets, _shares(taken)[taken][:, None])
+
     def _batch_sum(
-        self, inputs: Tensors, targets: Tensors, taken: Tensor, max_grad_norm: float | None
+        self,
+        inputs: Tensors,
+        targets: Tensors,
+        taken: Tensor,
+        max_grad_norm: float | None,
+        *,
+        formed: bool = False,
     ) -> Tensor:
         """(P,) of one micro-batch."""
-        if max_grad_norm is None:
-            plain = self.plain_sum(inputs, targets, taken)
-            if plain.isfinite().all():
-                return plain
-            # A vehicle without a finite gradient does not count; which one it is, only its own gradient says.
-        batch = MicroBatch(self._sizes, len(taken), taken.device)
+        batch = MicroBatch(self._sizes, len(taken), taken.device, formed=formed)
 
         def deliver(parameter: nn.Parameter, uses: list[Use]) -> None:
             batch.take(self._index[parameter], uses)
 
-        self._model.backward(self._loss_of(inputs, targets, taken), deliver)
+        self._model.backward(self._loss_of(inputs, targets, _shares(taken)), deliver)
         return batch.clipped_sum(max_grad_norm, taken.any(dim=1))
 
-    def _loss_of(self, inputs: Tensors, targets: Tensors, taken: Tensor) -> Callable[[nn.Module], Tensor]:
-        """Model -> the sum of the vehicles' mean losses; its gradient is that of their mean gradients."""
-        share = taken / taken.sum(dim=1, keepdim=True).clamp(min=1)
+    def _loss_of(self, inputs: Tensors, targets: Tensors, share: Tensor) -> Callable[[nn.Module], Tensor]:
+        """Model -> the sum of the vehicles' mean losses; its gradient is that of their mean gradients.
+
+        ``share``: (V, k), each example's of its vehicle's mean.
+        """
 
         def loss(model: nn.Module) -> Tensor:
             output = model(*(values.flatten(0, 1) for values in inputs.values()))
@@ -160,6 +189,11 @@ class VehicleGradient:
             return (losses * share.flatten()).sum()
 
         return loss
+
+
+def _shares(taken: Tensor) -> Tensor:
+    """(V, k): what each place counts in its vehicle's mean."""
+    return taken / taken.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class _Taped:
@@ -231,6 +265,6 @@ def _cheapest(largest: int, roster: int, sample_rate: float, vehicle: int) -> in
     draws = [min(roster, max(1, ceil(expected + step * spread / 4))) for step in range(-8, 9)]
 
     def cost(vehicles: int) -> int:
-        return sum(-(-draw // vehicles) for draw in draws) * (vehicles * vehicle + _START)
+        return sum(-(-draw // vehicles) for draw in draws) * (vehicles * vehicle + BATCH_COST)
 
     return min(range(largest, 0, -1), key=cost)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from fedfsd.engine.gradient import Loss, VehicleGradient
 from fedfsd.engine.randomness import RoundKey
-from fedfsd.engine.sampler import choose_windows, sample_vehicles
+from fedfsd.engine.sampler import choose_windows, lanes, pack, sample_vehicles
 from fedfsd.engine.vehicle import VehicleData, within
 from fedfsd.plan.plan import Arrays, Plan, RegionPlan
 
@@ -63,14 +63,33 @@ def private_step(
     if noise is not None:  # None in mode none alone
         clip = noise.clipping_norm(key.round, roster=mine.roster, size=size)
     total = np.zeros(size)
-    total[: gradient.size] = gradient.clipped_sum(
-        data, slots, window, taken, max_grad_norm=clip, sample_rate=mine.sample_rate
-    )
+    for chosen, places, vehicles in _arranged(mine, taken, gradient.size):
+        total[: gradient.size] += gradient.clipped_sum(
+            data,
+            slots[chosen],
+            window[chosen, :places],
+            taken[chosen, :places],
+            max_grad_norm=clip,
+            sample_rate=mine.sample_rate,
+            vehicles=vehicles,
+        )
     if clip is not None:
         total = within(total, mine.roster * clip)
     if noise is not None:
         total = noise.noised(total, key.stream("noise", step), round=key.round)
     return total / mine.divisor
+
+
+def _arranged(
+    mine: RegionPlan, taken: np.ndarray, size: int
+) -> Iterator[tuple[np.ndarray | slice, int, int | None]]:
+    """Who goes into micro-batches of one shape: the vehicles, the places of each, vehicles a micro-batch."""
+    if not mine.packed:
+        yield slice(None), taken.shape[1], None
+        return
+    for lane, chosen in pack(lanes(mine.roster, mine.sample_rate, taken.shape[1], size), taken):
+        if len(chosen):
+            yield chosen, lane.places, lane.vehicles
 
 
 def model_on(model: nn.Module, loss: Loss, device: torch.device) -> VehicleGradient:

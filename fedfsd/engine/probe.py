@@ -8,12 +8,14 @@ also tried on synthetic vehicles, extreme neighbours included.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 from fedfsd.engine import layer
 from fedfsd.engine.local import model_on
+from fedfsd.engine.sampler import Lane
 from fedfsd.errors import ModelError
 from fedfsd.task.task import Task, Tensors
 
@@ -103,6 +105,42 @@ def _compare(model: nn.Module, task: Task, inputs: Tensors, targets: Tensors) ->
         difference = torch.linalg.vector_norm(together[vehicle] - alone)
         if not difference <= _TOLERANCE * torch.linalg.vector_norm(alone) + 1e-6:
             raise _coupled()
+
+
+def probe_places(model: nn.Module, task: Task, shapes: Iterable[Lane]) -> None:
+    """Refuse to pack a model's windows where a vehicle's bits depend on its place in a micro-batch.
+
+    Kernels may treat the rows at a batch's end otherwise; which do is a matter of model, shape and machine.
+
+    Raises:
+        ModelError: they do.
+    """
+    generator = torch.Generator().manual_seed(0)
+    trial = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in trial.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    gradient = model_on(trial, task.loss, torch.device("cpu"))
+    ordinary = [
+        {name: values[:_ORDINARY].flatten(0, 1) for name, values in part.items()}
+        for part in task.synthetic(generator)
+    ]
+    count = len(next(iter(ordinary[0].values())))
+    for lane in shapes:
+        window = torch.randint(count, (lane.vehicles, lane.places), generator=generator)
+        taken = torch.ones(window.shape, dtype=torch.bool)
+        found: list[torch.Tensor] = []
+        for first in sorted({0, 1, lane.vehicles // 2, lane.vehicles - 1}):
+            rows = window.roll(first, 0)
+            batch = ({name: values[rows] for name, values in part.items()} for part in ordinary)
+            found.append(gradient.mean_by_vehicle(*batch, taken).roll(-first, 0))
+        if any(not torch.equal(one, found[0]) for one in found[1:]):
+            raise ModelError(
+                "model",
+                got=f"a vehicle's gradient that depends on its place among {lane.vehicles}",
+                expected="the same bits at every place, where windows are packed",
+                hint="set privacy.pack_windows = false",
+            )
 
 
 def _coupled() -> ModelError:

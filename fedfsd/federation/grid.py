@@ -14,6 +14,7 @@ import signal
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -40,6 +41,19 @@ class _Worker:
     """The number of the content that it was sent last."""
 
 
+def warm(app: str) -> None:
+    """Begin to load what worker processes of ``app`` need, while this process does something else."""
+    _context(app)
+    forkserver.ensure_running()
+
+
+def _context(app: str) -> multiprocessing.context.ForkServerContext:
+    """A fork server imports torch once, before any thread runs; workers fork off it in milliseconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([app.partition(":")[0], __name__])
+    return context
+
+
 class ProcessGrid(PolledGrid):
     """Runs the ClientApp that ``app`` names ("package.module:attribute") for every node of ``nodes``."""
 
@@ -52,9 +66,7 @@ class ProcessGrid(PolledGrid):
         self._replies: dict[str, Message] = {}
         # What many messages share is packed once: the content, its number, and the content as it is sent.
         self._content: tuple[RecordDict | None, int, Packed] = (None, 0, Packed(None))
-        # A fork server imports torch once, before any thread runs; workers fork off it in milliseconds.
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([app.partition(":")[0], "fedfsd.federation.grid"])
+        self._context = _context(app)
         count = workers or min(len(self._nodes), os.cpu_count() or 1)
         self._workers = [self._spawn() for _ in range(count)]
 

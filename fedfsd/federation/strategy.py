@@ -91,12 +91,21 @@ class PlannedStrategy:
 
     def _average(self, current: Arrays, number: int) -> dict[str, np.ndarray]:
         """The mean over the last rounds so far: less noise in the model, at no cost in privacy."""
-        first = self.plan.num_rounds - max(1, round(self.plan.average_last * self.plan.num_rounds)) + 1
-        if number < first:
+        if number >= self._first_averaged:
+            for name, array in current.items():
+                self.total[name] = self.total.get(name, 0.0) + array.astype(np.float64)
+        return self.released(current, number)
+
+    def released(self, current: Arrays, number: int) -> dict[str, np.ndarray]:
+        """What would be released after round ``number``, which ended with ``current``."""
+        count = number - self._first_averaged + 1
+        if count < 1:
             return dict(current)
-        for name, array in current.items():
-            self.total[name] = self.total.get(name, 0.0) + array.astype(np.float64)
-        return {name: (total / (number - first + 1)).astype(np.float32) for name, total in self.total.items()}
+        return {name: (total / count).astype(np.float32) for name, total in self.total.items()}
+
+    @property
+    def _first_averaged(self) -> int:
+        return self.plan.num_rounds - max(1, round(self.plan.average_last * self.plan.num_rounds)) + 1
 
     def _round(
         self, post: Post[Task], roll: Roll, current: Arrays, number: int

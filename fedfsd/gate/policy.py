@@ -192,6 +192,8 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
                 min_noise_multiplier=policy.min_noise_multiplier,
                 max_grad_norm=policy.max_grad_norm,
             )
+    if mine.packed and not policy.round_seconds and "none" not in policy.modes:  # that is a simulation's
+        found.append("it packs windows, and round_seconds, which would hide the time that takes, is 0")
     found += [f"{name} {value:g} is above the cap {cap:g}" for name, value, cap in caps if value > cap]
     if found or plan.mode == "none":
         return found

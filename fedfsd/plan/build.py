@@ -123,6 +123,7 @@ def build(
                     target_epsilon=noise[name].target_epsilon,
                     epsilon=noise[name].epsilon,
                     rounds=turns[name],
+                    packed=privacy.pack_windows,
                 )
                 for name, roster in sorted(rosters.items())
             },

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import pairwise
 from math import cos, pi, prod
 from typing import Annotated, Any, Literal
@@ -142,6 +143,9 @@ class RegionPlan(Frozen):
     The region counts only these, from 1: its first round, its second, and so on. What it books, what it sends
     and its noise go by that count.
     """
+    packed: bool = False
+    """Whether windows are packed (``engine.sampler``): less is computed for nobody, and the time of a step
+    shows roughly how many windows the vehicles drawn have."""
 
     @model_validator(mode="after")
     def _rounds_ascend(self) -> RegionPlan:
@@ -258,7 +262,7 @@ class Plan(Frozen):
     @property
     def hash(self) -> str:
         """Hex SHA-256 of the canonical document."""
-        return canonical.digest(self.as_written())
+        return canonical.sha256(self.encoded)
 
     def region(self, name: str) -> RegionPlan:
         """The constants of one region, or PlanError."""
@@ -331,7 +335,18 @@ class Plan(Frozen):
 
     def document(self) -> str:
         """The canonical JSON text that travels."""
-        return canonical.encode(self.as_written()).decode()
+        return self.encoded.decode()
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The bytes of ``document``, written once: they are asked for in every round."""
+        return canonical.encode(self.as_written())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Plan:
+        """As of every model; the copy is written anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("encoded", None)
+        return copied
 
 
 def _plain(given: dict[str, Any]) -> dict[str, Any]:

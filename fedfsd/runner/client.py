@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from fedfsd.flower import held
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import outcome
 from fedfsd.plan import plan as plans
+from fedfsd.plan.plan import Plan
 from fedfsd.runner.region import Region, RegionConfig, open_region, remark, run_round
 
 _LOG = logging.getLogger("fedfsd.region")
@@ -57,6 +58,12 @@ def client_app(
     return app
 
 
+@lru_cache(maxsize=4)
+def _plan(document: str) -> Plan:
+    """Read once, not in every round."""
+    return plans.read(document)
+
+
 @cache
 def _region(config: RegionConfig) -> Region:
     """One region a configuration and process: its data and model stay loaded between messages."""
@@ -72,7 +79,7 @@ def _round(region: Region, content: RecordDict) -> RecordDict:
         or set(request) != {"plan", "round"}
     ):
         raise RefusedError("message", got="other keys", expected="arrays, plan and round, nothing else")
-    plan, round = plans.read(str(request["plan"])), cast(int, request["round"])  # the gate asks its type
+    plan, round = _plan(str(request["plan"])), cast(int, request["round"])  # the gate asks its type
     released = run_round(region, held.arrays_of(record), plan, round)
     return RecordDict(
         {

@@ -15,7 +15,8 @@ from fedfsd.drive import table
 from fedfsd.engine import local, randomness
 from fedfsd.engine.device import resolve
 from fedfsd.engine.gradient import VehicleGradient
-from fedfsd.engine.probe import probe
+from fedfsd.engine.probe import probe, probe_places
+from fedfsd.engine.sampler import lanes
 from fedfsd.engine.vehicle import VehicleData, place
 from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
@@ -78,10 +79,16 @@ class Region:
                     expected="private",
                     hint='rehearse on a table whose origin is "synthetic" or "published"',
                 )
-            device, roster = resolve(self.config.device), plan.region(self.config.name).roster
+            mine = plan.region(self.config.name)
+            device, roster = resolve(self.config.device), mine.roster
             model = self.model(task, plan)
             _demand_schema(model, plan)
             probe(model, task)
+            if mine.packed:
+                size = sum(parameter.numel() for parameter in model.parameters())
+                probe_places(
+                    model, task, lanes(mine.roster, mine.sample_rate, mine.windows_per_vehicle, size)
+                )
             # From here on nothing stops that the data could cause: who is unusable contributes zero.
             examples, found = gather(task, tables, self.config.name)
             for line in found.remarks(roster):

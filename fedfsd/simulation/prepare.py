@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from fedfsd.config.experiment import REGION_PATTERN, Experiment, Region
 from fedfsd.drive import overlap, table
 from fedfsd.drive.table import Table
 from fedfsd.engine.pretraining import pretrain
-from fedfsd.engine.probe import probe
+from fedfsd.engine.probe import probe, probe_places
+from fedfsd.engine.sampler import lanes
 from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.mechanism.accountant import epsilon_pld
@@ -26,6 +28,7 @@ from fedfsd.task.gather import Survey, gather
 from fedfsd.task.task import Examples, Task
 
 _MOST_SETS = 8
+_PROGRESS = logging.getLogger("fedfsd.progress")
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,15 @@ def prepare(
         )
     surveys = {name: gather(task, tables, name)[1] for name in names}
     rosters = {name: _roster(experiment, surveys[name], mine[name]) for name in names}
+    vehicles = sum(one.vehicles for one in surveys.values())
+    _PROGRESS.info("data: %d training vehicles of %d regions", vehicles, len(names))
     public = public_of(experiment, task)
     overlap.demand_apart([part for one in mine.values() for part in one], public, place="pretraining.path")
     initial, model = start_of(experiment, task, public)
+    _PROGRESS.info("plan: calibrating the noise")
     plan = build(experiment, rosters, task_plan(task), model, run=run, limits=limits)
+    if experiment.privacy.pack_windows:
+        _demand_places(plan, model_with(plan, task, initial), task)
     return Prepared(
         experiment=experiment,
         plan=plan,
@@ -177,6 +185,15 @@ def regions_of(experiment: Experiment, tables: tuple[Table, ...]) -> list[str]:
                     hint="check data.path, data.regions and the name",
                 )
     return chosen
+
+
+def _demand_places(plan: Plan, model: nn.Module, task: Task) -> None:
+    """As each region will: refuse to pack windows of a model that gives other bits at another place."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    for shapes in {
+        lanes(mine.roster, mine.sample_rate, mine.windows_per_vehicle, size) for mine in plan.regions.values()
+    }:
+        probe_places(model, task, shapes)
 
 
 def _crossing(plan: Plan, shared: Mapping[tuple[str, ...], int]) -> Crossing | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from flwr.serverapp import Grid
 from torch import nn
 
@@ -14,7 +15,7 @@ from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.engine.device import resolve
 from fedfsd.errors import UsageError
-from fedfsd.federation.grid import ProcessGrid
+from fedfsd.federation.grid import ProcessGrid, warm
 from fedfsd.flower import strategy as strategies
 from fedfsd.plan.plan import Arrays
 from fedfsd.report import run_folder
@@ -97,6 +98,8 @@ def run(
         )
     if output is None:
         output = (run_folder.newest if resume else run_folder.free)(Path("runs"), experiment.name)
+    if engine == "local":
+        warm(CLIENT)
 
     def on(nodes: list[NodeConfig], work: Callable[[Grid], Arrays]) -> Arrays:
         if engine == "ray":
@@ -146,6 +149,7 @@ def _run(
     progress: Callable[[Progress], None],
 ) -> Run:
     strategies.resolve(experiment.server.strategy, experiment.server.options)  # refused before the work
+    torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     limits = None if resume or ledgers is None else books.limits(ledgers)
     prepared = prepare(experiment, run=run_folder.run_of(output) if resume else None, limits=limits)
     nodes = {name: node_config(experiment, output, name, ledgers) for name in prepared.plan.regions}

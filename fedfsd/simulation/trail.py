@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -66,12 +67,20 @@ class Trail:
         self.checks = checks
         self._seconds = 0.0
         self._first = 1
+        self._pending: Future[None] | None = None
+        # Of one thread, which keeps to the order of rounds.
+        self._beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
     def begin(self, *, resume: bool) -> tuple[int, dict[str, np.ndarray]]:
         """The first round to run and the arrays it starts from."""
         if resume and self.folder.checkpoint.exists():
             done, arrays = checkpoint.restore(self.folder.checkpoint, self.strategy)
             self.folder.keep_rounds(done)
+            line = checkpoint.note(self.folder.checkpoint)
+            if (
+                line is not None and self.folder.rounds()[-1]["round"] < done
+            ):  # cut off while it was evaluated
+                self._write(line, self.strategy.released(arrays, done))
             self._first = done + 1
             return done + 1, arrays
         self.folder.keep_rounds(-1)
@@ -86,13 +95,9 @@ class Trail:
         return 1, self.prepared.initial
 
     def on_round(self, done: Round) -> None:
-        """Evaluate where due, write the line and the checkpoint, tell the watcher."""
-        every = self.prepared.experiment.server.evaluate_every
-        due = done.number % every == 0 or done.number == self.plan.num_rounds
-        found = self._headlines(done.model) if due else {}
+        """Write the checkpoint; evaluation, the line and the watcher follow beside the next round."""
+        self.settle()
         regions = {name: self._line(name, done.number, outcome) for name, outcome in done.outcomes.items()}
-        for name, value in found.items():
-            regions.setdefault(name, {})[self.headline.key] = value
         line = {"round": done.number, "seconds": round(done.seconds, 4), "regions": regions}
         if done.late:
             line["late"] = [
@@ -103,8 +108,21 @@ class Trail:
                 }
                 for task, outcome in sorted(done.late.items(), key=lambda one: (one[0].region, one[0].round))
             ]
-        self.folder.append_round(line)
-        checkpoint.save(self.folder.checkpoint, self.strategy, done)
+        checkpoint.save(self.folder.checkpoint, self.strategy, done, line)
+        self._pending = self._beside.submit(self._tell, done, line)
+
+    def settle(self) -> None:
+        """Wait until the last round is written and told; whatever the watcher raised is raised here."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Wait as ``settle``, whatever was raised: nothing more is written afterwards."""
+        self._beside.shutdown()
+
+    def _tell(self, done: Round, line: dict[str, Any]) -> None:
+        found = self._write(line, done.model)
         self._seconds += done.seconds
         self.progress(
             Progress(
@@ -121,12 +139,23 @@ class Trail:
             )
         )
 
+    def _write(self, line: dict[str, Any], model: Arrays) -> dict[str, float]:
+        """Evaluate where due and write the line; the headlines."""
+        number, every = line["round"], self.prepared.experiment.server.evaluate_every
+        due = number % every == 0 or number == self.plan.num_rounds
+        found = self._headlines(model) if due else {}
+        for name, value in found.items():
+            line["regions"].setdefault(name, {})[self.headline.key] = value
+        self.folder.append_round(line)
+        return found
+
     def finish(self, model: Arrays, *, spent: dict[str, dict[str, Any]], seconds: float) -> None:
         """Write the model, examples and, last, the metrics that mark the run complete.
 
         Args:
             spent: by region, what its ledger says of its grant.
         """
+        self.settle()
         trained = {name: torch.from_numpy(array) for name, array in model.items() if name != WITNESS}
         save_file(trained, self.folder.model)
         net = self._loaded(model)
@@ -237,21 +266,24 @@ def load_model(folder: Folder) -> nn.Module:
 
 
 def epsilon_by_round(plan: Plan, name: str) -> list[tuple[int, float]]:
-    """Epsilon after some ten rounds of the plan, the last included; empty where nothing is promised."""
+    """Epsilon after some ten rounds of the plan, the last included; empty where nothing is promised.
+
+    Between the ends it may be a trifle high: on a coarser grid, and never above that of the whole plan.
+    """
     mine = plan.region(name)
     if mine.epsilon is None:
         return []
     count = min(plan.num_rounds, _CURVE_POINTS)
     rounds = sorted({max(1, round(plan.num_rounds * part / count)) for part in range(1, count + 1)})
-    return [
-        (
-            number,
-            accountant.epsilon_pld(plan.events(name, number), mine.target_delta)
-            if plan.rounds_of(name, number)
-            else 0.0,
-        )
-        for number in rounds
-    ]
+    return [(number, _epsilon_after(plan, name, number, whole=mine.epsilon)) for number in rounds]
+
+
+def _epsilon_after(plan: Plan, name: str, number: int, *, whole: float) -> float:
+    own = plan.rounds_of(name, number)
+    if own in (0, plan.rounds_of(name)):
+        return whole if own else 0.0
+    delta = plan.region(name).target_delta
+    return min(whole, accountant.epsilon_pld(plan.events(name, number), delta, coarse=True))
 
 
 def epsilon_check(plan: Plan, name: str) -> dict[str, float | None] | None:
