@@ -30,7 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedfsd.engine.use import Product, Sampled, Use
+from fedfsd.engine.device import wide
+from fedfsd.engine.use import Product, Sampled, Use, full
 
 _ROUNDING = 2.0**-24
 _SLACK = 1 / 256  # of C, for rounding in groups
@@ -53,7 +54,7 @@ class MicroBatch:
         self._columns = [slice(start, end) for start, end in pairwise(ends)]
         self._size = ends[-1]
         # float64, but on accelerators that have none.
-        self._wide = torch.float64 if device.type in ("cpu", "cuda", "xpu") else torch.float32
+        self._wide = torch.float64 if wide(device) == device else torch.float32
         self._squares = torch.zeros(count, dtype=self._wide, device=device)
         self._whole: dict[int, Tensor] = {}
         self._products: dict[int, list[Product]] = {}
@@ -126,16 +127,16 @@ class MicroBatch:
 
     def _add_squares(self, whole: Tensor) -> None:
         for rows, columns in self._blocks(whole):
-            wide = whole[rows, columns].to(self._wide)
-            self._squares[rows] += torch.linalg.vector_norm(wide, dim=1).square_()
+            part = whole[rows, columns].to(self._wide)
+            self._squares[rows] += torch.linalg.vector_norm(part, dim=1).square_()
 
     def _sum(self, whole: Tensor, factors: Tensor) -> Tensor:
         total = torch.zeros(whole.shape[1], dtype=self._wide, device=self._device)
         ignored = (factors == 0)[:, None]
         for rows, columns in self._blocks(whole):
             # 0 * inf is not 0: what does not count is replaced, not scaled.
-            wide = whole[rows, columns].to(self._wide).masked_fill_(ignored[rows], 0)
-            total[columns].addmv_(wide.t(), factors[rows])
+            part = whole[rows, columns].to(self._wide).masked_fill_(ignored[rows], 0)
+            total[columns].addmv_(part.t(), factors[rows])
         return total
 
     def _measure(self, products: list[Product]) -> None:
@@ -196,7 +197,7 @@ def _by_product(products: Sequence[Product], count: int) -> bool:
 
 def _factors_of(products: Sequence[Product], count: int) -> tuple[Tensor, Tensor]:
     """(V, L, O) and (V, L, I), the positions of all uses one after another."""
-    parts = [use.factors(count) for use in products]
+    parts = [tuple(full(factor) for factor in use.factors(count)) for use in products]
     if len(parts) == 1:
         return parts[0]
     gradients, values = zip(*parts, strict=True)

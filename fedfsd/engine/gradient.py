@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import ceil, sqrt
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fedfsd.engine import layer
 from fedfsd.engine.clip import MicroBatch, whole_of
+from fedfsd.engine.device import wide
 from fedfsd.engine.sampler import BATCH_COST
 from fedfsd.engine.tape import Deliver
 from fedfsd.engine.use import Sampled, Use
@@ -37,6 +38,8 @@ _MEMORY = 256 * 2**20  # bytes of per-example gradients at a time
 _VEHICLES = 256  # in a micro-batch, where memory allows
 _LOG = logging.getLogger("fedfsd.engine")
 
+Precision = Literal["float32", "bfloat16"]
+"""What a model computes in: autocast chooses where bfloat16 is used."""
 Loss = Callable[[Any, Tensors], Tensor]
 """A model's output for a batch and its targets -> the loss of each example alone, (B,)."""
 
@@ -44,8 +47,8 @@ Loss = Callable[[Any, Tensors], Tensor]
 class VehicleGradient:
     """Per-vehicle gradients of one model."""
 
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
-        self._loss = loss
+    def __init__(self, model: nn.Module, loss: Loss, precision: Precision = "float32") -> None:
+        self._loss, self._precision = loss, precision
         self._names, self.parameters = (list(part) for part in zip(*model.named_parameters(), strict=True))
         self._sizes = [parameter.numel() for parameter in self.parameters]
         self._index = {parameter: index for index, parameter in enumerate(self.parameters)}
@@ -113,8 +116,8 @@ class VehicleGradient:
         max_grad_norm: float | None,
         sample_rate: float = 1.0,
         vehicles: int | None = None,
-    ) -> np.ndarray:
-        """Sum over vehicles of their clipped mean gradients, (P,) float64 on the host.
+    ) -> Tensor:
+        """Sum over vehicles of their clipped mean gradients, (P,) float64, where the device keeps sums.
 
         Args:
             slots: (V,) sampled vehicles. window, taken: (V, k) as from ``choose_windows``.
@@ -127,24 +130,21 @@ class VehicleGradient:
         padding = -len(slots) % size
         index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.padding)
         taken = np.pad(taken, ((0, padding), (0, 0)))
-        total = np.zeros(self.size)
+        total = torch.zeros(self.size, dtype=torch.float64, device=wide(data.device))
+        everything, filled_places = (torch.from_numpy(part).to(data.device) for part in (index, taken))
         for low in range(0, len(index), size):
-            rows = torch.from_numpy(index[low : low + size]).to(data.device)
-            filled = torch.from_numpy(taken[low : low + size]).to(rows.device)
+            rows, filled = (part[low : low + size] for part in (everything, filled_places))
             if max_grad_norm is None:
                 plain = self._plain_batch(data, rows, filled)
                 if plain.isfinite().all():
-                    total += plain.cpu().numpy()
+                    total += plain.to(total.device)
                     continue
                 # A vehicle without a finite gradient does not count; which it is, only its own says.
             inputs, targets = (
                 {name: values[rows] for name, values in part.items()} for part in (data.inputs, data.targets)
             )
-            total += (
-                self._batch_sum(inputs, targets, filled, max_grad_norm, formed=vehicles is not None)
-                .cpu()
-                .numpy()
-            )
+            found = self._batch_sum(inputs, targets, filled, max_grad_norm, formed=vehicles is not None)
+            total += found.to(total.device)
         return total
 
     def _plain_batch(self, data: VehicleData, rows: Tensor, taken: Tensor) -> Tensor:
@@ -182,8 +182,11 @@ class VehicleGradient:
         """
 
         def loss(model: nn.Module) -> Tensor:
-            output = model(*(values.flatten(0, 1) for values in inputs.values()))
-            losses = self._loss(output, {name: values.flatten(0, 1) for name, values in targets.items()})
+            flat = {name: values.flatten(0, 1) for name, values in targets.items()}
+            # Autocast for the model's passes alone: norms, sums and what follows them are never shortened.
+            short = self._precision == "bfloat16"
+            with torch.autocast(share.device.type, torch.bfloat16, enabled=short):
+                losses = self._loss(model(*(values.flatten(0, 1) for values in inputs.values())), flat)
             # A place that is not taken repeats one of the vehicle's own examples, so its gradient times its
             # zero share is zero unless the vehicle's gradient is not finite anyway.
             return (losses * share.flatten()).sum()

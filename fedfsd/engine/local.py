@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from fedfsd.engine.gradient import Loss, VehicleGradient
+from fedfsd.engine import noise as noises
+from fedfsd.engine.device import wide
+from fedfsd.engine.gradient import Loss, Precision, VehicleGradient
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.sampler import choose_windows, lanes, pack, sample_vehicles
 from fedfsd.engine.vehicle import VehicleData, within
@@ -31,18 +33,19 @@ def train(
     each step, and raises where nobody waits for the update any more.
     """
     mine = plan.region(key.region)
-    size, rate = gradient.size, plan.learning_rate(plan.round_of(key.region, key.round))
-    start = np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]).astype(np.float64)
-    update, velocity = np.zeros_like(start), np.zeros_like(start)
+    size = gradient.size
+    rate = plan.learning_rate(plan.round_of(key.region, key.round))
+    flat = np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]).astype(np.float64)
+    start = torch.from_numpy(flat).to(wide(data.device))
+    update, velocity = torch.zeros_like(start), torch.zeros_like(start)
     for step in range(mine.local_steps):
         demand_wanted()
-        weights = torch.from_numpy((start + update)[:size].astype(np.float32))
-        gradient.set_parameters(weights.to(data.device))
+        gradient.set_parameters((start + update)[:size].float().to(data.device))
         noisy = private_step(gradient, data, mine, key, step=step, size=len(start))
-        velocity = plan.optimizer.momentum * velocity + noisy
+        velocity = velocity.mul_(plan.optimizer.momentum).add_(noisy)
         update -= rate * velocity
     ends = np.cumsum([entry.size for entry in plan.model.arrays])
-    parts = np.split(update.astype(np.float32), ends[:-1])
+    parts = np.split(update.float().cpu().numpy(), ends[:-1])
     return {
         entry.name: part.reshape(entry.shape) for entry, part in zip(plan.model.arrays, parts, strict=True)
     }
@@ -50,7 +53,7 @@ def train(
 
 def private_step(
     gradient: VehicleGradient, data: VehicleData, mine: RegionPlan, key: RoundKey, *, step: int, size: int
-) -> np.ndarray:
+) -> torch.Tensor:
     """One noisy mean gradient, (size,) float64: the only place where data turns into an output.
 
     The witness block takes the entries past the model's own; its gradient is always zero.
@@ -62,9 +65,9 @@ def private_step(
     noise, clip = mine.noise, mine.max_grad_norm
     if noise is not None:  # None in mode none alone
         clip = noise.clipping_norm(key.round, roster=mine.roster, size=size)
-    total = np.zeros(size)
+    clipped = torch.zeros(gradient.size, dtype=torch.float64, device=wide(data.device))
     for chosen, places, vehicles in _arranged(mine, taken, gradient.size):
-        total[: gradient.size] += gradient.clipped_sum(
+        clipped += gradient.clipped_sum(
             data,
             slots[chosen],
             window[chosen, :places],
@@ -73,10 +76,11 @@ def private_step(
             sample_rate=mine.sample_rate,
             vehicles=vehicles,
         )
+    total = torch.nn.functional.pad(clipped, (0, size - gradient.size))
     if clip is not None:
         total = within(total, mine.roster * clip)
     if noise is not None:
-        total = noise.noised(total, key.stream("noise", step), round=key.round)
+        total = noise.noised(total, noises.of_step(key, step, total.device), round=key.round)
     return total / mine.divisor
 
 
@@ -92,11 +96,13 @@ def _arranged(
             yield chosen, lane.places, lane.vehicles
 
 
-def model_on(model: nn.Module, loss: Loss, device: torch.device) -> VehicleGradient:
+def model_on(
+    model: nn.Module, loss: Loss, device: torch.device, precision: Precision = "float32"
+) -> VehicleGradient:
     """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients."""
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
         elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
             module.dropout = 0.0
-    return VehicleGradient(model.to(device).train(), loss)
+    return VehicleGradient(model.to(device).train(), loss, precision)

@@ -14,12 +14,14 @@ import torch
 from torch import nn
 
 from fedfsd.engine import layer
+from fedfsd.engine.gradient import Precision
 from fedfsd.engine.local import model_on
 from fedfsd.engine.sampler import Lane
 from fedfsd.errors import ModelError
 from fedfsd.task.task import Task, Tensors
 
 _TOLERANCE = 1e-4  # of the gradient's norm; float32 sums in another order stay far below
+_CPU = torch.device("cpu")
 _ORDINARY = 2  # synthetic vehicles, the first ones
 
 
@@ -107,7 +109,14 @@ def _compare(model: nn.Module, task: Task, inputs: Tensors, targets: Tensors) ->
             raise _coupled()
 
 
-def probe_places(model: nn.Module, task: Task, shapes: Iterable[Lane]) -> None:
+def probe_places(
+    model: nn.Module,
+    task: Task,
+    shapes: Iterable[Lane],
+    *,
+    device: torch.device = _CPU,
+    precision: Precision = "float32",
+) -> None:
     """Refuse to pack a model's windows where a vehicle's bits depend on its place in a micro-batch.
 
     Kernels may treat the rows at a batch's end otherwise; which do is a matter of model, shape and machine.
@@ -120,20 +129,20 @@ def probe_places(model: nn.Module, task: Task, shapes: Iterable[Lane]) -> None:
     with torch.no_grad():
         for parameter in trial.parameters():
             parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    gradient = model_on(trial, task.loss, torch.device("cpu"))
+    gradient = model_on(trial, task.loss, device, precision)
     ordinary = [
-        {name: values[:_ORDINARY].flatten(0, 1) for name, values in part.items()}
+        {name: values[:_ORDINARY].flatten(0, 1).to(device) for name, values in part.items()}
         for part in task.synthetic(generator)
     ]
     count = len(next(iter(ordinary[0].values())))
     for lane in shapes:
         window = torch.randint(count, (lane.vehicles, lane.places), generator=generator)
-        taken = torch.ones(window.shape, dtype=torch.bool)
+        taken = torch.ones(window.shape, dtype=torch.bool, device=device)
         found: list[torch.Tensor] = []
         for first in sorted({0, 1, lane.vehicles // 2, lane.vehicles - 1}):
-            rows = window.roll(first, 0)
-            batch = ({name: values[rows] for name, values in part.items()} for part in ordinary)
-            found.append(gradient.mean_by_vehicle(*batch, taken).roll(-first, 0))
+            rows = window.roll(first, 0).to(device)
+            inputs, targets = ({name: values[rows] for name, values in part.items()} for part in ordinary)
+            found.append(gradient.mean_by_vehicle(inputs, targets, taken).roll(-first, 0))
         if any(not torch.equal(one, found[0]) for one in found[1:]):
             raise ModelError(
                 "model",

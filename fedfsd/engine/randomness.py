@@ -38,6 +38,10 @@ class RoundKey:
 
     def stream(self, label: str, step: int) -> Stream:
         """The stream for one purpose in one step."""
+        return Stream(self.key(label, step))
+
+    def key(self, label: str, step: int) -> bytes:
+        """The key for one purpose in one step."""
         info = {
             "label": label,
             "region": self.region,
@@ -47,7 +51,7 @@ class RoundKey:
             "arrays": self.arrays_sha256,
         }
         key = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=canonical.encode(info))
-        return Stream(key.derive(self.run_key))
+        return key.derive(self.run_key)
 
 
 class Stream:

@@ -56,7 +56,8 @@ class Added(Use):
     def _spanned(self, values: Tensor, count: int) -> Tensor:
         if self.first != self.last:
             values = values.flatten(self.first, self.last)
-        return _positions(values.movedim(self.first if self.first > 0 else -1, -1), count).sum(dim=1)
+        positions = _positions(values.movedim(self.first if self.first > 0 else -1, -1), count)
+        return full(positions).sum(dim=1)
 
 
 @dataclass(eq=False)
@@ -66,7 +67,7 @@ class Scaled(Added):
     normalised: Callable[[], Tensor] = field(kw_only=True)
 
     def by_vehicle(self, count: int) -> Tensor:
-        return self._spanned(self.normalised() * self.gradient, count)
+        return self._spanned(full(self.normalised()) * self.gradient, count)
 
 
 @dataclass(eq=False)
@@ -78,7 +79,7 @@ class Looked(Use):
     padding: int | None
 
     def by_vehicle(self, count: int) -> Tensor:
-        index, gradient = self.index.reshape(count, -1), _positions(self.gradient, count)
+        index, gradient = self.index.reshape(count, -1), full(_positions(self.gradient, count))
         if self.padding is not None:
             gradient = gradient.masked_fill((index == self.padding)[:, :, None], 0)
         # A vehicle's rows lie behind each other's, so that one call adds all of them up.
@@ -113,7 +114,7 @@ class Product(Use):
 
     def by_vehicle(self, count: int) -> Tensor:
         gradient, value = self.factors(count)
-        return torch.bmm(gradient.transpose(1, 2), value).flatten(1)
+        return torch.bmm(gradient.transpose(1, 2), value.to(gradient.dtype)).flatten(1)
 
 
 @dataclass(eq=False)
@@ -146,7 +147,8 @@ class Filtered(Product):
         )
 
     def by_vehicle(self, count: int) -> Tensor:
-        image, gradient = (_windows(values, count) for values in (self.input, self.gradient))
+        image = _windows(self.input.to(self.gradient.dtype), count)
+        gradient = _windows(self.gradient, count)
         if gradient[0, :, 0].numel() >= _ALONE:
             return torch.stack([self._convolved(*pair, 1) for pair in zip(image, gradient, strict=True)])
         # One convolution in which every vehicle is a group of channels, and its windows are the batch.
@@ -170,6 +172,11 @@ class Filtered(Product):
             count * module.groups,
             (False, True, False),
         )[1].flatten()
+
+
+def full(values: Tensor) -> Tensor:
+    """At least float32: what autocast left in a shorter type, without loss."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _positions(values: Tensor, count: int) -> Tensor:

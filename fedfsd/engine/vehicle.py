@@ -72,14 +72,19 @@ def place(examples: Examples, *, roster: int, device: torch.device) -> VehicleDa
     )
 
 
-def within(total: np.ndarray, longest: float) -> np.ndarray:
+def within(total: torch.Tensor, longest: float) -> torch.Tensor:
     """``total``, shortened to the norm ``longest`` where it is longer: the nearest point of that ball.
 
     Two sums are never farther apart after it than before (a projection onto a convex set), so it leaves the
     sensitivity as it is. Without surplus vehicles it changes nothing: N vectors of norm C add up to N C.
     """
-    norm = float(np.sqrt(np.sum(total * total)))  # numpy adds pairwise: rounding stays at a few units
-    return total * (longest / norm) if norm > longest else total
+    squares = total * total
+    while len(squares) > 1:  # pairwise: rounding stays at a few units, and is the same everywhere
+        half = len(squares) // 2
+        rest = squares[2 * half :]
+        squares = torch.cat([squares[:half] + squares[half : 2 * half], rest])
+    norm = squares.sum().sqrt()
+    return torch.where(norm > longest, total * (longest / norm), total)
 
 
 def _padded(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log2, sqrt
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -39,10 +39,14 @@ MOST_LEVELS = 16
 """Of noise in one plan: accountants, a region's too, take time for each."""
 
 
-class Noise(Protocol):
+Numbers = TypeVar("Numbers", bound=Any)
+"""Float64 values in an array of any library that does arithmetic and rounds as numpy does, halves to even."""
+
+
+class Noise(Protocol[Numbers]):
     """A secret stream of random numbers."""
 
-    def normal(self, count: int) -> np.ndarray:
+    def normal(self, count: int) -> Numbers:
         """``count`` standard normal values, float64."""
 
 
@@ -271,7 +275,7 @@ class Mechanism(ABC):
             raise PlanError("roster", got=roster, expected="fewer vehicles: float64 cannot add so many")
         return found
 
-    def noised(self, total: np.ndarray, stream: Noise, *, round: int) -> np.ndarray:
+    def noised(self, total: Numbers, stream: Noise[Numbers], *, round: int) -> Numbers:
         """A step's clipped sum with its noise, (size,) float64: whole multiples of ``grid``.
 
         Args:
@@ -281,7 +285,7 @@ class Mechanism(ABC):
         grid = self.grid(round, size=len(total))
         noise = self.std(round) * stream.normal(len(total))
         # A division by a power of two is exact, and so is the sum of the two whole numbers.
-        noised: np.ndarray = (np.rint(total / grid) + np.rint(noise / grid)) * grid
+        noised: Numbers = ((total / grid).round() + (noise / grid).round()) * grid
         return noised
 
     def witness_std(self, round: int, gains: np.ndarray, *, divisor: float) -> float:

@@ -86,9 +86,8 @@ class Region:
             probe(model, task)
             if mine.packed:
                 size = sum(parameter.numel() for parameter in model.parameters())
-                probe_places(
-                    model, task, lanes(mine.roster, mine.sample_rate, mine.windows_per_vehicle, size)
-                )
+                shapes = lanes(mine.roster, mine.sample_rate, mine.windows_per_vehicle, size)
+                probe_places(model, task, shapes, device=device)
             # From here on nothing stops that the data could cause: who is unusable contributes zero.
             examples, found = gather(task, tables, self.config.name)
             for line in found.remarks(roster):

@@ -24,7 +24,7 @@ def step(device: torch.device) -> np.ndarray:
         ours = model_on(TwoPaths(), TASK.loss, device)
     plan = planned(roster=32, max_grad_norm=10.0, epsilon=1.0)
     key = RoundKey(bytes(32), REGION, "plan", 1, "arrays")
-    return private_step(ours, placed, plan.region(REGION), key, step=0, size=ours.size + 100)
+    return private_step(ours, placed, plan.region(REGION), key, step=0, size=ours.size + 100).cpu().numpy()
 
 
 @pytest.mark.skipif(not torch.accelerator.is_available(), reason="this machine has no accelerator")

@@ -203,7 +203,7 @@ def summed(
     ours: VehicleGradient, data: VehicleData, taken: np.ndarray, clip_norm: float | None
 ) -> np.ndarray:
     window = np.where(taken, np.arange(taken.shape[1]), 0)
-    return ours.clipped_sum(data, np.arange(len(taken)), window, taken, max_grad_norm=clip_norm)
+    return ours.clipped_sum(data, np.arange(len(taken)), window, taken, max_grad_norm=clip_norm).numpy()
 
 
 COUNTS = [3, 1, 4, 2, 4]

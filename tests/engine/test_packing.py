@@ -126,7 +126,7 @@ def test_a_vehicles_bits_depend_neither_on_its_place_nor_on_its_neighbours(kind,
 def step_of(kind: str, data: VehicleData, mine: RegionPlan) -> np.ndarray:
     ours = model_on(model(kind), TASK.loss, CPU)
     key = RoundKey(bytes(32), "CN", 64 * "0", 1, 64 * "0")
-    return private_step(ours, data, mine, key, step=0, size=ours.size)
+    return private_step(ours, data, mine, key, step=0, size=ours.size).numpy()
 
 
 @pytest.mark.parametrize("kind", ["mlp", "large transformer"])
@@ -183,8 +183,8 @@ def test_a_model_whose_bits_depend_on_the_place_is_not_packed(monkeypatch):
     probe_places(made, TASK, lanes(ROSTER, 1.0, K, 216))
     usual = probes.model_on
 
-    def leaning(*arguments):
-        ours = usual(*arguments)
+    def leaning(*arguments, **named):
+        ours = usual(*arguments, **named)
         whole = ours.mean_by_vehicle
 
         def by_place(inputs, targets, taken):

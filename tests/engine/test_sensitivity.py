@@ -59,7 +59,7 @@ def summed(ours: VehicleGradient, data: VehicleData, *, clip: float, k: int) -> 
     """The clipped sum over all vehicles, with the windows that a fixed key chooses."""
     slots = np.arange(data.roster)
     window, taken = choose_windows(Stream(bytes(32)), slots, data.counts, k)
-    return ours.clipped_sum(data, slots, window, taken, max_grad_norm=clip)
+    return ours.clipped_sum(data, slots, window, taken, max_grad_norm=clip).numpy()
 
 
 def zeroed(data: VehicleData, vehicle: int) -> VehicleData:
@@ -189,7 +189,7 @@ def on_the_grid(ours: VehicleGradient, data: VehicleData, *, clip: float, sigma:
     mine = region_plan(data.roster, clip=clip, sigma=sigma)
     size = ours.size + WITNESSES
     key = RoundKey(bytes(32), REGION, "plan", 1, "arrays")
-    released = private_step(ours, data, mine, key, step=0, size=size)
+    released = private_step(ours, data, mine, key, step=0, size=size).numpy()
     unit = slow_stream.grid(sigma * clip, clip, size)
     whole = np.rint(released * mine.divisor / unit)
     np.testing.assert_array_equal(whole * unit / mine.divisor, released)

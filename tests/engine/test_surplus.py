@@ -56,7 +56,7 @@ def step(ours: VehicleGradient, monkeypatch, data: VehicleData, drawn: list[int]
     mine = plan.region(REGION)
     monkeypatch.setattr(local, "sample_vehicles", lambda *_: np.array(sorted(drawn), np.int64))
     monkeypatch.setattr(Stream, "normal", lambda _, count: np.zeros(count))
-    return local.private_step(ours, data, mine, KEY, step=0, size=ours.size) * mine.divisor
+    return (local.private_step(ours, data, mine, KEY, step=0, size=ours.size) * mine.divisor).numpy()
 
 
 @pytest.mark.parametrize("keys", ["abc", "abcd", "abcdef"])
@@ -113,7 +113,7 @@ def test_kernels_see_the_planned_number_of_vehicles_whatever_the_data_have(monke
 )
 def test_shortening_brings_no_two_sums_farther_apart(rows, longest):
     one, other = (np.array(row) for row in rows)
-    near = within(one, longest), within(other, longest)
+    near = [within(torch.from_numpy(row), longest).numpy() for row in (one, other)]
     assert all(np.linalg.norm(row) <= longest * (1 + 1e-12) for row in near)
     apart = np.linalg.norm(one - other)
     assert np.linalg.norm(near[0] - near[1]) <= apart * (1 + 1e-9) + 1e-9

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfsd.drive.table import Table
+if TYPE_CHECKING:  # a model needs the spec alone
+    from fedfsd.drive.table import Table
 
 _ROUNDING = 1e-3  # s, or a share of a period: float32 times fall a hair short or long
 

@@ -103,7 +103,7 @@ def one_step(model: torch.nn.Module, **changes) -> np.ndarray:
     mine = region(roster=9, **changes)
     gradient = model_on(model, TASK.loss, torch.device("cpu"))
     key = RoundKey(b"k" * 32, "CN", "plan", 1, "0" * 64)
-    return private_step(gradient, data, mine, key, step=0, size=gradient.size + 7)
+    return private_step(gradient, data, mine, key, step=0, size=gradient.size + 7).numpy()
 
 
 @each_model
