@@ -63,8 +63,9 @@ def receive(pipe: Connection) -> Any:
         return pickle.loads(content)
     memory = reduction.recv_handle(pipe)
     try:
-        # Private: what one process writes into its arrays is not the others'.
-        mapped = memoryview(mmap.mmap(memory, _end(sizes), flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE))
+        # For reading alone: nobody changes what others have mapped.
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        mapped = memoryview(mmap.mmap(memory, _end(sizes), flags=flags, prot=mmap.PROT_READ))
     finally:
         os.close(memory)
     return pickle.loads(content, buffers=[mapped[place : place + size] for place, size in _places(sizes)])

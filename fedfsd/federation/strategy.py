@@ -194,11 +194,8 @@ class PlannedStrategy:
         """The reply as Flower's strategies expect it: a whole model, and the weight the plan declares."""
         scale = np.float32(self.plan.scale(task.region))
         weight = self.plan.region(task.region).weight / (1 + number - task.round)
-        arrays = held.record(
-            {
-                name: array + (update[name] if scale == 1 else scale * update[name])
-                for name, array in current.items()
-            }
-        )
+        arrays = ArrayRecord()
+        for name, array in current.items():
+            arrays[name] = held.Moved(array, update[name], scale)
         message.content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": weight})})
         return message

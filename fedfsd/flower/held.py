@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
@@ -32,14 +32,44 @@ class Held(Array):
     @cached_property
     def data(self) -> bytes:  # type: ignore[override]
         """As Flower writes it."""
-        return Array(self.__dict__["held"]).data
+        return Array(self.whole()).data
 
     def numpy(self) -> np.ndarray:
         """A copy, as of any record's array."""
-        return np.array(self.__dict__["held"])
+        return np.array(self.whole())
+
+    def whole(self) -> np.ndarray:
+        """The array itself."""
+        held: np.ndarray = self.__dict__["held"]
+        return held
+
+    def part(self, some: slice) -> np.ndarray:
+        """Some of its elements, in order."""
+        return self.whole().reshape(-1)[some]
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
-        return _hold, (self.__dict__["held"],)
+        return _hold, (self.whole(),)
+
+
+class Moved(Held):
+    """``base`` moved by ``scale`` times ``update``: made where it is wanted, block by block for a mean."""
+
+    __qualname__ = "Array"
+
+    def __init__(self, base: np.ndarray, update: np.ndarray, scale: np.float32) -> None:
+        super().__init__(base)
+        self.__dict__["move"] = update, scale
+
+    def whole(self) -> np.ndarray:
+        """The array, made anew each time."""
+        return self.part(slice(None)).reshape(self.shape)
+
+    def part(self, some: slice) -> np.ndarray:
+        """Some of its elements, in order."""
+        update, scale = self.__dict__["move"]
+        move = update.reshape(-1)[some]
+        moved: np.ndarray = super().whole().reshape(-1)[some] + (move if scale == 1 else scale * move)
+        return moved
 
 
 def _hold(array: np.ndarray) -> Held:
@@ -56,21 +86,19 @@ def record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
 
 def arrays_of(record: ArrayRecord) -> dict[str, np.ndarray]:
     """The arrays of any record by name; those that it holds are not copied and must not be changed."""
-    return {name: _array(one) for name, one in record.items()}
+    return {name: _held(one).whole() for name, one in record.items()}
 
 
 def weighted_mean(records: list[RecordDict], weighting_metric_name: str) -> ArrayRecord:
     """Flower's ``aggregate_arrayrecords``: the same sums in the same order, bit for bit, block by block."""
-    weights = [float(next(iter(one.metric_records.values()))[weighting_metric_name]) for one in records]  # type: ignore[arg-type]
+    found = (next(iter(one.metric_records.values()))[weighting_metric_name] for one in records)
+    weights = [cast(float, weight) for weight in found]
     total = sum(weights)
     sums: dict[str, np.ndarray] = {}
     for one, weight in zip(records, weights, strict=True):
         for part in one.array_records.values():
-            for name, array in arrays_of(part).items():
-                if name in sums:
-                    _add(sums[name], array, weight / total)
-                else:
-                    sums[name] = np.asarray(array * (weight / total))
+            for name, array in part.items():
+                _add(sums, name, _held(array), weight / total)
     return record(sums)
 
 
@@ -80,15 +108,19 @@ def replace_mean() -> None:
         module.aggregate_arrayrecords = weighted_mean  # type: ignore[attr-defined]
 
 
-def _array(one: Array) -> np.ndarray:
-    found = one.__dict__.get("held")
-    return one.numpy() if found is None else found
+def _held(one: Array) -> Held:
+    return one if isinstance(one, Held) else Held(one.numpy())
 
 
-def _add(total: np.ndarray, array: np.ndarray, weight: float) -> None:
-    if not (total.flags.c_contiguous and array.flags.c_contiguous and total.shape == array.shape):
-        total += array * weight
-        return
-    flat, values = total.reshape(-1), array.reshape(-1)
+def _add(sums: dict[str, np.ndarray], name: str, array: Held, weight: float) -> None:
+    """Add ``weight`` times ``array`` to the sum of that name."""
+    new = name not in sums
+    if new:
+        sums[name] = np.empty(array.shape, (array.part(slice(1)) * weight).dtype)
+    flat = sums[name].reshape(-1)
     for start in range(0, flat.size, _BLOCK):
-        flat[start : start + _BLOCK] += values[start : start + _BLOCK] * weight
+        some = slice(start, start + _BLOCK)
+        if new:
+            np.multiply(array.part(some), weight, out=flat[some])
+        else:
+            flat[some] += array.part(some) * weight
