@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +16,6 @@ from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
     from fedfsd.drive.check import Finding
-    from fedfsd.drive.table import Table
     from fedfsd.task.gather import Survey
 
 _SHOWN = 5  # recordings by name in the text; --json has them all
@@ -43,9 +41,11 @@ def check(
     from fedfsd.drive import source
     from fedfsd.drive.check import check as work
 
-    tables = source.tables(path)
-    surveys = _surveys(tables, experiment)
-    found = work(tables) + [_nothing(one) for one in surveys if not one.with_window]
+    tables = source.looked(path)
+    names = sorted({name for one in tables for name in one.regions})
+    found = work(tables)
+    surveys = _surveys(path, names, experiment)
+    found += [_nothing(one) for one in surveys if not one.with_window]
     grave = any(one.severity != "note" for one in found)
     text = [
         _text(list(alike)) for _, alike in groupby(found, key=lambda one: (one.name, one.region, one.source))
@@ -53,7 +53,7 @@ def check(
     return Answer(
         {
             "path": path,
-            "findings": [asdict(one) for one in found],
+            "findings": [one.document() for one in found],
             "regions": {one.region: one.document() for one in surveys},
         },
         "\n".join(
@@ -63,7 +63,7 @@ def check(
     )
 
 
-def _surveys(tables: Sequence[Table], experiment: Path | None) -> list[Survey]:
+def _surveys(path: str, regions: Sequence[str], experiment: Path | None) -> list[Survey]:
     """What each region can train on."""
     from fedfsd.config.experiment import Experiment, Task
     from fedfsd.config.load import load
@@ -71,11 +71,10 @@ def _surveys(tables: Sequence[Table], experiment: Path | None) -> list[Survey]:
     chosen = Task() if experiment is None else load(Experiment, experiment).task
     with extra("training"):
         from fedfsd.task import registry
-        from fedfsd.task.gather import gather
+        from fedfsd.task.gather import survey, tables_of
 
         task = registry.of(chosen.name, chosen.options)
-    names = sorted({name for one in tables for name in one.regions})
-    return [gather(task, tables, name)[1] for name in names]
+    return [survey(task, tables_of(task, path, name), name) for name in regions]
 
 
 def _nothing(survey: Survey) -> Finding:
@@ -110,4 +109,5 @@ def _text(alike: list[Finding]) -> str:
         lines.append(f"  {rest} {first.unit} in {len(alike) - _SHOWN} more places (--json names them)")
     if len(fixes) == 1:
         lines.append(f"  fix: {plain(first.fix)}")
+    lines.append(f"  page: {first.page}")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
+from fedfsd.drive import table
 from fedfsd.drive.table import OPTIONAL_COLUMNS, TEXT_COLUMNS, Table
 from fedfsd.errors import DataError
 
@@ -38,14 +39,17 @@ def regions_of_keys(regions: Mapping[str, Iterable[Table]]) -> dict[tuple[str, .
     """How many training vehicle keys are in several regions, by the regions that they are in."""
     found: dict[str, list[str]] = defaultdict(list)
     for name, tables in sorted(regions.items()):
-        for key in {key for one in tables for key in np.unique(one.text("vehicle")[~one.test])}:
+        for key in table.vehicles(tables, test=False):
             found[key].append(name)
     return dict(sorted(Counter(tuple(names) for names in found.values() if len(names) > 1).items()))
 
 
 def _shared(private: Sequence[Table], public: Sequence[Table]) -> tuple[int, int]:
-    known = {key for one in public for key in np.unique(one.text("vehicle"))}
-    keys = {key for one in private for key in np.unique(one.text("vehicle"))} & known
+    known, keys = (
+        {key for test in (False, True) for key in table.vehicles(tables, test=test)}
+        for tables in (public, private)
+    )
+    keys &= known
     rows = 0
     for one in private:
         for other in public:

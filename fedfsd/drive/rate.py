@@ -39,7 +39,21 @@ def off(ratio: np.ndarray) -> np.ndarray:
     return (ratio > RATE_FACTOR) | (ratio < 1 / RATE_FACTOR)
 
 
-def steady(steps: np.ndarray, owner: np.ndarray, own: np.ndarray) -> np.ndarray:
+def sureness(steps: np.ndarray, owner: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which tracks keep their median step beyond doubt, (K,) bool, and which do if a sure one has the same.
+
+    Args: see ``steady``.
+    """
+    tracks = len(own)
+    near = np.abs(steps - own[owner]) <= NEAR * own[owner]
+    count, close = np.bincount(owner, minlength=tracks), np.bincount(owner[near], minlength=tracks)
+    sure = (count >= STEADY_STEPS) & (close >= STEADY_SHARE * count)
+    return sure, ~sure & (count >= 2) & (close == count)
+
+
+def steady(
+    steps: np.ndarray, owner: np.ndarray, own: np.ndarray, known: np.ndarray | None = None
+) -> np.ndarray:
     """The period that each track keeps throughout, (K,) s; NaN where frames are missing or steps are few.
 
     A short track is believed where all its steps agree with a period that a longer one keeps.
@@ -48,12 +62,11 @@ def steady(steps: np.ndarray, owner: np.ndarray, own: np.ndarray) -> np.ndarray:
         steps: time between two rows, above 0, (N,) s.
         owner: whose step it is, (N,).
         own: the median step of each track, (K,) s, NaN where it has none.
+        known: the periods that longer tracks keep, ascending, where they are not all among these.
     """
-    tracks = len(own)
-    near = np.abs(steps - own[owner]) <= NEAR * own[owner]
-    count, close = np.bincount(owner, minlength=tracks), np.bincount(owner[near], minlength=tracks)
-    sure = (count >= STEADY_STEPS) & (close >= STEADY_SHARE * count)
-    known = np.unique(own[sure])
+    sure, perhaps = sureness(steps, owner, own)
+    if known is None:
+        known = np.unique(own[sure])
     if len(known):
         # The nearest known period below and above.
         above = np.searchsorted(known, own)
@@ -61,7 +74,7 @@ def steady(steps: np.ndarray, owner: np.ndarray, own: np.ndarray) -> np.ndarray:
             np.abs(own / known[np.minimum(above, len(known) - 1)] - 1),
             np.abs(own / known[np.maximum(above - 1, 0)] - 1),
         )
-        sure |= (count >= 2) & (close == count) & (ratio <= NEAR)
+        sure |= perhaps & (ratio <= NEAR)
     return np.where(sure, own, np.nan)
 
 

@@ -28,27 +28,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fedfsd import formats
+from fedfsd.drive.sieve import OPTIONAL_COLUMNS, Fault, Sieve, split_fault
+from fedfsd.drive.stored import PIECE, Identity, LeftOut, Origin, Stored, plain, stored
 from fedfsd.errors import DataError
 
-Identity = Literal["physical", "recording"]
-Origin = Literal["recorded", "published", "synthetic"]
+__all__ = ["OPTIONAL_COLUMNS", "Fault", "Identity", "LeftOut", "Origin"]
 
 TEXT_COLUMNS = ("region", "source", "recording", "vehicle", "type")
 NUMBER_COLUMNS = ("t", "x", "y", "vx", "vy", "heading", "length", "width", "hz")
-OPTIONAL_COLUMNS = ("country", "city")
 KEYS = pa.schema([("region", pa.string()), ("vehicle", pa.string()), ("test", pa.bool_())])
 """The columns that the tables of every task have."""
 SCHEMA = pa.schema(
@@ -57,35 +53,36 @@ SCHEMA = pa.schema(
     + [("test", pa.bool_())]
     + [(name, pa.string()) for name in OPTIONAL_COLUMNS]
 )
-# A step of float32 times this large against the sampling period: samples of a track fall together.
-MAX_TIME_STEP = 0.5
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """What an import did not take over, by its reason: ``type suv``, ``repeated row``, an unfit file."""
+class Coded:
+    """A text column without a Python object a row."""
 
-    why: str
-    rows: int
-    vehicles: int
-    files: int = 0
+    codes: np.ndarray
+    """(rows,) int32, indices into ``names``."""
+    names: list[str]
+    """Each once, by first row; some may be of no row."""
 
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> Coded:
+        """Raises ValueError for empty cells."""
+        if column.null_count:
+            raise ValueError("a key without a value")
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        chunks = column.unify_dictionaries().chunks
+        if not chunks:
+            return cls(np.empty(0, np.int32), [])
+        codes = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+        return cls(codes, chunks[0].dictionary.to_pylist())
 
-@dataclass(frozen=True)
-class Fault:
-    """What was left out of a file on reading, as nobody can tell what it means: no row is a reason to stop.
-
-    Whether a row is left out depends on the rows of its own vehicle alone, so what is read of a vehicle never
-    depends on another one.
-    """
-
-    name: str
-    column: str
-    count: int
-    unit: Literal["rows", "vehicles"]
-    got: str
-    expected: str
-    hint: str
+    @property
+    def ranks(self) -> np.ndarray:
+        """The place of each name in their order, (names,) int64."""
+        found = np.empty(len(self.names), np.int64)
+        found[sorted(range(len(self.names)), key=self.names.__getitem__)] = np.arange(len(self.names))
+        return found
 
 
 @dataclass(frozen=True)
@@ -109,6 +106,20 @@ class Table:
         """A number column as float64, (rows,)."""
         return self._column(column).astype(np.float64)
 
+    def floats(self, column: str) -> np.ndarray:
+        """A number column as it is stored, (rows,)."""
+        return self._column(column)
+
+    def coded(self, column: str) -> Coded:
+        """A text column as numbers."""
+        return Coded.of(self.rows[column])
+
+    def among(self, column: str, names: Iterable[str]) -> np.ndarray:
+        """Which rows have one of some texts in a column, (rows,) bool."""
+        found, wanted = self.coded(column), set(names)
+        chosen: np.ndarray = np.array([name in wanted for name in found.names], bool)[found.codes]
+        return chosen
+
     @property
     def test(self) -> np.ndarray:
         """Whether the row's vehicle is a test vehicle, (rows,) bool."""
@@ -117,6 +128,22 @@ class Table:
     def _column(self, name: str) -> np.ndarray:
         values: np.ndarray = self.rows[name].to_numpy(zero_copy_only=False)
         return values
+
+    @property
+    def num_rows(self) -> int:
+        """How many there are."""
+        return int(self.rows.num_rows)
+
+    @property
+    def pieces(self) -> range:
+        """Numbers of pieces of the rows, for who works on one at a time, as on a ``Stored``."""
+        return range(-(-self.num_rows // PIECE))
+
+    def read(self, pieces: Sequence[int], *, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some pieces one after the other, of ``columns`` those that are there."""
+        wanted = [name for name in self.rows.column_names if name in columns]
+        for piece in pieces:
+            yield self.rows.slice(piece * PIECE, PIECE).select(wanted)
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -144,25 +171,14 @@ def read(path: str | Path, *, schema: pa.Schema = SCHEMA) -> tuple[Table, ...]:
         DataError: nothing there, not Parquet, a column missing or of another type.
         FormatError: a newer release's table.
     """
-    path = Path(path)
-    if path.is_dir():
-        files = sorted(path.glob("*.parquet"))
-        if not files:
-            raise DataError(
-                str(path),
-                got="no *.parquet file",
-                expected="at least one table",
-                hint="point data.path at a table or at a folder of tables",
-            )
-        return _on_one_side([_read_file(file, schema) for file in files])
-    if not path.exists():
-        raise DataError(
-            str(path),
-            got="no such file",
-            expected="a table or a folder of tables",
-            hint='check data.path, or set data.path = "embedded"',
-        )
-    return _on_one_side([_read_file(path, schema)])
+    return tuple(loaded(one) for one in stored(Path(path), schema))
+
+
+def loaded(one: Stored, *, region: str | None = None, columns: Sequence[str] | None = None) -> Table:
+    """The table of a file in memory, or its rows of one region, or some of its columns with text as
+    dictionaries."""
+    rows = one.rows(region=region, columns=columns)
+    return Table(rows, one.licence, one.identity, one.origin, one.name, one.faults, one.left_out)
 
 
 def demand_sound(tables: Iterable[Table]) -> None:
@@ -193,7 +209,7 @@ def write(table: Table, path: str | Path, *, schema: pa.Schema = SCHEMA) -> None
         metadata |= {b"fedfsd.version": b"2", b"fedfsd.left_out": left_out.encode()}
     part = path.with_name(path.name + ".part")
     rows = conform(table.rows, path.name, schema).replace_schema_metadata(metadata)
-    pq.write_table(rows, part, compression="zstd", compression_level=12)
+    pq.write_table(rows, part, compression="zstd", compression_level=12, row_group_size=PIECE)
     part.replace(path)
 
 
@@ -203,8 +219,9 @@ def conform(rows: pa.Table, place: str, schema: pa.Schema = SCHEMA) -> pa.Table:
     Raises:
         DataError: a column missing, of another type, or with values that nobody can use.
     """
-    table, faults = _sifted(rows, place, schema)
-    for fault in (*faults, *_two_sided(table)[1]):
+    sieve = Sieve(place, schema, rows.schema)
+    table = plain(sieve.sift(rows)[0], schema)
+    for fault in (*sieve.faults, *_two_sided(table)[1]):
         raise _error(fault, place)
     return table
 
@@ -232,8 +249,8 @@ def digest(tables: Iterable[Table]) -> str:
     for table in tables:
         for column in table.rows.columns:
             if pa.types.is_string(column.type):
-                for value in column.to_pylist():
-                    found.update(f"{value}\n".encode())
+                for chunk in column.chunks:
+                    found.update(_lines(chunk))
             elif pa.types.is_primitive(column.type):
                 found.update(column.to_numpy(zero_copy_only=False).tobytes())
             else:
@@ -242,200 +259,42 @@ def digest(tables: Iterable[Table]) -> str:
     return found.hexdigest()
 
 
+def _lines(texts: pa.StringArray) -> memoryview:
+    """The UTF-8 bytes of texts, a line each; an empty cell is None in letters."""
+    wide = texts.cast(pa.large_string()).fill_null("None")  # of any length together
+    lines = pc.binary_join_element_wise(
+        wide, pa.scalar("", pa.large_string()), pa.scalar("\n", pa.large_string())
+    )
+    _, offsets, content = lines.buffers()
+    ends = np.frombuffer(offsets, np.int64)[lines.offset : lines.offset + len(lines) + 1]
+    return memoryview(content)[ends[0] : ends[-1]] if len(lines) else memoryview(b"")
+
+
+def vehicles(tables: Iterable[Table], *, test: bool) -> tuple[str, ...]:
+    """The keys of the test (or training) vehicles, sorted."""
+    found: set[str] = set()
+    for table in tables:
+        vehicle = table.coded("vehicle")
+        count = np.bincount(vehicle.codes[table.test == test], minlength=len(vehicle.names))
+        found.update(vehicle.names[code] for code in np.flatnonzero(count))
+    return tuple(sorted(found))
+
+
 def in_region(tables: Iterable[Table], region: str) -> tuple[Table, ...]:
     """The tables' rows of one region; tables without any are left out."""
     parts = []
     for table in tables:
-        rows = table.rows.filter(pc.equal(table.rows["region"], region))
-        if rows.num_rows:
-            parts.append(replace(table, rows=rows))
+        mine = table.among("region", (region,))
+        if mine.any():  # where all are, nothing is copied
+            parts.append(table if mine.all() else replace(table, rows=table.rows.filter(pa.array(mine))))
     return tuple(parts)
-
-
-def _read_file(path: Path, schema: pa.Schema) -> Table:
-    try:
-        rows = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError):
-        raise DataError(
-            str(path),
-            got="not a readable Parquet file",
-            expected="a table of drives",
-            hint="make one with fedfsd data import or fedfsd data generate",
-        ) from None
-    raw = rows.schema.metadata or {}
-    metadata = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in raw.items()}
-    version = metadata.get("fedfsd.version", "1")
-    if not re.fullmatch("[0-9]{1,9}", version):
-        raise DataError(
-            f"{path}: fedfsd.version",
-            got=version[:20],
-            expected="a whole number",
-            hint="write the table again with the right metadata",
-        )
-    formats.demand("table", int(version), place=f"{path}: fedfsd.version")
-    identity = metadata.get("fedfsd.identity", "recording")
-    origin = metadata.get("fedfsd.origin", "recorded")
-    for key, value, known in (("identity", identity, Identity), ("origin", origin, Origin)):
-        if value not in get_args(known):
-            raise DataError(
-                f"{path}: fedfsd.{key}",
-                got=value[:40],
-                expected=" | ".join(get_args(known)),
-                hint="write the table again with the right metadata",
-            )
-    sifted, faults = _sifted(rows, str(path), schema)
-    licence = metadata.get("fedfsd.licence", "unstated")
-    left_out = _left_out(path, metadata.get("fedfsd.left_out", "[]"))
-    return Table(sifted, licence, identity, origin, str(path), faults, left_out)
-
-
-def _left_out(path: Path, text: str) -> tuple[LeftOut, ...]:
-    """The counts in the metadata."""
-    try:
-        listed = json.loads(text)
-        found = [LeftOut(each["why"], each["rows"], each["vehicles"], each["files"]) for each in listed]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        listed, found = None, []
-    if type(listed) is not list or not all(
-        type(each.why) is str and all(type(n) is int for n in (each.rows, each.vehicles, each.files))
-        for each in found
-    ):
-        raise DataError(
-            f"{path}: fedfsd.left_out",
-            got="something else",
-            expected="a JSON list of objects with why, rows, vehicles and files",
-            hint="write the table again with the right metadata",
-        )
-    return tuple(found)
-
-
-def _sifted(rows: pa.Table, place: str, schema: pa.Schema) -> tuple[pa.Table, tuple[Fault, ...]]:
-    """The columns of ``schema`` without the rows that have no key; values that do not fit are empty.
-
-    Raises:
-        DataError: a column missing, or of a type that no value could be read from.
-    """
-    names = set(rows.column_names)
-    missing = [name for name in schema.names if name not in names and name not in OPTIONAL_COLUMNS]
-    if missing:
-        raise DataError(
-            f"{place}: column {', '.join(missing)}",
-            got="missing",
-            expected=", ".join(schema.names),
-            hint="see fedfsd data import --help",
-        )
-    columns, faults = {}, []
-    for field in schema:
-        if field.name not in names:
-            continue
-        given = rows[field.name]
-        try:
-            columns[field.name], unfit = _fitting(given, field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise DataError(
-                f"{place}: column {field.name}",
-                got=given.type,
-                expected=field.type,
-                hint="write the column in that type",
-            ) from None
-        if unfit:
-            got, wanted = f"{unfit} values of type {given.type} that do not fit", str(field.type)
-            hint = "write the column in that type"
-            faults.append(Fault("unfit-value", field.name, unfit, "rows", got, wanted, hint))
-    table = pa.table(columns)
-    keyed = [name for name in ("region", "recording", "vehicle", "test") if name in columns]
-    for name in keyed:
-        if empty := table[name].null_count:
-            hint = "drop the rows or fill the key"
-            faults.append(Fault("no-key", name, empty, "rows", "empty cells", "a value in each row", hint))
-    if any(table[name].null_count for name in keyed):
-        table = table.filter(reduce(pc.and_, (pc.is_valid(table[name]) for name in keyed)))
-    coarse = _coarse(table)
-    if coarse.any():
-        table = table.filter(pa.array(~coarse))
-        got = f"times in {coarse.sum()} of {len(coarse)} rows too large for float32 to tell samples apart"
-        wanted = "seconds since the recording's start"
-        hint = "subtract each recording's first time in float64, then write the table again"
-        faults.append(Fault("coarse-time", "t", int(coarse.sum()), "rows", got, wanted, hint))
-    return table, tuple(faults)
-
-
-def _coarse(table: pa.Table) -> np.ndarray:
-    """Rows with times of the day or of the epoch, at which several samples have one float32, (rows,) bool."""
-    if not {"t", "hz"} <= set(table.column_names):
-        return np.zeros(table.num_rows, bool)
-    t, hz = (np.asarray(table[name].to_numpy(), np.float32) for name in ("t", "hz"))
-    with np.errstate(invalid="ignore", over="ignore"):
-        coarse: np.ndarray = np.spacing(np.abs(t)) * hz > MAX_TIME_STEP
-    return coarse
-
-
-def _fitting(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.Array, int]:
-    """A column as ``kind``, and how many of its values became empty because they cannot be that.
-
-    Raises:
-        pa.ArrowNotImplementedError: no value of the column's type can be.
-    """
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    numbers = _is_number(column.type) and _is_number(kind)
-    try:
-        # Not safe: whether a whole number is too long for a float must not decide about the file.
-        found = column.cast(kind, safe=not numbers).combine_chunks()
-        found.validate(full=True)  # text that is not UTF-8
-        return found, 0
-    except pa.ArrowInvalid:
-        text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        values = (column.cast(pa.binary()) if text else column).to_pylist()
-        found = pa.array([_fitted(value, kind) for value in values], kind)
-        return found, found.null_count - column.null_count
-
-
-def _fitted(value: object, kind: pa.DataType) -> object:
-    """One value as ``kind``; None where it cannot be."""
-    try:
-        plain = value.decode() if isinstance(value, bytes) else value
-        return None if plain is None else pa.scalar(plain).cast(kind).as_py()
-    except (UnicodeDecodeError, pa.ArrowException):
-        return None
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
-def _on_one_side(tables: Sequence[Table]) -> tuple[Table, ...]:
-    """The tables without the vehicles that are on both sides of the split in all of them together."""
-    keys = pa.concat_tables([each.rows.select(["vehicle", "test"]) for each in tables])
-    both, fault = _two_sided(keys)
-    if not fault:
-        return tuple(tables)
-    found = []
-    for each in tables:
-        theirs = pc.is_in(each.rows["vehicle"], value_set=both)
-        here = len(pc.unique(each.rows["vehicle"].filter(theirs)))
-        faults = (*each.faults, *((_split_fault(here),) if here else ()))
-        found.append(replace(each, rows=each.rows.filter(pc.invert(theirs)), faults=faults))
-    return tuple(found)
 
 
 def _two_sided(rows: pa.Table) -> tuple[pa.Array, tuple[Fault, ...]]:
     """The vehicles on both sides of the split, which would be trained on and tested on."""
     sides = rows.select(["vehicle", "test"]).group_by("vehicle").aggregate([("test", "min"), ("test", "max")])
     both = sides["vehicle"].filter(pc.not_equal(sides["test_min"], sides["test_max"])).combine_chunks()
-    return both, ((_split_fault(len(both)),) if len(both) else ())
-
-
-def _split_fault(count: int) -> Fault:
-    return Fault(
-        "both-sides",
-        "test",
-        count,
-        "vehicles",
-        f"{count} vehicles on both sides",
-        "one value per vehicle",
-        "split by vehicle key",
-    )
+    return both, ((split_fault(len(both)),) if len(both) else ())
 
 
 def _error(fault: Fault, place: str) -> DataError:

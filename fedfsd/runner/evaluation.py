@@ -15,6 +15,7 @@ from fedfsd.drive import table
 from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.runner.region import Region
 from fedfsd.task import score
+from fedfsd.task.gather import tables_of
 from fedfsd.task.task import Examples, Task
 
 FILE = "figures.jsonl"
@@ -33,7 +34,8 @@ class Figures:
     def of(cls, region: Region, plan: Plan) -> Figures:
         """Model and examples, read and cut once a plan."""
         task = region.task(plan)
-        tables = table.in_region(task.tables(region.config.data_path), region.config.name)
+        name = region.config.name
+        tables = table.in_region(tables_of(task, region.config.data_path, name), name)
         return cls(plan.hash, task, region.model(task, plan).eval(), task.examples(tables, test=True))
 
     def append(self, folder: Path, arrays: Arrays, round: int) -> None:

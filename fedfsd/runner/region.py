@@ -26,7 +26,7 @@ from fedfsd.gate.remote import RemoteGate
 from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.task import registry
-from fedfsd.task.gather import gather
+from fedfsd.task.gather import gather, tables_of
 from fedfsd.task.task import Task
 
 # In the region's folder: what went wrong there, and what its people should know.
@@ -69,7 +69,7 @@ class Region:
         if plan.hash not in self._runs:
             self._runs.clear()
             task = self.task(plan)
-            tables = task.tables(self.config.data_path)
+            tables = tables_of(task, self.config.data_path, self.config.name)
             if plan.mode == "rehearsal" and any(
                 part.origin == "recorded" for part in table.in_region(tables, self.config.name)
             ):

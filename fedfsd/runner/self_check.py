@@ -9,15 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedfsd.drive import source, table
 from fedfsd.engine.device import resolve
 from fedfsd.errors import FedfsdError
 from fedfsd.gate.message import RunnerFacts
 from fedfsd.gate.policy import OWN_TASKS, ModelPin
 from fedfsd.task import registry
-from fedfsd.task.gather import gather
+from fedfsd.task.gather import gather, tables_of
 
 _SECONDS = 3.0
 _NOWHERE = ("192.0.2.1", 9)  # RFC 5737: an address that nobody has
@@ -42,8 +40,8 @@ def vehicles(name: str, data_path: str) -> int | None:
     Computed from the data: for the region's own people, never for the gate.
     """
     try:
-        tables = table.in_region(source.keys(data_path), name)
-        return len({key for part in tables for key in np.unique(part.text("vehicle")[~part.test])})
+        keys = source.region_tables(data_path, name, table.KEYS.names, schema=table.KEYS)
+        return len(table.vehicles(keys, test=False))
     except (FedfsdError, OSError):
         return None
 
@@ -63,7 +61,7 @@ def remarks(name: str, data_path: str) -> list[str]:
     """What is odd about a region's data for forecasting by its usual options; of other data nothing."""
     try:
         task = registry.of("forecasting", {})
-        return gather(task, task.tables(data_path), name)[1].remarks(None)
+        return gather(task, tables_of(task, data_path, name), name)[1].remarks(None)
     except (FedfsdError, OSError):
         return []
 
@@ -76,7 +74,7 @@ def _survey(
     try:
         reviewed = None if pin is None else ModelPin(**pin)
         chosen = registry.of(task["name"], task["options"], reviewed=reviewed)
-        _, found = gather(chosen, chosen.tables(data_path), name)
+        _, found = gather(chosen, tables_of(chosen, data_path, name), name)
     except Exception as error:  # of another package's task, of whatever kind
         why = str(error) if isinstance(error, FedfsdError) else type(error).__name__
         return {"said": "not counted", "wrong": [why]}

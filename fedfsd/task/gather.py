@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fedfsd.drive import table
 from fedfsd.drive.table import Fault, Table
 from fedfsd.task.task import Examples, Task
+
+_ROWS = 2**20  # whose examples are counted at a time
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,16 @@ class Survey:
         return asdict(self)
 
 
+def tables_of(task: Task, path: str, region: str) -> tuple[Table, ...]:
+    """What one region's examples are made of: its rows alone, if the task can read them alone.
+
+    A task that can has ``region_tables(path, region)``, which gives for each table behind ``path`` what
+    ``gather`` needs, also of tables without a row of the region.
+    """
+    narrow: Callable[[str, str], tuple[Table, ...]] | None = getattr(task, "region_tables", None)
+    return task.tables(path) if narrow is None else narrow(path, region)
+
+
 def gather(task: Task, tables: Sequence[Table], region: str) -> tuple[Examples, Survey]:
     """The training examples of ``region`` in ``tables``; a vehicle that the task fails on has none.
 
@@ -109,7 +120,7 @@ def gather(task: Task, tables: Sequence[Table], region: str) -> tuple[Examples, 
         examples = task.examples(mine, test=False)
     except Exception:  # of whatever kind: another package's task may fail in any way on a strange value
         parts = [task.examples(_of(mine, ()), test=False)]
-        keys = sorted({key for one in mine for key in one.text("vehicle")[~one.test]})
+        keys = table.vehicles(mine, test=False)
         unusable = _usable(keys, lambda some: task.examples(_of(mine, some), test=False), parts)
         examples = _joined(keys, parts)
     counts = np.bincount(examples.owner, minlength=len(examples.vehicles))
@@ -128,11 +139,31 @@ def gather(task: Task, tables: Sequence[Table], region: str) -> tuple[Examples, 
     )
 
 
+def survey(task: Task, tables: Sequence[Table], region: str) -> Survey:
+    """What ``gather`` says, some vehicles at a time: their examples need not all be in memory."""
+    keys = {
+        key for test in (False, True) for key in table.vehicles(table.in_region(tables, region), test=test)
+    }
+    several = -(-sum(one.num_rows for one in tables) // _ROWS)
+    if several < 2:
+        return gather(task, tables, region)[1]
+    parts = np.array_split(np.array(sorted(keys), object), several)
+    found = [gather(task, _of(tables, part.tolist()), region)[1] for part in parts]
+    rules: dict[str, Rule] = {}
+    for rule in (rule for one in found for rule in one.rules):
+        before = rules.get(rule.what, Rule(rule.what, 0, 0))
+        rules[rule.what] = Rule(rule.what, before.count + rule.count, before.vehicles + rule.vehicles)
+    return replace(
+        found[0],
+        **{name: sum(getattr(one, name) for one in found) for name in ("vehicles", "with_window", "windows")},
+        unusable=sum(one.unusable for one in found),
+        rules=tuple(rules.values()),
+    )
+
+
 def _of(tables: Sequence[Table], keys: Sequence[str]) -> tuple[Table, ...]:
     """The rows of some vehicles."""
-    wanted = pa.array(keys, pa.string())
-    masks = [pc.is_in(one.rows["vehicle"], value_set=wanted) for one in tables]
-    return tuple(replace(one, rows=one.rows.filter(mask)) for one, mask in zip(tables, masks, strict=True))
+    return tuple(replace(one, rows=one.rows.filter(pa.array(one.among("vehicle", keys)))) for one in tables)
 
 
 def _usable(keys: Sequence[str], examples: Callable[[Sequence[str]], Examples], parts: list[Examples]) -> int:

@@ -51,12 +51,13 @@ def test_a_finding_has_recording_count_and_fix_and_only_strict_minds(fedfsd, fol
     said = fedfsd("data", "check", "bad.parquet", "--json")
     assert said.code == 0
     findings = said.document["findings"]
-    assert {"name", "recording", "count", "total", "unit", "fix", "severity"} <= findings[0].keys()
+    assert {"name", "recording", "count", "total", "unit", "fix", "severity", "page"} <= findings[0].keys()
     names = {one["name"] for one in findings}
     text = fedfsd("data", "check", "bad.parquet")
     assert text.code == 0
     assert all(name in text.out for name in names)
     assert "fix: " in text.out
+    assert all(f"\n  page: docs/data/{name}.md\n" in text.out for name in names)
     assert fedfsd("data", "check", "bad.parquet", "--strict").code == 4
     assert fedfsd("data", "check", "bad.parquet", "--strict", "--json").document == said.document
     table.write(made, folder / "good.parquet")

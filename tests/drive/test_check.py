@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedfsd.drive import table
+import fedfsd.drive.check as check_module
+from fedfsd.drive import stored, table
 from fedfsd.drive.check import Finding, check
 from fedfsd.drive.rate import grouped_median
 
@@ -533,6 +534,25 @@ def test_rows_may_come_in_any_order():
     scaled_velocity(columns)
     order = np.random.default_rng(0).permutation(len(columns["t"]))
     assert check([made(columns)]) == check([made({name: values[order] for name, values in columns.items()})])
+
+
+def test_some_recordings_at_a_time_from_a_file_give_what_all_together_give(tmp_path, monkeypatch):
+    whole = {}
+    for number, plant in enumerate(DEFECTS):
+        columns = clean()
+        plant(columns)
+        columns["recording"] = np.char.add(columns["recording"], f"-{number}")
+        columns["source"] = np.char.add(columns["source"], str(number % 5))
+        whole = joined(whole, columns) if whole else columns
+    order = np.random.default_rng(0).permutation(len(whole["t"]))
+    drives = made({name: values[order] for name, values in whole.items()})
+    monkeypatch.setattr(check_module, "PART", len(order))
+    expected = check([drives])
+    assert len({one.name for one in expected}) > 20
+    table.write(drives, tmp_path / "a.parquet")
+    monkeypatch.setattr(check_module, "PART", 3000)
+    monkeypatch.setattr(stored, "PIECE", 5000)
+    assert check(stored.stored(tmp_path, table.SCHEMA)) == expected
 
 
 def test_findings_are_plain_values_the_gravest_first():

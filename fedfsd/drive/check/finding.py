@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-from fedfsd.drive.check.track import Tracks
+from fedfsd.drive.check.track import Index, Tracks
 
 # error: a vehicle is protected less than stated, or a column means something else than it says.
 # warning: what a model learns suffers. note: worth knowing, often harmless.
@@ -16,11 +16,48 @@ Severity = Literal["error", "warning", "note"]
 Unit = Literal["points", "rows", "steps", "tracks", "vehicles"]
 
 
+Name = Literal[
+    "both-sides",
+    "coarse-time",
+    "constant-size",
+    "duplicate-track",
+    "empty-table",
+    "gap",
+    "heading-against-motion",
+    "heading-degrees",
+    "heading-missing",
+    "heading-not-wrapped",
+    "interpolated",
+    "jitter",
+    "jump",
+    "key-in-one-recording",
+    "key-in-two-regions",
+    "no-key",
+    "no-window",
+    "not-finite",
+    "one-point",
+    "position-degrees",
+    "position-scale",
+    "repeated-ego-key",
+    "repeated-time",
+    "repeated-track",
+    "size-swapped",
+    "size-unit",
+    "stated-rate",
+    "unfit-value",
+    "velocity-frame",
+    "velocity-off-motion",
+    "velocity-reversed",
+    "velocity-scaled",
+]
+"""Everything that can be found; each has a page in docs/data, named after it."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """``count`` of ``total`` ``unit`` are affected; ``recording`` is None where it is about keys."""
 
-    name: str
+    name: Name
     severity: Severity
     region: str
     source: str
@@ -30,10 +67,19 @@ class Finding:
     unit: Unit
     fix: str
 
+    @property
+    def page(self) -> str:
+        """Where in the repository it is explained, with a picture."""
+        return f"docs/data/{self.name}.md"
+
+    def document(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "page": self.page}
+
 
 def per_recording(
-    tracks: Tracks,
-    name: str,
+    tracks: Tracks | Index,
+    name: Name,
     severity: Severity,
     unit: Unit,
     counts: np.ndarray,

@@ -7,28 +7,28 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from fedfsd.drive.check.finding import Finding
-from fedfsd.drive.check.track import Tracks
+from fedfsd.drive.check.track import Index
 
 EGO = re.compile(r"(^|[/_:-])(ego|sdc)([/_:-]|\d*$)|/av$", re.IGNORECASE)
 ONE_RECORDING_SHARE = 0.9
 
 
-def keys(tracks: Tracks) -> Iterator[Finding]:
+def keys(index: Index) -> Iterator[Finding]:
     """Recording cars under several keys, keys of one recording only, keys in two regions."""
     places: dict[str, set[int]] = defaultdict(set)
-    for place, vehicle in tracks.seen.tolist():
-        places[tracks.vehicles[vehicle]].add(place)
-    yield from _ego(tracks, places)
-    yield from _one_recording(tracks, places)
-    yield from _two_regions(tracks, places)
+    for place, vehicle in index.seen.tolist():
+        places[index.vehicles[vehicle]].add(place)
+    yield from _ego(index, places)
+    yield from _one_recording(index, places)
+    yield from _two_regions(index, places)
 
 
-def _ego(tracks: Tracks, places: dict[str, set[int]]) -> Iterator[Finding]:
+def _ego(index: Index, places: dict[str, set[int]]) -> Iterator[Finding]:
     cars: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     total: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for key, found in places.items():
-        for index in found:
-            place = tracks.places[index]
+        for number in found:
+            place = index.places[number]
             group = (place.region, place.source, place.city)
             total[group].add(key)
             if EGO.search(key):
@@ -51,18 +51,18 @@ def _ego(tracks: Tracks, places: dict[str, set[int]]) -> Iterator[Finding]:
         )
 
 
-def _one_recording(tracks: Tracks, places: dict[str, set[int]]) -> Iterator[Finding]:
+def _one_recording(index: Index, places: dict[str, set[int]]) -> Iterator[Finding]:
     recordings: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for index, place in enumerate(tracks.places):
-        recordings[place.region, place.source].add(index)
+    for number, place in enumerate(index.places):
+        recordings[place.region, place.source].add(number)
     count: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for key, found in places.items():
-        for group in {(tracks.places[i].region, tracks.places[i].source) for i in found}:
+        for group in {(index.places[i].region, index.places[i].source) for i in found}:
             if not EGO.search(key):
                 count[group][0] += len(found & recordings[group]) == 1
                 count[group][1] += 1
     for (region, source), (once, total) in sorted(count.items()):
-        identity, origin = tracks.declared[source]
+        identity, origin = index.declared[source]
         # A simulated vehicle lives in one episode; nobody meets it again.
         if origin == "synthetic" or len(recordings[region, source]) < 2 or once < ONE_RECORDING_SHARE * total:
             continue
@@ -82,15 +82,15 @@ def _one_recording(tracks: Tracks, places: dict[str, set[int]]) -> Iterator[Find
         )
 
 
-def _two_regions(tracks: Tracks, places: dict[str, set[int]]) -> Iterator[Finding]:
+def _two_regions(index: Index, places: dict[str, set[int]]) -> Iterator[Finding]:
     shared: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = defaultdict(int)
     total: dict[str, int] = defaultdict(int)
     for found in places.values():
-        regions = tuple(sorted({tracks.places[i].region for i in found}))
+        regions = tuple(sorted({index.places[i].region for i in found}))
         for region in regions:
             total[region] += 1
         if len(regions) > 1:
-            shared[regions, tuple(sorted({tracks.places[i].source for i in found}))] += 1
+            shared[regions, tuple(sorted({index.places[i].source for i in found}))] += 1
     for (regions, sources), count in sorted(shared.items()):
         yield Finding(
             "key-in-two-regions",

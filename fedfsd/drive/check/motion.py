@@ -9,7 +9,7 @@ import numpy as np
 
 from fedfsd.drive.check.finding import Finding, per_recording
 from fedfsd.drive.check.position import jump_steps
-from fedfsd.drive.check.track import MOVING_MPS, Tracks
+from fedfsd.drive.check.track import MOVING_MPS, Tracks, lengths
 
 MIN_POINTS = 5
 MIN_CHORDS = 8
@@ -152,10 +152,10 @@ def _fit(tracks: Tracks, vx: np.ndarray, vy: np.ndarray) -> tuple[np.ndarray, _F
     dot, cross, square, own = (
         np.bincount(tracks.owner[rows], weights=values[rows], minlength=len(tracks.size))
         for values in (
-            (driven * moved).sum(1),
-            moved[:, 0] * driven[:, 1] - moved[:, 1] * driven[:, 0],
-            (moved**2).sum(1),
-            (driven**2).sum(1),
+            driven[0] * moved[0] + driven[1] * moved[1],
+            moved[0] * driven[1] - moved[1] * driven[0],
+            moved[0] ** 2 + moved[1] ** 2,
+            driven[0] ** 2 + driven[1] ** 2,
         )
     )
     measured = (tracks.by_track(rows) >= MIN_CHORDS) & (_extent(tracks) >= MIN_TRAVEL_M)
@@ -288,34 +288,36 @@ def _against(
     )
 
 
-def _integral(tracks: Tracks, vx: np.ndarray, vy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Integrated velocity and displacement over about 2 s, (N, 2) m each, and the rows to use, (N,) bool."""
-    stated = np.stack([vx, vy], axis=1)
-    unknown = ~np.isfinite(stated).all(axis=1)
-    stated = np.where(unknown[:, None], 0, stated)
-    middle = (stated + np.roll(stated, 1, axis=0)) / 2
-    steps = np.where(tracks.regular[:, None], middle * tracks.elapsed[:, None], 0)
-    summed = np.cumsum(steps, axis=0)
+def _integral(
+    tracks: Tracks, vx: np.ndarray, vy: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Integrated velocity and displacement over about 2 s, and the rows to use, (N,) bool.
+
+    The first two are x and y, (N,) m each.
+    """
+    unknown = ~(np.isfinite(vx) & np.isfinite(vy))
     broken = np.cumsum(unknown | ~tracks.regular | jump_steps(tracks))
     low, high = tracks.chord(1.0)
-    moved = _positions(tracks)[high] - _positions(tracks)[low]
     seconds = tracks.number["t"][high] - tracks.number["t"][low]
+    driven, moved = [], []
+    for name, velocity in (("x", vx), ("y", vy)):
+        velocity = np.where(unknown, 0, velocity)
+        middle = (velocity + np.roll(velocity, 1)) / 2
+        summed = np.cumsum(np.where(tracks.regular, middle * tracks.elapsed, 0))
+        driven.append(summed[high] - summed[low])
+        moved.append(tracks.number[name][high] - tracks.number[name][low])
     whole = (broken[high] == broken[low]) & ~unknown[low] & (high > low)
-    rows = whole & (np.linalg.norm(moved, axis=1) > MOVING_MPS * seconds)
-    return summed[high] - summed[low], moved, rows
+    rows = whole & (lengths(*moved) > MOVING_MPS * seconds)
+    return driven, moved, rows
 
 
 def _course(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
     """Direction of travel (rad) and speed (m/s) over about 1 s, (N,) each."""
     low, high = tracks.chord(0.5)
-    moved = _positions(tracks)[high] - _positions(tracks)[low]
+    x, y = (tracks.number[name][high] - tracks.number[name][low] for name in ("x", "y"))
     with np.errstate(divide="ignore", invalid="ignore"):
-        speed = np.linalg.norm(moved, axis=1) / (tracks.number["t"][high] - tracks.number["t"][low])
-    return np.arctan2(moved[:, 1], moved[:, 0]), np.nan_to_num(speed, nan=0.0, posinf=0.0)
-
-
-def _positions(tracks: Tracks) -> np.ndarray:
-    return np.stack([tracks.number["x"], tracks.number["y"]], axis=1)
+        speed = lengths(x, y) / (tracks.number["t"][high] - tracks.number["t"][low])
+    return np.arctan2(y, x), np.nan_to_num(speed, nan=0.0, posinf=0.0)
 
 
 def _extent(tracks: Tracks) -> np.ndarray:

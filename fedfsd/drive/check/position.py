@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from fedfsd.drive.check.finding import Finding, per_recording
-from fedfsd.drive.check.track import MAX_SPEED_MPS, MOVING_MPS, Tracks
+from fedfsd.drive.check.track import MAX_SPEED_MPS, MOVING_MPS, Index, Tracks, difference, lengths
 
 # A step that differs from its neighbours by more than the larger of these is no driving:
 # full braking is below 10 m/s2.
@@ -78,7 +79,7 @@ def jump_steps(tracks: Tracks) -> np.ndarray:
     Where most steps are, it is the unit that is wrong, and no step in particular.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = np.linalg.norm(_second_difference(tracks), axis=1)
+        change = tracks.bent
         apart = change > np.maximum(JUMP_M, JUMP_MPS2 * tracks.elapsed**2)
     # At the start and end of a run there is only one neighbour to differ from.
     before = apart | (np.isnan(change) & _shift(apart))
@@ -105,7 +106,7 @@ def jitter(tracks: Tracks) -> Iterator[Finding]:
     The third difference of smooth driving is near zero, that of independent noise has 20 times
     its variance.
     """
-    third = np.linalg.norm(_difference(_second_difference(tracks)), axis=1)
+    third = lengths(*(difference(values) for values in tracks.turned))
     with np.errstate(divide="ignore", invalid="ignore"):
         moving = tracks.speed > MOVING_MPS
     rows = moving & np.isfinite(third)
@@ -127,18 +128,22 @@ def jitter(tracks: Tracks) -> Iterator[Finding]:
 
 def interpolated(tracks: Tracks) -> Iterator[Finding]:
     """Tracks whose corners all lie a fixed number of samples apart: straight lines between key frames."""
-    second = np.linalg.norm(_second_difference(tracks), axis=1)
+    second = tracks.bent
     measured = tracks.by_track(np.isfinite(second)) > 0
     # The second difference at a row is about the corner one sample earlier; the phase is the same for all.
     rows = second > CORNER_M
     owner = tracks.owner[rows]
     sample = np.round(tracks.number["t"][rows] / tracks.period[owner]).astype(np.int64)
     corners = np.bincount(owner, minlength=len(tracks.size))
+    # Of neighbouring corners one sample apart, one at most is in phase: with many of them no factor can be.
+    beside = owner[1:][(np.diff(owner) == 0) & (np.diff(sample) == 1)]
+    free = np.bincount(beside, minlength=len(corners)) <= 0.2 * corners + 1
+    owner, sample = owner[free[owner]], sample[free[owner]]
     factor = np.ones(len(corners), int)
     sure = np.zeros(len(corners), bool)
     for k in range(2, MAX_FACTOR + 1):
         phases = np.bincount(owner * k + sample % k, minlength=len(corners) * k).reshape(-1, k)
-        aligned = (corners >= 3) & (phases.max(axis=1) >= 0.9 * corners)
+        aligned = free & (corners >= 3) & (phases.max(axis=1) >= 0.9 * corners)
         factor[aligned] = k
         sure[aligned] = corners[aligned] >= 1 + np.log(LUCK) / np.log(1 / k)
     # A short track alone could be luck; beside a sure one of the same factor it is not.
@@ -156,42 +161,81 @@ def interpolated(tracks: Tracks) -> Iterator[Finding]:
     )
 
 
-def copies(tracks: Tracks) -> Iterator[Finding]:
-    """Tracks that go through the same points, to the millimetre, as a track before them."""
-    with np.errstate(invalid="ignore"):
-        rows = np.flatnonzero(np.linalg.norm(tracks.travelled, axis=1) > 0.1)
-    owner = tracks.owner[rows]
-    x, y = (np.round(tracks.number[name][rows] * 1000).astype(np.int64) for name in ("x", "y"))
-    order = np.lexsort((owner, y, x))
-    x, y, owner = x[order], y[order], owner[order]
-    new = np.r_[True, (np.diff(x) != 0) | (np.diff(y) != 0)] if len(x) else np.empty(0, bool)
-    first = owner[np.flatnonzero(new)[np.cumsum(new) - 1]] if len(x) else owner
+@dataclass(frozen=True)
+class Points:
+    """Where the tracks of some recordings went, for ``copies``. Shapes: M rows that moved, K tracks."""
+
+    mark: np.ndarray  # (M,) uint64, equal for equal positions to the millimetre
+    owner: np.ndarray  # (M,) int32, the track of each, counted from the first of all
+    place: np.ndarray  # (K,) int32, of all
+    vehicle: np.ndarray  # (K,) int32
+
+    @classmethod
+    def of(cls, tracks: Tracks, *, first_place: int, first_track: int) -> Points:
+        """The numbers are those of the recordings and tracks before these."""
+        with np.errstate(invalid="ignore"):
+            rows = np.flatnonzero(tracks.moved > 0.1)
+        x, y = (np.round(tracks.number[name][rows] * 1000).astype(np.int64) for name in ("x", "y"))
+        mark = _mixed(_mixed(x.view(np.uint64)) ^ y.view(np.uint64))
+        owner = (tracks.owner[rows] + first_track).astype(np.int32)
+        return cls(
+            mark, owner, (tracks.place + first_place).astype(np.int32), tracks.vehicle.astype(np.int32)
+        )
+
+
+def _mixed(bits: np.ndarray) -> np.ndarray:
+    """Another 64 bits for each 64 bits, one to one, where each depends on all (splitmix64)."""
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = bits ^ (bits >> np.uint64(31))
+    return mixed
+
+
+def copies(index: Index, parts: Sequence[Points]) -> Iterator[Finding]:
+    """Tracks that go through the same points, to the millimetre, as a track before them.
+
+    Points are compared by 64 bits of each: of a thousand million, two that differ are the same with a chance
+    of three in a hundred, and it takes five of them in one track to matter.
+    """
+    place, vehicle = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("place", "vehicle")
+    )
+    marks = np.concatenate([part.mark for part in parts])
+    marks.sort()
+    twice = np.unique(marks[1:][marks[1:] == marks[:-1]])
+    del marks
+    points = np.zeros(len(place), np.int64)
+    met = [(np.empty(0, np.uint64), np.empty(0, np.int32))]
+    for part in parts:
+        points += np.bincount(part.owner, minlength=len(place))
+        at = np.minimum(np.searchsorted(twice, part.mark), max(len(twice) - 1, 0))
+        hit = twice[at] == part.mark if len(twice) else np.zeros(len(part.mark), bool)
+        met.append((part.mark[hit], part.owner[hit]))
+    mark, owner = (np.concatenate([one[n] for one in met]) for n in (0, 1))
+    order = np.lexsort((owner, mark))
+    mark, owner = mark[order], owner[order]
+    new = np.ones(len(mark), bool)
+    new[1:] = mark[1:] != mark[:-1]
+    first = owner[np.flatnonzero(new)[np.cumsum(new) - 1]]
     seen = first != owner
-    points = np.bincount(owner, minlength=len(tracks.size))
-    shared = np.bincount(owner[seen], minlength=len(tracks.size))
-    same = seen & (tracks.vehicle[first] == tracks.vehicle[owner])
-    own = np.bincount(owner[same], minlength=len(tracks.size))
+    shared = np.bincount(owner[seen], minlength=len(place))
+    same = seen & (vehicle[first] == vehicle[owner])
+    own = np.bincount(owner[same], minlength=len(place))
     copy = (shared >= 5) & (shared > COPY_SHARE * points)
-    total = tracks.by_place(tracks.size > 0)
+    total = np.bincount(place, minlength=len(index.places))
     other = copy & (2 * own < shared)
+
+    def by_place(tracks: np.ndarray) -> np.ndarray:
+        return np.bincount(place[tracks], minlength=len(total))
+
     fix = (
         "one vehicle under two keys is protected less than stated: give both tracks one key, or drop the copy"
     )
-    yield from per_recording(tracks, "duplicate-track", "error", "tracks", tracks.by_place(other), total, fix)
+    yield from per_recording(index, "duplicate-track", "error", "tracks", by_place(other), total, fix)
     fix = "the recordings overlap: drop the copy, its windows count twice"
-    yield from per_recording(
-        tracks, "repeated-track", "warning", "tracks", tracks.by_place(copy & ~other), total, fix
-    )
-
-
-def _difference(values: np.ndarray) -> np.ndarray:
-    """Difference to the row before, NaN where either is NaN, (N, 2)."""
-    return np.diff(values, axis=0, prepend=np.full((1, 2), np.nan))
-
-
-def _second_difference(tracks: Tracks) -> np.ndarray:
-    """Change of the step at a row against the step before, (N, 2) m; NaN where one of them is irregular."""
-    return _difference(np.where(tracks.regular[:, None], tracks.travelled, np.nan))
+    again = by_place(copy & ~other)
+    yield from per_recording(index, "repeated-track", "warning", "tracks", again, total, fix)
 
 
 def _shift(values: np.ndarray, fill: float = 0) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from fedfsd.drive.check.finding import Finding, per_recording
-from fedfsd.drive.check.track import MOVING_MPS, Tracks
+from fedfsd.drive.check.track import MOVING_MPS, Index, Tracks
 from fedfsd.drive.rate import grouped_median
 
 # Several vehicles are never in a box with this diagonal: each is longer.
@@ -32,22 +33,63 @@ CARS = ("car", "vehicle", "taxi", "van", "suv")
 MIN_TRACKS = 3
 
 
-def units(tracks: Tracks) -> Iterator[Finding]:
-    """Recordings that are not in metres."""
-    driven, passed = _paths(tracks)
-    small = _small(tracks, driven, passed)
-    large = tracks.too_fast & ~small
-    total = tracks.by_place(tracks.size > 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        metres = np.bincount(tracks.place, driven, len(tracks.places)) / np.bincount(
-            tracks.place, passed, len(tracks.places)
+@dataclass(frozen=True)
+class Scale:
+    """How large some recordings and their vehicles are. Shapes: P recordings, K tracks."""
+
+    tracks: np.ndarray  # (P,) int
+    small: np.ndarray  # (P,) bool, in a place too small for its vehicles
+    large: np.ndarray  # (P,) bool, too fast for vehicles
+    globe: np.ndarray  # (P,) bool, positions could be longitude and latitude
+    metres: np.ndarray  # (P,) m by the velocities in a unit of position; NaN without any
+    place: np.ndarray  # (K,) int32, of all
+    length: np.ndarray  # (K,) float32
+    width: np.ndarray  # (K,) float32
+    car: np.ndarray  # (K,) bool
+
+    @classmethod
+    def of(cls, tracks: Tracks, *, first_place: int) -> Scale:
+        """``first_place``: how many recordings are before these."""
+        driven, passed = _paths(tracks)
+        small = _small(tracks, driven, passed)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            metres = np.bincount(tracks.place, driven, len(tracks.places)) / np.bincount(
+                tracks.place, passed, len(tracks.places)
+            )
+        cars = np.array([any(word in kind for word in CARS) for kind in tracks.kinds], bool)
+        first = tracks.start[:-1]
+        length, width = (tracks.number[name][first].astype(np.float32) for name in ("length", "width"))
+        return cls(
+            tracks=tracks.by_place(tracks.size > 0),
+            small=small,
+            large=tracks.too_fast & ~small,
+            globe=_on_the_globe(tracks),
+            metres=metres,
+            place=(tracks.place + first_place).astype(np.int32),
+            length=length,
+            width=width,
+            car=cars[tracks.kind],
         )
-    length, width = _sizes(tracks)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scale]) -> Scale:
+        """Of all recordings."""
+        return cls(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(cls)))
+
+    def by_place(self, chosen: np.ndarray) -> np.ndarray:
+        """How many of the chosen tracks ((K,) bool) each recording has, (P,)."""
+        return np.bincount(self.place[chosen], minlength=len(self.tracks))
+
+
+def units(index: Index, parts: Sequence[Scale]) -> Iterator[Finding]:
+    """Recordings that are not in metres."""
+    scale = Scale.joined(parts)
+    small, large, metres, total = scale.small, scale.large, scale.metres, scale.tracks
+    judged = _judged(index, scale)
+    length, width = _sizes(index, scale, judged)
     with np.errstate(invalid="ignore"):
         # By the velocities and the sizes, where there are any.
-        degrees = (
-            small & _on_the_globe(tracks) & ~((metres < DEGREE[0]) | (metres > DEGREE[1]) | (length < 1))
-        )
+        degrees = small & scale.globe & ~((metres < DEGREE[0]) | (metres > DEGREE[1]) | (length < 1))
 
     def projected(place: int) -> str:
         known = np.isfinite(metres[place])
@@ -58,7 +100,7 @@ def units(tracks: Tracks) -> Iterator[Finding]:
         )
 
     yield from per_recording(
-        tracks, "position-degrees", "error", "tracks", np.where(degrees, total, 0), total, projected
+        index, "position-degrees", "error", "tracks", np.where(degrees, total, 0), total, projected
     )
 
     def scaled(place: int) -> str:
@@ -78,21 +120,19 @@ def units(tracks: Tracks) -> Iterator[Finding]:
         )
 
     wrong = np.where((small & ~degrees) | large, total, 0)
-    yield from per_recording(tracks, "position-scale", "error", "tracks", wrong, total, scaled)
-    yield from _odd_sizes(tracks, ~small & ~large, length, width)
+    yield from per_recording(index, "position-scale", "error", "tracks", wrong, total, scaled)
+    yield from _odd_sizes(index, scale, judged, length, width)
 
 
 def _odd_sizes(
-    tracks: Tracks, chosen: np.ndarray, length: np.ndarray, width: np.ndarray
+    index: Index, scale: Scale, judged: np.ndarray, length: np.ndarray, width: np.ndarray
 ) -> Iterator[Finding]:
     """Sizes that no vehicle has, in recordings whose motion could be in metres."""
-    judged = _judged(tracks)
-    cars = np.array([any(word in kind for word in CARS) for kind in tracks.kinds], bool)
-    with_cars = tracks.by_place(judged & cars[tracks.kind]) > 0
+    with_cars = scale.by_place(judged & scale.car) > 0
     with np.errstate(invalid="ignore"):
         odd = (width > DOUBTFUL_WIDTH) | ((length < DOUBTFUL_LENGTH[0]) & (width < 1.2))
         odd |= with_cars & (length > DOUBTFUL_LENGTH[1])
-        odd &= chosen
+        odd &= ~scale.small & ~scale.large
 
     def fix(place: int) -> str:
         what = "cars" if with_cars[place] else "vehicles"
@@ -108,8 +148,8 @@ def _odd_sizes(
             return f"{size}: half the size? Multiply length and width by 2"
         return f"{size}: about {length[place] / CAR_M:.3g} units are a metre. Convert them, and x and y"
 
-    known = tracks.by_place(judged)
-    yield from per_recording(tracks, "size-unit", "error", "tracks", np.where(odd, known, 0), known, fix)
+    known = scale.by_place(judged)
+    yield from per_recording(index, "size-unit", "error", "tracks", np.where(odd, known, 0), known, fix)
 
 
 def _small(tracks: Tracks, driven: np.ndarray, passed: np.ndarray) -> np.ndarray:
@@ -145,7 +185,7 @@ def _paths(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
     stated = np.hypot(tracks.number["vx"], tracks.number["vy"])
     rows = (stated > MOVING_MPS) & tracks.regular
     seconds, owner = tracks.elapsed[rows], tracks.owner[rows]
-    passed = np.hypot(*tracks.travelled[rows].T)
+    passed = np.hypot(*(step[rows] for step in tracks.travelled))
     return (
         np.bincount(owner, stated[rows] * seconds, len(tracks.size)),
         np.bincount(owner, passed, len(tracks.size)),
@@ -164,36 +204,33 @@ def _on_the_globe(tracks: Tracks) -> np.ndarray:
     return on
 
 
-def _judged(tracks: Tracks) -> np.ndarray:
+def _judged(index: Index, scale: Scale) -> np.ndarray:
     """The tracks whose size can be judged, (K,) bool: cars, or all in a source that has none."""
-    first = tracks.start[:-1]
-    known = np.isfinite(tracks.number["length"][first]) & np.isfinite(tracks.number["width"][first])
-    car = known & np.array([any(word in kind for word in CARS) for kind in tracks.kinds], bool)[tracks.kind]
-    source = _source(tracks)[tracks.place]
-    some = np.bincount(source[car], minlength=len(tracks.places)) > 0
-    judged: np.ndarray = np.where(some[source], car, known)
+    known = np.isfinite(scale.length) & np.isfinite(scale.width)
+    source = _source(index)[scale.place]
+    some = np.bincount(source[known & scale.car], minlength=len(index.places)) > 0
+    judged: np.ndarray = np.where(some[source], known & scale.car, known)
     return judged
 
 
-def _source(tracks: Tracks) -> np.ndarray:
+def _source(index: Index) -> np.ndarray:
     """A number for the region and source of each recording, (P,)."""
-    names = [(place.region, place.source) for place in tracks.places]
+    names = [(place.region, place.source) for place in index.places]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], np.int64)
 
 
-def _sizes(tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
+def _sizes(index: Index, scale: Scale, judged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Median length and width of what is judged in each recording, or in its source, (P,) each."""
-    judged, places = _judged(tracks), len(tracks.places)
-    first, source = tracks.start[:-1][judged], _source(tracks)
-    groups = (tracks.place[judged], np.arange(places)), (source[tracks.place[judged]], source)
+    places, source = len(index.places), _source(index)
+    groups = (scale.place[judged], np.arange(places)), (source[scale.place[judged]], source)
     medians = []
-    for name in ("length", "width"):
+    for values in (scale.length[judged], scale.width[judged]):
         found = np.full(places, np.nan)
         for group, of_place in groups:
-            values = grouped_median(tracks.number[name][first], group, places)
-            values[np.bincount(group, minlength=places) < MIN_TRACKS] = np.nan
-            found = np.where(np.isnan(found), values[of_place], found)
+            median = grouped_median(values, group, places)
+            median[np.bincount(group, minlength=places) < MIN_TRACKS] = np.nan
+            found = np.where(np.isnan(found), median[of_place], found)
         medians.append(found)
     return medians[0], medians[1]
 

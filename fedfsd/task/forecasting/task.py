@@ -70,10 +70,14 @@ class Forecasting:
     def tables(self, path: str) -> tuple[Table, ...]:
         return source.tables(path)
 
+    def region_tables(self, path: str, region: str) -> tuple[Table, ...]:
+        return source.region_tables(path, region, window.COLUMNS)
+
     def examples(self, tables: Sequence[Table], *, test: bool) -> Examples:
-        cut = window.cut(tables, self.spec, test=test)
-        history, future = window.agent_frame(cut.points, self.spec.history)
-        return Examples(cut.vehicles, cut.owner, {"history": history}, {"future": future}, cut.dropped)
+        vehicles, owner, (history, future), dropped = window.collect(
+            tables, self.spec, lambda points: window.agent_frame(points, self.spec.history), test=test
+        )
+        return Examples(vehicles, owner, {"history": history}, {"future": future}, dropped)
 
     def model(
         self, name: str, options: Mapping[str, Any], *, seed: int, reviewed: ModelPin | None = None

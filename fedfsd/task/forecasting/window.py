@@ -5,8 +5,7 @@ Shapes: W windows, H history points (the present included), F future points.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,11 @@ import numpy as np
 if TYPE_CHECKING:  # a model needs the spec alone
     from fedfsd.drive.table import Table
 
+View = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+COLUMNS = ("region", "recording", "vehicle", "t", "x", "y", "test")
+"""What windows are cut from."""
+TIMELESS = "points without a time"
+_PART = 2**17  # rows that are cut at a time
 _ROUNDING = 1e-3  # s, or a share of a period: float32 times fall a hair short or long
 
 
@@ -59,25 +63,42 @@ def cut(tables: Iterable[Table], spec: WindowSpec, *, test: bool) -> Windows:
     A row with a non-finite time, and every window that a non-finite position touches, yields
     nothing; its vehicle stays in ``vehicles``.
     """
+    vehicles, owner, (points,), dropped = collect(tables, spec, lambda points: (points,), test=test)
+    return Windows(vehicles, points, owner, dropped)
+
+
+def collect(
+    tables: Iterable[Table], spec: WindowSpec, view: View, *, test: bool
+) -> tuple[tuple[str, ...], np.ndarray, tuple[np.ndarray, ...], dict[str, np.ndarray]]:
+    """``cut``, whose points become what ``view`` makes of them: a part at a time, so that they need not all
+    be in memory.
+
+    Args:
+        view: points (W, H + F, 2) -> arrays (W, ...), each row from its own points alone.
+
+    Returns:
+        vehicles, owner, arrays of the view, dropped; the first two and the last as in ``Windows``.
+    """
+    from fedfsd.drive.table import vehicles
+
     tables = [table for table in tables if table.rows.num_rows]
-    keys = sorted({key for table in tables for key in np.unique(table.text("vehicle")[table.test == test])})
+    keys = vehicles(tables, test=test)
     slot = {key: index for index, key in enumerate(keys)}
-    points: list[np.ndarray] = [np.empty((0, spec.history + spec.future, 2))]
-    owner: list[np.ndarray] = [np.empty(0, np.int64)]
-    dropped: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(keys), np.int64))
+    owners = [np.empty(0, np.int64)]
+    views = [view(np.empty((0, spec.history + spec.future, 2)))]
+    dropped: dict[str, np.ndarray] = {}
     for table in tables:
-        timeless = (table.test == test) & ~np.isfinite(table.number("t"))
-        for vehicle in table.text("vehicle")[timeless]:
-            dropped["points without a time"][slot[vehicle]] += 1
-        for vehicle, times, positions in _runs(table, spec, test=test):
-            found, left_out = _slide(times, positions, spec)
-            points.append(found)
-            owner.append(np.full(len(found), slot[vehicle]))
-            for what, count in left_out.items():
-                dropped[what][slot[vehicle]] += count
-    owners = np.concatenate(owner)
-    order = np.argsort(owners, kind="stable")
-    return Windows(tuple(keys), np.concatenate(points)[order], owners[order], dict(dropped))
+        for owner, points, counts in _parts(table, spec, slot, test=test):
+            owners.append(owner)
+            views.append(view(points))
+            for what, count in counts.items():
+                dropped[what] = dropped.get(what, 0) + count
+    owner, arrays = np.concatenate(owners), [np.concatenate(parts) for parts in zip(*views, strict=True)]
+    del owners, views
+    if (np.diff(owner) < 0).any():
+        order = np.argsort(owner, kind="stable")
+        owner, arrays = owner[order], [array[order] for array in arrays]
+    return keys, owner, tuple(arrays), dropped
 
 
 def agent_frame(points: np.ndarray, history: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,53 +116,161 @@ def agent_frame(points: np.ndarray, history: int) -> tuple[np.ndarray, np.ndarra
     return turned[:, :history], turned[:, history:]
 
 
-def _runs(table: Table, spec: WindowSpec, *, test: bool) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(vehicle, times, positions) of each uninterrupted run, in time order."""
-    keep = (table.test == test) & np.isfinite(table.number("t"))
-    names, vehicle = np.unique(table.text("vehicle")[keep], return_inverse=True)
-    _, recording = np.unique(table.text("recording")[keep], return_inverse=True)
-    times = table.number("t")[keep]
-    positions = np.stack([table.number("x")[keep], table.number("y")[keep]], axis=1)
-    positions[~np.isfinite(positions).all(axis=1)] = np.nan
-    order = np.lexsort((times, recording, vehicle))
-    vehicle, recording, times, positions = (
-        vehicle[order],
-        recording[order],
-        times[order],
-        positions[order],
-    )
-    if not len(times):
+def _parts(
+    table: Table, spec: WindowSpec, slot: Mapping[str, int], *, test: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    """Owners (W,), points (W, H + F, 2) and what was dropped of each vehicle (V,), some runs at a time.
+
+    A run is the rows of a vehicle in a recording, in time order, without a gap.
+    """
+    t = table.floats("t")
+    mine = table.test == test
+    vehicle, recording = (table.coded(name) for name in ("vehicle", "recording"))
+    of_slot = np.array([slot.get(name, -1) for name in vehicle.names], np.int64)
+    timeless = mine & ~np.isfinite(t)
+    if timeless.any():
+        count = np.bincount(of_slot[vehicle.codes[timeless]], minlength=len(slot))
+        yield np.empty(0, np.int64), np.empty((0, spec.history + spec.future, 2)), {TIMELESS: count}
+    rows = np.flatnonzero(mine & ~timeless)
+    if not len(rows):
         return
-    new_run = (
-        (np.diff(vehicle) != 0)
-        | (np.diff(recording) != 0)
-        | (np.diff(times) > spec.max_gap_seconds + _ROUNDING)
-    )
-    bounds = np.flatnonzero(new_run) + 1
-    for start, stop in zip(np.r_[0, bounds], np.r_[bounds, len(times)], strict=True):
-        yield names[vehicle[start]], times[start:stop], positions[start:stop]
-
-
-def _slide(times: np.ndarray, positions: np.ndarray, spec: WindowSpec) -> tuple[np.ndarray, dict[str, int]]:
-    """Every window of one run that moves and does not jump, (W, H + F, 2); how many were dropped, and why."""
+    # One number for vehicle and recording, in the order of both.
+    group = of_slot[vehicle.codes[rows]] * len(recording.names) + recording.ranks[recording.codes[rows]]
+    order = np.argsort(group, kind="stable")
+    if _backward(t[rows[order]], group[order]):
+        order = np.lexsort((t[rows], group))
+    group, rows = group[order], rows[order]
+    del order
+    times = t[rows].astype(np.float64)
+    apart = (np.diff(group) != 0) | (np.diff(times) > spec.max_gap_seconds + _ROUNDING)
+    start = np.r_[0, np.flatnonzero(apart) + 1, len(rows)]
+    owner = group[start[:-1]] // len(recording.names)
+    x, y = table.floats("x"), table.floats("y")
     size = spec.history + spec.future
-    count = int((times[-1] - times[0]) / spec.period_seconds + _ROUNDING) + 1
-    if count < size:
-        seconds = (size - 1) * spec.period_seconds
-        short = f"stretches shorter than {seconds:g} s (a gap of over {spec.max_gap_seconds:g} s ends one)"
-        return np.empty((0, size, 2)), {short: 1}
-    grid = times[0] + spec.period_seconds * np.arange(count)
-    track = np.stack([np.interp(grid, times, positions[:, axis]) for axis in (0, 1)], axis=1)
-    windows = np.lib.stride_tricks.sliding_window_view(track, size, axis=0).transpose(0, 2, 1)
-    travel = np.linalg.norm(windows[:, -1] - windows[:, 0], axis=1)
-    steps = np.linalg.norm(np.diff(windows, axis=1), axis=2).max(axis=1)
+    windows = (times[start[1:] - 1] - times[start[:-1]]) / spec.period_seconds
+    # Runs share a part as long as their rows and their windows' points are few.
+    weight = np.r_[0, np.cumsum(np.diff(start) + windows * size / 4)]
+    first = 0
+    while first < len(owner):
+        last = max(first + 1, int(np.searchsorted(weight, weight[first] + _PART, side="right")) - 1)
+        chosen = slice(start[first], start[last])
+        track = _Runs(
+            owner[first:last],
+            start[first : last + 1] - start[first],
+            times[chosen],
+            *_positions(x[rows[chosen]], y[rows[chosen]]),
+        )
+        yield _slide(track, spec, len(slot))
+        first = last
+
+
+def _positions(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As float64, both NaN where one is not finite."""
+    unknown = ~(np.isfinite(x) & np.isfinite(y))
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    x[unknown] = y[unknown] = np.nan
+    return x, y
+
+
+def _backward(times: np.ndarray, group: np.ndarray) -> bool:
+    """Whether time goes back anywhere within a group."""
+    return bool(((np.diff(group) == 0) & (np.diff(times) < 0)).any())
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Some runs, one after the other. Shapes: R runs, N rows."""
+
+    owner: np.ndarray  # (R,)
+    start: np.ndarray  # (R + 1,)
+    times: np.ndarray  # (N,) s
+    x: np.ndarray  # (N,) m
+    y: np.ndarray  # (N,) m
+
+
+def _slide(runs: _Runs, spec: WindowSpec, slots: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Every window that moves and does not jump, with its owner; how much was dropped of whom, and why."""
+    size = spec.history + spec.future
+    length = runs.times[runs.start[1:] - 1] - runs.times[runs.start[:-1]]
+    count = (length / spec.period_seconds + _ROUNDING).astype(np.int64) + 1
+    long = count >= size
+    seconds = (size - 1) * spec.period_seconds
+    short = f"stretches shorter than {seconds:g} s (a gap of over {spec.max_gap_seconds:g} s ends one)"
+    end = np.cumsum(np.where(long, count, 0))
+    begin = end - np.where(long, count, 0)
+    track = _on_grid(runs, spec, long, begin, count)
+    # The windows' first points on the grid, and the run of each.
+    several = np.where(long, count - size + 1, 0)
+    run = np.repeat(np.arange(len(count)), several)
+    first = np.arange(len(run)) - np.repeat(np.cumsum(several) - several, several) + begin[run]
+    travel = _length(track[first + size - 1] - track[first])
+    steps = _longest(_length(np.diff(track, axis=0)), size - 1)[first]
     unknown = ~np.isfinite(travel) | ~np.isfinite(steps)
     jumps = ~unknown & (steps > spec.max_step_m)
     stands = ~unknown & ~jumps & (travel < spec.min_travel_m)
+    reasons = (
+        (short, np.flatnonzero(~long)),
+        ("windows with a position that is not a number", run[unknown]),
+        (f"windows that jump over {spec.max_step_m:g} m in {spec.period_seconds:g} s", run[jumps]),
+        (f"windows that travel less than {spec.min_travel_m:g} m", run[stands]),
+    )
+    # In the order in which one who takes run after run would meet them.
+    met = sorted((hit[0], place) for place, (_, hit) in enumerate(reasons) if len(hit))
     dropped = {
-        "windows with a position that is not a number": unknown,
-        f"windows that jump over {spec.max_step_m:g} m in {spec.period_seconds:g} s": jumps,
-        f"windows that travel less than {spec.min_travel_m:g} m": stands,
+        reasons[place][0]: np.bincount(runs.owner[reasons[place][1]], minlength=slots) for _, place in met
     }
-    left_out = {what: int(hit.sum()) for what, hit in dropped.items() if hit.any()}
-    return windows[~(unknown | jumps | stands)].copy(), left_out
+    kept = ~(unknown | jumps | stands)
+    return runs.owner[run[kept]], track[first[kept, None] + np.arange(size)], dropped
+
+
+def _on_grid(
+    runs: _Runs, spec: WindowSpec, long: np.ndarray, begin: np.ndarray, count: np.ndarray
+) -> np.ndarray:
+    """Positions (G, 2) at each period from the start of every long run, to the bit as ``np.interp`` has them.
+
+    Args:
+        long: which runs, (R,) bool. begin, count: where the points of each begin, and how many, (R,).
+    """
+    start, count, begin = runs.start[:-1][long], count[long], begin[long]
+    rows = runs.start[1:][long] - start
+    zero = runs.times[start]
+    grid = np.repeat(zero, count) + spec.period_seconds * (np.arange(count.sum()) - np.repeat(begin, count))
+    row = np.arange(rows.sum()) + np.repeat(start - (np.cumsum(rows) - rows), rows)
+    times, zero = runs.times[row], np.repeat(zero, rows)
+    # The first point that is not before each row: rounding may put the quotient on either side of one.
+    point = np.ceil((times - zero) / spec.period_seconds).astype(np.int64)
+    while (late := (point > 0) & (zero + spec.period_seconds * (point - 1) >= times)).any():
+        point -= late
+    while (early := zero + spec.period_seconds * point < times).any():
+        point += early
+    # How many rows of all runs are at or before each point, and so the last one of its own run.
+    inside = point < np.repeat(count, rows)
+    passed = np.bincount((np.repeat(begin, rows) + point)[inside], minlength=len(grid)).cumsum()
+    at = passed + np.repeat(start - 1 - np.r_[0, passed][begin], count)
+    after = np.minimum(at + 1, np.repeat(start + rows - 1, count))
+    since = grid - runs.times[at]
+    # A point at a row, or past the last one, has the row's position.
+    between = (since != 0) & (after > at)
+    step = np.where(between, runs.times[after] - runs.times[at], 1.0)
+    track = np.empty((len(grid), 2))
+    for axis, values in enumerate((runs.x, runs.y)):
+        slope = (values[after] - values[at]) / step
+        track[:, axis] = np.where(between, slope * since + values[at], values[at])
+    return track
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    """Of each row, (N, 2) -> (N,)."""
+    return np.sqrt(vectors[:, 0] * vectors[:, 0] + vectors[:, 1] * vectors[:, 1])
+
+
+def _longest(values: np.ndarray, length: int) -> np.ndarray:
+    """The largest of ``length`` values from each on, (N,) -> (N - length + 1,); NaN where one is."""
+    if not length:
+        return np.zeros(len(values) + 1)
+    width = 1
+    while 2 * width <= length:
+        values = np.maximum(values[: len(values) - width], values[width:])
+        width *= 2
+    rest = length - width
+    return np.maximum(values[: len(values) - rest], values[rest:])

@@ -13,7 +13,7 @@ from fedfsd.drive import table
 from fedfsd.drive.table import Table
 from fedfsd.task.forecasting import window
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
+REAL = Path(__file__).parents[4] / "shared" / "data"
 SPEC = window.WindowSpec()
 SIZE = SPEC.history + SPEC.future  # 11 points: 5 s
 

@@ -1,0 +1,1 @@
+"""Pictures of what the data check finds, from small made-up tracks."""
