@@ -87,7 +87,7 @@ def _experiment(output: Path, mode: str, rounds: int) -> Any:
             "data": {"path": str(output / _TABLE)},
             "model": {"name": "transformer"},
             "pretraining": {"path": "none"},
-            "privacy": {"sample_rate": BATCH / VEHICLES, "windows_per_vehicle": 1, "noise_multiplier": 1.0},
+            "privacy": {"sample_rate": BATCH / VEHICLES, "windows_per_vehicle": 1, "noise_multiplier": 4.0},
             "training": {"num_rounds": rounds, "local_steps": STEPS},
             "server": {"regions_per_round": A_ROUND, "evaluate_every": rounds, "average_last": 0.0},
         },
@@ -132,7 +132,7 @@ def _pfl(output: Path, rounds: int) -> list[float]:
     from pfl.aggregate.simulate import SimulatedBackend
     from pfl.algorithm.base import NNAlgorithmParams
     from pfl.algorithm.federated_averaging import FederatedAveraging
-    from pfl.callback import TrainingProcessCallback
+    from pfl.callback.base import TrainingProcessCallback
     from pfl.data.dataset import Dataset
     from pfl.data.federated_dataset import FederatedDataset
     from pfl.data.sampling import get_user_sampler

@@ -127,13 +127,15 @@ class VehicleGradient:
                 whom depends on the others' windows, so every gradient is formed: no rounding may be shared.
         """
         size = vehicles or micro_batch(data.roster, sample_rate, window.shape[1], self.size)
-        padding = -len(slots) % size
-        index = np.pad(data.first[slots, None] + window, ((0, padding), (0, 0)), constant_values=data.padding)
-        taken = np.pad(taken, ((0, padding), (0, 0)))
+        there = len(slots) + -len(slots) % size
+        index = np.full((there, window.shape[1]), data.padding)
+        index[: len(slots)] = data.first[slots, None] + window
+        filled_places = np.zeros(index.shape, bool)
+        filled_places[: len(slots)] = taken
         total = torch.zeros(self.size, dtype=torch.float64, device=wide(data.device))
-        everything, filled_places = (torch.from_numpy(part).to(data.device) for part in (index, taken))
-        for low in range(0, len(index), size):
-            rows, filled = (part[low : low + size] for part in (everything, filled_places))
+        everything, places = (torch.from_numpy(part).to(data.device) for part in (index, filled_places))
+        for low in range(0, there, size):
+            rows, filled = (part[low : low + size] for part in (everything, places))
             if max_grad_norm is None:
                 plain = self._plain_batch(data, rows, filled)
                 if plain.isfinite().all():

@@ -26,8 +26,8 @@ class Held(Array):
     __qualname__ = "Array"  # by this name Flower's objects say what they are
 
     def __init__(self, array: np.ndarray) -> None:
-        self.dtype, self.shape, self.stype = str(array.dtype), tuple(array.shape), SType.NUMPY
-        self.__dict__["held"] = array
+        # Past Flower's own setter, which looks after hashes that there are none of yet.
+        self.__dict__.update(dtype=array.dtype.name, shape=array.shape, stype=SType.NUMPY, held=array)
 
     @cached_property
     def data(self) -> bytes:  # type: ignore[override]
