@@ -165,6 +165,9 @@ def _pfl(output: Path, rounds: int) -> list[float]:
             self.train(not eval)
             return task.loss(self.model(history), {"future": future}).mean()
 
+        def metrics(self, *_: Any, **__: Any) -> dict[str, Any]:
+            return {}  # nothing is evaluated
+
     class Ends(TrainingProcessCallback):  # type: ignore[misc]
         def after_central_iteration(self, *_: Any, **__: Any) -> tuple[bool, Any]:
             ends.append(time.monotonic())
