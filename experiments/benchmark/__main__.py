@@ -16,6 +16,7 @@ from experiments.benchmark.border import border
 from experiments.benchmark.clients import clients
 from experiments.benchmark.crowd import crowd
 from experiments.benchmark.demo import demo, help_seconds
+from experiments.benchmark.imports import imports
 from experiments.benchmark.ledger import ledger
 from experiments.benchmark.overhead import overhead
 from experiments.benchmark.recordings import recordings
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m experiments.benchmark", description="Measure what the project promises."
     )
     names = ("help", "demo", "step", "windows", "overhead", "clients", "crowd", "wire")
-    names += ("ledger", "audit", "recordings", "border")
+    names += ("ledger", "audit", "recordings", "border", "imports")
     parser.add_argument("--only", choices=names, action="append", help="this part alone; may be repeated")
     parser.add_argument("--data", help="real recordings to train on; else the study's published results")
     parser.add_argument("--quick", action="store_true", help="try the machinery: its numbers mean nothing")
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "audit": lambda: audit(folder / "audit", quick=given.quick),
             "recordings": lambda: recordings(given.data, folder / "recordings", quick=given.quick),
             "border": lambda: border(folder / "border", quick=given.quick),
+            "imports": lambda: imports(folder / "imports", quick=given.quick),
         }
         for name in names:
             if given.only and name not in given.only:

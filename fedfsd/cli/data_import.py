@@ -15,11 +15,14 @@ from fedfsd.errors import UsageError
 from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
+    from fedfsd.drive.reader import Reader
     from fedfsd.drive.table import LeftOut
 
 _DOUBT = 0.7  # what --guess is less sure of than this, a person should look at
 _SHOWN = 20  # reasons in the text; --json has them all
-FORMATS = "apolloscape, argoverse2, columns, commonroad, interaction, scenarionet"
+FORMATS = (
+    "apolloscape, argoverse2, bag, columns, commonroad, interaction, nuplan, nuscenes, scenarionet, waymo"
+)
 
 
 class IdentityOption(StrEnum):
@@ -40,7 +43,9 @@ class OriginOption(StrEnum):
 def import_(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...")],
     output: Output,
-    format: Annotated[str, typer.Option(metavar="FORMAT", help=f"{FORMATS}, or one that a package adds.")],
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help=f"{FORMATS}, or a package's: fedfsd data formats says more.")
+    ],
     region: Annotated[str, typer.Option(metavar="REGION", help="The region that owns the drives.")],
     licence: Annotated[str, typer.Option(metavar="TEXT", help="The licence of the source.")],
     identity: Annotated[
@@ -54,6 +59,21 @@ def import_(
     city: Annotated[str | None, typer.Option(metavar="NAME", help="Where the files do not say.")] = None,
     hz: Annotated[
         float | None, typer.Option(metavar="RATE", help="Frames a second, where the files do not say.")
+    ] = None,
+    city_only: Annotated[
+        list[str] | None,
+        typer.Option("--city-only", metavar="NAME", help="Only recordings of this city; may be repeated."),
+    ] = None,
+    topic: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a bag, where several have the vehicle's motion.")
+    ] = None,
+    vehicle: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of a bag: the vehicle that recorded it; {folder} in it is the folder's name."
+            " Without it all bags of a city are one vehicle's.",
+        ),
     ] = None,
     skip_unfit: Annotated[
         bool,
@@ -93,41 +113,65 @@ def import_(
         raise UsageError(
             "--region", got=repr(region), expected="a short name such as CN or EU-west", hint="letters first"
         ) from None
-    from fedfsd.drive import reader, table
+    from fedfsd.drive.reader import Facts, Options, import_to
     from fedfsd.drive.reader.mapping import read
 
-    made = reader.import_drives(
+    cities = tuple(name.lower() for name in city_only or ())
+    facts = Facts(region, licence, identity.value, origin.value, source or format, country, city, cities)
+    made = import_to(
+        output,
         paths,
         format=format,
-        region=region,
-        licence=licence,
-        identity=identity.value,
-        origin=origin.value,
-        source=source,
-        country=country,
-        city=city,
-        hz=hz,
+        facts=facts,
+        options=Options("", hz=hz, scratch=output.absolute().parent, topic=topic, vehicle=vehicle),
         skip_unfit=skip_unfit,
         mapping=read(mapping) if mapping else None,
     )
-    table.write(made, output)
-    vehicles, recordings = len(set(made.text("vehicle"))), len(set(made.text("recording")))
     document = {
         "file": str(output),
-        "rows": made.rows.num_rows,
-        "vehicles": vehicles,
-        "recordings": recordings,
+        "rows": made.rows,
+        "vehicles": made.vehicles,
+        "recordings": made.recordings,
         "region": region,
-        "licence": made.licence,
-        "identity": made.identity,
-        "origin": made.origin,
+        "licence": licence,
+        "identity": identity.value,
+        "origin": origin.value,
         "left_out": [asdict(each) for each in made.left_out],
     }
     text = (
-        f"{plain(output)}: {vehicles} vehicles in {recordings} recordings, {made.rows.num_rows} rows;"
+        f"{plain(output)}: {made.vehicles} vehicles in {made.recordings} recordings, {made.rows} rows;"
         f" see what is wrong with them: fedfsd data check {plain(output)}"
     )
     return Answer(document, "\n".join([text, *_left_out(made.left_out)]))
+
+
+def formats(_json: Json = False) -> Answer:
+    """List the formats that fedfsd data import reads: what to download, and the data's licence.
+
+    The licence is what the publisher states, for orientation: read theirs before you train.
+    """
+    from fedfsd.drive.reader import READERS
+
+    document = [
+        {
+            "format": name,
+            "about": each.about,
+            "files": _patterns(each),
+            "download": each.download,
+            "licence": each.licence,
+        }
+        for name, each in READERS.items()
+    ]
+    lines = [
+        f"{one['format']}: {one['about']}\n  files: {', '.join(one['files'])}\n  get: {one['download']}"
+        f"\n  licence: {one['licence']}"
+        for one in document
+    ]
+    return Answer(document, "\n".join(lines))
+
+
+def _patterns(reader: Reader) -> list[str]:
+    return [reader.files] if isinstance(reader.files, str) else list(reader.files)
 
 
 def _proposal(paths: list[Path], output: Path) -> Answer:

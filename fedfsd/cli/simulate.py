@@ -71,7 +71,7 @@ def simulate(
 
 def told(folder: Path) -> str:
     """A finished run as text: one line per region with the headline, and the path of the report."""
-    from fedfsd.report.page import crossing_of, read_run
+    from fedfsd.report.page import crossing_of, listed, read_run, worse_than_start
     from fedfsd.report.words import HEADINGS, amount, gain, gained, titled
 
     run = read_run(folder)
@@ -82,6 +82,7 @@ def told(folder: Path) -> str:
             titled(headline): amount(region[headline.key], headline.unit, bare=True),
             run.task.baseline: amount(region[baseline], headline.unit, bare=True),
             "better by": gained(headline, gain(headline, region[headline.key], region[baseline])),
+            "since start": gained(headline, gain(headline, region[headline.key], region[run.start_key])),
             "epsilon": region["epsilon"],
             "charged": _charged(region),
             "vehicles": region["vehicles"],
@@ -93,8 +94,11 @@ def told(folder: Path) -> str:
             del row["charged"]
     mode = HEADINGS[run.plan.mode]
     crossing = crossing_of(run)
+    harmed = worse_than_start(run)
+    warning = f"training made the model worse than its own start in {listed(harmed)}\n" if harmed else ""
     return (
         f"{table(rows)}\n"
+        f"{warning}"
         f"{plain(crossing.sentence) + chr(10) if crossing else ''}"
         f"{run.plan.num_rounds} rounds in {run.metrics['seconds']:.0f} s{f' ({mode})' if mode else ''}\n"
         f"report: {plain(folder / 'report.html')}"

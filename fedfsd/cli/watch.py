@@ -8,13 +8,10 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fedfsd.report.words import amount
-
 if TYPE_CHECKING:
     from fedfsd.simulation.trail import Progress
 
 _EVERY_SECONDS = 5.0
-_SHOWN = 6  # regions by name; more are averaged
 
 
 STAGES = logging.getLogger("fedfsd.progress")
@@ -54,7 +51,7 @@ class Watch(logging.Handler):
 
     def __call__(self, progress: Progress) -> None:
         self._headline = progress.headline or self._headline  # not every round is evaluated
-        text = line(progress, self._headline)
+        text = progress.told(self._headline)
         self._show(text, now=progress.round in (1, progress.num_rounds))
 
     def _show(self, text: str, *, now: bool) -> None:
@@ -67,27 +64,3 @@ class Watch(logging.Handler):
         if now or moment - self._printed >= _EVERY_SECONDS:
             self._printed = moment
             print(text, file=sys.stderr, flush=True)
-
-
-def line(progress: Progress, headline: Mapping[str, float]) -> str:
-    """One line for one round; region names are checked by the plan, so nothing here can be markup."""
-    parts = [f"round {progress.round}/{progress.num_rounds}"]
-    if headline:
-        parts.append(f"{progress.headline_name} {_by_region(headline, progress.headline_unit)}")
-    spent = [value for value in progress.epsilon.values() if value is not None]
-    parts.append(f"epsilon {max(spent):.2f}" if spent else "not private")
-    missing = [f"{name} {code}" for name, code in progress.outcomes.items() if code != "released"]
-    if missing:
-        parts.append("without " + ", ".join(missing[:_SHOWN]))
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
-    return " | ".join([*parts, f"{minutes}:{seconds:02d} left"])
-
-
-def _by_region(values: Mapping[str, float], unit: str) -> str:
-    if len(values) > _SHOWN:
-        mean = sum(values.values()) / len(values)
-        return f"{amount(mean, unit)}, mean of {len(values)} regions"
-    *others, (last, value) = values.items()
-    return ", ".join(
-        [*(f"{name} {amount(one, unit, bare=True)}" for name, one in others), f"{last} {amount(value, unit)}"]
-    )

@@ -160,6 +160,9 @@ class Experiment(Frozen):
     privacy: Privacy = Privacy()
     training: Training = Training()
     server: Server = Server()
+    track: dict[str, Options] = Field(default_factory=dict)
+    """Where the figures go as well, by name of the tracker (mlflow, tensorboard, wandb), with its options. No
+    part of what is trained: not in the resolved experiment."""
     sweep: dict[str, list[Any]] = Field(default_factory=dict)
     """Dotted keys with lists of values: the run becomes their product."""
 
@@ -194,7 +197,7 @@ class Experiment(Frozen):
 
     def document(self) -> dict[str, Any]:
         """Every key with its value, as JSON values, in the oldest format that can hold them."""
-        found = self.model_dump(mode="json", exclude={"format"})
+        found = self.model_dump(mode="json", exclude={"format", "track"})
         if not _without_later_keys(found):
             return {"format": NEWEST["experiment"], **found}
         return format_1.write(found) or {"format": 2, **found}

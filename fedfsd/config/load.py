@@ -70,6 +70,18 @@ def load(model: type[M], source: str | Path | Document, *, overrides: Iterable[s
         raise first from None
 
 
+def dotted(table: Document, prefix: str = "") -> dict[str, Any]:
+    """A nested document by dotted keys.
+
+    >>> dotted({"privacy": {"target_epsilon": 8.0}, "seed": 1})
+    {'privacy.target_epsilon': 8.0, 'seed': 1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
 @contextmanager
 def within(place: str) -> Iterator[None]:
     """What is refused inside is refused at its place in the table ``place``."""
@@ -129,8 +141,8 @@ def _explain(model: type[BaseModel], place: str, first: Any) -> ConfigError:
     key = ".".join(steps)
     if first["type"] == "extra_forbidden":
         known = _keys(model, steps[:-1])
-        near = difflib.get_close_matches(steps[-1], known, n=1) or _elsewhere(model, steps[-1])
-        hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}"
+        near = difflib.get_close_matches(steps[-1], known, n=1, cutoff=0.75) or _elsewhere(model, steps[-1])
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known keys here: {', '.join(known)}"
         return ConfigError(place + key, got="an unknown key", hint=hint)
     if first["type"] == "missing":
         return ConfigError(place + key, got="nothing", expected="a value", hint=f"add {steps[-1]}")
@@ -148,14 +160,22 @@ def _given(first: Any) -> str:
     return type(value).__name__ if isinstance(value, dict | list) else repr(value)[:60]
 
 
-def _elsewhere(model: type[BaseModel], word: str, prefix: str = "") -> list[str]:
-    """The dotted keys of other tables whose last part is ``word``."""
+def _elsewhere(model: type[BaseModel], word: str) -> list[str]:
+    """The dotted keys of any table whose last part is ``word``, or else comes nearest to it."""
+    every = _leaves(model)
+    last = sorted({key.rpartition(".")[2] for key in every})
+    chosen = [word] if word in last else difflib.get_close_matches(word, last, n=1, cutoff=0.75)
+    return [key for key in every if key.rpartition(".")[2] in chosen]
+
+
+def _leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """The dotted keys of all values in ``model`` and its tables."""
     found = []
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found += _elsewhere(kind, word, f"{prefix}{name}.")
-        elif name == word and prefix:
+            found += _leaves(kind, f"{prefix}{name}.")
+        else:
             found.append(prefix + name)
     return found
 

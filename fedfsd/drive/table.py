@@ -29,6 +29,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -197,20 +198,37 @@ def demand_sound(tables: Iterable[Table]) -> None:
 
 def write(table: Table, path: str | Path, *, schema: pa.Schema = SCHEMA) -> None:
     """Write ``table`` with its metadata, replacing ``path`` only once the bytes are complete."""
+    write_parts([conform(table.rows, Path(path).name, schema)], table, path)
+
+
+def write_parts(parts: Iterable[pa.Table], facts: Table, path: str | Path) -> None:
+    """Write rows that conform part by part, each in row groups of its own, with the metadata of ``facts``.
+
+    What is held is one part. ``path`` is replaced only once the bytes are complete; an error leaves nothing.
+    """
     path = Path(path)
     metadata = {
         b"fedfsd.version": b"1",
-        b"fedfsd.licence": table.licence.encode(),
-        b"fedfsd.identity": table.identity.encode(),
-        b"fedfsd.origin": table.origin.encode(),
+        b"fedfsd.licence": facts.licence.encode(),
+        b"fedfsd.identity": facts.identity.encode(),
+        b"fedfsd.origin": facts.origin.encode(),
     }
-    if table.left_out:
-        left_out = json.dumps([asdict(each) for each in table.left_out])
+    if facts.left_out:
+        left_out = json.dumps([asdict(each) for each in facts.left_out])
         metadata |= {b"fedfsd.version": b"2", b"fedfsd.left_out": left_out.encode()}
-    part = path.with_name(path.name + ".part")
-    rows = conform(table.rows, path.name, schema).replace_schema_metadata(metadata)
-    pq.write_table(rows, part, compression="zstd", compression_level=12, row_group_size=PIECE)
-    part.replace(path)
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        with ExitStack() as stack:
+            writer = None
+            for part in parts:
+                rows = part.replace_schema_metadata(metadata)
+                writer = writer or stack.enter_context(
+                    pq.ParquetWriter(unfinished, rows.schema, compression="zstd", compression_level=12)
+                )
+                writer.write_table(rows, row_group_size=PIECE)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def conform(rows: pa.Table, place: str, schema: pa.Schema = SCHEMA) -> pa.Table:

@@ -7,12 +7,14 @@ same vehicles of its region and at its whole plan, also one that stopped early: 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from fedfsd.config.load import dotted
 from fedfsd.errors import UsageError
 from fedfsd.mechanism import renyi
 from fedfsd.mechanism.accountant import compose
@@ -37,7 +39,7 @@ def compare(folders: Sequence[Path], output: Path | None) -> dict[str, Any]:
     compare.svg there.
 
     Raises:
-        UsageError: no folder, or runs that measure different things.
+        UsageError: no folder, or runs that measure different things, or on different test vehicles.
         NotReadyError: not a run folder; matplotlib is missing.
         PlanError, ConfigError: as of ``read_run``.
     """
@@ -45,6 +47,7 @@ def compare(folders: Sequence[Path], output: Path | None) -> dict[str, Any]:
     if not runs:
         raise UsageError("compare", got="no run", expected="run folders", hint="fedfsd compare runs/*")
     task = _common_task(runs)
+    _demand_same_data(runs)
     groups: dict[str, list[WrittenRun]] = {}
     for run in runs:
         groups.setdefault(json.dumps(_setting(run), sort_keys=True), []).append(run)
@@ -75,6 +78,30 @@ def _common_task(runs: Sequence[WrittenRun]) -> Task:
             hint="compare the runs of each task by themselves",
         )
     return runs[0].task
+
+
+def _demand_same_data(runs: Sequence[WrittenRun]) -> None:
+    """Refuse figures of different test vehicles in one column.
+
+    What needs no learning has the same error in every run on the same examples, whatever was trained.
+    """
+    seen: dict[str, tuple[float, WrittenRun]] = {}
+    for run in runs:
+        for name, one in run.regions.items():
+            value = one.get(run.baseline_key)
+            if value is None:  # not at its end, or measured nowhere
+                continue
+            first, other = seen.setdefault(name, (value, run))
+            if not math.isclose(first, value, rel_tol=1e-6):
+                unit = run.headline.unit
+                raise UsageError(
+                    "compare",
+                    got=f"runs on different data: in {name}, {run.task.baseline} reaches "
+                    f"{amount(first, unit)} in {other.folder.path}, "
+                    f"{amount(value, unit)} in {run.folder.path}",
+                    expected="runs on the same test vehicles and examples",
+                    hint="compare the runs on each data set by themselves",
+                )
 
 
 def cost(runs: Sequence[WrittenRun]) -> dict[str, Any]:
@@ -168,15 +195,7 @@ def _spread(figures: Iterable[Mapping[str, Any]], task: Task) -> dict[str, float
 
 def _setting(run: WrittenRun) -> dict[str, Any]:
     """The experiment as dotted keys, without what runs of one setting may differ in."""
-    return dict(_dotted({key: value for key, value in run.experiment.items() if key not in _LABELS}))
-
-
-def _dotted(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    return dotted({key: value for key, value in run.experiment.items() if key not in _LABELS})
 
 
 def _changed(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

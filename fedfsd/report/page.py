@@ -152,6 +152,7 @@ def write_report(path: str | Path) -> Path:
         statements={} if run.plan.mode == "none" else _by_text(run, _statement),
         identities=_by_text(run, lambda mine: mine.identity),
         crossing=crossing_of(run),
+        harmed=worse_than_start(run),
         unnoticed=unnoticed(run.plan.model.witness_size),
         two_figures=TWO_FIGURES,
         failures={name: _failures(run.rounds, name) for name in run.plan.regions},
@@ -172,11 +173,28 @@ def title(run: WrittenRun) -> str:
     better = words.gain(run.headline, pooled.get(run.headline.key), pooled.get(run.baseline_key))
     if better is None:
         return who
-    how = f"{words.gained(run.headline, abs(better))} {'better' if better >= 0 else 'worse'}"
+    how = f"{compared(run.headline, better)} {run.task.baseline}"
+    since = words.gain(run.headline, pooled.get(run.headline.key), pooled.get(run.start_key))
+    if since is not None and since < 0:  # training did harm: that comes first, however good the start was
+        how = f"{compared(run.headline, since)} its own start, {how}"
     spent = [mine.epsilon for mine in run.plan.regions.values() if mine.epsilon is not None]
     at = f", at ε = {upwards(max(spent))} per vehicle" if spent and run.plan.mode == "private" else ""
     where = " on the coordinator's own table" if run.folder.real else ""
-    return f"{who}: {how} than {run.task.baseline}{where}{at}"
+    return f"{who}: {how}{where}{at}"
+
+
+def compared(metric: Metric, better: float) -> str:
+    """A ``gain`` as the beginning of a comparison: "7.1% better than"."""
+    return f"{words.gained(metric, abs(better))} {'better' if better >= 0 else 'worse'} than"
+
+
+def worse_than_start(run: WrittenRun) -> list[str]:
+    """The regions in which the trained model is worse than the model before the first round."""
+    gains = {
+        name: words.gain(run.headline, one.get(run.headline.key), one.get(run.start_key))
+        for name, one in run.regions.items()
+    }
+    return [name for name, better in gains.items() if better is not None and better < 0]
 
 
 def amount(value: float | None, unit: str, *, bare: bool = False, like: float | None = None) -> str:

@@ -19,6 +19,7 @@
 | start.safetensors | the arrays that a run over real regions starts from |
 | progress.json, stopped.json, server.log | of such a run: where it is, what ended it |
 | format.json | ``{"format": n}`` of this folder's layout; none is written for format 1 |
+| track.json | the trackers that are told of the run, with their options |
 | conducted.lock | held by the process that conducts the run |
 """
 
@@ -38,6 +39,7 @@ from fedfsd.gate.outcome import LATE_DROPPED, LATE_USED, RELEASED
 from fedfsd.plan.plan import Plan
 
 START, FORMAT, CONDUCTED = "start.safetensors", "format.json", "conducted.lock"
+TRACK = "track.json"
 EXAMPLES, PICTURED = "examples.npz", "figures/examples.svg"
 README = """\
 # {name}
@@ -145,20 +147,26 @@ def releases(line: Mapping[str, Any]) -> Iterator[tuple[str, int, Mapping[str, A
             yield found["region"], found.get("own_round", found["round"]), found
 
 
-def create(path: Path, experiment: Experiment, plan: Plan) -> Folder:
-    """Make a new run folder. NotReadyError where something is there already."""
-    if path.exists() and any(path.iterdir()):
+def demand_new(path: Path) -> None:
+    """NotReadyError where something is at ``path`` already: to be asked before the work."""
+    if path.is_file() or (path.exists() and any(path.iterdir())):
         raise NotReadyError(
             str(path),
-            got="a folder that is not empty",
+            got="a file" if path.is_file() else "a folder that is not empty",
             expected="a new folder",
             hint="choose another -o, or continue an interrupted run with --resume",
         )
+
+
+def create(path: Path, experiment: Experiment, plan: Plan) -> Folder:
+    """Make a new run folder. NotReadyError where something is there already."""
+    demand_new(path)
     path.mkdir(parents=True, exist_ok=True)
     folder = Folder(path)
     folder.write("experiment.json", experiment.document())
     folder.write_text("plan.json", plan.document())
     folder.write_text("README.md", README.format(name=experiment.name))
+    folder.write(TRACK, experiment.track)
     return folder
 
 
@@ -181,6 +189,7 @@ def reopen(path: Path, experiment: Experiment, plan: Plan) -> Folder:
         raise NotReadyError(
             str(path), got="a complete run", expected="an interrupted one", hint="see its report.html"
         )
+    folder.write(TRACK, experiment.track)
     return folder
 
 

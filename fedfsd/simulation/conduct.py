@@ -15,6 +15,7 @@ from fedfsd.flower import strategy as strategies
 from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.report.page import write_report
 from fedfsd.report.run_folder import Folder
+from fedfsd.simulation import track
 from fedfsd.simulation.prepare import Prepared
 from fedfsd.simulation.trail import Progress, Trail, epsilon_check
 
@@ -59,11 +60,12 @@ def conduct(
         prepared.plan,
         round_timeout_seconds=server.round_timeout_seconds,
     )
-    trail = Trail(where, prepared, strategy, checks, progress)
-    with closing(trail):
-        _PROGRESS.info("round 1 of %d: the regions load their data", prepared.plan.num_rounds)
-        first, arrays = trail.begin(resume=resume)
-        final = on(lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round))
-        trail.settle()
-        trail.finish(final, spent=keeper.finish(), seconds=time.monotonic() - started)
-    write_report(where.path)
+    with track.following(where, prepared.experiment) as trackers:
+        trail = Trail(where, prepared, strategy, checks, progress, trackers)
+        with closing(trail):
+            _PROGRESS.info("round 1 of %d: the regions load their data", prepared.plan.num_rounds)
+            first, arrays = trail.begin(resume=resume)
+            final = on(lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round))
+            trail.settle()
+            trail.finish(final, spent=keeper.finish(), seconds=time.monotonic() - started)
+        trackers.end(trail.final, [where.path / "plan.json", write_report(where.path)])

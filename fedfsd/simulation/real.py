@@ -33,6 +33,7 @@ from fedfsd.plan.plan import Plan
 from fedfsd.report import run_folder
 from fedfsd.report.run_folder import CONDUCTED, START, Folder
 from fedfsd.service import lock
+from fedfsd.simulation import track
 from fedfsd.simulation.books import write_receipts
 from fedfsd.simulation.conduct import checks_of, conduct
 from fedfsd.simulation.prepare import Prepared, public_of, start_of, task_of, task_plan
@@ -69,7 +70,9 @@ def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
         raise ConfigError(
             "mode", got="none", expected="private", hint="without privacy there is only fedfsd simulate"
         )
+    run_folder.demand_new(output)
     strategies.resolve(experiment.server.strategy, experiment.server.options)
+    track.of(experiment.track)
     rosters = rosters_of(experiment)
     task = task_of(experiment)
     _public(experiment, task)

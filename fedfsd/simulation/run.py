@@ -18,12 +18,13 @@ from fedfsd.errors import UsageError
 from fedfsd.federation.grid import ProcessGrid, warm
 from fedfsd.flower import strategy as strategies
 from fedfsd.plan.plan import Arrays
-from fedfsd.report import run_folder
+from fedfsd.report import notebook, run_folder
+from fedfsd.report.page import read_run
 from fedfsd.report.run_folder import Folder
 from fedfsd.runner.client import numbered
 from fedfsd.runner.region import RegionConfig, policy_of
 from fedfsd.service import lock
-from fedfsd.simulation import books
+from fedfsd.simulation import books, track
 from fedfsd.simulation.books import Evidence
 from fedfsd.simulation.conduct import checks_of, conduct
 from fedfsd.simulation.prepare import prepare
@@ -48,6 +49,25 @@ class Run:
         return found
 
     @property
+    def rounds(self) -> notebook.Rows:
+        """A row a round and region: what was measured, outcome, hash and size of the update."""
+        return notebook.rounds_of(Folder(self.path).rounds())
+
+    @property
+    def regions(self) -> notebook.Rows:
+        """A row a region with its figures."""
+        return notebook.regions_of(read_run(self.path))
+
+    @property
+    def figures(self) -> dict[str, notebook.Picture]:
+        """The report's pictures by name, as SVG."""
+        found = sorted((self.path / "figures").glob("*.svg"))
+        return {path.stem: notebook.Picture(path.read_text(encoding="utf-8")) for path in found}
+
+    def _repr_html_(self) -> str:
+        return notebook.summary(read_run(self.path))
+
+    @property
     def report(self) -> Path:
         """The page to read."""
         return self.path / "report.html"
@@ -65,7 +85,7 @@ def simulate(
     output: str | Path | None = None,
     resume: bool = False,
     ledgers: str | Path | None = None,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Run:
     """Run ``experiment`` (a TOML file or a mapping) here and return its Run.
 
@@ -74,12 +94,14 @@ def simulate(
         output: the run folder; by default a new one under ``runs/``.
         resume: continue the interrupted run in ``output``.
         ledgers: a folder where the regions' ledgers are kept over runs; by default each run has fresh ones.
+        progress: called after each round; by default a notebook shows a line, anything else nothing.
 
     Raises:
         FedfsdError: bad input, or too few regions; an interrupted run can be resumed.
     """
     loaded = load(Experiment, experiment, overrides=overrides)
-    return run(loaded, engine=engine, output=output, resume=resume, ledgers=ledgers, progress=progress)
+    watcher = progress or notebook.Shown()
+    return run(loaded, engine=engine, output=output, resume=resume, ledgers=ledgers, progress=watcher)
 
 
 def run(
@@ -148,7 +170,10 @@ def _run(
     ledgers: Path | None,
     progress: Callable[[Progress], None],
 ) -> Run:
-    strategies.resolve(experiment.server.strategy, experiment.server.options)  # refused before the work
+    if not resume:
+        run_folder.demand_new(output)  # refused before the work, as is what follows
+    strategies.resolve(experiment.server.strategy, experiment.server.options)
+    track.of(experiment.track)
     torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     limits = None if resume or ledgers is None else books.limits(ledgers)
     prepared = prepare(experiment, run=run_folder.run_of(output) if resume else None, limits=limits)

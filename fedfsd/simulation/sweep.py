@@ -45,6 +45,9 @@ def sweep(
     runs = combinations(experiment)
     if output is None:
         output = run_folder.free(Path("runs"), experiment.name)
+    if not resume:
+        for label in runs:
+            run_folder.demand_new(Path(output) / label)  # all of them, before the first
     done = []
     for label, one in runs.items():
         place = Path(output) / label

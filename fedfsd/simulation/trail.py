@@ -19,15 +19,19 @@ from fedfsd.errors import AccountingError
 from fedfsd.federation import checkpoint
 from fedfsd.federation.reply import RegionOutcome
 from fedfsd.federation.strategy import PlannedStrategy, Round
+from fedfsd.gate.outcome import RELEASED
 from fedfsd.mechanism import accountant
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 from fedfsd.report.run_folder import EXAMPLES, Folder, releases
+from fedfsd.report.words import amount
 from fedfsd.simulation.prepare import Prepared, model_with
+from fedfsd.simulation.track import Trackers
 from fedfsd.task import registry, score
 from fedfsd.task.task import Scores, described, headline
 
 _CURVE_POINTS = 10
+_SHOWN = 6  # regions by name; more are averaged
 _PACKAGES = ("fedfsd", "torch", "flwr", "opacus", "dp-accounting", "prv-accountant", "numpy")
 
 
@@ -45,6 +49,19 @@ class Progress:
     outcomes: Mapping[str, str]
     seconds_left: float
 
+    def told(self, headline: Mapping[str, float]) -> str:
+        """One line for people; ``headline`` is what was measured last, since not every round is evaluated."""
+        parts = [f"round {self.round}/{self.num_rounds}"]
+        if headline:
+            parts.append(f"{self.headline_name} {_by_region(headline, self.headline_unit)}")
+        spent = [value for value in self.epsilon.values() if value is not None]
+        parts.append(f"epsilon {max(spent):.2f}" if spent else "not private")
+        missing = [f"{name} {code}" for name, code in self.outcomes.items() if code != RELEASED]
+        if missing:
+            parts.append("without " + ", ".join(missing[:_SHOWN]))
+        minutes, seconds = divmod(round(self.seconds_left), 60)
+        return " | ".join([*parts, f"{minutes}:{seconds:02d} left"])
+
 
 class Trail:
     """Writes one run's folder; ``begin``, then ``on_round`` for each round, then ``finish``."""
@@ -56,15 +73,19 @@ class Trail:
         strategy: PlannedStrategy,
         checks: dict[str, dict[str, float | None] | None],
         progress: Callable[[Progress], None],
+        trackers: Trackers,
     ) -> None:
         """``checks`` is what ``epsilon_check`` says of each region."""
         self.folder, self.prepared, self.strategy, self.progress = folder, prepared, strategy, progress
+        self.trackers = trackers
         self.plan = prepared.plan
         self.task = prepared.task
         self.headline = headline(prepared.task)
         self.model = model_with(self.plan, prepared.task, prepared.initial)
         self.spent = {name: epsilon_by_round(self.plan, name) for name in self.plan.regions}
         self.checks = checks
+        self.final: dict[str, float] = {}
+        """After ``finish``: every figure, such as ``fde_m/EU`` or ``fde_m/pooled``."""
         self._seconds = 0.0
         self._first = 1
         self._pending: Future[None] | None = None
@@ -85,6 +106,7 @@ class Trail:
             return done + 1, arrays
         self.folder.keep_rounds(-1)
         start = self._headlines(self.prepared.initial)
+        self.trackers.log(0, self._tracked(start, {}))
         self.folder.append_round(
             {
                 "round": 0,
@@ -124,6 +146,8 @@ class Trail:
     def _tell(self, done: Round, line: dict[str, Any]) -> None:
         found = self._write(line, done.model)
         self._seconds += done.seconds
+        epsilon = {name: self._spent(name, done.number) for name in self.plan.regions}
+        self.trackers.log(done.number, self._tracked(found, epsilon) | {"round_seconds": done.seconds})
         self.progress(
             Progress(
                 round=done.number,
@@ -131,7 +155,7 @@ class Trail:
                 headline=found,
                 headline_name=self.headline.name,
                 headline_unit=self.headline.unit,
-                epsilon={name: self._spent(name, done.number) for name in self.plan.regions},
+                epsilon=epsilon,
                 outcomes={name: outcome.code for name, outcome in done.outcomes.items()},
                 seconds_left=self._seconds
                 / (done.number - self._first + 1)
@@ -165,7 +189,20 @@ class Trail:
             for part, array in self.task.showcase(net, examples).items()
         }
         np.savez_compressed(self.folder.path / EXAMPLES, allow_pickle=False, **shown)
-        self.folder.write("metrics.json", self._metrics(net, spent, seconds))
+        metrics = self._metrics(net, spent, seconds)
+        self.folder.write("metrics.json", metrics)
+        self.final = {
+            f"{key}/{place}": float(value)
+            for place, figures in {**metrics["regions"], "pooled": metrics["pooled"]}.items()
+            for key, value in figures.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+
+    def _tracked(self, found: Mapping[str, float], epsilon: Mapping[str, float | None]) -> dict[str, float]:
+        """The figures of a round as trackers keep them."""
+        return {f"{self.headline.key}/{name}": value for name, value in found.items()} | {
+            f"epsilon/{name}": value for name, value in epsilon.items() if value is not None
+        }
 
     def _metrics(self, net: nn.Module, spent: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:
         found = self._scores(net)
@@ -256,6 +293,16 @@ class Trail:
     def _spent(self, name: str, number: int) -> float | None:
         """The next computed point of the curve: never below what was spent."""
         return next((epsilon for at, epsilon in self.spent[name] if at >= number), None)
+
+
+def _by_region(values: Mapping[str, float], unit: str) -> str:
+    if len(values) > _SHOWN:
+        mean = sum(values.values()) / len(values)
+        return f"{amount(mean, unit)}, mean of {len(values)} regions"
+    *others, (last, value) = values.items()
+    return ", ".join(
+        [*(f"{name} {amount(one, unit, bare=True)}" for name, one in others), f"{last} {amount(value, unit)}"]
+    )
 
 
 def load_model(folder: Folder) -> nn.Module:

@@ -39,6 +39,7 @@ def leaves(model: type[BaseModel] = Experiment, prefix: str = "") -> dict[str, A
 
 KEYS = sorted(leaves())
 FREE = {
+    "track",
     "model.options",
     "task.options",
     "pretraining.augmentation",
@@ -269,7 +270,12 @@ def test_every_error_of_a_file_is_said_at_once():
 
 @pytest.mark.parametrize(
     ("key", "meant"),
-    [("target_epsilon", "privacy.target_epsilon"), ("privacy.num_rounds", "training.num_rounds")],
+    [
+        ("target_epsilon", "privacy.target_epsilon"),
+        ("taget_epsilon", "privacy.target_epsilon"),
+        ("privacy.num_rounds", "training.num_rounds"),
+        ("privacy.learning_rate", "pretraining.learning_rate or training.learning_rate"),
+    ],
 )
 def test_a_key_of_another_table_is_suggested_with_its_table(key, meant):
     assert refusal({"name": "x"}, f"{key}=4").hint == f"did you mean {meant}?"

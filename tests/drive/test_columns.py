@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -298,3 +300,60 @@ def test_a_guess_without_a_position_says_so(tmp_path):
     write(tmp_path / "a.csv", "id,time,speed", "1,0,3")
     with pytest.raises(UsageError, match="could be x, y"):
         columns.guess([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "file", ["../{stem}_meta.csv", "a/b.csv", "/etc/hosts", "..", "{stem.__class__}", "{", "{0}"]
+)
+def test_a_companion_lies_beside_the_table(file):
+    document = {"columns": {"vehicle": "a", "time": "b", "x": "c", "y": "d"}, "companions": [{"file": file}]}
+    with pytest.raises(ValueError, match="file: "):
+        Mapping.model_validate(document)
+
+
+def test_a_table_beyond_the_limit_of_what_is_held_is_read(tmp_path, monkeypatch):
+    """In parts, with companions, frames, vehicles seen once and bad cells: the same as at once."""
+    ind(tmp_path / "a")
+    path = tmp_path / "a" / "00_tracks.csv"
+    lines = path.read_text().splitlines()
+    lines += [f"0,{car},100,{car},5,0,1.8,4.5,10,0" for car in range(10, 30)]
+    path.write_text("\n".join([*lines, "0,1,7,left,5,0,1.8,4.5,10,0", "0,1", ""]))
+    with (tmp_path / "a" / "00_tracksMeta.csv").open("a") as meta:
+        meta.writelines(f"0,{car},car\n" for car in range(10, 30))
+    with pytest.raises(DataError, match=r"line 142, column x: text that is no number.*line 143: 2 cells"):
+        read(tmp_path / "a", "ind")
+    whole = read(tmp_path / "a", "ind", skip_unfit=True)
+    monkeypatch.setattr("fedfsd.drive.reader.spool.HELD", 1)
+    monkeypatch.setattr("fedfsd.drive.reader.delimited.BLOCK", 300)
+    monkeypatch.setattr("fedfsd.drive.reader.delimited.MAX_BYTES", 4000)
+    made = read(tmp_path / "a", "ind", skip_unfit=True)
+    assert made.left_out == whole.left_out
+    order = [("vehicle", "ascending"), ("t", "ascending")]
+    assert made.rows.sort_by(order).equals(whole.rows.sort_by(order))
+    assert len(set(made.text("vehicle"))) == 22
+
+
+@pytest.mark.parametrize("held", [1, 2**26])
+def test_a_large_file_is_compressed_or_parquet_too(tmp_path, monkeypatch, held):
+    write(
+        tmp_path / "a.csv", "id,t,x,y", *(f"{car},{n / 10},{n},{car}" for n in range(N) for car in range(9))
+    )
+    mapping = Mapping.model_validate({"columns": {"vehicle": "id", "time": "t", "x": "x", "y": "y"}})
+    plain = read(tmp_path / "a.csv", mapping)
+    monkeypatch.setattr("fedfsd.drive.reader.spool.HELD", held)
+    monkeypatch.setattr("fedfsd.drive.reader.delimited.BLOCK", 1000)
+    monkeypatch.setattr("fedfsd.drive.reader.delimited.ROWS", 7)
+    pq.write_table(pa.csv.read_csv(tmp_path / "a.csv"), tmp_path / "a.parquet")
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress((tmp_path / "a.csv").read_bytes()))
+    order = [("vehicle", "ascending"), ("t", "ascending")]
+    for name in ("a.csv", "a.parquet", "b.csv.gz"):
+        made = read(tmp_path / name, mapping)
+        for column in ("t", "x", "y", "hz"):
+            assert made.rows.sort_by(order)[column].equals(plain.rows.sort_by(order)[column])
+    # What is cut at its end is refused however much of it was read.
+    (tmp_path / "b.csv.gz").write_bytes((tmp_path / "b.csv.gz").read_bytes()[:-20])
+    with pytest.raises(DataError, match="a gzip file that is cut short"):
+        read(tmp_path / "b.csv.gz", mapping)
+    (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
+    with pytest.raises(DataError, match="not a readable Parquet"):
+        read(tmp_path / "a.parquet", mapping)

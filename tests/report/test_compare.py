@@ -113,6 +113,18 @@ def test_text_from_experiments_stays_in_its_cell(sweep: list[Path], tmp_path: Pa
     assert "](e)" not in "".join(table)
 
 
+def test_runs_on_different_data_are_refused(sweep: list[Path]) -> None:
+    path = sweep[1] / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["regions"]["EU"]["constant_velocity_fde_m"] += 0.5
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        compare(sweep, None)
+    assert "in EU, constant velocity reaches 6.67 m in" in str(caught.value)
+    assert "7.17 m in" in str(caught.value)
+    assert compare([sweep[1]], None)["settings"]
+
+
 def test_no_run_and_no_folder() -> None:
     with pytest.raises(UsageError):
         compare([], None)

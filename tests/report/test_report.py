@@ -381,6 +381,17 @@ def test_a_model_worse_than_constant_velocity_is_called_worse(tmp_path: Path) ->
     assert "better than" not in words
 
 
+def test_a_model_worse_than_its_start_is_not_headlined_as_a_success(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", shift_m=0.15)  # nearer than constant velocity, farther than the start
+    found = read_run(run)
+    assert page.worse_than_start(found) == ["SG", "US"]
+    assert "worse than its own start" not in title(read_run(write_run(tmp_path / "good")))
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "Training made the model worse in SG and US" in text
+    worse = read_run(write_run(tmp_path / "worse", shift_m=0.6))
+    assert "% worse than its own start, " in title(worse)
+
+
 def test_text_from_data_and_configuration_is_escaped(tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>\"'><img src=x onerror=y>"
     run = write_run(tmp_path / "run", licence=hostile, data={"path": hostile}, pretraining={"path": hostile})

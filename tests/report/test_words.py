@@ -10,7 +10,6 @@ from lights import Lights, write_lights
 from test_report import _words, write_run
 
 from fedfsd.cli.simulate import told
-from fedfsd.cli.watch import line
 from fedfsd.errors import ConfigError
 from fedfsd.gate.policy import OWN_TASKS
 from fedfsd.report import words
@@ -83,10 +82,11 @@ def test_the_terminal_speaks_of_the_task(tmp_path: Path) -> None:
         "accuracy",
         "the most frequent state",
         "better by",
+        "since start",
         "epsilon",
         "vehicles",
     ]
-    assert re.split(r"\s{2,}", first) == ["CN", "50.7%", "46.1%", "4.6 points", "7.99", "1337"]
+    assert re.split(r"\s{2,}", first) == ["CN", "50.7%", "46.1%", "4.6 points", "3.8 points", "7.99", "1337"]
     head, first, *_ = told(write_run(tmp_path / "other")).splitlines()
     assert re.split(r"\s{2,}", head)[1:4] == ["FDE, m", "constant velocity", "better by"]
     assert re.split(r"\s{2,}", first)[1:4] == ["4.93", "5.39", "8.5%"]
@@ -107,13 +107,13 @@ def _progress(name: str, unit: str) -> Progress:
 
 def test_the_progress_line_names_the_headline() -> None:
     values = {"EU": 0.5, "US": 0.25}
-    assert line(_progress("accuracy", "%"), values) == (
+    assert _progress("accuracy", "%").told(values) == (
         "round 2/5 | accuracy EU 50.0%, US 25.0% | epsilon 1.50 | without US timeout | 1:01 left"
     )
-    assert "| FDE EU 0.50, US 0.25 m |" in line(_progress("FDE", "m"), values)
+    assert "| FDE EU 0.50, US 0.25 m |" in _progress("FDE", "m").told(values)
     many = {f"R{number}": 4.0 for number in range(9)}
-    assert "| FDE 4.00 m, mean of 9 regions |" in line(_progress("FDE", "m"), many)
-    assert line(_progress("FDE", "m"), {}).startswith("round 2/5 | epsilon")
+    assert "| FDE 4.00 m, mean of 9 regions |" in _progress("FDE", "m").told(many)
+    assert _progress("FDE", "m").told({}).startswith("round 2/5 | epsilon")
 
 
 def test_a_task_that_is_not_installed_is_named(tmp_path: Path) -> None:

@@ -1,27 +1,91 @@
-"""The README does what it says: its Python example runs, its commands exist, its tree is the tree."""
+"""README and docs/ do what they say: commands exist, examples run, samples are what is printed.
+
+python tests/stories/test_readme.py     writes the samples anew, from the whole quickstart
+"""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.split("#")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
-    for line in block.splitlines()
-    if line.startswith("fedfsd")
-]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+QUICKSTART = ROOT / "experiments" / "quickstart.toml"
+SAMPLE = re.compile(r"(<!-- sample: (\w+) -->\n```\n)(.*?)(```\n)", re.S)
+COMMANDS = sorted(
+    {
+        line.split("#")[0].strip()
+        for page in PAGES
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+        for line in block.splitlines()
+        if line.startswith("fedfsd")
+    }
+)
+SHORT = ("training.num_rounds=2", "pretraining.steps=20")
+
+
+def typed(*words: str, at: Path) -> str:
+    """What a person sees who types this; the exit code is not looked at."""
+    main = "from fedfsd.cli.main import run; run()"
+    done = subprocess.run([sys.executable, "-c", main, *words], cwd=at, capture_output=True, text=True)
+    return done.stdout
+
+
+def outputs(at: Path, *settings: str) -> dict[str, str]:
+    """The sample outputs by name, of one quickstart run in ``at``."""
+    chosen = [word for one in settings for word in ("--set", one)]
+    plan = typed("plan", str(QUICKSTART), *chosen, at=at)
+    simulated = typed("simulate", str(QUICKSTART), *chosen, at=at)
+    run = at / "runs" / "quickstart"
+    bundles = sorted(str(path.relative_to(run)) for path in run.glob("bundles/*.zip"))
+    notes = sorted(str(path.relative_to(run)) for path in run.glob("checkpoints/*.note"))
+    evidence = ["--receipts", "receipts.json", "--trust", "trust.keys"]
+    return {
+        "plan": plan,
+        "simulate": simulated,
+        "verify": typed("audit", "verify", *bundles, *notes, *evidence, at=run),
+        "statement": typed("audit", "statement", bundles[1], "--trust", "trust.keys", at=run),
+    }
+
+
+def shape(text: str) -> list[str]:
+    """Text without what differs from run to run: figures, hashes, widths of columns, breaks of lines."""
+    text = re.sub(r"\b[0-9a-f]{8,64}\b", "hash", text)
+    text = re.sub(r"-?\d[\d.,]*", "0", text)
+    text = re.sub(r"training made the model worse[^\n]*\n", "", text)
+    return text.split()
+
+
+def samples(page: Path) -> Iterator[tuple[str, str]]:
+    for _, name, text, _ in SAMPLE.findall(page.read_text(encoding="utf-8")):
+        yield name, text
+
+
+@pytest.mark.slow
+def test_every_sample_is_what_is_printed(tmp_path):
+    found = outputs(tmp_path, *SHORT)
+    shown = [(page, name, text) for page in PAGES for name, text in samples(page)]
+    assert {name for _, name, _ in shown} >= {"plan", "simulate", "verify"}
+    for page, name, text in shown:
+        printed = " ".join(shape(found[name]))
+        place = 0
+        for part in re.split(r"^\.\.\.\n", text, flags=re.M):  # what a line of dots left out may be anything
+            words = " ".join(shape(part))
+            at = printed.find(words, place)
+            assert at >= 0, (
+                f"{page.name}: {name}: write it again: python tests/stories/test_readme.py\n{words}"
+            )
+            place = at + len(words)
 
 
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "researcher.md").read_text("utf-8"), re.S)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code],
@@ -50,12 +114,24 @@ def test_every_command_names_files_and_options_that_exist(command):
     for word in words:
         if word.startswith("--"):
             assert word in done.stdout
-        if word.endswith(".toml"):
+        if word.startswith("experiments/") and word.endswith(".toml"):
             assert (ROOT / word).exists()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_is_longer_than_a_person_reads(page):
+    assert len(page.read_text(encoding="utf-8").split()) < 2_500
+
+
 def test_the_file_tree_is_the_tree():
-    (tree,) = re.findall(r"## Where things are\n\n```\n(.*?)```", README, re.S)
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (tree,) = re.findall(r"## Where things are\n\n```\n(.*?)```", text, re.S)
     told = {line.split()[0] for line in tree.splitlines() if not line.startswith(" ")}
     inside = {line.split()[0] for line in tree.splitlines() if line.startswith("  ")}
     for name in told:
@@ -80,3 +156,31 @@ def test_every_deployed_policy_takes_the_quickstart(file):
 def test_the_flower_apps_are_thin():
     for app in ("server/app.py", "clients/app.py"):
         assert len((ROOT / app).read_text().splitlines()) <= 30
+
+
+def write() -> None:
+    """Put what is printed now into every sample; what a line of dots left out stays left out."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = outputs(Path(folder))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        page.write_text(SAMPLE.sub(lambda one: one[1] + cut(one[3], found[one[2]]) + one[4], text), "utf-8")
+
+
+def cut(sample: str, printed: str) -> str:
+    """``printed`` with as many lines as each part of ``sample`` has, found by their first words."""
+    parts = re.split(r"^\.\.\.\n", sample, flags=re.M)
+    if len(parts) == 1:
+        return printed
+    lines, kept = printed.splitlines(keepends=True), []
+    for part in parts:
+        wanted = part.splitlines()
+        first = next(n for n, line in enumerate(lines) if shape(line)[:6] == shape(wanted[0])[:6])
+        kept.append("".join(lines[first : first + len(wanted)]))
+    return "...\n".join(kept)
+
+
+if __name__ == "__main__":
+    write()

@@ -95,4 +95,10 @@ def _numbers(path: Path) -> np.ndarray:
     return np.array(rows)
 
 
-READER = Reader(read=read, files="*.txt")
+READER = Reader(
+    read=read,
+    files="*.txt",
+    about="ApolloScape trajectories (text, 2 Hz)",
+    download="apolloscape.auto/trajectory.html: prediction_train.zip",
+    licence="none stated with the data; the project calls itself research-oriented",
+)

@@ -79,4 +79,10 @@ def _rows(path: Path) -> pa.Table:
     return rows
 
 
-READER = Reader(read=read, files="scenario_*.parquet")
+READER = Reader(
+    read=read,
+    files="scenario_*.parquet",
+    about="Argoverse 2 motion forecasting (Parquet, 10 Hz)",
+    download="argoverse.org/av2.html: motion forecasting, train, val or test",
+    licence="CC BY-NC-SA 4.0",
+)

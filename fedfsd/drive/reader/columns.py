@@ -6,7 +6,9 @@ file (types and sizes of the tracks, the frame rate) are joined by key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pyarrow.compute as pc
 from fedfsd.drive import rate
 from fedfsd.drive.reader import delimited
 from fedfsd.drive.reader import mapping as mappings
-from fedfsd.drive.reader.delimited import Cells
+from fedfsd.drive.reader.delimited import Cells, Layout, NoNumberError
 from fedfsd.drive.reader.drive import (
     ENDINGS,
     Drive,
@@ -26,75 +28,93 @@ from fedfsd.drive.reader.drive import (
     bare,
     damaged,
     drive,
-    renamed,
-    together,
+    optional,
+    remainder,
     types_left_out,
 )
 from fedfsd.drive.reader.mapping import LENGTHS, SPEEDS, TIMES, Companion, Mapping, Proposal, shipped
+from fedfsd.drive.reader.recognise import format_of
+from fedfsd.drive.reader.spool import Parts
 from fedfsd.drive.table import LeftOut
-from fedfsd.errors import DataError, NotReadyError
+from fedfsd.errors import DataError, UsageError
 
 # Rows that --guess looks at.
 GUESS_ROWS = 5000
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What is the same for all rows of one table."""
+
+    mapping: Mapping
+    options: Options
+    layout: Layout
+    wanted: dict[str, str]  # meaning -> column, of the table or of a companion
+    companions: tuple[tuple[str | None, Cells], ...]  # the key and the wanted columns of each
+    plane: str | None = None  # into which latitude and longitude are projected
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of whole vehicles, in the order of their recordings."""
+
+    cells: Cells
+    left_out: list[LeftOut]
+    vehicles: list[str]
+    recordings: list[str]
+    vehicle: np.ndarray  # (R,) number of each row's
+    recording: np.ndarray  # (R,) number of each row's
+    kinds: list[str]
+    kind: np.ndarray  # (R,) number of each row's
+    columns: dict[str, np.ndarray]  # each (R,)
+    hz: np.ndarray | float | None  # (R,), or of all; None if no vehicle is seen twice
+
+
 def reader(mapping: Mapping) -> Reader:
     """The reader of tables with that mapping."""
-    return Reader(read=lambda path, options: read(path, options, mapping), files=mapping.files)
+    return replace(READER, read=lambda path, options: read(path, options, mapping), files=mapping.files)
 
 
-def read(path: Path, options: Options, mapping: Mapping) -> list[Drive]:
-    """Read one table; each value of the column ``recording``, if there is one, is a recording."""
-    cells = _cells(path, mapping)
-    left_out = _keep_vehicles(cells, mapping)
-    vehicle = cells.key("vehicle").dictionary_encode()
-    recording = (
-        cells.key("recording").dictionary_encode()
-        if "recording" in cells.rows.column_names
-        else pa.array([""] * len(vehicle)).dictionary_encode()
+def read(path: Path, options: Options, mapping: Mapping) -> Iterator[Drive]:
+    """Read one table of any size; each value of the column ``recording``, if there is one, is a recording.
+
+    A table that is too large to be held is spread into parts, each with all rows of its vehicles.
+    """
+    source = _source(path, options, mapping)
+    usual: float | None = None
+    waiting: list[_Part] = []
+    with ExitStack() as stack:
+        try:
+            parts = _parts(source, stack)
+        except NoNumberError:  # again, to name the cells, or to take decimal commas
+            source = replace(source, layout=replace(source.layout, numbers=frozenset()))
+            parts = _parts(source, stack)
+        for rows in parts:
+            part = _part(source, rows)
+            if part.hz is None and len(part.vehicle):
+                waiting.append(part)
+            else:
+                yield from _drives(source, part, part.hz)
+                usual = usual or (float(np.median(part.hz)) if part.hz is not None else None)
+    for part in waiting:
+        if usual is None:
+            raise damaged(path, "no vehicle seen twice", "vehicles that move on, or hz in the mapping")
+        yield from _drives(source, part, usual)
+    yield remainder(
+        options.recording, delimited.ragged_left_out(source.layout), delimited.ragged(source.layout)
     )
-    owner = np.asarray(recording.indices, np.int64) * len(vehicle.dictionary) + np.asarray(vehicle.indices)
-    hz = _stated_rate(cells, mapping, options)
-    columns = _columns(cells, mapping, hz)
-    left_out += delimited.left_out(cells, owner)
-    rows = np.flatnonzero(~cells.unfit)
-    case = np.asarray(recording.indices)[rows]
-    rows, case = rows[np.argsort(case, kind="stable")], np.sort(case, kind="stable")
-    if not len(rows) and cells.errors:
-        raise together(cells.errors, str(path))
-    if mapping.units.time != "frame" or hz is None:
-        rates = rate.rates(owner[rows], columns["t"][rows])
-        hz = hz if rates is None else rates
-    if hz is None and len(rows):
-        raise damaged(path, "no vehicle seen twice", "vehicles that move on, or hz in the mapping")
-    every = np.broadcast_to(np.nan if hz is None else hz, len(rows))
-    names = np.asarray(vehicle.dictionary).astype(np.str_)[np.asarray(vehicle.indices)]
-    kinds = np.asarray(_types(cells, mapping)[0]).astype(np.str_)
-    drives: list[Drive] = []
-    starts = np.flatnonzero(np.diff(case, prepend=-1))
-    for start, stop in zip(starts, (*starts[1:], len(rows)), strict=True) if len(rows) else ((0, 0),):
-        here = rows[start:stop]
-        name = recording.dictionary[int(case[start])].as_py() if len(rows) else ""
-        key = f"{options.recording}/{name}" if name else options.recording
-        drives.append(
-            drive(
-                path,
-                key,
-                hz=every[start:stop],
-                vehicle=names[here] if mapping.vehicle_is_unique else renamed(names[here], f"{key}/".__add__),
-                type=kinds[here],
-                columns={column: values[here] for column, values in columns.items()},
-                ego=names[here] == mapping.ego if mapping.ego else None,
-                left_out=() if drives else left_out,
-                unfit=() if drives else cells.errors,
-                time_column=mapping.columns.time,
-            )
-        )
-    return drives
 
 
-def _cells(path: Path, mapping: Mapping) -> Cells:
-    """The mapped columns under the names of their meanings, those of the companions joined."""
+def _parts(source: _Source, stack: ExitStack) -> Parts:
+    """All rows of the table, by vehicle."""
+    parts = stack.enter_context(Parts(source.layout.path, source.options.scratch))
+    for rows in source.layout.batches():
+        parts.add(rows, *Cells(source.layout, rows).coded(source.mapping.columns.vehicle))
+    return parts
+
+
+def _source(path: Path, options: Options, mapping: Mapping) -> _Source:
+    """The table's layout, and the companions beside it, which are small."""
     wanted = {name: column for name, column in mapping.columns.model_dump().items() if column is not None}
     if mapping.hz_column:
         wanted["hz"] = mapping.hz_column
@@ -102,21 +122,34 @@ def _cells(path: Path, mapping: Mapping) -> Cells:
     keys = [each.key for each in mapping.companions if each.key]
     # A column of the file may have several meanings; each is read once.
     required = list(dict.fromkeys([*(wanted[name] for name in own), *keys]))
-    cells = delimited.read(path, required, [column for column in wanted.values() if column not in required])
-    for companion in mapping.companions:
-        needed = [c for c in dict.fromkeys(wanted.values()) if c not in cells.rows.column_names]
+    others = [column for column in dict.fromkeys(wanted.values()) if column not in required]
+    layout = delimited.layout(path, required, others, scratch=options.scratch)
+    texts = {wanted.get(name) for name in ("vehicle", "recording", "type")} | set(keys)
+    texts |= {wanted["time"]} if mapping.units.time == "iso" else set()
+    layout = replace(layout, numbers=frozenset(layout.wanted) - texts)
+    needed = [column for column in others if column not in layout.wanted]
+    companions = []
+    for each in mapping.companions:
         if needed:
-            _join(path, cells, companion, needed)
-    missing = [column for column in wanted.values() if column not in cells.rows.column_names]
-    if missing:
+            companions.append((each.key, _companion(path, each, needed)))
+            needed = [column for column in needed if column not in companions[-1][1].layout.wanted]
+    if needed:
         beside = " and its companions" if mapping.companions else ""
-        raise damaged(path, f"no column {', '.join(missing)}{beside}", ", ".join(wanted.values()))
-    cells.rows = pa.table({name: cells.rows[column] for name, column in wanted.items()})
-    return cells
+        raise damaged(path, f"no column {', '.join(needed)}{beside}", ", ".join(wanted.values()))
+    source = _Source(mapping, options, layout, wanted, tuple(companions), mapping.projection)
+    if mapping.columns.x or mapping.projection:
+        return source
+    as_text = replace(layout, numbers=frozenset())
+    first = _cells(source, next(as_text.batches(), _nothing(layout)))
+    return replace(source, plane=_zone(first.number("latitude"), first.number("longitude")))
 
 
-def _join(path: Path, cells: Cells, companion: Companion, needed: Sequence[str]) -> None:
-    """The columns of a companion that are needed, row by row of the file."""
+def _nothing(layout: Layout) -> pa.Table:
+    return pa.table({name: pa.array([], pa.string()) for name in (*layout.wanted, delimited.ROW)})
+
+
+def _companion(path: Path, companion: Companion, needed: Sequence[str]) -> Cells:
+    """The needed columns of the table beside ``path`` that the mapping names."""
     stem = Path(bare(path.name)).stem
     name = companion.file.format(stem=stem, prefix=stem.rpartition("_")[0])
     beside = next((p for p in (path.with_name(name + end) for end in ("", *ENDINGS)) if p.exists()), None)
@@ -127,48 +160,122 @@ def _join(path: Path, cells: Cells, companion: Companion, needed: Sequence[str])
             expected="the companion that the mapping names",
             hint="put it there, or change companions in the mapping",
         )
-    other = delimited.read(beside, [companion.key] if companion.key else [], needed)
-    if companion.key:
-        at = pc.index_in(cells.text(companion.key), value_set=other.text(companion.key))
-    elif other.rows.num_rows == 1:
-        at = pa.array(np.zeros(cells.rows.num_rows, np.int32))
-    else:
-        raise damaged(beside, f"{other.rows.num_rows} rows", "one row, or a key in the mapping")
-    for column in needed:
-        if column in other.rows.column_names:
-            cells.rows = cells.rows.append_column(column, other.text(column).take(at).fill_null(""))
+    found = delimited.read(beside, [companion.key] if companion.key else [], needed)
+    if not companion.key and found.rows.num_rows != 1:
+        raise damaged(beside, f"{found.rows.num_rows} rows", "one row, or a key in the mapping")
+    return found
 
 
-def _types(cells: Cells, mapping: Mapping) -> tuple[pa.Array, pa.Array]:
-    """What each row is, null where that is no vehicle, and what the file calls it."""
-    if "type" not in cells.rows.column_names:
-        same = pa.array([mapping.type] * cells.rows.num_rows, pa.string())
-        return same, same
-    given = pc.utf8_lower(cells.text("type"))
-    known = {name.lower(): kind for name, kind in mapping.types.items()}
-    if not known:
-        return given, given
-    at = pc.index_in(given, value_set=pa.array(list(known), pa.string()))
-    return pa.array(list(known.values()), pa.string()).take(at), given
+def _cells(source: _Source, rows: pa.Table) -> Cells:
+    """The mapped columns of some rows under the names of their meanings, those of the companions joined."""
+    own = Cells(source.layout, rows)
+    columns = {column: rows[column] for column in source.layout.wanted}
+    for key, other in source.companions:
+        # Each row's row of the companion; its last one, which is empty, where there is none.
+        last = other.rows.num_rows
+        at = pa.array(np.zeros(rows.num_rows, np.int32))
+        if key:
+            names, codes = own.coded(key)
+            place = pc.index_in(names, value_set=other.text(key)).fill_null(last)
+            at = place.take(pa.array(codes))
+        for column in other.layout.wanted:
+            if column not in columns:
+                cells = pa.concat_arrays([other.text(column), pa.array([""])])
+                columns[column] = pa.chunked_array([cells.take(at)])
+    found = {meaning: columns[column] for meaning, column in source.wanted.items()}
+    return Cells(source.layout, pa.table({**found, delimited.ROW: rows[delimited.ROW]}))
 
 
-def _keep_vehicles(cells: Cells, mapping: Mapping) -> list[LeftOut]:
-    """Go on with the rows of vehicles; what the others are."""
-    kinds, given = _types(cells, mapping)
-    known = np.asarray(pc.is_valid(kinds))
-    others = pa.array(~known)
-    track = cells.text("vehicle")
+def _part(source: _Source, rows: pa.Table) -> _Part:
+    """Some whole vehicles in the units of the table."""
+    cells = _cells(source, rows)
+    mapping = source.mapping
+    kinds, kind, left_out = _keep_vehicles(cells, mapping)
+    vehicles, vehicle = cells.key("vehicle")
+    recordings, recording = [""], np.zeros(len(vehicle), np.int64)
     if "recording" in cells.rows.column_names:
-        track = pc.binary_join_element_wise(cells.text("recording"), track, "/")
-    left_out = types_left_out(given.filter(others), track.filter(others))
-    cells.keep(known)
-    return list(left_out)
+        recordings, recording = cells.key("recording")
+    owner = recording.astype(np.int64) * len(vehicles) + vehicle
+    hz = _stated_rate(cells, source)
+    columns = _columns(cells, mapping, hz, source.plane)
+    left_out += delimited.left_out(cells, owner)
+    fit: np.ndarray | slice = slice(None)
+    if cells.unfit.any() or (np.diff(recording) < 0).any():
+        fit = np.flatnonzero(~cells.unfit)
+        fit = fit[np.argsort(recording[fit], kind="stable")]
+    if mapping.units.time != "frame" or hz is None:
+        rates = rate.rates(owner[fit], columns["t"][fit]) if len(owner[fit]) else None
+        hz = hz if rates is None else rates
+    elif isinstance(hz, np.ndarray):
+        hz = hz[fit]
+    return _Part(
+        cells,
+        left_out,
+        vehicles,
+        recordings,
+        vehicle[fit],
+        recording[fit],
+        kinds,
+        kind[fit],
+        {name: values[fit] for name, values in columns.items()},
+        hz,
+    )
 
 
-def _stated_rate(cells: Cells, mapping: Mapping, options: Options) -> np.ndarray | float | None:
+def _drives(source: _Source, part: _Part, hz: np.ndarray | float | None) -> Iterator[Drive]:
+    """Each recording's rows, and what was left out."""
+    mapping, path = source.mapping, source.layout.path
+    yield remainder(source.options.recording, part.left_out, part.cells.errors)
+    if not len(part.vehicle):
+        return
+    every = np.broadcast_to(np.nan if hz is None else hz, len(part.vehicle))
+    starts = np.flatnonzero(np.diff(part.recording, prepend=-1))
+    for start, stop in zip(starts, (*starts[1:], len(part.vehicle)), strict=True):
+        name = part.recordings[part.recording[start]]
+        key = f"{source.options.recording}/{name}" if name else source.options.recording
+        # Counting is several times faster than sorting.
+        here = part.vehicle[start:stop]
+        present = np.flatnonzero(np.bincount(here, minlength=len(part.vehicles)))
+        place = np.zeros(len(part.vehicles), np.int32)
+        place[present] = np.arange(len(present))
+        vehicle = place[here]
+        names = [part.vehicles[number] for number in present]
+        keys = names if mapping.vehicle_is_unique else [f"{key}/{each}" for each in names]
+        yield drive(
+            path,
+            key,
+            hz=every[start:stop],
+            vehicle=pa.DictionaryArray.from_arrays(vehicle, keys),
+            type=pa.DictionaryArray.from_arrays(part.kind[start:stop], part.kinds),
+            columns={column: values[start:stop] for column, values in part.columns.items()},
+            ego=np.array([each == mapping.ego for each in names], bool)[vehicle] if mapping.ego else None,
+            time_column=mapping.columns.time,
+        )
+
+
+def _keep_vehicles(cells: Cells, mapping: Mapping) -> tuple[list[str], np.ndarray, list[LeftOut]]:
+    """Go on with the rows of vehicles: the kinds there are, the number of each row's, what the others are."""
+    if "type" not in cells.rows.column_names:
+        return [mapping.type], np.zeros(cells.rows.num_rows, np.int64), []
+    names, code = cells.coded("type")
+    given = pc.utf8_lower(names)
+    known = {name.lower(): kind for name, kind in mapping.types.items()}
+    kinds = [known.get(name) if known else name for name in given.to_pylist()]
+    keep = np.array([kind is not None for kind in kinds], bool)[code]
+    owner = cells.coded("vehicle")[1].astype(np.int64)
+    if "recording" in cells.rows.column_names:
+        recordings, recording = cells.coded("recording")
+        owner = owner * len(recordings) + recording
+    left_out = types_left_out(given.take(pa.array(code[~keep])), owner[~keep])
+    cells.keep(keep)
+    return [kind or "" for kind in kinds], code[keep], list(left_out)
+
+
+def _stated_rate(cells: Cells, source: _Source) -> np.ndarray | float | None:
     """Frames a second as stated: by who imports, the mapping, or the file."""
-    if options.hz is not None or mapping.hz is not None:
-        return options.hz if options.hz is not None else mapping.hz
+    mapping, given = source.mapping, source.options.hz
+    if given is not None or mapping.hz is not None:
+        return given if given is not None else mapping.hz
     if "hz" in cells.rows.column_names and cells.rows.num_rows:
         rates = cells.number("hz")
         return float(rates[0]) if (rates == rates[0]).all() else rates
@@ -177,11 +284,13 @@ def _stated_rate(cells: Cells, mapping: Mapping, options: Options) -> np.ndarray
     return None
 
 
-def _columns(cells: Cells, mapping: Mapping, hz: np.ndarray | float | None) -> dict[str, np.ndarray]:
+def _columns(
+    cells: Cells, mapping: Mapping, hz: np.ndarray | float | None, plane: str | None
+) -> dict[str, np.ndarray]:
     """The numbers in the units and axes of the table."""
     names, units = set(cells.rows.column_names), mapping.units
     found = {"t": _times(cells, mapping, hz)}
-    found |= _positions(cells, mapping)
+    found |= _positions(cells, mapping, plane)
     for name, factor in (("length", LENGTHS[units.size]), ("width", LENGTHS[units.size])):
         if name in names:
             found[name] = cells.number(name) * factor
@@ -230,23 +339,23 @@ def _iso(cells: Cells) -> np.ndarray:
     raise damaged(cells.path, "a time that is no ISO 8601 date and time", "such as 2026-05-01T08:00:00.1")
 
 
-def _positions(cells: Cells, mapping: Mapping) -> dict[str, np.ndarray]:
+def _positions(cells: Cells, mapping: Mapping, plane: str | None) -> dict[str, np.ndarray]:
     if mapping.columns.x:
         factor = LENGTHS[mapping.units.position]
         return {name: factor * cells.number(name) for name in ("x", "y")}
-    try:
+    x, y = projected(cells.number("latitude"), cells.number("longitude"), plane)
+    return {"x": x, "y": y}
+
+
+def projected(
+    latitude: np.ndarray, longitude: np.ndarray, plane: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """x and y, (R,) m, of degrees, each (R,); without a plane in the UTM zone in which most of them lie."""
+    with optional("longitude and latitude", "projection"):
         from pyproj import Transformer
-    except ModuleNotFoundError:
-        raise NotReadyError(
-            "longitude and latitude",
-            got="no module pyproj",
-            expected="the extra projection",
-            hint='pip install "fedfsd[projection]"',
-        ) from None
-    latitude, longitude = cells.number("latitude"), cells.number("longitude")
-    plane = mapping.projection or _zone(latitude, longitude)
+    plane = plane or _zone(latitude, longitude)
     x, y = Transformer.from_crs("EPSG:4326", plane, always_xy=True).transform(longitude, latitude)
-    return {"x": np.where(np.isfinite(x), x, np.nan), "y": np.where(np.isfinite(y), y, np.nan)}
+    return np.where(np.isfinite(x), x, np.nan), np.where(np.isfinite(y), y, np.nan)
 
 
 def _zone(latitude: np.ndarray, longitude: np.ndarray) -> str:
@@ -263,11 +372,18 @@ def guess(paths: Sequence[Path]) -> tuple[Path, Proposal]:
 
     Raises:
         DataError: no table there.
-        UsageError: nothing in it that could be vehicle, time and position.
+        UsageError: nothing in it that could be vehicle, time and position, or files of another format.
     """
     patterns = [f"{pattern}{end}" for pattern in READER.files for end in ("", *ENDINGS)]
     for path in paths:
         found = sorted({f for name in patterns for f in path.rglob(name)}) if path.is_dir() else [path]
+        if other := format_of(found[0] if found else path):
+            raise UsageError(
+                "--guess",
+                got=f"files of the format {other} in {path}",
+                expected="tables",
+                hint=f"they need no mapping: import them with --format {other}",
+            )
         for file in found:
             return file, _known(file) or _proposed(file)
     raise damaged(paths[0], "no table", f"a file named {' or '.join(READER.files)}")
@@ -276,21 +392,21 @@ def guess(paths: Sequence[Path]) -> tuple[Path, Proposal]:
 def _known(path: Path) -> Proposal | None:
     """The shipped mapping whose columns and companions are all there."""
     for name in shipped():
+        mapping = mappings.read(name)
         try:
-            rows = _cells(path, mappings.read(name)).rows
+            rows = next(_source(path, Options(""), mapping).layout.batches(), None)
         except DataError:
             continue
-        if rows.num_rows and any(fnmatch(bare(path.name), each) for each in mappings.read(name).files):
+        if rows is not None and any(fnmatch(bare(path.name), each) for each in mapping.files):
             return Proposal(mappings.text(name), {f"shipped mapping {name}": 0.95})
     return None
 
 
 def _proposed(path: Path) -> Proposal:
     header = delimited.header(path)
-    cells = delimited.read(path, header)
-    first = pa.array(np.arange(min(GUESS_ROWS, cells.rows.num_rows)))
-    values = {name: np.asarray(cells.text(name).take(first)) for name in header}
-    return mappings.propose(header, values)
+    layout = delimited.layout(path, header)
+    cells = Cells(layout, next(layout.batches(), _nothing(layout)).slice(0, GUESS_ROWS))
+    return mappings.propose(header, {name: np.asarray(cells.text(name)) for name in header})
 
 
 def _without_mapping(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the Reader's signature
@@ -302,4 +418,10 @@ def _without_mapping(path: Path, options: Options) -> list[Drive]:  # noqa: ARG0
     )
 
 
-READER = Reader(read=_without_mapping, files=Mapping.model_fields["files"].default)
+READER = Reader(
+    read=_without_mapping,
+    files=Mapping.model_fields["files"].default,
+    about=f"any table (CSV, Parquet) by a mapping; shipped: {', '.join(shipped())}",
+    download="your own; levelxdata.com, data.transportation.gov (NGSIM) and others",
+    licence="levelXdata: research on request; NGSIM: openly distributed by FHWA; others: theirs",
+)

@@ -131,4 +131,10 @@ def _float(path: Path, text: str | None, place: str) -> float:
         ) from None
 
 
-READER = Reader(read=read, files="*.xml")
+READER = Reader(
+    read=read,
+    files="*.xml",
+    about="CommonRoad scenarios (XML, 2018b and 2020a), recorded ones",
+    download="commonroad.in.tum.de: scenarios",
+    licence="that of the recording from which a scenario was made (NGSIM: openly distributed by FHWA)",
+)

@@ -5,7 +5,8 @@ Shapes: R rows, one for each (vehicle, time).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from fedfsd.drive.reader.recognise import recognise
 from fedfsd.drive.table import LeftOut
-from fedfsd.errors import DataError
+from fedfsd.errors import DataError, NotReadyError
 
 MAX_BYTES = 256 * 2**20
 MAX_NAME = 200
@@ -34,7 +35,7 @@ _SWAPPED_UNITS = {
 }
 # How a file begins that was compressed as a whole, and the ending that its name has then.
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
-ENDINGS = (".gz", ".bz2", ".zst", ".lz4")
+ENDINGS = (".gz", ".bz2", ".zst", ".zstd", ".lz4")
 ARCHIVES = (".zip", ".xz", ".7z", ".tar")  # looked for only to say that they have to be unpacked
 _NAMED = 20  # unfit files or parts that the text of an error names; its document has them all
 
@@ -45,6 +46,9 @@ class Options:
 
     recording: str  # name for the recording, used where the file has none of its own
     hz: float | None = None  # frames a second, where the format does not say
+    scratch: Path | None = None  # a folder for what does not fit into memory; the system's if None
+    topic: str | None = None  # of a bag, where several have odometry
+    vehicle: str | None = None  # of a bag: the name of the car that recorded it
 
 
 @dataclass(frozen=True)
@@ -53,19 +57,21 @@ class Drive:
 
     ``vehicle`` is the key inside the source: where the source gives a car the same id in several
     recordings, its reader gives it the same key. ``t`` may start anywhere: the import subtracts
-    the recording's start before anything is rounded.
+    the recording's start before anything is rounded. A recording that is too long to be held may come
+    in several drives, one after the other, each with whole vehicles.
     """
 
     recording: str
     hz: float | np.ndarray  # of the recording, or (R,) of each row's track
-    vehicle: np.ndarray  # (R,) str
-    type: np.ndarray  # (R,) str, lower case, as in the source
+    vehicle: np.ndarray | pa.DictionaryArray  # (R,) str
+    type: np.ndarray | pa.DictionaryArray  # (R,) str, lower case, as in the source
     columns: dict[str, np.ndarray]  # NUMBERS, each (R,) float64: s, m, m/s, rad; NaN where unknown
     ego: np.ndarray  # (R,) bool: the car that carried the sensors
     city: str | None = None
     left_out: tuple[LeftOut, ...] = ()  # rows of the file that are not in the columns, unfit ones included
     unfit: tuple[DataError, ...] = ()  # what is wrong with the unfit ones
     part_of: str | None = None  # recordings with one name here may overlap; those that do are joined
+    country: str | None = None  # ISO 3166 code of three letters, where the file says where it was recorded
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,15 @@ class Reader:
     """One format: how to read a file of it, and which files of a folder are of it.
 
     A package of your own adds one under the entry point group ``fedfsd.readers``:
-    ``myformat = "mypackage.module:READER"``.
+    ``myformat = "mypackage.module:READER"``. A ``read`` that yields its drives one by one keeps the
+    import's memory to one of them.
     """
 
-    read: Callable[[Path, Options], Sequence[Drive]]
+    read: Callable[[Path, Options], Iterable[Drive]]
     files: str | tuple[str, ...]  # patterns of the file names, searched in folders at any depth
+    about: str = ""  # what the format is of, for people who choose one
+    download: str = ""  # what to fetch, and from where
+    licence: str = ""  # of the data, as their publisher states it
 
 
 class UnfitError(DataError):
@@ -113,14 +123,15 @@ def drive(
     recording: str,
     *,
     hz: float | np.ndarray,
-    vehicle: Iterable[object],
-    type: Iterable[object],
+    vehicle: Iterable[object] | pa.DictionaryArray,
+    type: Iterable[object] | pa.DictionaryArray,
     columns: Mapping[str, Iterable[float]],
     ego: Iterable[bool] | None = None,
     city: str | None = None,
     left_out: Iterable[LeftOut] = (),
     unfit: Iterable[DataError] = (),
     part_of: str | None = None,
+    country: str | None = None,
     time_column: str | None = None,
 ) -> Drive:
     """A checked ``Drive``; columns that are not given are NaN.
@@ -133,23 +144,18 @@ def drive(
         DataError: no vehicle in it, columns of different lengths, a rate that is no rate.
     """
     left_out, unfit = tuple(left_out), tuple(unfit)
-    keys, kinds = _names(path, vehicle), renamed(_names(path, type), str.lower)
+    keys, kinds = _names(path, vehicle), _names(path, type, str.lower)
     if not len(keys) and unfit:
         raise together(unfit, str(path))
     if not len(keys):
-        others = ", ".join(each.why for each in left_out)
-        raise DataError(
-            str(path),
-            got=f"no vehicle track (but {others})" if others else "no vehicle track",
-            expected="cars, trucks, buses or motorcycles",
-            hint="leave this file out, or check that the format is the right one",
-        )
+        raise no_vehicle(path, left_out)
     numbers = {name: np.asarray(columns.get(name, np.full(len(keys), np.nan)), float) for name in NUMBERS}
     egos = np.zeros(len(keys), bool) if ego is None else np.asarray(list(ego), bool)
-    uneven = [name for name, values in numbers.items() if values.shape != keys.shape]
-    if np.shape(hz) not in ((), keys.shape):
+    rows = (len(keys),)
+    uneven = [name for name, values in numbers.items() if values.shape != rows]
+    if np.shape(hz) not in ((), rows):
         uneven.append("hz")
-    if uneven or kinds.shape != keys.shape or egos.shape != keys.shape:
+    if uneven or len(kinds) != len(keys) or egos.shape != rows:
         raise DataError(
             f"{path}: {', '.join(uneven) or 'type'}",
             got="another number of values",
@@ -159,17 +165,50 @@ def drive(
     _check_rate(path, np.unique(hz), time_column)
     if not np.isfinite(numbers["t"]).any():
         raise damaged(path, "no time", "a time for each row")
-    return Drive(recording, hz, keys, kinds, numbers, egos, city, left_out, unfit, part_of)
+    return Drive(recording, hz, keys, kinds, numbers, egos, city, left_out, unfit, part_of, country)
 
 
-def _names(path: Path, names: Iterable[object]) -> np.ndarray:
-    """Names as an array of text; one long name would make every cell as long."""
-    if isinstance(names, np.ndarray) and names.dtype.kind == "U":
-        found = names
+def no_vehicle(path: Path, left_out: Iterable[LeftOut] = ()) -> DataError:
+    """The refusal of a file in which nothing is a vehicle; ``left_out`` is what else was in it."""
+    others = ", ".join(dict.fromkeys(each.why for each in left_out))
+    return DataError(
+        str(path),
+        got=f"no vehicle track (but {others})" if others else "no vehicle track",
+        expected="cars, trucks, buses or motorcycles",
+        hint="leave this file out, or check that the format is the right one",
+    )
+
+
+def remainder(recording: str, left_out: Iterable[LeftOut] = (), unfit: Iterable[DataError] = ()) -> Drive:
+    """A drive without rows: what a reader that yields drives one by one left out, or found unfit."""
+    none = np.empty(0)
+    return Drive(
+        recording,
+        1.0,
+        none.astype(np.str_),
+        none.astype(np.str_),
+        dict.fromkeys(NUMBERS, none),
+        none.astype(bool),
+        left_out=tuple(left_out),
+        unfit=tuple(unfit),
+    )
+
+
+def _names(
+    path: Path, names: Iterable[object] | pa.DictionaryArray, change: Callable[[str], str] = str
+) -> np.ndarray | pa.DictionaryArray:
+    """Names as text, each distinct one changed; one long name would make every cell as long."""
+    found: np.ndarray | pa.DictionaryArray
+    if isinstance(names, pa.DictionaryArray):
+        listed = [change(name) for name in names.dictionary.to_pylist()]
+        found = pa.DictionaryArray.from_arrays(names.indices, pa.array(listed, pa.string()))
+        longest = max(map(len, listed), default=0)
     else:
-        listed = [str(name) for name in names]
-        found = np.array([name[: MAX_NAME + 1] for name in listed], dtype=np.str_)
-    if found.dtype.itemsize > 4 * MAX_NAME and np.char.str_len(found).max(initial=0) > MAX_NAME:
+        if not (isinstance(names, np.ndarray) and names.dtype.kind == "U"):
+            names = np.array([str(name)[: MAX_NAME + 1] for name in names], dtype=np.str_)
+        found = names if change is str else renamed(names, change)
+        longest = np.char.str_len(found).max(initial=0) if found.dtype.itemsize > 4 * MAX_NAME else 0
+    if longest > MAX_NAME:
         raise DataError(
             f"{path}: names of vehicles and types",
             got="a name that is no name",
@@ -177,6 +216,11 @@ def _names(path: Path, names: Iterable[object]) -> np.ndarray:
             hint="check that the file is whole and of this format",
         )
     return found
+
+
+def encoded(names: np.ndarray | pa.DictionaryArray) -> pa.DictionaryArray:
+    """Names (R,) as the distinct ones and the number of each row's."""
+    return names if isinstance(names, pa.DictionaryArray) else pa.array(names).dictionary_encode()
 
 
 def renamed(names: np.ndarray, change: Callable[[str], str]) -> np.ndarray:
@@ -212,6 +256,8 @@ def types_left_out(kinds: Sequence[str] | np.ndarray | pa.Array, owner: object) 
         kinds: (R,) type of each row left out.
         owner: (R,) its track: numbers or text.
     """
+    if not len(kinds):
+        return ()
     rows = pa.table({"kind": pa.array(kinds), "owner": pa.array(owner)})
     tracks = rows.group_by(["kind", "owner"]).aggregate([([], "count_all")])
     return tracks_left_out(zip(tracks["kind"].to_pylist(), tracks["count_all"].to_pylist(), strict=True))
@@ -243,15 +289,17 @@ def content(path: Path, *, limit: int = MAX_BYTES) -> bytes:
             data = _unpacked(path, data, codec, limit)
             size = len(data)
     if size > limit:
-        raise DataError(
-            str(path),
-            got=f"{size} bytes" if data == b"" else f"more than {limit} bytes unpacked",
-            expected=f"at most {limit}",
-            hint="split the recording into smaller files",
-        )
+        raise too_large(path, f"{size} bytes" if data == b"" else f"more than {limit} bytes unpacked", limit)
     if not data:
         raise DataError(str(path), got="an empty file", expected="a recording", hint="leave the file out")
     return data
+
+
+def too_large(path: Path, got: str, limit: int) -> DataError:
+    """The refusal of a file that would have to be held whole."""
+    return DataError(
+        str(path), got=got, expected=f"at most {limit}", hint="split the recording into smaller files"
+    )
 
 
 def _unpacked(path: Path, data: bytes, codec: str, limit: int) -> bytes:
@@ -287,6 +335,31 @@ def damaged(path: Path, what: str, expected: str) -> DataError:
         else "check that the file is whole and of this format"
     )
     return DataError(str(path), got=what, expected=expected, hint=hint)
+
+
+@contextmanager
+def optional(what: str, extra: str) -> Iterator[None]:
+    """Around imports that ``what`` alone needs: NotReadyError with the extra that brings them."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise NotReadyError(
+            what,
+            got=f"no module {error.name}",
+            expected=f"the extra {extra}",
+            hint=f'pip install "fedfsd[{extra}]"',
+        ) from None
+
+
+def yaw(w: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Heading of unit quaternions, each (R,), counter-clockwise from x, rad; NaN for one of length 0.
+
+    >>> yaw(*np.array([[1.0, 0.5**0.5], [0, 0], [0, 0], [0, 0.5**0.5]])).round(3).tolist()
+    [0.0, 1.571]
+    """
+    length = w * w + x * x + y * y + z * z
+    heading: np.ndarray = np.arctan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z)
+    return np.where(length > 0, heading, np.nan)
 
 
 def central_differences(

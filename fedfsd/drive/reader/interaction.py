@@ -43,12 +43,11 @@ def read(path: Path, options: Options) -> list[Drive]:
     left_out = _keep_vehicles(cells)
     columns = {"t": cells.number("timestamp_ms") / 1000, "x": cells.number("x"), "y": cells.number("y")}
     columns |= {NUMBERS[name]: cells.number(name) for name in NUMBERS if name in cells.rows.column_names}
-    case, cases = (
-        _coded(cells.key(CASE)) if CASE in cells.rows.column_names else _coded(None, len(cells.rows))
-    )
-    track, tracks = _coded(cells.key("track_id"))
-    owner = case * len(tracks) + track
-    left_out += delimited.left_out(cells, owner)
+    rows_of_all = cells.rows.num_rows
+    cases, case = cells.key(CASE) if CASE in cells.rows.column_names else ([""], np.zeros(rows_of_all, int))
+    tracks, track = cells.key("track_id")
+    owner = case.astype(np.int64) * len(tracks) + track
+    left_out += delimited.left_out(cells, owner) + delimited.ragged_left_out(cells.layout)
 
     rows = np.flatnonzero(~cells.unfit)
     rows = rows[np.argsort(case[rows], kind="stable")]
@@ -93,14 +92,6 @@ def _keep_vehicles(cells: Cells) -> list[LeftOut]:
     return list(left_out)
 
 
-def _coded(cells: pa.Array | None, rows: int = 0) -> tuple[np.ndarray, list[str]]:
-    """A number for each distinct cell, (R,), and the cells; one empty cell where there is no such column."""
-    if cells is None:
-        return np.zeros(rows, np.int64), [""]
-    encoded = cells.dictionary_encode()
-    return np.asarray(encoded.indices, np.int64), encoded.dictionary.to_pylist()
-
-
 def _one_rate(
     path: Path, options: Options, rows: int, left_out: list[LeftOut], errors: list[DataError]
 ) -> np.ndarray:
@@ -118,4 +109,10 @@ def _site(recording: str) -> str:
     return re.sub("_(train|val|test)$", "", recording.split("/")[-1])
 
 
-READER = Reader(read=read, files=("vehicle_tracks_*.csv", "DR_*_train.csv", "DR_*_val.csv"))
+READER = Reader(
+    read=read,
+    files=("vehicle_tracks_*.csv", "DR_*_train.csv", "DR_*_val.csv"),
+    about="INTERACTION, TAF-BW (CSV, 10 Hz)",
+    download="interaction-dataset.com: recorded tracks; TAF-BW: its repository",
+    licence="INTERACTION: its own, non-commercial research; TAF-BW: CC BY-NC-SA 4.0",
+)

@@ -12,6 +12,7 @@ from collections.abc import Mapping as Names
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -72,6 +73,18 @@ class Companion(Frozen):
     """Its name: {stem} is the file's without ending, {prefix} the part before the last underscore."""
     key: str | None = None
     """The column that both have; without one, the table has a single row for the whole file."""
+
+    @model_validator(mode="after")
+    def _stays_in_the_folder(self) -> Companion:
+        try:
+            fields = {field for _, field, _, _ in Formatter().parse(self.file) if field is not None}
+        except ValueError:
+            raise ValueError("file: a single { or }") from None
+        if not fields <= {"stem", "prefix"}:
+            raise ValueError("file: only {stem} and {prefix} in braces")
+        if Path(self.file).name != self.file or self.file == "..":
+            raise ValueError("file: a name beside the table, without folders")
+        return self
 
 
 class Mapping(Frozen):

@@ -122,4 +122,10 @@ def _city(facts: dict[str, Any]) -> str | None:
     return name.split("-")[0] if str(facts.get("dataset", "")).startswith("nuscenes") else name
 
 
-READER = Reader(read=read, files="s*.pkl")
+READER = Reader(
+    read=read,
+    files="s*.pkl",
+    about="ScenarioNet descriptions (pickle, read without running it)",
+    download="made with ScenarioNet from nuScenes, nuPlan, Waymo and others",
+    licence="that of the data set it was made from",
+)

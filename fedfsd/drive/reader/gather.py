@@ -1,0 +1,443 @@
+"""Files of one source become one table, in two passes.
+
+Pass 1 reads each recording, checks it and puts it aside; pass 2 knows all that is unfit, when each recording
+starts and where each city lies, and makes the table's rows. Keys are ``source/reader's key``, but all tracks
+of the recording car in one source and city share ``source/city/ego`` (the region stands in for an unknown
+city), so that its owner is one vehicle. The split follows from the keys. A recording that is named after
+its file keeps the name of the folder that was given. ``t`` starts at 0 in each recording: its start is
+subtracted in float64. Coordinates beyond 10 km are shifted by whole kilometres, one shift a city, to keep
+millimetres in float32. A row that repeats another of its vehicle's is dropped, and recordings that are cuts
+of one are joined where they overlap. Everything that is left out is counted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from fedfsd.drive import table
+from fedfsd.drive.reader import join
+from fedfsd.drive.reader.drive import (
+    ARCHIVES,
+    ENDINGS,
+    MAX_NAME,
+    NUMBERS,
+    Drive,
+    Options,
+    Reader,
+    bare,
+    encoded,
+    no_vehicle,
+    together,
+)
+from fedfsd.drive.reader.recognise import format_of
+from fedfsd.drive.reader.spool import Spool
+from fedfsd.drive.table import Identity, LeftOut, Origin, Table
+from fedfsd.errors import DataError
+
+# float32 holds a millimetre up to here.
+FAR_M = 10_000.0
+# Two rows of one vehicle at one time are one point where they are no further apart: rounding, smoothing.
+SAME_M = 0.05
+# Rows that become rows of the table together.
+GROUP_ROWS = 2**18
+# Recordings that are put aside together, so that a thousand small ones make few batches.
+BATCH_ROWS = 2**16
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is declared about the source; it does not stand in the files."""
+
+    region: str
+    licence: str
+    identity: Identity
+    origin: Origin
+    source: str
+    country: str | None = None  # where the files do not say
+    city: str | None = None  # where the files do not say
+    cities: tuple[str, ...] = ()  # only the recordings of these; of all if empty
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an import wrote."""
+
+    rows: int
+    vehicles: int
+    recordings: int
+    left_out: tuple[LeftOut, ...]
+
+
+@contextmanager
+def gathered(
+    paths: list[Path], reader: Reader, facts: Facts, options: Options, *, skip_unfit: bool
+) -> Iterator[Gathered]:
+    """Every recording in the files, put aside.
+
+    Raises:
+        DataError: what is unfit, all of it at once; with ``skip_unfit`` only where nothing is fit.
+    """
+    with Spool(options.scratch) as spool:
+        found = Gathered(facts, spool)
+        found.read(files(paths, reader), reader, options, skip_unfit=skip_unfit)
+        yield found
+
+
+@dataclass
+class _Recording:
+    """What pass 1 learns of one recording."""
+
+    name: str
+    city: str | None
+    country: str | None
+    start: float = np.inf  # the first of its times, s
+    far: np.ndarray = field(default_factory=lambda: np.zeros(2))  # the largest |x| and |y|, m
+    kilometres: tuple[Counter[int], Counter[int]] = field(default_factory=lambda: (Counter(), Counter()))
+    """Rows by their x and their y in whole kilometres."""
+    unfit: bool = False
+
+
+class Gathered:
+    """The recordings of an import between its two passes."""
+
+    def __init__(self, facts: Facts, spool: Spool) -> None:
+        self._facts, self._spool = facts, spool
+        self._recordings: list[_Recording] = []
+        self._numbers: dict[str, int] = {}
+        self._waiting: list[pa.RecordBatch] = []
+        self._left_out: list[LeftOut] = []
+
+    def read(
+        self, found: list[tuple[Path, str]], reader: Reader, options: Options, *, skip_unfit: bool
+    ) -> None:
+        """Pass 1. DataError for all that is unfit, or if nothing is left."""
+        origin_of: dict[str, Path] = {}
+        unfit: list[tuple[Path, DataError]] = []
+        pieces: list[Drive] = []
+        for file, name in found:
+            first, counted = len(self._recordings), len(self._left_out)
+            try:
+                drives = reader.read(file, replace(options, recording=name))
+                here = self._read_file(file, drives, origin_of, options.hz, skip_unfit=skip_unfit)
+            except DataError as error:
+                unfit.append((file, error))
+                for each in self._recordings[first:]:
+                    each.unfit = True
+                    del self._numbers[each.name]
+                del self._left_out[counted:]
+            else:
+                pieces += here
+                origin_of |= {each.name: file for each in self._recordings[first:]}
+                origin_of |= {each.recording: file for each in here}
+        for one in join.joined(pieces):
+            self._put(one)
+        fit = [each for each in self._recordings if not each.unfit]
+        if unfit and not (skip_unfit and fit):
+            raise together([error for _, error in unfit], f"{len(unfit)} of {len(found)} files")
+        self._left_out += [
+            LeftOut(f"unfit file {file.name}{_inside(error, file)}: {error.got}"[:MAX_NAME], 0, 0, files=1)
+            for file, error in unfit
+        ]
+        _demand_one_country(fit)
+        if not fit:
+            raise DataError(
+                "--city-only",
+                got=f"only {', '.join(each.why for each in self._left_out if each.why.startswith('city '))}",
+                expected=" or ".join(self._facts.cities),
+                hint="name a city that is in the files",
+            )
+
+    def _read_file(
+        self,
+        file: Path,
+        drives: Iterable[Drive],
+        origin_of: dict[str, Path],
+        hz: float | None,
+        *,
+        skip_unfit: bool,
+    ) -> list[Drive]:
+        """Put aside the recordings of one file but pieces, which wait for the others of their recording."""
+        pieces: list[Drive] = []
+        wrong: list[DataError] = []
+        left_out: list[LeftOut] = []
+        rows = 0
+        for each in drives:
+            wrong += each.unfit
+            left_out += each.left_out
+            rows += len(each.vehicle)
+            if not len(each.vehicle) or (wrong and not skip_unfit):
+                continue
+            _check(each, file, origin_of, hz)
+            if self._facts.cities and (each.city or "").lower() not in self._facts.cities:
+                why = f"city {each.city or '(unknown)'}"
+                left_out.append(LeftOut(why, len(each.vehicle), len(encoded(each.vehicle).unique())))
+            elif each.part_of is None:
+                self._put(each)
+            else:
+                pieces.append(each)
+        if wrong and not (skip_unfit and rows):
+            raise together(wrong, str(file))
+        if not rows:
+            raise no_vehicle(file, left_out)
+        self._left_out += left_out
+        return pieces
+
+    def _put(self, found: Drive) -> None:
+        """Put the rows of one drive aside, without those that repeat another."""
+        names, kinds = encoded(found.vehicle), encoded(found.type)
+        owner = np.asarray(names.indices)
+        repeat = _repeats(found, owner)
+        if repeat.any():
+            self._left_out.append(LeftOut("repeated row", int(repeat.sum()), len(np.unique(owner[repeat]))))
+        facts = self._facts
+        place = facts.city or found.city
+        number = self._numbers.setdefault(found.recording, len(self._recordings))
+        if number == len(self._recordings):
+            self._recordings.append(_Recording(found.recording, place, facts.country or found.country))
+        keys = [f"{facts.source}/{key}" for key in names.dictionary.to_pylist()]
+        keys.append(f"{facts.source}/{place or facts.region}/ego")
+        keep = np.flatnonzero(~repeat)
+        columns = {name: found.columns[name][keep] for name in NUMBERS}
+        _learn(self._recordings[number], columns)
+        self._waiting.append(
+            pa.record_batch(
+                {
+                    "recording": np.full(len(keep), number, np.int32),
+                    "vehicle": pa.array(keys).take(np.where(found.ego, len(keys) - 1, owner)[keep]),
+                    "type": kinds.dictionary.cast(pa.string()).take(kinds.indices.take(pa.array(keep))),
+                    "hz": np.broadcast_to(np.asarray(found.hz, float), len(repeat))[keep],
+                    **columns,
+                }
+            )
+        )
+        if sum(each.num_rows for each in self._waiting) >= BATCH_ROWS:
+            self._put_waiting()
+
+    def _put_waiting(self) -> None:
+        if self._waiting:
+            for batch in pa.Table.from_batches(self._waiting).combine_chunks().to_batches():
+                self._spool.add(batch)
+            self._waiting = []
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What is not in the rows, one count for each reason, the most rows first."""
+        sums: dict[str, LeftOut] = {}
+        for each in self._left_out:
+            before = sums.get(each.why, LeftOut(each.why, 0, 0))
+            sums[each.why] = LeftOut(
+                each.why,
+                before.rows + each.rows,
+                before.vehicles + each.vehicles,
+                before.files + each.files,
+            )
+        return tuple(sorted(sums.values(), key=lambda each: (-each.rows, each.why)))
+
+    def table(self) -> Table:
+        """Pass 2, all rows in memory."""
+        return self._of_rows(pa.concat_tables(self._rows()))
+
+    def write(self, output: Path) -> Written:
+        """Pass 2, some rows in memory; DataError where rows cannot be used."""
+        vehicles: set[str] = set()
+        recordings: set[str] = set()
+        rows = 0
+
+        def groups() -> Iterator[pa.Table]:
+            nonlocal rows
+            for part in _grouped(self._rows()):
+                made = self._of_rows(part).rows
+                vehicles.update(made["vehicle"].unique().to_pylist())
+                recordings.update(made["recording"].unique().to_pylist())
+                rows += made.num_rows
+                yield made
+
+        facts = self._facts
+        empty = Table(pa.table({}), facts.licence, facts.identity, facts.origin, left_out=self.left_out)
+        table.write_parts(groups(), empty, output)
+        return Written(rows, len(vehicles), len(recordings), self.left_out)
+
+    def _of_rows(self, rows: pa.Table) -> Table:
+        facts = self._facts
+        return table.of_rows(
+            dict(zip(rows.column_names, rows.columns, strict=True)),
+            licence=facts.licence,
+            identity=facts.identity,
+            origin=facts.origin,
+            left_out=self.left_out,
+        )
+
+    def _rows(self) -> Iterator[pa.Table]:
+        """The rows that were put aside, from where their recording starts and their city lies."""
+        self._put_waiting()
+        found = self._recordings
+        shift = _shifts([each for each in found if not each.unfit])
+        starts = np.array([each.start if np.isfinite(each.start) else 0.0 for each in found])
+        shifts = np.array([shift.get(each.city, (0.0, 0.0)) for each in found])
+        fit = np.array([not each.unfit for each in found])
+        texts = {
+            "recording": pa.array([each.name for each in found], pa.string()),
+            "country": pa.array([each.country for each in found], pa.string()),
+            "city": pa.array([each.city for each in found], pa.string()),
+        }
+        for batch in self._spool:
+            rows = batch.filter(pa.array(fit[batch["recording"].to_numpy()]))
+            number = rows["recording"].to_numpy()
+            columns = {name: rows[name] for name in rows.schema.names}
+            columns |= {name: values.take(rows["recording"]) for name, values in texts.items()}
+            columns |= {
+                "t": rows["t"].to_numpy() - starts[number],
+                "x": rows["x"].to_numpy() - shifts[number, 0],
+                "y": rows["y"].to_numpy() - shifts[number, 1],
+            }
+            constants = {"region": self._facts.region, "source": self._facts.source}
+            yield pa.table(
+                columns | {name: pa.repeat(value, len(number)) for name, value in constants.items()}
+            )
+
+
+def _learn(recording: _Recording, columns: dict[str, np.ndarray]) -> None:
+    """Take the start and the place of more rows of a recording into account."""
+    times = columns["t"][np.isfinite(columns["t"])]
+    recording.start = min(recording.start, times.min(initial=np.inf))
+    for axis, name in enumerate(("x", "y")):
+        values = columns[name][np.isfinite(columns[name])]
+        recording.far[axis] = np.abs(values).max(initial=recording.far[axis])
+        cells, count = np.unique(np.round(values / 1000), return_counts=True)
+        recording.kilometres[axis].update(dict(zip(cells.tolist(), count.tolist(), strict=True)))
+
+
+def _shifts(recordings: list[_Recording]) -> dict[str | None, tuple[float, float]]:
+    """Whole kilometres to subtract from x and y, the same for all recordings of a city: the median's."""
+    cities: dict[str | None, list[_Recording]] = defaultdict(list)
+    for each in recordings:
+        cities[each.city].append(each)
+    found = {}
+    for city, members in cities.items():
+        shift = [0.0, 0.0]
+        for axis in (0, 1):
+            if max(each.far[axis] for each in members) > FAR_M:
+                cells = sum((each.kilometres[axis] for each in members), Counter[int]())
+                ordered = sorted(cells)
+                count = np.cumsum([cells[cell] for cell in ordered])
+                shift[axis] = 1000.0 * ordered[int(np.searchsorted(count, (count[-1] + 1) // 2))]
+        found[city] = (shift[0], shift[1])
+    return found
+
+
+def _grouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows in tables of ``GROUP_ROWS``; the last one may have fewer."""
+    waiting: list[pa.Table] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(each.num_rows for each in waiting) >= GROUP_ROWS:
+            rows = pa.concat_tables(waiting)
+            full = rows.num_rows // GROUP_ROWS * GROUP_ROWS
+            for start in range(0, full, GROUP_ROWS):
+                yield rows.slice(start, GROUP_ROWS)
+            waiting = [rows.slice(full)]
+    if any(each.num_rows for each in waiting):
+        yield pa.concat_tables(waiting)
+
+
+def _demand_one_country(recordings: list[_Recording]) -> None:
+    """A region's table has drives of one country alone, where the files say in which they were recorded."""
+    cities: dict[str, set[str]] = defaultdict(set)
+    for each in recordings:
+        if each.country:
+            cities[each.country].add(each.city or "?")
+    if len(cities) > 1:
+        named = (f"{country} ({', '.join(sorted(found))})" for country, found in sorted(cities.items()))
+        raise DataError(
+            "country",
+            got=f"recordings of {', '.join(named)}",
+            expected="those of one country: a region is one jurisdiction",
+            hint=f"import each on its own, for example with --city-only {min(min(cities.values()))}",
+        )
+
+
+def _inside(error: DataError, file: Path) -> str:
+    """The part of the file that an error names."""
+    return error.place.removeprefix(str(file)) if error.place.startswith(str(file)) else ""
+
+
+def files(paths: list[Path], reader: Reader) -> list[tuple[Path, str]]:
+    """Each file once, with a name for its recording: its path from above the folder that was given."""
+    patterns = (reader.files,) if isinstance(reader.files, str) else reader.files
+    files: list[Path] = []
+    tops: list[str] = []
+    for path in (Path(os.path.abspath(path)) for path in paths):
+        found = [path] if not path.is_dir() else []
+        for endings in (("", *ENDINGS), ARCHIVES):
+            names = [f"{pattern}{ending}" for pattern in patterns for ending in endings]
+            found = found or sorted({file for name in names for file in path.rglob(name)})
+        if not path.exists():
+            raise DataError(
+                str(path), got="no readable file", expected="a recording, or a folder", hint="check the path"
+            )
+        if not found:
+            raise DataError(
+                str(path),
+                got=f"no file named {' or '.join(patterns)}",
+                expected="at least one",
+                hint=f"there are files of --format {other}"
+                if (other := format_of(path))
+                else "name the files one by one, or check the format",
+            )
+        files += found
+        tops.append(str(path.parent if path.is_dir() else path.parent.parent))
+    if not files:
+        raise DataError("paths", got="none", expected="at least one file", hint="name a file or a folder")
+    top = os.path.commonpath(tops)
+    return [
+        (file, file.with_name(bare(file.name)).relative_to(top).with_suffix("").as_posix())
+        for file in dict.fromkeys(files)
+    ]
+
+
+def _check(found: Drive, file: Path, origin_of: dict[str, Path], hz: float | None) -> None:
+    """One recording stands in one file, and its rate is the one that was said."""
+    if found.recording in origin_of:
+        raise DataError(
+            str(file),
+            got=f"a recording that {origin_of[found.recording].name} holds too",
+            expected="each recording once",
+            hint="leave one of the two files out",
+        )
+    rates = np.unique(found.hz)
+    if hz is not None and (np.abs(rates - hz) > 0.01 * hz).any():
+        raise DataError(
+            f"{file}: frames a second",
+            got=f"{', '.join(f'{rate:g}' for rate in rates[:5])} in the file",
+            expected=f"{hz:g} as given",
+            hint="leave hz out: this format states its rate",
+        )
+
+
+def _repeats(found: Drive, owner: np.ndarray) -> np.ndarray:
+    """Rows, (R,) bool, that repeat another of their vehicle and time; one elsewhere than the first is kept.
+
+    Args:
+        owner: number of each row's vehicle.
+    """
+    t, x, y = (found.columns[name] for name in ("t", "x", "y"))
+    order = np.lexsort((t, owner))
+    new = np.r_[True, (np.diff(owner[order]) != 0) | (np.diff(t[order]) != 0)]
+    repeat = np.zeros(len(owner), bool)
+    if new.all():
+        return repeat
+    # The fullest row first.
+    empty = np.sum([np.isnan(found.columns[name]) for name in NUMBERS], axis=0)
+    order = order[np.lexsort((empty[order], np.cumsum(new)))]
+    first = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
+    near = np.hypot(x[order] - x[first], y[order] - y[first]) <= SAME_M
+    repeat[order] = ~new & near
+    return repeat
