@@ -55,7 +55,7 @@ class RoundKey:
         return key.derive(self.run_key)
 
 
-def _encoded(info: dict[str, str | int]) -> bytes:
+def _encoded(info: dict[str, object]) -> bytes:
     """Canonical JSON: of plain names, hashes and counts, json's own is the same, and twenty times faster."""
     return json.dumps(info, sort_keys=True, separators=(",", ":")).encode()
 

@@ -126,13 +126,11 @@ def test_a_part_prints_rows_with_their_four_fields(capsys):
     assert document["quick"] is True
     assert {row["name"] for row in document["rows"]} == {
         "help_seconds",
-        "short_round_training_ms",
-        "short_round_outside_ms",
-        "long_round_training_s",
+        "short_round_outside_to_training",
         "long_round_outside_share",
     }
     for row in document["rows"]:
-        assert set(row) == {"name", "measured", "target", "pass"}
+        assert {"name", "measured", "target", "pass"} <= set(row)
         assert row["measured"] > 0
 
 
