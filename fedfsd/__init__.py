@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# gRPC's C core writes lines of its own to stderr, where people read ours. It looks here when it is imported,
+# so before that; whoever wants them sets GRPC_VERBOSITY=info.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 if TYPE_CHECKING:
     from fedfsd.simulation.run import Run, simulate

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from fedfsd.errors import NotReadyError
+from fedfsd.errors import NotReadyError, install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def style(changes: Mapping[str, Any] | None = None) -> Iterator[Callable[[float,
             "pictures",
             got="matplotlib is not installed",
             expected="the extra that draws",
-            hint='pip install "fedfsd[pictures]"',
+            hint=install("pictures"),
         ) from None
 
     def figure_of(width: float, height: float, heading: str) -> Figure:

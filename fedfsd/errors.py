@@ -64,6 +64,15 @@ def _rebuild(
     return kind(place, got=got, expected=expected, hint=hint)
 
 
+def install(extra: str) -> str:
+    """How to get one of fedfsd's extras. Its name is on no package index, where anybody could take it.
+
+    >>> install("node")
+    'pip install ".[node]" in the checkout of fedfsd'
+    """
+    return f'pip install ".[{extra}]" in the checkout of fedfsd'
+
+
 class UsageError(FedfsdError):
     """The command was called in a way it does not know."""
 
@@ -111,6 +120,10 @@ class NotReadyError(FedfsdError):
     """Something the command needs is missing: an extra, a device, a folder, enough regions."""
 
     code, exit_code = "not_ready", 4
+
+
+class PendingError(NotReadyError):
+    """The same, where it is under way: it comes by itself, or with something that is asked for already."""
 
 
 class AccountingError(FedfsdError):

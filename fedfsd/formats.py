@@ -27,15 +27,16 @@ READ: Mapping[str, tuple[int, ...]] = {
     "plan": (1, 2, 3),
     "policy": (1,),
     "region.toml": (1,),
-    "train.toml": (1,),
+    "train.toml": (1, 2),
     "coordinator.toml": (1,),
-    "ledger entry": (1, 2, 3),
+    "ledger entry": (1, 2, 3, 4),
     "bundle": (1,),
-    "receipts": (1,),
+    "receipts": (1, 2),
     "table": (1, 2),
     "mapping": (1,),
     "run folder": (1,),
-    "border": (1, 2),
+    "border": (1, 2, 3),
+    "declaration": (1,),
     "runner socket": (3,),  # gate and runner of a region are upgraded together: 1 and 2 named no program
     "invitation": (1,),
     "signing request": (1,),
@@ -81,7 +82,7 @@ def disagreement(name: str, theirs: int, *, peer: str, here: str) -> FormatError
     """What to say of a peer with which no version of a protocol is shared.
 
     >>> print(disagreement("border", 9, peer="the hub", here="this region"))
-    format: border: got version 9 at the hub, expected version 1 or 2; fix: upgrade fedfsd at this region
+    format: border: got version 9 at the hub, expected version 1 or 2 or 3; fix: upgrade fedfsd at this region
     """
     return FormatError(
         name,

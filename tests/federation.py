@@ -19,6 +19,7 @@ from fedfsd.config.load import load
 from fedfsd.federation.strategy import PlannedStrategy, Round
 from fedfsd.flower import private
 from fedfsd.flower import strategy as strategies
+from fedfsd.gate.watch import Watcher
 from fedfsd.report.run_folder import Folder
 from fedfsd.runner.client import client_app
 from fedfsd.runner.region import RegionConfig
@@ -85,6 +86,7 @@ class Federation(Grid):
             name: Path(node_config(self.experiment, folder, name)["folder"]) for name in self.plan.regions
         }
         Evidence(self.prepared, Folder(folder), folders).begin()
+        Folder(folder).keep_backbone(self.prepared.backbone)
         self.configs = {
             number: RegionConfig(**node_config(self.experiment, folder, name), simulated=True)
             for number, name in enumerate(self.plan.regions, start=2)
@@ -98,11 +100,11 @@ class Federation(Grid):
     def __getitem__(self, region: str) -> Region:
         return self.regions[region]
 
-    def strategy(self) -> PlannedStrategy:
+    def strategy(self, watcher: Watcher | None = None) -> PlannedStrategy:
         """A fresh strategy of the experiment."""
         server = self.experiment.server
         inner = strategies.resolve(server.strategy, server.options)
-        return PlannedStrategy(inner, self.plan, round_timeout_seconds=0.3)
+        return PlannedStrategy(inner, self.plan, round_timeout_seconds=0.3, watcher=watcher)
 
     def rounds(
         self, strategy: PlannedStrategy | None = None, *, first_round: int = 1, arrays=None, on_round=None

@@ -92,10 +92,10 @@ def region(folder: Path, **wish: Any) -> Path:
         SigningKey.generate(f"fedfsd/{REGION}/officer").write(folder / "officer.key")
     officer = SigningKey.read(folder / "officer.key")
     node, genesis = new_region.make(REGION, folder / "eu", mirror=None, officer=officer.verification)
-    adding.add(node, paper.sign(genesis, officer))
+    adding.add(node, [paper.sign(genesis, officer)])
     fill_in(node.folder)
     with closing(node.open_ledger()) as ledger:
         asked = grant.Wish(data_set=DATA, epsilon=10.0, delta=DELTA, **wish)
         made = grant.make(ledger.state, asked, policy=node.policy(), salts=node.salts, data=None)
-    adding.add(node, paper.sign(made, officer))
+    adding.add(node, [paper.sign(made, officer)])
     return node.folder

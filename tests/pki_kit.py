@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ class Callers(rpc.BorderServicer):
 
     def __init__(self) -> None:
         self.seen: list[str] = []
+        self.behind: float | None = None
+        """Seconds by which its clock is behind; None: it does not say."""
 
     def Hello(self, request: pb.Greeting, context: grpc.ServicerContext) -> pb.Welcome:
         self.seen.append(channel.caller(context))
@@ -34,6 +37,11 @@ class Callers(rpc.BorderServicer):
         self.seen.append(channel.caller(context))
         yield pb.Chunk(offset=1)
         yield pb.Chunk(offset=2)
+
+    def Clock(self, request: pb.Ready, context: grpc.ServicerContext) -> pb.Now:
+        if self.behind is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+        return pb.Now(seconds=int(time.time() - self.behind))
 
     def Beat(self, request: pb.Ready, context: grpc.ServicerContext) -> pb.Done:
         raise ValueError("/data/secret")

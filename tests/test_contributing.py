@@ -22,6 +22,7 @@ ADDED = (
     "A strategy",
     "A mechanism",
     "An audit check",
+    "A finding of the data check",
     "A border message",
     "An experiment key",
 )

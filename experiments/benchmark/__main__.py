@@ -16,6 +16,7 @@ from experiments.benchmark.border import border
 from experiments.benchmark.clients import clients
 from experiments.benchmark.crowd import crowd
 from experiments.benchmark.demo import demo, help_seconds
+from experiments.benchmark.fleet import fleet
 from experiments.benchmark.imports import imports
 from experiments.benchmark.ledger import ledger
 from experiments.benchmark.overhead import overhead
@@ -34,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m experiments.benchmark", description="Measure what the project promises."
     )
     names = ("help", "demo", "step", "windows", "overhead", "clients", "crowd", "wire")
-    names += ("ledger", "audit", "recordings", "border", "imports")
+    names += ("ledger", "audit", "recordings", "border", "imports", "fleet")
     parser.add_argument("--only", choices=names, action="append", help="this part alone; may be repeated")
     parser.add_argument("--data", help="real recordings to train on; else the study's published results")
+    parser.add_argument("--full", action="store_true", help="fleet: 100,000 vehicles instead of 10,000")
     parser.add_argument("--quick", action="store_true", help="try the machinery: its numbers mean nothing")
     parser.add_argument("--json", action="store_true", help="one document on standard output")
     given = parser.parse_args(arguments)
@@ -60,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "audit": lambda: audit(folder / "audit", quick=given.quick),
             "recordings": lambda: recordings(given.data, folder / "recordings", quick=given.quick),
             "border": lambda: border(folder / "border", quick=given.quick),
+            "fleet": lambda: fleet(folder / "fleet", full=given.full, quick=given.quick),
             "imports": lambda: imports(folder / "imports", quick=given.quick),
         }
         for name in names:

@@ -18,18 +18,28 @@ from statistics import median, quantiles
 from typing import Any
 
 import torch
+from torch._C._distributed_c10d import TCPStore
 
 from experiments.benchmark.row import Row
-from experiments.benchmark.ways import WAYS, Case, Steps
+from experiments.benchmark.ways import CPU, WAYS, Case, Steps
+from fedfsd.engine.noise import HostNoise
+from fedfsd.engine.randomness import Stream
+from fedfsd.engine.shared import Shared, serve
+from fedfsd.runner.group import LOCAL, enter, leave, meet_over
 
 
 @dataclass(frozen=True)
 class Promise:
-    """A case; ``time`` and ``memory`` are the largest ratios to the plain step."""
+    """A case; ``time``, ``memory`` and ``noise`` are the largest ratios to the plain step.
+
+    ``pair`` is the least speed of two processes over that of one.
+    """
 
     case: Case
     time: float
     memory: float | None = None
+    noise: float | None = None
+    pair: float | None = None
     repeats: int = 40
 
 
@@ -37,11 +47,13 @@ PROMISES = (
     Promise(Case("mlp", 64, 8), 1.5),
     Promise(Case("gru", 64, 8), 1.5),
     Promise(Case("transformer", 64, 8), 1.5),
-    Promise(Case("transformer of 171k", 64, 1), 1.25, 1.5),
+    Promise(Case("transformer of 171k", 64, 1), 1.25, 1.5, pair=1.7),
+    Promise(Case("transformer of 1.5M", 16, 1), 1.25, noise=0.2, repeats=9),
     Promise(Case("transformer of 1.5M", 64, 1), 1.25, repeats=9),
-    Promise(Case("PilotNet", 64, 1), 1.2, 1.8, repeats=9),
+    Promise(Case("PilotNet", 64, 1), 1.2, 1.8, noise=0.03, pair=1.7, repeats=9),
     Promise(Case("PilotNet", 16, 8), 1.2, repeats=7),
-    Promise(Case("ResNet-18", 32, 1), 1.25, repeats=5),
+    Promise(Case("ResNet-18", 32, 1), 1.25, noise=0.1, repeats=5),
+    Promise(Case("ResNet-18", 32, 1, "head"), 1.0, repeats=5),
 )
 
 
@@ -56,6 +68,13 @@ def step(*, quick: bool) -> list[Row]:
         detail = f"plain {median(found['plain']) * 1000:.1f} ms; {ways}"
         measured = median(found["ratios"]["private"])
         rows.append(Row(f"step: {name}", measured, promise.time, "x plain", "<=", detail))
+        if promise.noise is not None:
+            share = found["ratios"]["noise"]
+            rows.append(Row(f"noise: {name}", median(share), promise.noise, "x plain", "<=", spread(share)))
+        if promise.pair is not None:
+            speed = _child("pair", number, promise.repeats)["speed"]
+            row = f"two processes: {name}"
+            rows.append(Row(row, median(speed), promise.pair, "x one", ">=", spread(speed)))
         if promise.memory is not None:
             peaks = {way: _child("memory", number, way)["peak"] for way in WAYS}
             detail = "; ".join(f"{way} {peak / 1e6:.0f} MB" for way, peak in peaks.items())
@@ -82,8 +101,10 @@ def _times(case: Case, repeats: int) -> dict[str, Any]:
     """Processor seconds of plain steps, and every other way's ratios to the plain step just before."""
     steps = Steps(case)
     ways = {name: steps.way(name) for name in WAYS}
+    made = HostNoise(Stream(bytes(32)))
+    ways["noise"] = lambda: made.whole(steps.size, 2.0**20)
     plain: list[float] = []
-    ratios: dict[str, list[float]] = {name: [] for name in WAYS}
+    ratios: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 2):
         seconds = {name: _seconds(way) for name, way in ways.items()}
         if turn < 2:  # the first ones fill caches
@@ -92,6 +113,44 @@ def _times(case: Case, repeats: int) -> dict[str, Any]:
         for name, took in seconds.items():
             ratios[name].append(took / seconds["plain"])
     return {"plain": plain, "ratios": ratios}
+
+
+def _pair(number: int, repeats: int) -> dict[str, Any]:
+    """Speed of two processes over that of one, in turns, by the clock."""
+    case = PROMISES[number].case
+    steps, store = Steps(case), TCPStore(LOCAL, 0, None, True, wait_for_workers=False)
+    meet_over(LOCAL)
+    words = [sys.executable, "-m", "experiments.benchmark.step", "serve", str(number), str(store.port)]
+    other = subprocess.Popen(words)
+    try:
+        enter(store, 1, 0, 2, CPU)
+        own, data = steps.engine()
+        shared = Shared(own, CPU)
+        one, two = steps.rounds(own, data), steps.rounds(shared, data)
+        speed = []
+        for turn in range(repeats + 2):
+            took = []
+            for way in (one, two):
+                started = time.perf_counter()
+                way()
+                took.append(time.perf_counter() - started)
+            if turn >= 2:
+                speed.append(took[0] / took[1])
+        shared.end()
+        other.wait()
+    finally:
+        leave()
+        other.kill()
+    return {"speed": speed}
+
+
+def _serve(number: int, port: int) -> None:
+    """Be the other process."""
+    meet_over(LOCAL)
+    own, data = Steps(PROMISES[number].case).engine()
+    enter(TCPStore(LOCAL, port, None, False), 1, 1, 2, CPU)
+    serve(own, data)
+    leave()
 
 
 def _seconds(way: Callable[[], object]) -> float:
@@ -119,4 +178,9 @@ if __name__ == "__main__":
     what, number, last = sys.argv[1:]
     torch.set_num_threads(1)
     chosen = PROMISES[int(number)].case
-    print(json.dumps(_times(chosen, int(last)) if what == "time" else _peak(chosen, last)))
+    if what == "serve":
+        _serve(int(number), int(last))
+    elif what == "pair":
+        print(json.dumps(_pair(int(number), int(last))))
+    else:
+        print(json.dumps(_times(chosen, int(last)) if what == "time" else _peak(chosen, last)))

@@ -20,14 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedfsd.engine.gradient import Precision, VehicleGradient
+from fedfsd.config.experiment import Precision
+from fedfsd.engine import backbone, trunk
+from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.local import model_on, train
 from fedfsd.engine.randomness import RoundKey
+from fedfsd.engine.shared import Shared
 from fedfsd.engine.vehicle import VehicleData
 from fedfsd.plan.plan import ArraySchema, ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan
 from fedfsd.task.forecasting.loss import window_loss
 from fedfsd.task.forecasting.window import WindowSpec
-from fedfsd.task.task import Tensors
+from fedfsd.task.task import Examples, Tensors
 
 CLIP, NOISE, RATE = 0.3, 1.0, 1e-3
 REGION = "EU"
@@ -47,11 +50,14 @@ class Case:
     model: str
     vehicles: int
     windows: int
+    trained: str = "all"
+    """What learns, as ``model.trainable`` says it; the rest is frozen."""
 
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.model}, {self.vehicles} vehicles of {self.windows}"
+        part = "" if self.trained == "all" else f", {self.trained} alone"
+        return f"{self.model}{part}, {self.vehicles} vehicles of {self.windows}"
 
 
 class PilotNet(nn.Module):
@@ -85,11 +91,21 @@ class ResNet18(nn.Module):
         ]
         start = (first, nn.GroupNorm(32, 64), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
         self.layers = nn.Sequential(*start, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1))
+        self.parts = {"head": (f"layers.{len(self.layers) - 1}",)}
+
+    def trunk(self, picture: Tensor) -> Tensor:
+        """The features (B, 512)."""
+        features: Tensor = self.layers[:-1](picture)
+        return features
+
+    def head(self, features: Tensor) -> Tensor:
+        """The angle."""
+        angle: Tensor = self.layers[-1](features)
+        return angle.squeeze(1)
 
     def forward(self, picture: Tensor) -> Tensor:
         """The angle."""
-        angle: Tensor = self.layers(picture)
-        return angle.squeeze(1)
+        return self.head(self.trunk(picture))
 
 
 class _Block(nn.Module):
@@ -127,10 +143,11 @@ class Steps:
         self.case, self.device, self.precision, self.steps = case, device, precision, steps
         model, self.loss = _model(case.model)
         self.model = model.to(device)
+        backbone.freeze(model, backbone.trained(model, case.trained))
         self.inputs, self.targets = (
             {name: values.to(device) for name, values in part.items()} for part in _examples(case)
         )
-        self.rounds = 0
+        self._done = 0
 
     @property
     def size(self) -> int:
@@ -151,24 +168,36 @@ class Steps:
             for part in (self.inputs, self.targets)
         )
         data = VehicleData(inputs, targets, np.cumsum(counts) - counts, counts, self.device)
-        return model_on(copy.deepcopy(self.model), self.loss, self.device, self.precision), data
+        model = copy.deepcopy(self.model)
+        behind = case.trained == "head" and hasattr(model, "trunk")
+        gradient = model_on(model, self.loss, self.device, self.precision, behind_trunk=behind)
+        if behind:  # computed once, and kept
+            owner = np.repeat(np.arange(case.vehicles), case.windows)
+            here = [
+                {name: one.cpu().numpy() for name, one in part.items()}
+                for part in (self.inputs, self.targets)
+            ]
+            examples = Examples(tuple(map(str, range(case.vehicles))), owner, *here)
+            data = trunk.place_behind(model, examples, roster=case.vehicles, device=self.device)
+        return gradient, data
 
-    def _private(self, model: nn.Module) -> Callable[[], object]:
+    def _private(self, _: nn.Module) -> Callable[[], object]:
+        return self.rounds(*self.engine())
+
+    def rounds(self, gradient: VehicleGradient | Shared, data: VehicleData) -> Callable[[], object]:
+        """Rounds of the engine, by ``gradient``."""
         plan = self._plan()
         plan_hash = plan.hash
-        arrays = {name: value.detach().cpu().numpy() for name, value in model.named_parameters()}
-        gradient, data = self.engine()
+        arrays = {name: value.detach().cpu().numpy() for name, value in _learning(self.model).items()}
 
         def round() -> object:
-            self.rounds += 1
-            return train(
-                gradient, data, arrays, plan, RoundKey(bytes(32), REGION, plan_hash, self.rounds, "")
-            )
+            self._done += 1
+            return train(gradient, data, arrays, plan, RoundKey(bytes(32), REGION, plan_hash, self._done, ""))
 
         return round
 
     def _plain(self, model: nn.Module) -> Callable[[], object]:
-        optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
+        optimizer = torch.optim.SGD(_learning(model).values(), lr=RATE, momentum=0.9)
 
         def step() -> None:
             optimizer.zero_grad()
@@ -182,7 +211,7 @@ class Steps:
 
     def _hooks(self, model: nn.Module) -> Callable[[], object]:
         module = import_module("opacus").GradSampleModule(model.train(), loss_reduction="sum")
-        parameters = list(model.parameters())
+        parameters = list(_learning(model).values())
 
         def step() -> object:
             inputs, targets = self._drawn(flat=True)
@@ -200,8 +229,9 @@ class Steps:
         return self._repeated(step)
 
     def _vmap(self, model: nn.Module) -> Callable[[], object]:
-        parameters = dict(model.named_parameters())
-        buffers = dict(model.named_buffers())
+        parameters = _learning(model)
+        frozen = {name: one for name, one in model.named_parameters() if name not in parameters}
+        buffers = {**dict(model.named_buffers()), **frozen}
 
         def loss(values: dict[str, Tensor], inputs: Tensors, targets: Tensors) -> Tensor:
             with self.autocast():
@@ -241,7 +271,7 @@ class Steps:
 
     def _plan(self) -> Plan:
         """Rounds of ``steps`` steps of every vehicle."""
-        arrays = ((name, tuple(value.shape)) for name, value in self.model.named_parameters())
+        arrays = ((name, tuple(value.shape)) for name, value in _learning(self.model).items())
         region = RegionPlan(
             roster=self.case.vehicles,
             identity="physical",
@@ -276,6 +306,10 @@ class Steps:
             late_updates="drop",
             average_last=0.0,
         )
+
+
+def _learning(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: one for name, one in model.named_parameters() if one.requires_grad}
 
 
 def _move(parameters: list[nn.Parameter], samples: list[Tensor]) -> list[Tensor]:

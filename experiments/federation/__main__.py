@@ -52,7 +52,9 @@ def story(stage: Stage, experiment: Path) -> int:
     run = stage.folder / "run"
     process = stage.run(experiment, run)
     try:
-        stage.wait("the offer", lambda: stage.offered() is not None or process.poll() is not None)
+        stage.wait(
+            "the offer", lambda: stage.offered() is not None or process.poll() is not None, also=[process]
+        )
         if plan := stage.offered():
             stage.approve(plan)
         if process.wait() != 0:

@@ -23,11 +23,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedfsd.drive import source, table
+from fedfsd.service import patience
 
 FEDFSD = (str(Path(sys.executable).with_name("fedfsd")),)
 DATA_SET = "generated-2026"
 EPSILON, DELTA = 10.0, 1e-4
-START_SECONDS = 120.0
+IDLE_SECONDS = 120.0
 # Numbers of users that need no account; systemd units name real ones (fedfsd-gate, fedfsd-train).
 GATE_USER, TRAIN_USER = 64101, 64102
 
@@ -95,35 +96,27 @@ class Stage:
         place = self.places[name] = self._place(name)
         key, vkey = place.officer / "officer.key", place.officer / "officer.vkey"
         self.fedfsd("keys", "new", f"fedfsd/{name}/officer", "-o", key)
-        vkey.write_text(self.fedfsd("keys", "show", key), encoding="utf-8")
         invitation = place.officer.parent / f"invitation-{name}.json"
         invited = self.document(*("coordinator", "invite", name, "-C", self.coordinator, "-o", invitation))
         made = self.document(
             *("region", "init", name, "-o", place.folder, "--officer-vkey", vkey, "--join", invitation),
             *("--root-fingerprint", invited["root_fingerprint"], "--data", place.data),
-            *("--train", place.train),
+            *("--train", place.train, "--roster", place.roster, "--identity", place.identity),
+            *("--purpose", "a demonstration", "--data-set", f"{name}:{DATA_SET}"),
+            *("--epsilon", EPSILON, "--delta", DELTA),
             at=name,
         )
-        # Read out over the telephone: both sides see the same two fingerprints.
-        self.fedfsd(
-            *("coordinator", "invite", name, "-C", self.coordinator),
-            *("--confirm", made["request_fingerprint"], "--confirm-ledger", made["ledger_fingerprint"]),
-        )
-        self._officer(place, Path(made["file"]))
+        # Read out over the telephone: both sides see the same fingerprint.
+        self.fedfsd("coordinator", "invite", name, "-C", self.coordinator, "--confirm", made["fingerprint"])
+        # On a machine of the officer's own; the signed papers go back to the region.
+        draft = Path(made["file"])
+        signed = place.officer / f"{draft.stem}.signed.json"
+        self.fedfsd("region", "sign", draft, "--officer-key", key, "-o", signed)
+        self.fedfsd("region", "add", signed, "--region", place.folder)
         policy = place.folder / "policy.toml"
         text = policy.read_text(encoding="utf-8")
-        text = text.replace("# roster = 1000", f"roster = {place.roster}")
-        text = text.replace('# identity = "recording"', f'identity = "{place.identity}"')
         text = text.replace("round_seconds = 10.0", "round_seconds = 0.0")  # nothing is hidden, nobody waits
         policy.write_text(text, encoding="utf-8")
-        settings = place.folder / "region.toml"
-        text = settings.read_text(encoding="utf-8")
-        settings.write_text(text.replace('purpose = ""', 'purpose = "a demonstration"'), encoding="utf-8")
-        grant = self.document(
-            *("region", "grant", "--region", place.folder, "--data-set", f"{name}:{DATA_SET}"),
-            *("--epsilon", EPSILON, "--delta", DELTA),
-        )
-        self._officer(place, Path(grant["file"]))
         if self.separate:
             chown(place.folder, GATE_USER)
             chown(place.train, TRAIN_USER)
@@ -141,12 +134,6 @@ class Stage:
         training = rows.filter(pc.invert(rows["test"]))
         roster = len(pc.unique(pa.chunked_array(training["vehicle"])))
         return Place(name, home / "gate", home / "train", data, home / "officer", roster, mine.identity)
-
-    def _officer(self, place: Place, draft: Path) -> None:
-        """What the officer does on a machine of their own; the signed paper goes back to the region."""
-        signed = place.officer / f"{draft.stem}.signed.json"
-        self.fedfsd("region", "sign", draft, "--officer-key", place.officer / "officer.key", "-o", signed)
-        self.fedfsd("region", "add", signed, "--region", place.folder)
 
     # Processes.
 
@@ -258,15 +245,26 @@ class Stage:
         """The JSON document that a command prints."""
         return dict(json.loads(self.fedfsd(*words, "--json", at=at)))
 
-    def wait(self, what: str, holds: Callable[[], bool], *, seconds: float = START_SECONDS) -> None:
-        """Look again until ``holds``. StageError when time is up or a process has ended."""
-        deadline = time.monotonic() + seconds
-        while not holds():
-            gone = [name for name, process in self.processes.items() if process.poll() is not None]
-            if gone or time.monotonic() > deadline:
-                logs = "\n".join((self.folder / f"{name}.log").read_text()[-2000:] for name in gone)
-                raise StageError(f"waited for {what}; ended: {', '.join(gone) or 'nothing'}\n{logs}")
-            time.sleep(0.1)
+    def wait(
+        self,
+        what: str,
+        holds: Callable[[], bool],
+        *,
+        seconds: float = IDLE_SECONDS,
+        also: Sequence[subprocess.Popen[bytes]] = (),
+    ) -> None:
+        """Look again until ``holds``. StageError when a process has ended, or all were idle for so long."""
+
+        def gone() -> list[str]:
+            return [name for name, process in self.processes.items() if process.poll() is not None]
+
+        watched = [*self.processes.values(), *also]
+        found = patience.until(
+            lambda: holds() or bool(gone()), seconds=seconds, pids=lambda: [one.pid for one in watched]
+        )
+        if not found or gone():
+            logs = "\n".join((self.folder / f"{name}.log").read_text()[-2000:] for name in gone())
+            raise StageError(f"waited for {what}; ended: {', '.join(gone()) or 'nothing'}\n{logs}")
 
     def ready(self, name: str) -> bool:
         """What its own status says."""

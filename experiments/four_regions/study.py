@@ -102,7 +102,7 @@ def measure(study: Study, rung: Rung, seed: int, *, overrides: Sequence[str] = (
             {name: study.task.baseline_scores(test) for name, test in study.tests.items()}, nothing, silent
         )
     started = _prepare(study.path, [*study.overrides, f"seed={seed}", *overrides])
-    model = model_with(started.plan, started.task, started.initial)
+    model = model_with(started.plan, started.task, started.initial, started.backbone)
     errors = {name: study.task.scores(model, test) for name, test in study.tests.items()}
     return Measured(errors, nothing, silent)
 

@@ -23,7 +23,7 @@ def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
         return
     received = [one for one in evidence.receipts.receipts if one.region == ledger.region]
     covered = set(evidence.receipts.plans)
-    if not received and not covered & set(ledger.plans):
+    if not covered & set(ledger.plans) and not received:
         yield skipped("the receipts cover no plan of this ledger")
         return
     region = [one for one in evidence.ledgers if one.region == ledger.region]
@@ -42,6 +42,12 @@ def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
             yield contradiction(place, "no release of it", "one: what arrived had been released")
         elif (receipt.sha256, receipt.bytes, receipt.entry) not in found:
             yield contradiction(place, "other bytes or another entry", "those of its release")
+    for refused in evidence.receipts.incidents:
+        if refused.region == ledger.region:
+            place = f"plan {refused.plan[:8]}, round {refused.round}"
+            yield contradiction(
+                place, f"an update that the coordinator refused: {refused.finding}", "the plan's"
+            )
     arrived = {(one.plan, one.round) for one in received}
     mine = dict(_releases(ledger))
     undelivered = [case for case in mine if case[0] in covered and case not in arrived]

@@ -17,11 +17,13 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from fedfsd.audit import receipt, reviewed, trust
+from fedfsd.audit import empirical, receipt, reviewed, trust
+from fedfsd.audit.empirical import Found
 from fedfsd.audit.finding import Finding, Kind, contradiction, newer, refusal, undecided
 from fedfsd.audit.receipt import Receipts
 from fedfsd.audit.reviewed import Reviewed
 from fedfsd.audit.trust import Trust
+from fedfsd.audit.updates import Updates
 from fedfsd.errors import FormatError, NotReadyError
 from fedfsd.ledger import bundle, entry, terms
 from fedfsd.ledger.bundle import MAX_BUNDLE, Manifest
@@ -140,6 +142,9 @@ class Evidence:
     reviewed: Reviewed | None = None
     refused_receipts: Finding | None = None
     """Why a receipts file cannot be read, in the place of ``receipts``."""
+    releases: Updates | None = None
+    canaries: tuple[Found, ...] = ()
+    """What trainings of canaries found of plans."""
 
     def unread(self, region: str) -> bool:
         """Whether there may be entries of the region that this program cannot read."""
@@ -153,6 +158,8 @@ def load(
     receipts: Path | None = None,
     trust: Path | None = None,
     code: Path | None = None,
+    releases: Path | None = None,
+    canaries: Sequence[Path] = (),
 ) -> Evidence:
     """Read everything; files that end in ``.note`` are checkpoints that others hold.
 
@@ -176,6 +183,8 @@ def load(
         trust=None if trust is None else trust_file(trust),
         reviewed=None if code is None else reviewed.read(_regular(code)),
         refused_receipts=refused_receipts,
+        releases=None if releases is None else Updates(_folder(releases)),
+        canaries=empirical.read(canaries),
     )
 
 
@@ -253,6 +262,12 @@ def _note(path: Path) -> str:
     """The text of a file that may be a checkpoint; whether it is one is for a check."""
     with _regular(path).open("rb") as file:
         return file.read(MAX_NOTE + 1).decode(errors="replace")
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise NotReadyError(str(path), got="no folder", expected="a folder with released updates")
+    return path
 
 
 def _regular(path: Path) -> Path:

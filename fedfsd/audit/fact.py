@@ -59,6 +59,8 @@ class Sources:
     data_sets: Sequence[dict[str, Any]]
     """As the statement tells them."""
     receipts: bool
+    tried: Sequence[str] = ()
+    """What trainings of canaries showed of the region's plans."""
 
     def recomputed(self, label: str, value: object) -> Fact:
         """A fact that follows from the bundle, as long as the bundle holds together."""

@@ -87,6 +87,12 @@ def accesses(given: Sources) -> Facts:
     yield given.declared(
         "initial model, SHA-256 of its arrays", given.grouped(lambda row: row["initial_sha256"]), "plan"
     )
+    if any(row["backbone_sha256"] for row in given.plans):
+        yield given.declared(
+            "frozen weights that no region trains or sends, SHA-256 of their file",
+            given.grouped(lambda row: row["backbone_sha256"]),
+            "plan",
+        )
 
 
 def outputs(given: Sources) -> Facts:

@@ -160,7 +160,11 @@ def provenance(given: Sources) -> Facts:
 
 
 def empirical(given: Sources) -> Facts:
-    """Attacks that were tried."""
+    """What was tested from released bytes, and what was tried with canaries."""
+    for name in ("incidents", "releases"):
+        yield _checked(given, name)
+    for sentence in given.tried:
+        yield given.declared("canaries", sentence, "file of audit canaries")
     yield given.by_region("protocol and results", "empirical_audit")
 
 

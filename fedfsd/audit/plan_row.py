@@ -54,6 +54,7 @@ def _row(run: Run, *, claims: bool) -> dict[str, Any]:
         "code": one.code,
         "version": said(one.version),
         "initial_sha256": _initial(one.document.get("model")),
+        "backbone_sha256": _backbone(one.document.get("model")),
         "delta": promise.target_delta if promise else None,
         "epsilon_stated": promise.epsilon if promise else None,
         "epsilon_lifetime": run.chapter.epsilon(run.committed, run.grant) if claims else None,
@@ -105,6 +106,12 @@ def _task(document: Mapping[str, Any]) -> dict[str, Any] | None:
         if isinstance(value, str | int | float)
     }
     return {"name": said(task["name"]), "options": plain}
+
+
+def _backbone(value: object) -> str | None:
+    """The hash of the frozen public weights; None where all of the model is trained."""
+    frozen = value.get("backbone") if isinstance(value, dict) else None
+    return _text(frozen.get("sha256")) if isinstance(frozen, dict) else None
 
 
 def _initial(value: object) -> str | None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import SerializerFunctionWrapHandler, TypeAdapter, model_serializer, model_validator
 
 from fedfsd import formats
 from fedfsd.ledger import key, strict
-from fedfsd.ledger.entry import Hex32, Integer, Region, SignatureHex, Text, Vkey
+from fedfsd.ledger.entry import Finding, Hex32, Integer, Region, SignatureHex, Text, Vkey
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey, VerificationKey
 from fedfsd.ledger.strict import Document
 
 MAX_RECEIPTS = 2**26
+ENDED = "ended"
+"""In a coordinator's folder: by plan and region, what ended the region's part in it."""
 _PREFIX = b"fedfsd/receipts/v1\n"
 _ONE_PREFIX = b"fedfsd/receipt/v1\n"
 _UNSIGNED = "0" * 128
@@ -31,16 +33,37 @@ class Receipt(Document):
     bytes: Integer
 
 
-class Receipts(Document):
-    """The receipts of one run, and the plans within which they are complete."""
+class ReceivedIncident(Document):
+    """What the coordinator found in an update that it did not take; the region's part in the plan ended."""
 
-    format: Literal[1] = 1
+    region: Region
+    plan: Hex32
+    round: Integer
+    finding: Finding
+
+
+class Receipts(Document):
+    """The receipts of one run, and the plans within which they are complete. Format 2: with incidents."""
+
+    format: Literal[1, 2] = 1
     kind: Literal["fedfsd-receipts"] = "fedfsd-receipts"
     run: Text
     coordinator: Vkey
     plans: tuple[Hex32, ...]
     receipts: tuple[Receipt, ...]
+    incidents: tuple[ReceivedIncident, ...] = ()
     signature: SignatureHex = _UNSIGNED
+
+    @model_validator(mode="after")
+    def _one_format(self) -> Receipts:
+        if (self.format == 2) != bool(self.incidents):
+            raise ValueError("the fields of one format")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = write(self)
+        return {name: value for name, value in found.items() if name != "incidents" or self.incidents}
 
     @property
     def signer(self) -> VerificationKey:
@@ -85,7 +108,11 @@ def read(path: Path) -> Receipts:
     cases = [(one.region, one.plan, one.round) for one in found.receipts]
     if list(found.plans) != sorted(set(found.plans)) or cases != sorted(set(cases)):
         raise EvidenceError(path.name, got="lines out of order", expected="each once, ascending")
-    if not {one.plan for one in found.receipts} <= set(found.plans):
+    ended = [(one.region, one.plan) for one in found.incidents]
+    if ended != sorted(set(ended)):
+        raise EvidenceError(path.name, got="lines out of order", expected="each once, ascending")
+    named = {one.plan for one in found.receipts} | {one.plan for one in found.incidents}
+    if not named <= set(found.plans):
         raise EvidenceError(path.name, got="a receipt of a plan it does not cover", expected="plans covered")
     return found
 

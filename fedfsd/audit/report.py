@@ -13,10 +13,10 @@ from fedfsd.audit import field_promise, field_proof
 from fedfsd.audit.case import NO_DECLARATIONS, Case, cases
 from fedfsd.audit.crossing import releases
 from fedfsd.audit.declaration import Declaration
+from fedfsd.audit.empirical import sentences
 from fedfsd.audit.evidence import Evidence
 from fedfsd.audit.fact import MEANINGS, Facts, Sources
 from fedfsd.audit.plan_row import plans
-from fedfsd.audit.receipt import Receipts
 from fedfsd.audit.statement import region, statement
 from fedfsd.audit.timeline import timeline
 from fedfsd.audit.verdict import Report
@@ -68,21 +68,22 @@ def report(
         "headline": found.headline,
         "joint": stated["joint"],
         "marks": {str(mark): meaning for mark, meaning in MEANINGS.items()},
-        "regions": [_region(case, evidence.receipts) for case in judged],
+        "regions": [_region(case, evidence) for case in judged],
         "contradictions": stated["contradictions"],
         "undecided": stated["undecided"],
         "verification": all_said(verification.document(found)),
     }
 
 
-def _region(case: Case, receipts: Receipts | None) -> dict[str, Any]:
-    stated = region(case)
+def _region(case: Case, evidence: Evidence) -> dict[str, Any]:
+    stated, receipts, ledger = region(case), evidence.receipts, case.course.ledger
     given = Sources(
         case=case,
         plans=plans(case),
         releases=releases(case, receipts),
         data_sets=stated["data_sets"],
         receipts=receipts is not None,
+        tried=tuple(sentences(evidence.canaries, ledger.region, ledger.plans)),
     )
     return {
         **stated,

@@ -14,6 +14,7 @@ from typing import Any
 from fedfsd.audit.case import NO_DECLARATIONS, Case, cases, heading
 from fedfsd.audit.chapter import Chapter, Run
 from fedfsd.audit.declaration import Declaration
+from fedfsd.audit.empirical import sentences
 from fedfsd.audit.evidence import Evidence
 from fedfsd.audit.finding import Kind
 from fedfsd.audit.joint import joint
@@ -78,7 +79,7 @@ def statement(
         "contradictions": [
             f"{said(where)}: {said(finding)}" for where, finding in report.found(Kind.CONTRADICTED)
         ],
-        "regions": [region(case) for case in found],
+        "regions": [region(case) | _tried(evidence, case) for case in found],
         "joint": joint(
             found,
             vehicles_cross=vehicles_cross,
@@ -88,6 +89,13 @@ def statement(
         "undecided": [f"{said(where)}: {said(finding)}" for where, finding in report.found(Kind.UNDECIDED)],
         "unproved": list(report.unproved),
     }
+
+
+def _tried(evidence: Evidence, case: Case) -> dict[str, Any]:
+    """What trainings of canaries showed of the region's plans; absent where there were none."""
+    ledger = case.course.ledger
+    told = [] if case.withheld else list(sentences(evidence.canaries, ledger.region, ledger.plans))
+    return {"empirical": told} if told else {}
 
 
 def region(case: Case) -> dict[str, Any]:

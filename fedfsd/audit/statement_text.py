@@ -38,6 +38,9 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
                 f"{some['about'].capitalize()}{', as declared' if some['declared'] else ''}: {some['text']}"
                 for some in one["sentences"]
             )
+        if region.get("empirical"):
+            yield "What was tried (by whoever ran it; shows what it found, and proves nothing more)"
+            yield from _numbered(region["empirical"])
         yield ""
     yield from _section("All regions", document["joint"]["sentences"])
     yield from _section("For every region", [f"{name}: {one}" for name, one in document["general"].items()])

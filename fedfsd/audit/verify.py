@@ -4,8 +4,8 @@ The argument, in the order of the checks: a bundle is one list of entries (archi
 by the region's own people (signatures, identity), and the only one there is (witnesses, succession). By it,
 nothing was released that was not planned (plans, rounds), reserved (reservations, once), paid for (filter)
 and permitted (approvals). What was promised is what the mathematics gives (rehearsal, epsilon, lifetime).
-What arrived is what was released (receipts), what trained was reviewed (code), and the region's own program
-agrees (rules).
+What arrived is what was released (receipts), it has the noise that was planned (incidents, releases), what
+trained was reviewed (code), and the region's own program agrees (rules).
 
 A check is known by its name, the function's without ``check_``; the order is for reading alone.
 """
@@ -28,6 +28,7 @@ from fedfsd.audit.history import check_archive, check_entries, check_history
 from fedfsd.audit.loss import epsilon_lifetime
 from fedfsd.audit.origin import check_coordinator, check_identity, check_signatures
 from fedfsd.audit.planned import check_plans, check_rounds
+from fedfsd.audit.release import check_incidents, check_releases
 from fedfsd.audit.replay import check_rules
 from fedfsd.audit.succession import check_succession
 from fedfsd.audit.verdict import Part, Report, Sheet
@@ -78,6 +79,8 @@ def verify(evidence: Evidence, tell: Callable[[str], None] = _silent) -> Report:
         sheet.run(check_epsilon, ledger, tell)  # each plan's epsilon is what was stated
         sheet.run(check_lifetime, ledger)  # and what is charged bounds all of it
         sheet.run(check_receipts, ledger, evidence)  # what arrived is what was released
+        sheet.run(check_incidents, ledger)  # no update was found to be another mechanism's
+        sheet.run(check_releases, ledger, evidence)  # nor is one, as far as its bytes show
         sheet.run(check_code, ledger, evidence)  # and what trained was reviewed
         sheet.run(check_rules, ledger)  # the region's own program agrees
         parts.append(sheet.part(_facts(ledger)))

@@ -14,11 +14,20 @@ class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CODE_REFUSED: _ClassVar[Code]
     CODE_BUDGET: _ClassVar[Code]
     CODE_PLAN: _ClassVar[Code]
+
+class Identity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    IDENTITY_UNSPECIFIED: _ClassVar[Identity]
+    IDENTITY_PHYSICAL: _ClassVar[Identity]
+    IDENTITY_RECORDING: _ClassVar[Identity]
 CODE_UNSPECIFIED: Code
 CODE_REGION_UNAVAILABLE: Code
 CODE_REFUSED: Code
 CODE_BUDGET: Code
 CODE_PLAN: Code
+IDENTITY_UNSPECIFIED: Identity
+IDENTITY_PHYSICAL: Identity
+IDENTITY_RECORDING: Identity
 
 class Greeting(_message.Message):
     __slots__ = ("versions",)
@@ -197,6 +206,26 @@ class Cosignature(_message.Message):
     COSIGNED_FIELD_NUMBER: _ClassVar[int]
     cosigned: bytes
     def __init__(self, cosigned: _Optional[bytes] = ...) -> None: ...
+
+class Declaration(_message.Message):
+    __slots__ = ("roster", "identity")
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    roster: int
+    identity: Identity
+    def __init__(self, roster: _Optional[int] = ..., identity: _Optional[_Union[Identity, str]] = ...) -> None: ...
+
+class Renewal(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: bytes
+    def __init__(self, request: _Optional[bytes] = ...) -> None: ...
+
+class Now(_message.Message):
+    __slots__ = ("seconds",)
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    seconds: int
+    def __init__(self, seconds: _Optional[int] = ...) -> None: ...
 
 class SigningRequest(_message.Message):
     __slots__ = ("token", "request", "node", "officer")

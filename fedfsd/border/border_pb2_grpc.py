@@ -85,6 +85,21 @@ class BorderStub:
                 request_serializer=fedfsd_dot_border_dot_border__pb2.Head.SerializeToString,
                 response_deserializer=fedfsd_dot_border_dot_border__pb2.Cosignature.FromString,
                 _registered_method=True)
+        self.Declare = channel.unary_unary(
+                '/fedfsd.border.v1.Border/Declare',
+                request_serializer=fedfsd_dot_border_dot_border__pb2.Declaration.SerializeToString,
+                response_deserializer=fedfsd_dot_border_dot_border__pb2.Done.FromString,
+                _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/fedfsd.border.v1.Border/Renew',
+                request_serializer=fedfsd_dot_border_dot_border__pb2.Renewal.SerializeToString,
+                response_deserializer=fedfsd_dot_border_dot_border__pb2.Enrolled.FromString,
+                _registered_method=True)
+        self.Clock = channel.unary_unary(
+                '/fedfsd.border.v1.Border/Clock',
+                request_serializer=fedfsd_dot_border_dot_border__pb2.Ready.SerializeToString,
+                response_deserializer=fedfsd_dot_border_dot_border__pb2.Now.FromString,
+                _registered_method=True)
 
 
 class BorderServicer:
@@ -161,6 +176,27 @@ class BorderServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Declare(self, request, context):
+        """What plans must state of the region, as its people declared it in its policy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Renew(self, request, context):
+        """A certificate for the key that this region has one for, before that one ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Clock(self, request, context):
+        """The coordinator's clock: certificates and permissions end by it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BorderServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -213,6 +249,21 @@ def add_BorderServicer_to_server(servicer, server):
                     servicer.Show,
                     request_deserializer=fedfsd_dot_border_dot_border__pb2.Head.FromString,
                     response_serializer=fedfsd_dot_border_dot_border__pb2.Cosignature.SerializeToString,
+            ),
+            'Declare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Declare,
+                    request_deserializer=fedfsd_dot_border_dot_border__pb2.Declaration.FromString,
+                    response_serializer=fedfsd_dot_border_dot_border__pb2.Done.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=fedfsd_dot_border_dot_border__pb2.Renewal.FromString,
+                    response_serializer=fedfsd_dot_border_dot_border__pb2.Enrolled.SerializeToString,
+            ),
+            'Clock': grpc.unary_unary_rpc_method_handler(
+                    servicer.Clock,
+                    request_deserializer=fedfsd_dot_border_dot_border__pb2.Ready.FromString,
+                    response_serializer=fedfsd_dot_border_dot_border__pb2.Now.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -486,6 +537,87 @@ class Border:
             '/fedfsd.border.v1.Border/Show',
             fedfsd_dot_border_dot_border__pb2.Head.SerializeToString,
             fedfsd_dot_border_dot_border__pb2.Cosignature.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Declare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedfsd.border.v1.Border/Declare',
+            fedfsd_dot_border_dot_border__pb2.Declaration.SerializeToString,
+            fedfsd_dot_border_dot_border__pb2.Done.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedfsd.border.v1.Border/Renew',
+            fedfsd_dot_border_dot_border__pb2.Renewal.SerializeToString,
+            fedfsd_dot_border_dot_border__pb2.Enrolled.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Clock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedfsd.border.v1.Border/Clock',
+            fedfsd_dot_border_dot_border__pb2.Ready.SerializeToString,
+            fedfsd_dot_border_dot_border__pb2.Now.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,6 +1,6 @@
 """How a region gets its certificate: it sends a signing request and its ledger's keys, never a private key.
 
-People compare two fingerprints: that of the request, and that of the ledger's keys.
+People compare one fingerprint, of the request together with the ledger's keys.
 """
 
 from __future__ import annotations
@@ -36,13 +36,8 @@ class Request(Frozen):
 
     @property
     def fingerprint(self) -> str:
-        """Of the request, as the region's operators tell it to the coordinator's."""
-        return identity.fingerprint(bytes.fromhex(self.request))
-
-    @property
-    def ledger_fingerprint(self) -> str:
-        """Of the ledger's keys, confirmed together with the request's."""
-        return identity.fingerprint(canonical.encode([self.node, self.officer]))
+        """Of all of it, as the region's operators tell it to the coordinator's."""
+        return identity.fingerprint(canonical.encode([self.request, self.node, self.officer]))
 
     def write(self, path: Path) -> None:
         """Keep it."""

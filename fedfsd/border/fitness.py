@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from fedfsd.border import authority, identity
+from fedfsd.border import authority, clock, identity, wire
+from fedfsd.border import border_pb2 as pb
+from fedfsd.border.border_pb2_grpc import BorderStub
 from fedfsd.border.channel import SERVICE, open_channel
 from fedfsd.border.identity import WARN_DAYS, Identity
 from fedfsd.service import address as addresses
@@ -19,9 +23,9 @@ SECONDS = 5.0
 def certificate(check: str, path: Path, *, root: Path, key: Path, party: Identity, fix: str) -> CheckResult:
     """Whether the certificate at ``path`` is ``party``'s, of this key, by ``root``, and for how long."""
     mine, authority_of = identity.read(path.read_bytes()), identity.read(root.read_bytes())
-    days = identity.days_left(mine)
+    days, now = identity.days_left(mine), datetime.datetime.now(datetime.UTC)
     if days < 0:
-        return fail(check, f"expired {-days} days ago, by this machine's clock", fix=fix)
+        return fail(check, f"expired {identity.ago(mine, now)}, by this machine's clock", fix=fix)
     authority.check(mine, root=authority_of, party=party)
     if mine.public_key() != authority.read_key(key).public_key():
         return fail(check, f"not the certificate of {key.name}", fix=fix)
@@ -52,6 +56,19 @@ def reach(
         except grpc.RpcError as error:
             return _unwelcome(check, address, error.code())
     return ok(check, f"{address} answers as {expected_uri}")
+
+
+def clock_offset(
+    address: str, *, root: Path, key: Path, certificate: Path, expected_uri: str, proxy: str = ""
+) -> float | None:
+    """Seconds by which this machine's clock is ahead of the coordinator's; None where it does not say."""
+    with open_channel(
+        address, root=root, key=key, certificate=certificate, expected_uri=expected_uri, proxy=proxy
+    ) as channel:
+        stub, ready = BorderStub(channel), pb.Ready(version=wire.VERSION)
+        with suppress(grpc.RpcError):
+            return clock.offset(lambda: int(stub.Clock(ready, timeout=SECONDS).seconds))
+    return None
 
 
 def _unwelcome(check: str, address: str, code: grpc.StatusCode) -> CheckResult:

@@ -25,7 +25,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedfsd.errors import NotReadyError, RefusedError
 
-WARN_DAYS = 21
+RENEW_DAYS, WARN_DAYS = 30, 21
+"""Below how many days a certificate is renewed, and people are told that it was not."""
 _NAME = "[A-Za-z][A-Za-z0-9_-]{0,31}"
 _URI = re.compile(f"fedfsd://({_NAME})/(?:coordinator|region/({_NAME}))")
 
@@ -107,6 +108,23 @@ def demand_valid(certificate: x509.Certificate, *, now: datetime.datetime | None
 def days_left(certificate: x509.Certificate, *, now: datetime.datetime | None = None) -> int:
     """Whole days until ``certificate`` expires; negative afterwards."""
     return (certificate.not_valid_after_utc - (now or datetime.datetime.now(datetime.UTC))).days
+
+
+def ago(certificate: x509.Certificate, now: datetime.datetime) -> str:
+    """How long ago ``certificate`` expired, in words.
+
+    >>> print(_span(datetime.timedelta(days=6, hours=3)), _span(datetime.timedelta(minutes=61)), sep="; ")
+    6 days; 1 hour
+    """
+    return f"{_span(now - certificate.not_valid_after_utc)} ago"
+
+
+def _span(passed: datetime.timedelta) -> str:
+    hours = int(passed.total_seconds() // 3600)
+    count, unit = (hours // 24, "day") if hours >= 24 else (hours, "hour")
+    if count < 1:
+        return "less than an hour"
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 def fingerprint(content: bytes | x509.Certificate) -> str:

@@ -27,8 +27,10 @@ from fedfsd.ledger.note import MAX_NOTE
 VERSIONS = formats.READ["border"]
 """Two peers speak the newest version that both know; a message of one is never sent in another."""
 VERSION = max(VERSIONS)
-PLANS: Mapping[int, int] = {1: 1, 2: 2}
+PLANS: Mapping[int, int] = {1: 1, 2: 2, 3: 3}
 """The newest format of a plan that a peer of each version reads."""
+CARES = 3
+"""The version from which on Declare, Renew and Clock may be called."""
 CHUNK = 2**20
 """Bytes of content in one chunk, at most."""
 MAX_MESSAGE = 4 * 2**20
@@ -69,6 +71,7 @@ LENGTHS: Mapping[str, tuple[int, int]] = {
     "SigningRequest.node": (1, 1024),
     "SigningRequest.officer": (1, 1024),
     "Enrolled.certificate": (0, 16384),
+    "Renewal.request": (1, 8192),
 }
 # Elements of every list, at most. A proof over 2^53 entries has 54 hashes.
 COUNTS: Mapping[str, int] = {
@@ -81,6 +84,8 @@ COUNTS: Mapping[str, int] = {
 # What must hold between the fields of a message.
 _RULES: Mapping[str, Callable[[Any], bool]] = {
     "PlanAnswer": lambda answer: answer.approved == (answer.code == pb.CODE_UNSPECIFIED),
+    "Declaration": lambda one: one.roster > 0 and one.identity != pb.IDENTITY_UNSPECIFIED,
+    "Now": lambda now: now.seconds > 0,
     "Progress": lambda progress: progress.WhichOneof("progress") is not None,
     "Refusal": lambda refusal: refusal.code != pb.CODE_UNSPECIFIED,
 }

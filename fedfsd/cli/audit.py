@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fedfsd.cli import audit_report
+from fedfsd.cli import audit_replay, audit_report
 from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.destination import checked
 from fedfsd.errors import NotReadyError
@@ -50,6 +50,13 @@ def verify(
             help="Hashes of reviewed programs (fedfsd config code): the code on record must be among them.",
         ),
     ] = None,
+    releases: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Released updates (releases/ of a run folder): test the noise in every one of them.",
+        ),
+    ] = None,
     format: Annotated[Format | None, typer.Option(help="How to write the findings.")] = None,
     output: Annotated[
         Path | None,
@@ -74,7 +81,7 @@ def verify(
     from fedfsd.audit.text import text
     from fedfsd.audit.verify import verify
 
-    report = verify(load(bundles, receipts=receipts, trust=trust, code=code), tell)
+    report = verify(load(bundles, receipts=receipts, trust=trust, code=code, releases=releases), tell)
     found = document(report)
     writers = {
         "text": lambda: text(report),
@@ -91,4 +98,5 @@ def verify(
 COMMANDS = (
     ("verify", verify, "bundles/*.zip --receipts receipts.json --trust trust.keys"),
     *audit_report.COMMANDS,
+    *audit_replay.COMMANDS,
 )

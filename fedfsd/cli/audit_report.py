@@ -33,6 +33,17 @@ RegionFiles = Annotated[
     list[Path] | None,
     typer.Option(metavar="TOML", help="A region's declarations beyond its ledger; one file per region."),
 ]
+Releases = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Released updates (releases/ of a run folder): test the noise in every one of them.",
+    ),
+]
+Canaries = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="What fedfsd audit canaries found of a plan; may be repeated."),
+]
 VehiclesCross = Annotated[
     bool, typer.Option("--vehicles-cross", help="A vehicle may be in several regions: add their losses.")
 ]
@@ -64,6 +75,8 @@ def statement(
     trust: Trust = None,
     region_file: RegionFiles = None,
     vehicles_cross: VehiclesCross = False,
+    releases: Releases = None,
+    canaries: Canaries = None,
     output: Output = None,
     _json: Json = False,
 ) -> Answer:
@@ -72,13 +85,13 @@ def statement(
     Per region and for all of them, once the evidence is verified. Exit code 10: contradicted, and
     nothing is stated; 11: holds if what could not be decided holds.
     """
-    _checked(output, (".txt", ".json"), (*bundles, trust, *(region_file or ())))
+    _checked(output, (".txt", ".json"), (*bundles, trust, *(region_file or ()), *(canaries or ())))
     from fedfsd.audit.declaration import declarations
     from fedfsd.audit.statement import statement as work
     from fedfsd.audit.statement_text import text
 
     declared = declarations(region_file or [])
-    evidence, found = _verified(bundles, trust=trust)
+    evidence, found = _verified(bundles, trust=trust, releases=releases, canaries=canaries or ())
     document = work(evidence, found, declared, vehicles_cross=vehicles_cross)
     kind = "json" if output and output.suffix.lower() == ".json" else "txt"
     written = text(document) if kind == "txt" else json.dumps(document, indent=1, allow_nan=False)
@@ -91,6 +104,8 @@ def report(
     trust: Trust = None,
     region_file: RegionFiles = None,
     vehicles_cross: VehiclesCross = False,
+    releases: Releases = None,
+    canaries: Canaries = None,
     format: Annotated[ReportFormat | None, typer.Option(help="How to write it.")] = None,
     output: Output = None,
     _json: Json = False,
@@ -100,14 +115,16 @@ def report(
     Eighteen fields for each region, each fact marked recomputed, declared or not stated, and every
     spend against the grant. Exit codes as of audit verify.
     """
-    files = (*bundles, receipts, trust, *(region_file or ()))
+    files = (*bundles, receipts, trust, *(region_file or ()), *(canaries or ()))
     kind = _kind(format, output, tuple(ReportFormat), files)
     from fedfsd.audit.declaration import declarations
     from fedfsd.audit.report import report as work
     from fedfsd.audit.report_page import page, text
 
     declared = declarations(region_file or [])
-    evidence, found = _verified(bundles, receipts=receipts, trust=trust)
+    evidence, found = _verified(
+        bundles, receipts=receipts, trust=trust, releases=releases, canaries=canaries or ()
+    )
     document = work(evidence, found, declared, vehicles_cross=vehicles_cross)
     writers = {
         "md": lambda: text(document),
@@ -145,12 +162,17 @@ def transfers(
 
 
 def _verified(
-    bundles: Sequence[Path], *, receipts: Path | None = None, trust: Path | None = None
+    bundles: Sequence[Path],
+    *,
+    receipts: Path | None = None,
+    trust: Path | None = None,
+    releases: Path | None = None,
+    canaries: Sequence[Path] = (),
 ) -> tuple[Evidence, Report]:
     from fedfsd.audit.evidence import load
     from fedfsd.audit.verify import verify
 
-    evidence = load(bundles, receipts=receipts, trust=trust)
+    evidence = load(bundles, receipts=receipts, trust=trust, releases=releases, canaries=canaries)
     return evidence, verify(evidence, partial(typer.echo, err=True))
 
 

@@ -25,10 +25,7 @@ def invite(
     ] = None,
     confirm: Annotated[
         str | None,
-        typer.Option(metavar="HEX", help="The request's fingerprint, as the region told you out of band."),
-    ] = None,
-    confirm_ledger: Annotated[
-        str | None, typer.Option(metavar="HEX", help="The fingerprint of the region's ledger keys, likewise.")
+        typer.Option(metavar="HEX", help="The fingerprint that the region's operators told you out of band."),
     ] = None,
     revoke: Annotated[
         bool, typer.Option("--revoke", help="Refuse the region's certificates from now on.")
@@ -38,24 +35,20 @@ def invite(
     """Invite a region, confirm its request, or revoke its certificates.
 
     First make an invitation for the region's operators. The region's request is answered with a certificate
-    once both fingerprints, received out of band, are confirmed here. A new invitation renews a certificate.
+    once its fingerprint, received out of band, is confirmed here. A new invitation gives a
+    region a new pair of key and certificate; certificates of the same key are renewed without one.
     """
     from fedfsd.coordinator.folder import open_coordinator
     from fedfsd.service.owner import private
 
-    if (confirm is None) != (confirm_ledger is None) or (revoke and confirm is not None):
-        raise UsageError(
-            "--confirm",
-            got="one fingerprint" if not revoke else "--revoke as well",
-            expected="--confirm and --confirm-ledger together, or --revoke alone",
-            hint="the region's operators get both from fedfsd region init --join",
-        )
+    if revoke and confirm is not None:
+        raise UsageError("--confirm", got="--revoke as well", expected="one of the two")
     hub = open_coordinator(coordinator)
     with private():
         if revoke:
             return _revoked(hub, region)
-        if confirm is not None and confirm_ledger is not None:
-            return _confirmed(hub, region, confirm, confirm_ledger)
+        if confirm is not None:
+            return _confirmed(hub, region, confirm)
         return _invited(hub, region, output or Path(f"invitation-{region}.json"))
 
 
@@ -87,13 +80,13 @@ def _invited(hub: Coordinator, region: str, output: Path) -> Answer:
     return Answer(document, text)
 
 
-def _confirmed(hub: Coordinator, region: str, request: str, ledger: str) -> Answer:
+def _confirmed(hub: Coordinator, region: str, said: str) -> Answer:
     from fedfsd.border import identity
 
     with extra("node"):
         from fedfsd.coordinator import invite
 
-    made = invite.confirm(hub, region, request=request, ledger=ledger)
+    made = invite.confirm(hub, region, said=said)
     facts = {
         "region": region,
         "certificate": f"{made.certificate.serial_number:x}",
@@ -102,7 +95,7 @@ def _confirmed(hub: Coordinator, region: str, request: str, ledger: str) -> Answ
         "officer key": str(hub.officer_key(region)),
     }
     warnings = [f"the region's {role} key is not that of its last certificate" for role in made.changed]
-    text = f"{lines(facts)}\nthe region fetches it by running the same fedfsd region init --join again"
+    text = f"{lines(facts)}\nfedfsd region up fetches it there"
     document = {
         "region": region,
         "serial": facts["certificate"],

@@ -20,6 +20,8 @@ from fedfsd.cli.watch import Watch
 from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
+    from fedfsd.coordinator.folder import Coordinator
+    from fedfsd.plan.build import Roster
     from fedfsd.report.run_folder import Folder as RunFolder
 
 
@@ -41,8 +43,9 @@ def run(
 ) -> Answer:
     """Train over real regions, write a report.
 
-    EXPERIMENT is a TOML file as for simulate, with roster and identity of each region. The plan is offered to
-    the regions, and the run begins when all have answered. Needs coordinator up.
+    EXPERIMENT is a TOML file as for simulate. Roster and identity of each region are what its policy
+    declares; an experiment that names no region is for all that joined. The plan is offered to the regions,
+    and the run begins when all have answered. Needs coordinator up.
     """
     from fedfsd.config.experiment import Experiment as Model
     from fedfsd.config.load import load
@@ -66,11 +69,17 @@ def run(
     hub = open_coordinator(coordinator)
     engine = Engine(hub.flower, hub.settings.flower_port)
     runs.demand_up(hub, engine)
-    runs.demand_joined(hub, sorted(real.rosters_of(loaded)))
     if output is None:
         output = (run_folder.newest if resume else run_folder.free)(Path("runs"), loaded.name)
+    loaded = real.completed(loaded, real.planned(output) if resume else _offered(hub))
+    runs.demand_joined(hub, sorted(real.rosters_of(loaded)))
     _say(f"{loaded.name}: " + ("reading the run" if resume else "preparing model and noise"))
     where, plan = (real.again if resume else real.begin)(loaded, output)
+    if plan.model.backbone is not None and plan.model.backbone.source == "file":
+        _say(
+            f"frozen weights: {where.backbone} (SHA-256 {plan.model.backbone.sha256}); each region needs this"
+            " file in its runner's folder of backbones, and the hash under backbones in its policy"
+        )
     with _ended_as_by_ctrl_c(), Watch() as watch, runs.offered(hub, plan):
         runs.await_answers(hub, plan, timeout=approval_timeout, say=_say)
         conductor = runs.Conductor(
@@ -85,6 +94,16 @@ def run(
     made = Run(where.path)
     note = "figures on the coordinator's own table; the regions' own measurements never leave them"
     return Answer(made.metrics, f"{note}\n{told(made.path)}")
+
+
+def _offered(hub: Coordinator) -> dict[str, Roster]:
+    """What the regions that joined declared of themselves."""
+    from fedfsd.coordinator import declaration
+    from fedfsd.plan.build import Roster
+
+    told = {name: declaration.read(hub, name) for name in hub.regions()}
+    found = ((name, one) for name, one in told.items() if one is not None)
+    return {name: Roster(one.roster, one.identity, counted=False) for name, one in found}
 
 
 @contextmanager

@@ -46,6 +46,7 @@ def _tables(found: dict[str, Any]) -> list[tuple[str, list[dict[str, object]]]]:
                     "region": one["name"],
                     "state": one["state"],
                     "days left": one["certificate_days"],
+                    "roster": one["declared"] and one["declared"]["roster"],
                     "seen": one["seen"],
                     "outstanding": _round(one["task"]),
                     "last": _round(one["last"]),

@@ -15,6 +15,7 @@ from fedfsd.errors import NotReadyError
 from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
+    from fedfsd.config.experiment import Task
     from fedfsd.drive.check import Finding
     from fedfsd.task.gather import Survey
 
@@ -38,13 +39,12 @@ def check(
     policy's roster counts them), how many have a window, and what dropped the others. PATH is a table, a
     folder of tables, or "embedded".
     """
-    from fedfsd.drive import source
-    from fedfsd.drive.check import check as work
+    from fedfsd.service.memory import give_back
 
-    tables = source.looked(path)
-    names = sorted({name for one in tables for name in one.regions})
-    found = work(tables)
-    surveys = _surveys(path, names, experiment)
+    give_back(2**16)  # what one part of the recordings took is not kept for the next
+    chosen = _chosen(experiment)
+    names, found = _tracks(path) if chosen.name == "forecasting" else _of_task(path, chosen)
+    surveys = _surveys(path, names, chosen)
     found += [_nothing(one) for one in surveys if not one.with_window]
     grave = any(one.severity != "note" for one in found)
     text = [
@@ -63,12 +63,35 @@ def check(
     )
 
 
-def _surveys(path: str, regions: Sequence[str], experiment: Path | None) -> list[Survey]:
-    """What each region can train on."""
+def _chosen(experiment: Path | None) -> Task:
     from fedfsd.config.experiment import Experiment, Task
     from fedfsd.config.load import load
 
-    chosen = Task() if experiment is None else load(Experiment, experiment).task
+    return Task() if experiment is None else load(Experiment, experiment).task
+
+
+def _tracks(path: str) -> tuple[list[str], list[Finding]]:
+    """The regions of a table of tracks, and its defects."""
+    from fedfsd.drive import source
+    from fedfsd.drive.check import check as work
+
+    tables = source.looked(path)
+    return sorted({name for one in tables for name in one.regions}), work(tables)
+
+
+def _of_task(path: str, chosen: Task) -> tuple[list[str], list[Finding]]:
+    """The same of another task's table, whose rows the task's own counts judge."""
+    from fedfsd.drive.check import files
+
+    with extra("training"):
+        from fedfsd.task import registry
+
+        tables = registry.of(chosen.name, chosen.options).tables(path)
+    return sorted({name for one in tables for name in one.regions}), list(files(tables))
+
+
+def _surveys(path: str, regions: Sequence[str], chosen: Task) -> list[Survey]:
+    """What each region can train on."""
     with extra("training"):
         from fedfsd.task import registry
         from fedfsd.task.gather import survey, tables_of

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from fedfsd.cli.answer import Answer, Json
 from fedfsd.cli.destination import Output, checked
+from fedfsd.cli.extra import extra
 from fedfsd.plain_text import plain
+
+
+class TaskOption(StrEnum):
+    """What the table is for."""
+
+    forecasting = "forecasting"
+    camera = "camera"
+
 
 _REGIONS = ("CN", "EU", "US", "SG")
 
@@ -21,23 +31,32 @@ def generate(
         typer.Option("--region", metavar="REGION", help="A region with a traffic profile; repeatable."),
     ] = None,
     vehicles: Annotated[int, typer.Option(metavar="N", help="Vehicles in each region.")] = 700,
+    task: Annotated[
+        TaskOption, typer.Option(help="Tracks for forecasting, or drives of fleet cars with a camera.")
+    ] = TaskOption.forecasting,
+    frames: Annotated[int, typer.Option(metavar="N", help="Frames of each fleet car.")] = 6,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal tables.")] = 1,
     _json: Json = False,
 ) -> Answer:
     """Generate simulated traffic.
 
-    Of CN, EU, US and SG, or of the regions named. Needs the extra "generate".
+    Of CN, EU, US and SG, or of the regions named. Tracks need the extra "generate"; a fleet with cameras
+    has the regions public and generic, too.
     """
     checked(output, ".parquet")
-    from fedfsd.drive import table, traffic
+    from fedfsd.drive import table
 
-    made = traffic.generate(
-        tuple(regions or _REGIONS),
-        vehicles=vehicles,
-        seed=seed,
-        progress=_progress if sys.stderr.isatty() else None,
-    )
-    table.write(made, output)
+    chosen, progress = tuple(regions or _REGIONS), _progress if sys.stderr.isatty() else None
+    if task == TaskOption.camera:
+        with extra("training"):
+            from fedfsd.task.camera import drives, fleet
+        made = fleet.generate(chosen, cars=vehicles, frames=frames, seed=seed, progress=progress)
+        table.write(made, output, schema=drives.SCHEMA)
+    else:
+        from fedfsd.drive import traffic
+
+        made = traffic.generate(chosen, vehicles=vehicles, seed=seed, progress=progress)
+        table.write(made, output)
     document = {"file": str(output), "rows": made.rows.num_rows, "regions": list(made.regions)}
     return Answer(document, f"{plain(output)}: {made.rows.num_rows} rows of {', '.join(made.regions)}")
 

@@ -100,6 +100,13 @@ def import_(
             expected="--format columns",
             hint="other formats say themselves what their columns mean",
         )
+    if vehicle is not None and (not vehicle or set("{}") & set(vehicle.replace("{folder}", ""))):
+        raise UsageError(
+            "--vehicle",
+            got=repr(vehicle),
+            expected="a name, in which {folder} is the name of the bag's folder",
+            hint="for example --vehicle '{folder}'",
+        )
     if guess:
         return _proposal(paths, output)
     checked(output, ".parquet")

@@ -7,17 +7,31 @@ from typing import Annotated
 import typer
 
 from fedfsd.cli.answer import Answer, Json
+from fedfsd.cli.data_generate import TaskOption
 from fedfsd.cli.destination import Output, checked
 from fedfsd.cli.extra import extra
 from fedfsd.plain_text import plain
 
 
-def show(path: Annotated[str, typer.Argument(metavar="PATH")], output: Output, _json: Json = False) -> Answer:
-    """Draw the tracks of each region.
+def show(
+    path: Annotated[str, typer.Argument(metavar="PATH")],
+    output: Output,
+    task: Annotated[TaskOption, typer.Option(help="What the table is for.")] = TaskOption.forecasting,
+    _json: Json = False,
+) -> Answer:
+    """Draw the tracks of each region, or some frames of it.
 
-    PATH is a table, a folder of tables, or "embedded"; the picture an SVG or PNG.
+    PATH is a table, a folder of tables, or "embedded"; the picture an SVG or PNG. Of camera drives, a sheet
+    of frames with the path driven after each.
     """
     checked(output, ".svg", ".png")
+    if task == TaskOption.camera:
+        with extra("training"), extra("pictures"):
+            from fedfsd.task.camera import drives
+            from fedfsd.task.camera import picture as sheet
+
+            sheet.draw(drives.tables(path), output)
+        return Answer({"file": str(output)}, plain(output))
     from fedfsd.drive import source
 
     tables = source.tables(path)

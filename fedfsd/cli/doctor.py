@@ -29,7 +29,8 @@ def region(
     """Check everything a round needs, with a fix for each failure.
 
     Data, windows, disk, accelerator, clock, keys, certificate, coordinator, plans, budget, and that neither
-    process can do what is reserved for the other. Exit code 4: a check failed.
+    process can do what is reserved for the other. "waits" is what fedfsd region up does by itself, or what
+    comes after another check. Exit code 4: a check failed.
     """
     with extra("node"):
         from fedfsd.node import doctor
@@ -61,9 +62,10 @@ def _answer(name: str, results: Sequence[CheckResult]) -> Answer:
     width = max(len(one.check) for one in results)
     text = []
     for one in results:
-        text.append(f"{one.outcome:4}  {one.check.ljust(width)}  {plain(one.found)}")
+        text.append(f"{one.outcome:5}  {one.check.ljust(width)}  {plain(one.found)}")
         if one.fix is not None:
-            text.append(f"{'':4}  {'':{width}}  fix: {plain(one.fix)}")
+            label = "then" if one.outcome == "waits" else "fix"
+            text.append(f"{'':5}  {'':{width}}  {label}: {plain(one.fix)}")
     fit = all(one.outcome != "fail" for one in results)
     document = {"name": name, "fit": fit, "checks": [asdict(one) for one in results]}
     return Answer(document, "\n".join(text), 0 if fit else NOT_FIT)

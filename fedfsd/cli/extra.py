@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fedfsd.errors import NotReadyError
+from fedfsd.errors import NotReadyError, install
 
 
 @contextmanager
@@ -20,5 +20,5 @@ def extra(name: str) -> Iterator[None]:
             "this installation",
             got=f"no module {error.name}",
             expected=f"the extra {name}",
-            hint=f'pip install "fedfsd[{name}]"',
+            hint=install(name),
         ) from None

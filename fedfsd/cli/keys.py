@@ -33,14 +33,23 @@ def new(
     ],
     _json: Json = False,
 ) -> Answer:
-    """Make a key and write it to a file (mode 0600).
+    """Make a key: the private part in FILE (mode 0600), the public part beside it.
 
-    NAME is fedfsd/REGION/officer for a data officer, fedfsd/coordinator/NAME for a coordinator; a witness
-    chooses any name without spaces. A node's key is made by fedfsd region init.
+    The public part of officer.key is officer.vkey. NAME is fedfsd/REGION/officer for a data officer,
+    fedfsd/coordinator/NAME for a coordinator; a witness chooses any name without spaces. A node's key is made
+    by fedfsd region init.
     """
     from fedfsd.ledger.error import EvidenceError
     from fedfsd.ledger.key import SigningKey
 
+    public = output.with_suffix(".vkey")
+    if public == output or public.exists():
+        raise UsageError(
+            "-o",
+            got=f"{plain(output)}, whose public part would be {plain(public)}",
+            expected="a new file for each part",
+            hint="-o officer.key in another folder",
+        )
     try:
         made = SigningKey.generate(name)
     except EvidenceError as error:
@@ -49,8 +58,10 @@ def new(
         ) from None
     made.write(output)
     answer = _answer(made, output, None)
-    text = f"the private key is in {plain(output)}: keep it where nobody else can read it\n{answer.text}"
-    return Answer(answer.document, text)
+    public.write_text(f"{answer.document['trust_line']}\n", encoding="utf-8")
+    text = f"the private key is in {plain(output)}: keep it where nobody else can read it"
+    text += f"\nthe public key is in {plain(public)}, for everybody else:\n{answer.text}"
+    return Answer({**answer.document, "public_file": str(public)}, text)
 
 
 def show(

@@ -18,7 +18,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from fedfsd.cli import audit, clean, compare, config, coordinator, data, keys, plan, region, simulate
+from fedfsd.cli import (
+    audit,
+    clean,
+    compare,
+    completion,
+    config,
+    coordinator,
+    data,
+    keys,
+    plan,
+    region,
+    simulate,
+)
 from fedfsd.cli import version as versions
 from fedfsd.cli.answer import Answer, Json
 from fedfsd.errors import ConfigError, FedfsdError, NotReadyError, UsageError
@@ -51,6 +63,7 @@ _GROUPS: dict[str, tuple[str | None, Sequence[tuple[str, Callable[..., Answer], 
             ("plan", plan.plan, "experiments/quickstart.toml --set privacy.target_epsilon=2"),
             ("compare", compare.compare, "runs/epsilon-* -o runs/comparison"),
             ("clean", clean.clean, "runs/quickstart"),
+            ("completion", completion.completion, "bash > ~/.local/share/bash-completion/completions/fedfsd"),
         ),
     ),
     "data": ("Make, import, check and look at tables of drives.", data.COMMANDS),
@@ -91,6 +104,7 @@ def _top(
 def run(arguments: Sequence[str] | None = None) -> None:
     """The console script: run one command and exit. Results go to stdout, all else to stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    completion.begin()
     as_json = "--json" in words
     with _stdout_for_the_document_alone() if as_json else nullcontext():
         outcome = _outcome(words)

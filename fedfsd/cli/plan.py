@@ -50,7 +50,7 @@ def _text(found: dict[str, Any]) -> str:
     text = [
         f"{plain(found['name'])}: {found['num_rounds']} rounds of {'up to ' if unequal else ''}"
         f"{found['local_steps']} local steps,"
-        f" {found['parameters']} parameters, sample rate {found['sample_rate']:g}",
+        f" {found['parameters']} parameters{_frozen(found)}, sample rate {found['sample_rate']:g}",
         table(rows),
         "charged: what such a plan takes from a lifetime grant, under which later plans may follow results",
         f"noise to signal of one step, after averaging the regions: {found['noise_to_signal']:.3g}",
@@ -88,3 +88,9 @@ def _sigma(region: dict[str, Any]) -> str:
     """The noise multiplier of the first and of the last round, or of all."""
     first, last = (f"{sigma:.3g}" for sigma in region["noise_ends"])
     return first if first == last else f"{first} to {last}"
+
+
+def _frozen(found: dict[str, Any]) -> str:
+    """What of the model is not trained, in brackets."""
+    count = found["frozen_parameters"]
+    return f" ({count} more frozen)" if count else ""

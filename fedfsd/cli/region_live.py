@@ -51,6 +51,14 @@ def listed(document: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def clock_told(gate: Mapping[str, Any]) -> str | None:
+    """A line on clocks that are too far apart."""
+    from fedfsd.border import clock
+
+    found = clock.objection(float(gate.get("clock_offset") or 0.0))
+    return None if found is None else f"clock: {found.got}; fix: {found.hint}"
+
+
 def _gate(gate: Mapping[str, Any]) -> list[str]:
     """The gate's state, the most important facts first."""
     first = {"open": "connected", "waiting": "NOT connected, retrying: fedfsd region doctor shows why"}
@@ -67,6 +75,8 @@ def _gate(gate: Mapping[str, Any]) -> list[str]:
     if gate.get("test_only"):
         words.append("accepts rehearsal plans")
     lines = [f"gate: {', '.join(words)}"]
+    if (told := clock_told(gate)) is not None:
+        lines.append(told)
     if gate.get("last_round"):
         lines.append(f"last round: {listed(gate['last_round'])}; total: {listed(gate.get('rounds', {}))}")
     if gate.get("refusals"):

@@ -80,6 +80,7 @@ def described(found: dict[str, Any]) -> str:
         "asked by": f"{found['recipient']}, for {found['purpose']}",
         "beside": ", ".join(found["others"]) or "no other region",
         "trains": f"{found['task']}, model {found['model']} with {found['parameters']:,} parameters",
+        **_frozen(found),
         "rounds": f"{found['rounds']} of {_count(found['local_steps'], 'step')}; in each step every vehicle"
         f" with probability {found['sample_rate']:g}, at most {found['windows_per_vehicle']} examples of it",
         "leaves": f"{size(found['release_bytes'])} a round, {size(found['release_bytes'] * found['rounds'])}"
@@ -99,6 +100,18 @@ def described(found: dict[str, Any]) -> str:
     for number, one in enumerate(found["unnoticed"]):
         facts["cannot be noticed" if number == 0 else " " * number] = one
     return f"plan {plain(found['name'])} ({found['plan'][:DIGITS]}): {found['standing']}\n{lines(facts)}"
+
+
+def _frozen(found: dict[str, Any]) -> dict[str, str]:
+    """The part of the model that stays as it is."""
+    frozen = found["backbone"]
+    if frozen is None:
+        return {}
+    source = {
+        "file": f"the weights file with SHA-256 {frozen['sha256']}, for the runner's folder of backbones",
+        "model": "as the model's own reviewed code makes them",
+    }[frozen["source"]]
+    return {"frozen": f"{frozen['size']:,} further parameters, {source}"}
 
 
 def _privacy(found: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ from fedfsd.errors import ConfigError
 from fedfsd.formats import NEWEST, demand
 
 Mode = Literal["private", "rehearsal", "none"]
+Precision = Literal["float32", "bfloat16"]
+GradientEngine = Literal["auto", "fast", "hooks"]
 Options = dict[str, Any]
 REGION_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 RegionName = Annotated[str, Field(pattern=REGION_PATTERN)]
@@ -21,9 +23,15 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+PRETRAINING, OWN = "pretraining", "model"
+"""Of ``model.backbone``; anything else is a file."""
 _LATER: Mapping[tuple[str, str], Any] = {
-    ("server", "regions_per_round"): None,
+    ("model", "trainable"): "all",
+    ("model", "backbone"): PRETRAINING,
     ("privacy", "pack_windows"): False,
+    ("server", "regions_per_round"): None,
+    ("training", "engine"): "auto",
+    ("training", "precision"): "float32",
 }
 """The keys that format 3 added, each with what its absence means."""
 
@@ -69,6 +77,13 @@ class Model(Frozen):
     name: str = "mlp"
     options: Options = Field(default_factory=dict)
     witness_size: Annotated[int, Field(ge=0, le=10_000_000)] = 4096
+    trainable: str | list[str] = "all"
+    """What the regions train: "all", "norms", a part that the model declares or has under that name, such as
+    "head", or a pattern of parameter names ("layers.1.*", "*.bias"); or a list of these. The rest is a frozen
+    backbone: public, never sent, without noise."""
+    backbone: Annotated[str, Field(min_length=1)] = PRETRAINING
+    """Where the weights that are not trained come from: "pretraining" trains them, too, on public data;
+    "model" takes them as the model's own code makes them; else a file of weights (.safetensors)."""
 
 
 class Pretraining(Frozen):
@@ -116,6 +131,11 @@ class Training(Frozen):
     schedule: Literal["constant", "cosine"] = "cosine"
     """How the learning rate goes over the rounds."""
     device: str = "auto"
+    precision: Precision = "float32"
+    """What the model computes in; with "bfloat16", by autocast. Norms, sums and noise are never shortened."""
+    engine: GradientEngine = "auto"
+    """What computes each vehicle's gradient: "fast": fedfsd's own engine, which refuses a layer that it does
+    not know; "hooks": opacus; "auto": the engine, or opacus where the model has a layer unknown to it."""
 
 
 class Server(Frozen):

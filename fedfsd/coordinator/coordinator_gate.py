@@ -37,6 +37,7 @@ Connect = Callable[[str], Fleet]
 WORKERS = 64
 LOOK_SECONDS = 0.05
 STATUS_SECONDS = 1.0
+RENEW_SECONDS = 3600.0
 # A call in progress is ended after this: whatever it was doing is done again.
 _GRACE_SECONDS = 0.5
 
@@ -69,9 +70,12 @@ class CoordinatorGate:
             self._serve()
             _collect_often()
             self._log.info("ready", extra={"port": self.port})
-            looked = 0.0
+            looked, renewed = 0.0, time.monotonic()
             while not self.hall.stopping.wait(LOOK_SECONDS):
                 self.hall.look()
+                if time.monotonic() - renewed >= RENEW_SECONDS:
+                    renewed = time.monotonic()
+                    renew(self._coordinator)
                 if time.monotonic() - looked >= STATUS_SECONDS:
                     looked = time.monotonic()
                     self._join()

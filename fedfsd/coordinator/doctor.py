@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from pathlib import Path
 
 from fedfsd.border import fitness, identity
 from fedfsd.border.doorkeeper import serials
-from fedfsd.border.identity import WARN_DAYS
-from fedfsd.coordinator import new_coordinator, up
+from fedfsd.border.identity import RENEW_DAYS, WARN_DAYS
+from fedfsd.coordinator import up
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.service import diagnosis, lock
 from fedfsd.service.diagnosis import CheckResult, fail, ok, warn
@@ -59,8 +60,7 @@ def certificate(coordinator: Coordinator) -> CheckResult:
         root=coordinator.root,
         key=coordinator.tls_key,
         party=coordinator.identity,
-        fix=f"fedfsd coordinator up renews it below {new_coordinator.RENEW_DAYS} days: "
-        "restart it; check the clock",
+        fix=f"fedfsd coordinator up renews it below {RENEW_DAYS} days: restart it; check the clock",
     )
 
 
@@ -80,15 +80,17 @@ def revoked(coordinator: Coordinator) -> CheckResult:
 def regions(coordinator: Coordinator) -> CheckResult:
     """Whose certificates end soon, and who waits to be confirmed?"""
     joined = coordinator.regions()
-    left = {name: _days(coordinator.region(name) / "region.crt") for name in joined}
-    over = [f"{name} (expired {-days} days ago)" for name, days in left.items() if days < 0]
+    now = datetime.datetime.now(datetime.UTC)
+    mine = {name: identity.read((coordinator.region(name) / "region.crt").read_bytes()) for name in joined}
+    left = {name: identity.days_left(one, now=now) for name, one in mine.items()}
+    over = [f"{name} (expired {identity.ago(mine[name], now)})" for name, days in left.items() if days < 0]
     soon = [f"{name} ({days} days left)" for name, days in left.items() if 0 <= days <= WARN_DAYS]
     waiting = [name for name in coordinator.invited() if _waits(coordinator.region(name))]
     if waiting:
         return warn(
             "regions",
             f"{', '.join(waiting)}: a request is waiting",
-            fix=f"fedfsd coordinator invite {waiting[0]} --confirm ... --confirm-ledger ...",
+            fix=f"fedfsd coordinator invite {waiting[0]} --confirm FINGERPRINT",
         )
     if over or soon:
         return warn(
@@ -143,10 +145,6 @@ CHECKS: tuple[Callable[[Coordinator], CheckResult], ...] = (
     engine,
     ports,
 )
-
-
-def _days(path: Path) -> int:
-    return identity.days_left(identity.read(path.read_bytes()))
 
 
 def _waits(folder: Path) -> bool:

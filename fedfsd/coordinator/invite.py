@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import hashlib
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from pydantic import Field, ValidationError
 
 from fedfsd import canonical, formats
 from fedfsd.border import authority, enrolment, identity, invitation
 from fedfsd.border.authority import Authority
+from fedfsd.border.identity import RENEW_DAYS
 from fedfsd.border.invitation import Invitation
 from fedfsd.config.experiment import REGION_PATTERN
 from fedfsd.config.load import Frozen
@@ -101,16 +106,15 @@ def waiting(coordinator: Coordinator, region: str) -> enrolment.Request:
     return enrolment.read(path)
 
 
-def confirm(coordinator: Coordinator, region: str, *, request: str, ledger: str) -> Confirmed:
-    """Issue the pending certificate of ``region``, if its operators confirmed these two fingerprints.
+def confirm(coordinator: Coordinator, region: str, *, said: str) -> Confirmed:
+    """Issue the pending certificate of ``region``, if its operators ``said`` the fingerprint of its request.
 
     Raises:
         NotReadyError: no request came yet.
         RefusedError: another fingerprint.
     """
     asked = waiting(coordinator, region)
-    pairs = ((request, asked.fingerprint), (ledger, asked.ledger_fingerprint))
-    if not all(identity.same_fingerprint(said, found) for said, found in pairs):
+    if not identity.same_fingerprint(said, asked.fingerprint):
         raise RefusedError(
             f"region {region}",
             got="a request with another fingerprint",
@@ -119,17 +123,38 @@ def confirm(coordinator: Coordinator, region: str, *, request: str, ledger: str)
         )
     folder = coordinator.region(region)
     requested = authority.requested_key(bytes.fromhex(asked.request))
-    party = identity.region(coordinator.name, region)
-    certificate = Authority.read(coordinator.ca).issue(party, requested)
     changed = []
-    for role, vkey in (("node", asked.node), ("officer", asked.officer)):
-        path = folder / f"{role}.vkey"
-        if path.exists() and path.read_text(encoding="utf-8").strip() != vkey:
-            changed.append(role)
-        write_whole(path, f"{vkey}\n".encode())
-    _append(folder / "issued", certificate.serial_number)  # before it exists: revoking must know of it
-    authority.write_certificate(certificate, folder / "region.crt")
-    return Confirmed(certificate, tuple(changed))
+    with _alone(folder):
+        for role, vkey in (("node", asked.node), ("officer", asked.officer)):
+            path = folder / f"{role}.vkey"
+            if path.exists() and path.read_text(encoding="utf-8").strip() != vkey:
+                changed.append(role)
+            write_whole(path, f"{vkey}\n".encode())
+        return Confirmed(_issue(coordinator, region, requested), tuple(changed))
+
+
+def renew(coordinator: Coordinator, region: str, request: bytes) -> x509.Certificate:
+    """A new certificate for the key and the name of the one that ``region`` was given last.
+
+    Before it is due, and where an answer got lost, the same one again.
+
+    Raises:
+        RefusedError: no certificate, as after it was revoked, or another key: that takes a new invitation.
+    """
+    key, folder = authority.requested_key(request), coordinator.region(region)
+    with _alone(folder):
+        issued = folder / "region.crt"
+        last = identity.read(issued.read_bytes()) if issued.exists() else None
+        if last is None or last.public_key() != key:
+            raise RefusedError(
+                "certificate",
+                got="a request to renew one that is not in force",
+                expected="the key of the last one",
+                hint=f"fedfsd coordinator invite {region}",
+            )
+        if identity.days_left(last) > RENEW_DAYS:
+            return last
+        return _issue(coordinator, region, key)
 
 
 def revoke(coordinator: Coordinator, region: str) -> int:
@@ -137,14 +162,17 @@ def revoke(coordinator: Coordinator, region: str) -> int:
     folder = coordinator.region(region)
     if not folder.is_dir():
         raise NotReadyError(f"region {region}", got="never invited", expected="a region of this federation")
-    for name in ("invitation.json", "request.json"):
-        (folder / name).unlink(missing_ok=True)
-    issued = (folder / "issued").read_text(encoding="ascii").split() if (folder / "issued").exists() else []
-    listed = coordinator.revoked.read_text(encoding="ascii")
-    new = "".join(f"{serial} {region}\n" for serial in issued if serial not in listed.split())
-    write_whole(coordinator.revoked, (listed + new).encode())
-    (folder / "region.crt").unlink(missing_ok=True)
-    return len(issued)
+    with _alone(folder):
+        for name in ("invitation.json", "request.json"):
+            (folder / name).unlink(missing_ok=True)
+        issued = (
+            (folder / "issued").read_text(encoding="ascii").split() if (folder / "issued").exists() else []
+        )
+        listed = coordinator.revoked.read_text(encoding="ascii")
+        new = "".join(f"{serial} {region}\n" for serial in issued if serial not in listed.split())
+        write_whole(coordinator.revoked, (listed + new).encode())
+        (folder / "region.crt").unlink(missing_ok=True)
+        return len(issued)
 
 
 def accept(coordinator: Coordinator, region: str, request: enrolment.Request) -> bytes:
@@ -179,6 +207,23 @@ def _demand_keys(region: str, request: enrolment.Request) -> None:
         raise RefusedError(
             "signing request", got="keys of another region", expected="this region's ledger keys"
         )
+
+
+def _issue(coordinator: Coordinator, region: str, key: EllipticCurvePublicKey) -> x509.Certificate:
+    """A certificate for that key and name, the region's own from now on."""
+    folder, party = coordinator.region(region), identity.region(coordinator.name, region)
+    made = Authority.read(coordinator.ca).issue(party, key)
+    _append(folder / "issued", made.serial_number)  # before it exists: revoking must know of it
+    authority.write_certificate(made, folder / "region.crt")
+    return made
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One at a time gives or revokes: the gate renews while people type."""
+    with (folder / "lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _append(path: Path, serial: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedfsd.border import authority, identity
 from fedfsd.border.authority import Authority
+from fedfsd.border.identity import RENEW_DAYS
 from fedfsd.config.experiment import REGION_PATTERN
 from fedfsd.config.load import load
 from fedfsd.coordinator.folder import SETTINGS, Coordinator, CoordinatorSettings, open_coordinator
@@ -17,7 +18,6 @@ from fedfsd.ledger.key import SigningKey
 from fedfsd.service import address
 from fedfsd.service.owner import private
 
-RENEW_DAYS = 30
 TEXT = """\
 # The coordinator of the federation {name}.
 
@@ -117,7 +117,8 @@ def text(settings: CoordinatorSettings) -> str:
 def renew(coordinator: Coordinator) -> bool:
     """Issue the server's certificate where there is none, or it ends within ``RENEW_DAYS``; whether it did.
 
-    The gate calls it at each start. The key stays: regions know the coordinator by the root and its URI.
+    The gate calls it at each start, and then every hour. The key stays: regions know the coordinator by the
+    root and its URI.
     """
     path = coordinator.tls_certificate
     if path.exists() and identity.days_left(identity.read(path.read_bytes())) > RENEW_DAYS:

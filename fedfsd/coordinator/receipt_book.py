@@ -9,9 +9,9 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from fedfsd.audit.receipt import Receipt, countersign
+from fedfsd.audit.receipt import ENDED, Receipt, ReceivedIncident, countersign
 from fedfsd.ledger import strict
-from fedfsd.ledger.disk import sync_folder, unwritable
+from fedfsd.ledger.disk import sync_folder, unwritable, write_whole
 from fedfsd.ledger.entry import SignatureHex
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.note import MAX_NOTE
@@ -64,6 +64,24 @@ class ReceiptBook:
                 known[case] = line
                 self._plans[receipt.plan] = known
             return known[case]
+
+    def end(self, incident: ReceivedIncident) -> None:
+        """Put on record what ended a region's part in a plan; the first of a region counts.
+
+        Raises:
+            NotReadyError: the disk is full.
+        """
+        path = self._ended(incident.region, incident.plan)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_whole(path, strict.encode(incident))
+
+    def ended(self, region: str, plan: str) -> bool:
+        """Whether the region's part in the plan has ended."""
+        return self._ended(region, plan).exists()
+
+    def _ended(self, region: str, plan: str) -> Path:
+        return self._folder.parent / ENDED / plan / f"{region}.json"
 
     def _plan(self, plan: str) -> dict[tuple[str, int], ReceiptLine]:
         known = self._plans.get(plan)

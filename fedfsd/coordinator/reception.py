@@ -8,9 +8,8 @@ update once.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
-from fedfsd.audit.receipt import Receipt
+from fedfsd.audit.receipt import Receipt, ReceivedIncident
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
 from fedfsd.coordinator.desk import DeskTask
@@ -19,8 +18,8 @@ from fedfsd.coordinator.intake import Offered, is_fork, offered
 from fedfsd.coordinator.receipt_book import ReceiptLine
 from fedfsd.coordinator.shelf import arrays_in, hash_of, size_of
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
-from fedfsd.gate.gate import judge
-from fedfsd.plan.plan import Plan
+from fedfsd.gate.gate import WATCH, judge
+from fedfsd.gate.watch import UnusualNoiseError, Watcher
 
 # A proof can be stale and a disk can fail; a region that is refused this often will not do better.
 MAX_STRIKES = 3
@@ -31,6 +30,7 @@ class Reception:
 
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
+        self._watcher = Watcher(hall.coordinator.folder / WATCH)
 
     def refuse(self, station: RegionStation, plan: str, round: int, word: str) -> None:
         """The region will not send this round. Saying so again does nothing; another round: RefusedError."""
@@ -123,8 +123,12 @@ class Reception:
                 self._strike(station, task)
                 raise RefusedError("release", got="bytes of another hash", expected="the offered bytes")
             try:
-                _judge(path, plan, station.name, task.round)
-            except RefusedError:
+                arrays = arrays_in(path, plan.model.arrays)
+                judge(arrays, plan, station.name, task.round)
+                self._watcher.look(arrays, plan, station.name, task.round)
+            except RefusedError as error:
+                if isinstance(error, UnusualNoiseError):
+                    self._end_part(station, task, error)
                 desk.discard(mine.sha256)
                 self._fail(station, task, "refused")
                 raise
@@ -157,14 +161,17 @@ class Reception:
         station.desk.fail(task, word)
         self._end(station, task, word)
 
+    def _end_part(self, station: RegionStation, task: DeskTask, error: UnusualNoiseError) -> None:
+        """Put on record that an update was not what the plan releases: no other round is asked for."""
+        incident = ReceivedIncident(
+            region=station.name, plan=task.plan, round=task.round, finding=error.alarm.code
+        )
+        self._hall.book.end(incident)
+        self._hall.refused(station, error.alarm.code, str(error))
+
     def _end(self, station: RegionStation, task: DeskTask, word: str) -> None:
         station.offered, station.strikes = None, 0
         self._hall.outcome(station, task.plan, task.round, word)
-
-
-def _judge(path: Path, plan: Plan, region: str, round: int) -> None:
-    """Judge the update in a file as the region's own gate did."""
-    judge(arrays_in(path, plan.model.arrays), plan, region, round)
 
 
 def _case(line: ReceiptLine) -> tuple[str, str, int]:

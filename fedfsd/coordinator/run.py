@@ -21,15 +21,18 @@ from fedfsd.coordinator.offer import TOO_OLD
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError, UsageError
 from fedfsd.ledger.disk import write_whole
 from fedfsd.plan.plan import Plan
+from fedfsd.service import patience
+from fedfsd.service.patience import Patience, Progress
+from fedfsd.service.supervise import standing
 
 SERVER_APP = "fedfsd.simulation.apps:server"
 # In the run folder: which run of the engine conducts it.
 RUN_ID = "engine.json"
 _LOOK_SECONDS = 0.1
 _REMIND_SECONDS = 30.0
-# An engine that restarts is waited for this long.
-_AWAY_SECONDS = 120.0
-# A ServerApp that ends says so within this. Flower waits a minute for one that was killed.
+# An engine that restarts is waited for until it was idle for so long; one that is up, to answer at first.
+_AWAY_SECONDS, _ANSWER_SECONDS = 120.0, 10.0
+# A ServerApp that ended holds no lock, and says why within this. Flower waits a minute for a killed one.
 _DEAD_SECONDS = 5.0
 # A ServerApp that dies is started again as long as it gets further; without progress, this often.
 _ATTEMPTS = 3
@@ -64,8 +67,13 @@ class Conductor:
 
 def demand_up(coordinator: Coordinator, engine: AppEngine) -> None:
     """NotReadyError unless the coordinator's gate and engine run."""
-    gate = up.answers(coordinator.settings.listen, coordinator.settings.port)
-    if not (gate and engine.ready()):
+    settings, pids = coordinator.settings, _processes(coordinator)
+
+    def answer() -> bool:
+        return up.answers(settings.listen, settings.port) and engine.ready()
+
+    if not answer() and not (pids() and patience.until(answer, seconds=_ANSWER_SECONDS, pids=pids)):
+        gate = up.answers(settings.listen, settings.port)
         raise NotReadyError(
             str(coordinator.folder),
             got="no answer from the engine" if gate else "no gate listening",
@@ -155,14 +163,14 @@ def follow(
         FedfsdError: what ended the run; it can be continued.
     """
     config = {"run": str(conductor.folder.resolve()), "coordinator": str(coordinator.folder.resolve())}
-    number = _running(engine, conductor.folder)
+    number, away = _running(engine, conductor.folder), Progress(_processes(coordinator))
     attempts, rounds = 1, conductor.rounds()
     try:
         while True:
             if number is None:
-                number = _submit(engine, config)
+                number = _submit(engine, config, away)
                 write_whole(conductor.folder / RUN_ID, json.dumps({"run_id": str(number)}).encode())
-            ended = _wait(engine, conductor, number)
+            ended = _wait(engine, conductor, number, away)
             if ended == "finished:completed" and conductor.complete():
                 return
             if (error := conductor.stopped()) is not None:
@@ -185,21 +193,29 @@ def follow(
         raise
 
 
-def _submit(engine: AppEngine, config: Mapping[str, str]) -> int:
+def _processes(coordinator: Coordinator) -> Callable[[], list[int]]:
+    """What ``coordinator up`` runs now, for whoever waits for it."""
+    return lambda: [
+        one["pid"] for one in (standing(coordinator.folder) or {"processes": []})["processes"] if one["pid"]
+    ]
+
+
+def _submit(engine: AppEngine, config: Mapping[str, str], away: Progress) -> int:
     """The number of a new run; an engine that is away, as after a crash of all, is waited for."""
-    since = time.monotonic()
+    waiting = Patience(_AWAY_SECONDS, away)
     while True:
         try:
             return engine.submit(SERVER_APP, config)
         except NotReadyError:
-            if time.monotonic() - since > _AWAY_SECONDS:
+            if waiting.over():
                 raise
         time.sleep(_LOOK_SECONDS)
 
 
-def _wait(engine: AppEngine, conductor: Conductor, number: int) -> str:
+def _wait(engine: AppEngine, conductor: Conductor, number: int, away: Progress) -> str:
     """The state in which a run of the engine ended."""
-    seen = asked = alive = time.monotonic()
+    asked = alive = time.monotonic()
+    waiting = Patience(_AWAY_SECONDS, away)
     begun = False
     while True:
         conductor.watch()
@@ -214,11 +230,11 @@ def _wait(engine: AppEngine, conductor: Conductor, number: int) -> str:
             asked = now
             try:
                 state = engine.state(number)
-                seen = time.monotonic()
+                waiting = Patience(_AWAY_SECONDS, away)
             except UsageError:
                 return "lost"
             except NotReadyError:  # it is restarted by whoever watches over it
-                if now - seen > _AWAY_SECONDS:
+                if waiting.over():
                     raise
                 state = ""
             if state.startswith("finished"):

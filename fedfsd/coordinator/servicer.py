@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import grpc
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedfsd import formats
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc, channel, wire
+from fedfsd.border import border_pb2_grpc, channel, identity, wire
+from fedfsd.coordinator import declaration, invite
 from fedfsd.coordinator.desk import DeskTask
 from fedfsd.coordinator.hall import Hall, RegionStation
 from fedfsd.coordinator.intake import is_fork
@@ -159,11 +161,37 @@ class Servicer(border_pb2_grpc.BorderServicer):
         with self._call(context, request) as station:
             return pb.Cosignature(cosigned=self._delivery.show(station, request).encode())
 
+    def Declare(self, request: pb.Declaration, context: grpc.ServicerContext) -> pb.Done:
+        """What plans must state of the region."""
+        with self._call(context, request) as station:
+            physical = request.identity == pb.IDENTITY_PHYSICAL
+            kind: Literal["physical", "recording"] = "physical" if physical else "recording"
+            made = declaration.Declaration(roster=request.roster, identity=kind)
+            if declaration.keep(self._hall.coordinator, station.name, made):
+                self._hall.note("declared", station, count=request.roster, kind=kind)
+            return pb.Done()
+
+    def Renew(self, request: pb.Renewal, context: grpc.ServicerContext) -> pb.Enrolled:
+        """A certificate for the key for which the region has one."""
+        with self._call(context, request) as station:
+            made = invite.renew(self._hall.coordinator, station.name, request.request)
+            self._hall.note("renewed", station, days=identity.days_left(made))
+            return pb.Enrolled(certificate=made.public_bytes(Encoding.PEM))
+
+    def Clock(self, request: pb.Ready, context: grpc.ServicerContext) -> pb.Now:
+        """The time here; also asked by the region's doctor, beside its gate."""
+        with self._call(context, request, place=False) as station:
+            _agree(station, request)
+            return pb.Now(seconds=int(time.time()))
+
     @contextmanager
     def _call(
-        self, context: grpc.ServicerContext, request: Any = None, *, check: bool = True
+        self, context: grpc.ServicerContext, request: Any = None, *, check: bool = True, place: bool = True
     ) -> Iterator[RegionStation]:
-        """The caller's station, within its bounds; a refusal inside becomes a status without text."""
+        """The caller's station, within its bounds; a refusal inside becomes a status without text.
+
+        ``place``: it is the region's node that calls, from the one place where it is.
+        """
         station = self._hall.station(self._caller(context))
         try:
             with station.presence.call(0 if request is None else request.ByteSize()):
@@ -171,7 +199,7 @@ class Servicer(border_pb2_grpc.BorderServicer):
                     raise wire.WireError("deadline", got="none, or a long one", expected="one")
                 if request is not None and check:
                     wire.strict(request)
-                if station.presence.arrive(context.peer()):
+                if place and station.presence.arrive(context.peer()):
                     self._hall.note("two_nodes", station, warn=True, peer=context.peer())
                 yield station
         except FedfsdError as error:

@@ -16,7 +16,7 @@ from typing import Any
 from cryptography import x509
 
 from fedfsd.border import authority, enrolment, identity
-from fedfsd.coordinator import receipt_book
+from fedfsd.coordinator import declaration, receipt_book
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.coordinator.standing import STATUS
 from fedfsd.service.supervise import standing
@@ -40,7 +40,7 @@ def status(coordinator: Coordinator) -> Document:
         "up": supervised,
         "certificate_days": _days(coordinator.tls_certificate),
         "root_days": _days(coordinator.root),
-        "regions": [_region(path, gate) for path in sorted((folder / "regions").iterdir())],
+        "regions": [_region(coordinator, path, gate) for path in sorted((folder / "regions").iterdir())],
         "plans": _plans(coordinator),
         "received": [_received(path) for path in sorted(coordinator.receipts.glob("*.jsonl"))],
     }
@@ -61,8 +61,9 @@ def _alive(gate: Document) -> bool:
     return False
 
 
-def _region(folder: Path, gate: Document) -> Document:
+def _region(coordinator: Coordinator, folder: Path, gate: Document) -> Document:
     said = gate.get("regions", {}).get(folder.name, {})
+    declared = declaration.read(coordinator, folder.name)
     return {
         "name": folder.name,
         "state": _state(folder),
@@ -73,6 +74,7 @@ def _region(folder: Path, gate: Document) -> Document:
         "last": said.get("last"),
         "refusals": said.get("refusals", {}),
         "objection": said.get("objection"),
+        "declared": None if declared is None else {"roster": declared.roster, "identity": declared.identity},
     }
 
 

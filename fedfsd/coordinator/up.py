@@ -21,6 +21,7 @@ from fedfsd.service.supervise import LOCK, STATE, Supervisor
 
 WHAT = "fedfsd coordinator up"
 ENDING_SECONDS = 5.0
+"""What an earlier ``up`` ran was killed before its lock was free: only the system still closes its ports."""
 LOOPBACK = "127.0.0.1"
 
 

@@ -87,9 +87,12 @@ def rates(owner: np.ndarray, t: np.ndarray) -> np.ndarray | None:
         owner: number of each row's track.
         t: its time, s.
     """
-    order = np.lexsort((t, owner))
-    steps = np.diff(t[order])
-    forward = (np.diff(owner[order]) == 0) & (steps > 0)
+    order = np.argsort(owner, kind="stable")
+    same, steps = np.diff(owner[order]) == 0, np.diff(t[order])
+    if not (steps[same] >= 0).all():  # most files have each track in the order of time
+        order = np.lexsort((t, owner))
+        steps = np.diff(t[order])
+    forward = same & (steps > 0)
     if not forward.any():
         return None
     steps, tracks = steps[forward], int(owner.max()) + 1

@@ -23,10 +23,12 @@ import pyarrow.parquet as pq
 from fedfsd import formats
 from fedfsd.drive.sieve import Fault, Sieve, split_fault
 from fedfsd.errors import DataError
+from fedfsd.service import memory
 
 Identity = Literal["physical", "recording"]
 Origin = Literal["recorded", "published", "synthetic"]
 PIECE = 2**17  # rows
+_TEXT_BYTES, _NUMBER_BYTES = 20, 4  # of a cell in memory, about
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,19 @@ class Stored:
         with _opened(Path(self.name), self.schema) as (_, sieve):
             wanted = [name for name in sieve.columns if columns is None or name in columns]
         return pa.schema([self.schema.field(name) for name in wanted]).empty_table()
+
+    def demand_room(self) -> None:
+        """DataError for more rows than this machine has memory for, which would end the process."""
+        text = [pa.types.is_string(column.type) for column in self.schema]
+        size = self.num_rows * sum(_TEXT_BYTES if one else _NUMBER_BYTES for one in text)
+        there = memory.free()
+        if size > there:
+            raise DataError(
+                self.name,
+                got=f"{self.num_rows} rows, about {size / 1e9:.1f} GB in memory",
+                expected=f"at most the {there / 1e9:.1f} GB that are free",
+                hint="split the table by region or by time, or use a machine with more memory",
+            )
 
     def read(
         self, pieces: Sequence[int], *, region: str | None = None, columns: Sequence[str] | None = None

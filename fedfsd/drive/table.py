@@ -169,10 +169,13 @@ def read(path: str | Path, *, schema: pa.Schema = SCHEMA) -> tuple[Table, ...]:
     told as ``faults``. ``demand_sound`` refuses it where people can still be asked.
 
     Raises:
-        DataError: nothing there, not Parquet, a column missing or of another type.
+        DataError: nothing there, not Parquet, a column missing or of another type, or too large for memory.
         FormatError: a newer release's table.
     """
-    return tuple(loaded(one) for one in stored(Path(path), schema))
+    found = stored(Path(path), schema)
+    for one in found:
+        one.demand_room()
+    return tuple(loaded(one) for one in found)
 
 
 def loaded(one: Stored, *, region: str | None = None, columns: Sequence[str] | None = None) -> Table:

@@ -96,7 +96,7 @@ def operations(counters: Tensor, key: Key) -> Tensor:
         b, c, d = b.roll(-1, 0), c.roll(-2, 0), d.roll(-3, 0)  # columns become diagonals
         _quarter_rounds(a, b, c, d, spare)
         b, c, d = b.roll(1, 0), c.roll(2, 0), d.roll(3, 0)
-    return torch.cat([a, b, c, d]).add_(start).t().contiguous().view(torch.int64)
+    return torch.cat([a, b, c, d]).add_(start).t().reshape(-1).view(torch.int64).view(-1, VALUES)
 
 
 def _quarter_rounds(a: Tensor, b: Tensor, c: Tensor, d: Tensor, spare: Tensor) -> None:

@@ -13,7 +13,8 @@ vehicles are taken in float64. What is summed is what was measured.
 norm is the sum over pairs of positions of (g g')(x x'), and the sum over vehicles is a matrix product in
 float32, by groups of vehicles that are added up in float64. Both round, and where a vehicle's positions
 cancel each other (weights chosen by the coordinator can do that) the errors may exceed the gradient. They are
-bounded by B, the sum of |g| |x| over the vehicle's positions. With u = 2^-24:
+bounded by B, the sum of |g| |x| over the vehicle's positions. With u = 2^-24, or 2^-53 on an accelerator with
+float64, where one group has all vehicles and the slack is C / 2^20:
 
 - the Gram matrices move the squared norm by at most (O + I + 4) u B^2, which is added to it;
 - the sum of a group of G vehicles is off by at most e = (G L + 4) u times the sum of their factors times B,
@@ -24,21 +25,19 @@ bounded by B, the sum of |g| |x| over the vehicle's positions. With u = 2^-24:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedfsd.engine.device import wide
-from fedfsd.engine.use import Product, Sampled, Use, full
+from fedfsd.engine.use import Product, Sampled, Use
 
-_ROUNDING = 2.0**-24
-_SLACK = 1 / 256  # of C, for rounding in groups
+_ROUNDING, _ROUNDING_WIDE = 2.0**-24, 2.0**-53
+_SLACK, _SLACK_WIDE = 1 / 256, 2.0**-20  # of C, for rounding in groups
 _GROUP_POSITIONS, _GROUP_VEHICLES = 256, 64
-_SMALL = 4096  # parameters; up to here gradients are formed, and taken together
-_BLOCK = 1 << 16  # values in float64 at a time: they stay in a core's cache
-_BLOCK_ACCELERATOR = 1 << 24
+_SMALL, _SMALL_ACCELERATOR = 4096, 1 << 16  # parameters; up to here gradients are taken together
+_BLOCK, _BLOCK_ACCELERATOR = 1 << 16, 1 << 26  # values in float64 at a time: a core's cache, or a long call
 _LARGE = 1e16  # |x|^2 beyond which float32 products of Gram matrices may over- or underflow
 
 
@@ -50,11 +49,11 @@ class MicroBatch:
     ) -> None:
         """``formed``: every vehicle's gradient is formed, so that its bits are its own."""
         self._count, self._device, self._formed = count, device, formed
-        ends = np.cumsum([0, *sizes]).tolist()
-        self._columns = [slice(start, end) for start, end in pairwise(ends)]
-        self._size = ends[-1]
+        self._sizes = sizes
         # float64, but on accelerators that have none.
         self._wide = torch.float64 if wide(device) == device else torch.float32
+        self._apart = apart(device)
+        self._small = _SMALL_ACCELERATOR if self._apart else _SMALL
         self._squares = torch.zeros(count, dtype=self._wide, device=device)
         self._whole: dict[int, Tensor] = {}
         self._products: dict[int, list[Product]] = {}
@@ -69,13 +68,13 @@ class MicroBatch:
             return
         whole = whole_of(uses, self._count)
         self._whole[index] = whole
-        if whole.shape[1] > _SMALL:  # while it is in the cache
+        if whole.shape[1] > self._small:  # while it is in the cache
             self._add_squares(whole)
 
     def clipped_sum(self, max_grad_norm: float | None, usable: Tensor) -> Tensor:
         """The (P,) sum of the ``usable`` (V,) vehicles whose gradient is finite, each clipped."""
-        total = torch.zeros(self._size, dtype=self._wide, device=self._device)
-        small = sorted(index for index, whole in self._whole.items() if whole.shape[1] <= _SMALL)
+        sums: dict[int, Tensor] = {}
+        small = sorted(index for index, whole in self._whole.items() if whole.shape[1] <= self._small)
         together = [self._whole.pop(index) for index in small]
         if together:
             whole = torch.cat(together, dim=1)
@@ -83,24 +82,25 @@ class MicroBatch:
         factors = self._factors(max_grad_norm, usable)
         if together:
             parts = self._sum(whole, factors).split([part.shape[1] for part in together])
-            for index, part in zip(small, parts, strict=True):
-                total[self._columns[index]] = part
+            sums.update(zip(small, parts, strict=True))
         for index in list(self._whole):
-            total[self._columns[index]] = self._sum(self._whole.pop(index), factors)
+            sums[index] = self._sum(self._whole.pop(index), factors)
         for index in list(self._products):
-            total[self._columns[index]] = self._sum_products(self._products.pop(index), factors)
-        return total
+            sums[index] = self._sum_products(self._products.pop(index), factors)
+        for index, size in enumerate(self._sizes):
+            if index not in sums:  # the loss does not depend on it
+                sums[index] = torch.zeros(size, dtype=self._wide, device=self._device)
+        return torch.cat([sums[index] for index in range(len(self._sizes))])
 
     def _factors(self, max_grad_norm: float | None, usable: Tensor) -> Tensor:
         """(V,): what each vehicle's gradient is multiplied by; zero: it does not count, whatever is in it."""
         bound = self._squares.sqrt()
         if self._spreads:
-            group = self._group
-            worst = [
-                ((group * positions + 4) * _ROUNDING * 2 * group * spread).square()
-                for positions, spread in self._spreads
-            ]
-            bound = torch.maximum(bound / (1 - _SLACK), torch.stack(worst).sum(dim=0).sqrt() / _SLACK)
+            group, slack = self._group, _SLACK_WIDE if self._apart else _SLACK
+            lengths = [(group * positions + 4) * self._rounding * 2 * group for positions, _ in self._spreads]
+            spreads = torch.stack([spread for _, spread in self._spreads])
+            worst = spreads.mul_(spreads.new_tensor(lengths)[:, None]).square_().sum(dim=0).sqrt_()
+            bound = torch.maximum(bound / (1 - slack), worst / slack)
         usable = usable & torch.isfinite(bound)
         # The small term, as in opacus, keeps the product below the bound after rounding.
         factors = (
@@ -110,7 +110,9 @@ class MicroBatch:
 
     @property
     def _group(self) -> int:
-        """Vehicles in one float32 sum."""
+        """Vehicles in one sum of products."""
+        if self._apart:
+            return self._count
         longest = max(positions for positions, _ in self._spreads)
         return max(1, min(_GROUP_VEHICLES, _GROUP_POSITIONS // longest))
 
@@ -141,18 +143,20 @@ class MicroBatch:
 
     def _measure(self, products: list[Product]) -> None:
         """Add the squared norms of a parameter's gradients, from above, without forming them."""
-        gradient, value = _factors_of(products, self._count)
+        gradient, value = self._factors_of(products)
         grams = [torch.bmm(part, part.transpose(1, 2)).to(self._wide) for part in (gradient, value)]
         lengths = [gram.diagonal(dim1=1, dim2=2) for gram in grams]  # (V, L): |g|^2, |x|^2
         spread = (lengths[0] * lengths[1]).sqrt().sum(dim=1) * (1 + 1e-3)
-        error = (gradient.shape[2] + value.shape[2] + 4) * _ROUNDING
+        error = (gradient.shape[2] + value.shape[2] + 4) * self._rounding
         squares = (grams[0] * grams[1]).sum(dim=(1, 2)).clamp(min=0) + error * spread.square()
-        fits = torch.stack([(part <= _LARGE).all(dim=1) for part in lengths]).all(dim=0)  # NaN does not
-        self._squares += torch.where(fits, squares, torch.inf)
+        if not self._apart:
+            fits = torch.stack([(part <= _LARGE).all(dim=1) for part in lengths]).all(dim=0)  # NaN does not
+            squares = torch.where(fits, squares, torch.inf)
+        self._squares += squares
         self._spreads.append((value.shape[1], spread))
 
     def _sum_products(self, products: list[Product], factors: Tensor) -> Tensor:
-        gradient, value = _factors_of(products, self._count)
+        gradient, value = self._factors_of(products)
         factor = factors.to(gradient.dtype)[:, None, None]
         total = gradient.new_zeros(gradient.shape[2], value.shape[2], dtype=self._wide)
         for low in range(0, self._count, self._group):
@@ -161,6 +165,22 @@ class MicroBatch:
             scaled = gradient[some].nan_to_num(0.0, 0.0, 0.0).mul_(factor[some]).flatten(0, 1)
             total += scaled.t() @ value[some].nan_to_num(0.0, 0.0, 0.0).flatten(0, 1)
         return total.flatten()
+
+    @property
+    def _rounding(self) -> float:
+        """u of what products are added up in."""
+        return _ROUNDING_WIDE if self._apart else _ROUNDING
+
+    def _factors_of(self, products: Sequence[Product]) -> tuple[Tensor, Tensor]:
+        """(V, L, O) and (V, L, I), the positions of all uses one after another."""
+        kind = self._wide if self._apart else torch.float32
+        gradients, values = zip(*(use.factors(self._count) for use in products), strict=True)
+        return _joined(gradients).to(kind), _joined(values).to(kind)
+
+
+def apart(device: torch.device) -> bool:
+    """Whether products are added up in float64, all at once: on accelerators that have it calls are dear."""
+    return device.type != "cpu" and wide(device) == device
 
 
 def whole_of(uses: Sequence[Use], count: int) -> Tensor:
@@ -195,10 +215,6 @@ def _by_product(products: Sequence[Product], count: int) -> bool:
     return size > _SMALL and (2 * positions + 48) * positions * (outward + inward) < 80 * size
 
 
-def _factors_of(products: Sequence[Product], count: int) -> tuple[Tensor, Tensor]:
-    """(V, L, O) and (V, L, I), the positions of all uses one after another."""
-    parts = [tuple(full(factor) for factor in use.factors(count)) for use in products]
-    if len(parts) == 1:
-        return parts[0]
-    gradients, values = zip(*parts, strict=True)
-    return torch.cat(gradients, dim=1), torch.cat(values, dim=1)
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """One after another along the positions."""
+    return parts[0] if len(parts) == 1 else torch.cat([*parts], dim=1)

@@ -15,17 +15,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import ceil, sqrt
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedfsd.config.experiment import GradientEngine, Precision
 from fedfsd.engine import layer
 from fedfsd.engine.clip import MicroBatch, whole_of
-from fedfsd.engine.device import wide
-from fedfsd.engine.sampler import BATCH_COST
+from fedfsd.engine.device import accelerator_memory, wide
+from fedfsd.engine.sampler import BATCH_COST, BATCH_COST_ACCELERATOR
 from fedfsd.engine.tape import Deliver
+from fedfsd.engine.trunk import Head
 from fedfsd.engine.use import Sampled, Use
 from fedfsd.engine.vehicle import VehicleData
 from fedfsd.errors import ModelError
@@ -35,31 +37,45 @@ from fedfsd.task.task import Tensors
 warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
 
 _MEMORY = 256 * 2**20  # bytes of per-example gradients at a time
-_VEHICLES = 256  # in a micro-batch, where memory allows
+_VEHICLES, _VEHICLES_ACCELERATOR = 256, 1024  # in a micro-batch, where memory allows
+_CPU = torch.device("cpu")
 _LOG = logging.getLogger("fedfsd.engine")
 
-Precision = Literal["float32", "bfloat16"]
-"""What a model computes in: autocast chooses where bfloat16 is used."""
 Loss = Callable[[Any, Tensors], Tensor]
 """A model's output for a batch and its targets -> the loss of each example alone, (B,)."""
 
 
 class VehicleGradient:
-    """Per-vehicle gradients of one model."""
+    """Per-vehicle gradients of what learns of one model: the parameters that require a gradient now."""
 
-    def __init__(self, model: nn.Module, loss: Loss, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        precision: Precision = "float32",
+        *,
+        engine: GradientEngine = "auto",
+    ) -> None:
+        """ModelError where ``engine`` is fast and the model has a layer that it does not know."""
         self._loss, self._precision = loss, precision
-        self._names, self.parameters = (list(part) for part in zip(*model.named_parameters(), strict=True))
+        learning = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+        self._names, self.parameters = (list(part) for part in zip(*learning, strict=True))
         self._sizes = [parameter.numel() for parameter in self.parameters]
         self._index = {parameter: index for index, parameter in enumerate(self.parameters)}
         self.size = sum(self._sizes)
-        unknown = layer.unknown(model)
-        if unknown:
-            name, kind = next(iter(unknown.items()))
+        # What windows are computed through, frozen parts too: it stands for what a window takes of memory.
+        self.through = (
+            self.size if isinstance(model, Head) else sum(one.numel() for one in model.parameters())
+        )
+        unknown = {} if engine == "hooks" else layer.unknown(model)
+        for name, kind in list(unknown.items())[:1]:
+            if engine == "fast":
+                raise _refused(model, name, kind)
             _LOG.warning(
                 "slower gradients, by opacus: of %s (%s) the engine has none", name or "the model", kind
             )
-        self._model: _Taped | _Hooked = _Hooked(model) if unknown else _Taped(model)
+        hooks = engine == "hooks" or bool(unknown)
+        self._model: _Taped | _Hooked = _Hooked(model) if hooks else _Taped(model)
 
     def set_parameters(self, flat: Tensor) -> None:
         """Copy (P,) values into the model, in the order of its parameters."""
@@ -116,6 +132,7 @@ class VehicleGradient:
         max_grad_norm: float | None,
         sample_rate: float = 1.0,
         vehicles: int | None = None,
+        processes: int = 1,
     ) -> Tensor:
         """Sum over vehicles of their clipped mean gradients, (P,) float64, where the device keeps sums.
 
@@ -125,26 +142,27 @@ class VehicleGradient:
             sample_rate: that of the plan, for the size of micro-batches.
             vehicles: how many a micro-batch has where windows are packed. Then who shares a micro-batch with
                 whom depends on the others' windows, so every gradient is formed: no rounding may be shared.
+            processes: how many share the roster, each with as many slots.
         """
-        size = vehicles or micro_batch(data.roster, sample_rate, window.shape[1], self.size)
-        there = len(slots) + -len(slots) % size
-        index = np.full((there, window.shape[1]), data.padding)
+        each, places = -(-data.roster // processes), window.shape[1]
+        size = vehicles or micro_batch(each, sample_rate, places, self.through, data.device)
+        count = len(slots) + -len(slots) % size
+        index = np.full((count, places), data.padding)
         index[: len(slots)] = data.first[slots, None] + window
-        filled_places = np.zeros(index.shape, bool)
-        filled_places[: len(slots)] = taken
+        full = np.zeros(index.shape, bool)
+        full[: len(slots)] = taken
         total = torch.zeros(self.size, dtype=torch.float64, device=wide(data.device))
-        everything, places = (torch.from_numpy(part).to(data.device) for part in (index, filled_places))
-        for low in range(0, there, size):
-            rows, filled = (part[low : low + size] for part in (everything, places))
+        everything, filled_places = (torch.from_numpy(part).to(data.device) for part in (index, full))
+        for low in range(0, len(index), size):
+            rows, filled = (part[low : low + size] for part in (everything, filled_places))
             if max_grad_norm is None:
                 plain = self._plain_batch(data, rows, filled)
                 if plain.isfinite().all():
                     total += plain.to(total.device)
                     continue
                 # A vehicle without a finite gradient does not count; which it is, only its own says.
-            inputs, targets = (
-                {name: values[rows] for name, values in part.items()} for part in (data.inputs, data.targets)
-            )
+            inputs = data.inputs_of(rows)
+            targets = {name: values[rows] for name, values in data.targets.items()}
             found = self._batch_sum(inputs, targets, filled, max_grad_norm, formed=vehicles is not None)
             total += found.to(total.device)
         return total
@@ -154,10 +172,8 @@ class VehicleGradient:
         some = rows[taken][:, None]
         if not len(some):
             return torch.zeros(self.size, device=rows.device)
-        inputs, targets = (
-            {name: values[some] for name, values in part.items()} for part in (data.inputs, data.targets)
-        )
-        return self._plain(inputs, targets, _shares(taken)[taken][:, None])
+        targets = {name: values[some] for name, values in data.targets.items()}
+        return self._plain(data.inputs_of(some), targets, _shares(taken)[taken][:, None])
 
     def _batch_sum(
         self,
@@ -206,7 +222,7 @@ class _Taped:
 
     def __init__(self, model: nn.Module) -> None:
         self._model, self._tape = model, layer.attach(model)
-        self._parameters = list(model.parameters())
+        self._parameters = [one for one in model.parameters() if one.requires_grad]
         self._learn(False)
 
     def backward(self, loss: Callable[[nn.Module], Tensor], deliver: Deliver) -> None:
@@ -234,7 +250,7 @@ class _Hooked:
         from opacus import GradSampleModule  # a third of a runner's start, and seldom needed
 
         self._module = GradSampleModule(model, loss_reduction="sum")
-        self._parameters = list(model.parameters())
+        self._parameters = [one for one in model.parameters() if one.requires_grad]
 
     def backward(self, loss: Callable[[nn.Module], Tensor], deliver: Deliver) -> None:
         loss(self._module).backward()
@@ -251,18 +267,38 @@ class _Hooked:
             self._module.enable_hooks()
 
 
-def micro_batch(roster: int, sample_rate: float, places: int, size: int) -> int:
-    """Vehicles in a micro-batch, from what the plan says alone: N, q, k and P.
+def _refused(model: nn.Module, name: str, kind: str) -> ModelError:
+    """Of a layer that the engine does not know."""
+    own = model.get_submodule(name).named_parameters(recurse=False)
+    parameter = next(one for one, value in own if value.requires_grad)
+    return ModelError(
+        f"model parameter {name}.{parameter}" if name else f"model parameter {parameter}",
+        got=f"a layer ({kind}) of which the engine has no exact gradient of each vehicle",
+        expected='with training.engine = "fast", layers that the engine knows',
+        hint='set training.engine = "auto", which takes opacus for such a model, or freeze the layer',
+    )
+
+
+def micro_batch(roster: int, sample_rate: float, places: int, size: int, device: torch.device = _CPU) -> int:
+    """Vehicles in a micro-batch, from what is public alone: N, q, k, P, and the kind of device.
 
     Where a window costs much, small batches leave few places empty; where it costs little, one batch takes
     nearly every draw. Whole numbers throughout, so that every machine chooses alike.
     """
-    largest = min(_VEHICLES, roster, max(1, _MEMORY // (8 * max(size, 1) * places)))
-    return _cheapest(largest, roster, sample_rate, places * size)
+    memory, vehicles = _MEMORY, _VEHICLES
+    if device.type != "cpu":
+        memory, vehicles = accelerator_memory(device), _VEHICLES_ACCELERATOR
+    largest = min(vehicles, roster, max(1, memory // (8 * max(size, 1) * places)))
+    return _cheapest(largest, roster, sample_rate, places * size, batch_cost(device))
+
+
+def batch_cost(device: torch.device) -> int:
+    """What a micro-batch costs on a device before its first window, in parameters of one window."""
+    return BATCH_COST if device.type == "cpu" else BATCH_COST_ACCELERATOR
 
 
 @lru_cache(maxsize=64)
-def _cheapest(largest: int, roster: int, sample_rate: float, vehicle: int) -> int:
+def _cheapest(largest: int, roster: int, sample_rate: float, vehicle: int, start: int) -> int:
     """The number of vehicles, up to ``largest``, for which draws cost least; ``vehicle``: what one costs."""
     expected = roster * sample_rate
     spread = sqrt(expected * (1 - sample_rate))
@@ -270,6 +306,6 @@ def _cheapest(largest: int, roster: int, sample_rate: float, vehicle: int) -> in
     draws = [min(roster, max(1, ceil(expected + step * spread / 4))) for step in range(-8, 9)]
 
     def cost(vehicles: int) -> int:
-        return sum(-(-draw // vehicles) for draw in draws) * (vehicles * vehicle + BATCH_COST)
+        return sum(-(-draw // vehicles) for draw in draws) * (vehicles * vehicle + start)
 
     return min(range(largest, 0, -1), key=cost)

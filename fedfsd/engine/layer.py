@@ -21,21 +21,23 @@ Forward = Callable[..., Any]
 
 
 def attach(model: nn.Module) -> Tape:
-    """Make the known layers of ``model`` write to a tape."""
-    tape = Tape()
+    """Make the known layers of ``model`` that learn write to a tape; the others stay as they are."""
+    tape = Tape(one for one in model.parameters() if one.requires_grad)
     for module in model.modules():
-        forward = _forward(module, tape)
-        if forward is not None:
-            module.forward = forward
+        if any(one.requires_grad for one in module.parameters()):
+            forward = _forward(module, tape)
+            if forward is not None:
+                module.forward = forward
     return tape
 
 
 def unknown(model: nn.Module) -> dict[str, str]:
-    """Name and class of each module with parameters of its own that is not known."""
+    """Name and class of each module with learning parameters of its own that is not known."""
     return {
         name: type(module).__name__
         for name, module in model.named_modules()
-        if any(True for _ in module.parameters(recurse=False)) and _forward(module, Tape()) is None
+        if any(one.requires_grad for one in module.parameters(recurse=False))
+        and _forward(module, Tape()) is None
     }
 
 

@@ -9,17 +9,20 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from fedfsd.config.experiment import GradientEngine, Precision
+from fedfsd.engine import backbone, trunk
 from fedfsd.engine import noise as noises
 from fedfsd.engine.device import wide
-from fedfsd.engine.gradient import Loss, Precision, VehicleGradient
+from fedfsd.engine.gradient import Loss, VehicleGradient, batch_cost
 from fedfsd.engine.randomness import RoundKey
-from fedfsd.engine.sampler import choose_windows, lanes, pack, sample_vehicles
+from fedfsd.engine.sampler import Lane, choose_windows, lanes, pack, sample_vehicles
+from fedfsd.engine.shared import Shared
 from fedfsd.engine.vehicle import VehicleData, within
 from fedfsd.plan.plan import Arrays, Plan, RegionPlan
 
 
 def train(
-    gradient: VehicleGradient,
+    gradient: VehicleGradient | Shared,
     data: VehicleData,
     arrays: Arrays,
     plan: Plan,
@@ -52,7 +55,13 @@ def train(
 
 
 def private_step(
-    gradient: VehicleGradient, data: VehicleData, mine: RegionPlan, key: RoundKey, *, step: int, size: int
+    gradient: VehicleGradient | Shared,
+    data: VehicleData,
+    mine: RegionPlan,
+    key: RoundKey,
+    *,
+    step: int,
+    size: int,
 ) -> torch.Tensor:
     """One noisy mean gradient, (size,) float64: the only place where data turns into an output.
 
@@ -66,7 +75,7 @@ def private_step(
     if noise is not None:  # None in mode none alone
         clip = noise.clipping_norm(key.round, roster=mine.roster, size=size)
     clipped = torch.zeros(gradient.size, dtype=torch.float64, device=wide(data.device))
-    for chosen, places, vehicles in _arranged(mine, taken, gradient.size):
+    for chosen, places, vehicles in _arranged(mine, taken, gradient.through, data.device):
         clipped += gradient.clipped_sum(
             data,
             slots[chosen],
@@ -84,25 +93,41 @@ def private_step(
     return total / mine.divisor
 
 
+def lanes_of(mine: RegionPlan, through: int, device: torch.device) -> tuple[Lane, ...]:
+    """The shapes into which a region's windows are packed; ``through``: of the ``VehicleGradient``."""
+    return lanes(mine.roster, mine.sample_rate, mine.windows_per_vehicle, through, batch_cost(device))
+
+
 def _arranged(
-    mine: RegionPlan, taken: np.ndarray, size: int
+    mine: RegionPlan, taken: np.ndarray, through: int, device: torch.device
 ) -> Iterator[tuple[np.ndarray | slice, int, int | None]]:
     """Who goes into micro-batches of one shape: the vehicles, the places of each, vehicles a micro-batch."""
     if not mine.packed:
         yield slice(None), taken.shape[1], None
         return
-    for lane, chosen in pack(lanes(mine.roster, mine.sample_rate, taken.shape[1], size), taken):
+    for lane, chosen in pack(lanes_of(mine, through, device), taken):
         if len(chosen):
             yield chosen, lane.places, lane.vehicles
 
 
 def model_on(
-    model: nn.Module, loss: Loss, device: torch.device, precision: Precision = "float32"
+    model: nn.Module,
+    loss: Loss,
+    device: torch.device,
+    precision: Precision = "float32",
+    *,
+    behind_trunk: bool = False,
+    engine: GradientEngine = "auto",
 ) -> VehicleGradient:
-    """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients."""
+    """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients.
+
+    Args:
+        behind_trunk: it will be given what its frozen trunk makes of the inputs.
+    """
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
         elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
             module.dropout = 0.0
-    return VehicleGradient(model.to(device).train(), loss, precision)
+    backbone.still(model.to(device))
+    return VehicleGradient(trunk.Head(model) if behind_trunk else model, loss, precision, engine=engine)

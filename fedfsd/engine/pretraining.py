@@ -16,6 +16,7 @@ from torch import nn
 
 from fedfsd.config.experiment import Pretraining
 from fedfsd.drive.table import Table
+from fedfsd.engine import backbone
 from fedfsd.errors import DataError
 from fedfsd.task.task import Task
 
@@ -26,7 +27,8 @@ _TOLD_SECONDS = 1.0
 def pretrain(
     model: nn.Module, task: Task, tables: Sequence[Table], chosen: Pretraining, *, seed: int
 ) -> None:
-    """Train ``model`` in place by Adam with a cosine schedule, on public batches as the task varies them.
+    """Train what learns of ``model`` by Adam with a cosine schedule, on public batches as the task varies
+    them.
 
     Raises:
         DataError: a table of recorded origin, or no example to train on.
@@ -41,9 +43,10 @@ def pretrain(
     batches = task.public_batches(
         tables, chosen.augmentation, batch_size=chosen.batch_size, random=np.random.default_rng(seed)
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=chosen.learning_rate)
+    learning = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.Adam(learning, lr=chosen.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, chosen.steps)
-    model.train()
+    backbone.still(model)
     _PROGRESS.info("public pre-training: %d steps", chosen.steps)
     told = time.monotonic()
     for step, (inputs, targets) in enumerate(islice(batches, chosen.steps)):

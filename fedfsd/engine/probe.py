@@ -8,16 +8,17 @@ also tried on synthetic vehicles, extreme neighbours included.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
-from fedfsd.engine import layer
-from fedfsd.engine.gradient import Precision
-from fedfsd.engine.local import model_on
-from fedfsd.engine.sampler import Lane
+from fedfsd.config.experiment import GradientEngine, Precision
+from fedfsd.engine import layer, trunk
+from fedfsd.engine.local import lanes_of, model_on
 from fedfsd.errors import ModelError
+from fedfsd.plan.plan import RegionPlan
 from fedfsd.task.task import Task, Tensors
 
 _TOLERANCE = 1e-4  # of the gradient's norm; float32 sums in another order stay far below
@@ -25,14 +26,32 @@ _CPU = torch.device("cpu")
 _ORDINARY = 2  # synthetic vehicles, the first ones
 
 
-def probe(model: nn.Module, task: Task) -> None:
+def probe(
+    model: nn.Module,
+    task: Task,
+    trained: Collection[str] | None = None,
+    *,
+    engine: GradientEngine = "auto",
+) -> None:
     """Refuse a model that cannot be trained with per-vehicle clipping. ``model`` itself is not touched.
 
+    Args:
+        trained: the parameters that learn; by default all. engine: what computes their gradients.
+
     Raises:
-        ModelError: a layer that opacus refuses, frozen parameters, a buffer that moves in
+        ModelError: a layer that opacus refuses, a parameter that should learn frozen, a buffer that moves in
             forward, an output of another shape, or a vehicle whose gradient depends on the others.
     """
-    faults = _refused(model) if layer.unknown(model) else []
+    for name, module in model.named_modules():
+        if is_parametrized(module) and any(one.requires_grad for one in module.parameters()):
+            raise ModelError(
+                f"model layer {name}",
+                got="a weight that is computed from others (a parametrization)",
+                expected="weights that are used as they are: opacus gets such a gradient wrong",
+                hint="write an adapter as a layer beside the frozen one, or freeze this layer",
+            )
+    by_opacus = engine == "hooks" or (engine == "auto" and bool(layer.unknown(model)))
+    faults = _refused(model) if by_opacus else []
     if faults:
         raise ModelError(
             "model",
@@ -40,13 +59,17 @@ def probe(model: nn.Module, task: Task) -> None:
             expected="layers with per-sample gradients",
             hint="replace the layer, for example BatchNorm by LayerNorm",
         )
-    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    frozen = [
+        name
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad and (trained is None or name in trained)
+    ]
     if frozen:
         raise ModelError(
             f"model parameter {frozen[0]}",
             got="frozen",
             expected="every parameter trainable",
-            hint="keep constants in buffers",
+            hint="name what is trained in model.trainable, or keep constants in buffers",
         )
     generator = torch.Generator().manual_seed(0)
     # As initialised a zero head can hide what happens before it: the second try has random weights.
@@ -55,10 +78,12 @@ def probe(model: nn.Module, task: Task) -> None:
         if scramble:
             with torch.no_grad():
                 for parameter in trial.parameters():
+                    if not parameter.requires_grad:
+                        continue
                     parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         buffers = {name: buffer.clone() for name, buffer in trial.named_buffers()}
         try:
-            _compare(trial, task, *task.synthetic(generator))
+            _compare(trial, task, *task.synthetic(generator), engine=engine)
         except ModelError:
             raise
         except Exception as error:  # whatever somebody's model may raise
@@ -86,9 +111,11 @@ def _refused(model: nn.Module) -> list[Exception]:
     return found
 
 
-def _compare(model: nn.Module, task: Task, inputs: Tensors, targets: Tensors) -> None:
+def _compare(
+    model: nn.Module, task: Task, inputs: Tensors, targets: Tensors, *, engine: GradientEngine
+) -> None:
     """Each vehicle's gradient in the batch against its gradient alone, by autograd."""
-    gradient = model_on(model, task.loss, torch.device("cpu"))
+    gradient = model_on(model, task.loss, torch.device("cpu"), engine=engine)
     flat = {name: values.flatten(0, 1) for name, values in targets.items()}
     with torch.no_grad():
         task.demand_output(model(*(values.flatten(0, 1) for values in inputs.values())), flat)
@@ -112,14 +139,18 @@ def _compare(model: nn.Module, task: Task, inputs: Tensors, targets: Tensors) ->
 def probe_places(
     model: nn.Module,
     task: Task,
-    shapes: Iterable[Lane],
+    regions: Iterable[RegionPlan],
     *,
     device: torch.device = _CPU,
     precision: Precision = "float32",
+    engine: GradientEngine = "auto",
 ) -> None:
     """Refuse to pack a model's windows where a vehicle's bits depend on its place in a micro-batch.
 
     Kernels may treat the rows at a batch's end otherwise; which do is a matter of model, shape and machine.
+
+    Args:
+        regions: who packs; the shapes of their micro-batches are tried.
 
     Raises:
         ModelError: they do.
@@ -128,14 +159,18 @@ def probe_places(
     trial = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in trial.parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    gradient = model_on(trial, task.loss, device, precision)
+            if parameter.requires_grad:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    behind = trunk.frozen(trial, task)
+    gradient = model_on(trial, task.loss, device, precision, behind_trunk=behind, engine=engine)
     ordinary = [
         {name: values[:_ORDINARY].flatten(0, 1).to(device) for name, values in part.items()}
         for part in task.synthetic(generator)
     ]
+    if behind:
+        ordinary[0] = trunk.features(trial, ordinary[0])
     count = len(next(iter(ordinary[0].values())))
-    for lane in shapes:
+    for lane in {lane for mine in regions for lane in lanes_of(mine, gradient.through, device)}:
         window = torch.randint(count, (lane.vehicles, lane.places), generator=generator)
         taken = torch.ones(window.shape, dtype=torch.bool, device=device)
         found: list[torch.Tensor] = []

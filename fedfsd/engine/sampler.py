@@ -51,7 +51,7 @@ def _draws_by_slot(stream: Stream, slots: np.ndarray, k: int, *, blocks: int) ->
     return span.reshape(-1, values)[slots - first, :k]
 
 
-BATCH_COST = 1 << 20
+BATCH_COST, BATCH_COST_ACCELERATOR = 1 << 20, 1 << 28
 """What a micro-batch costs before its first window, in parameters of one window."""
 _WINDOWS = 16
 """A micro-batch of whole multiples of so many windows: kernels treat what is left over otherwise."""
@@ -66,8 +66,10 @@ class Lane:
     vehicles: int
 
 
-def lanes(roster: int, sample_rate: float, k: int, size: int) -> tuple[Lane, ...]:
-    """The shapes into which windows are packed, narrowest first, from N, q, k and P alone.
+def lanes(
+    roster: int, sample_rate: float, k: int, size: int, batch_cost: int = BATCH_COST
+) -> tuple[Lane, ...]:
+    """The shapes into which windows are packed, narrowest first, from N, q, k, P and the kind of device.
 
     Each width is twice the one before, so a vehicle fills more than half of its places. The more windows a
     micro-batch has, the fewer micro-batches there are, and the more places stay empty in the last of a lane;
@@ -76,7 +78,7 @@ def lanes(roster: int, sample_rate: float, k: int, size: int) -> tuple[Lane, ...
     """
     widths = [1 << power for power in range((k - 1).bit_length() + 1)]
     drawn = max(1, round(roster * sample_rate)) * k
-    windows = isqrt(2 * drawn * BATCH_COST // (8 * len(widths) * max(1, size)))
+    windows = isqrt(2 * drawn * batch_cost // (8 * len(widths) * max(1, size)))
     if 2 * windows >= drawn:
         widths = widths[-1:]
     windows = max(_WINDOWS, min(windows, drawn) // _WINDOWS * _WINDOWS, widths[-1])

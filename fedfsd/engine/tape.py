@@ -8,7 +8,7 @@ layer's input as a ``Use`` of each parameter, and handed on as soon as a paramet
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,9 @@ Deliver = Callable[[nn.Parameter, list[Use]], None]
 class Tape:
     """What the layers of one model write to while ``recording``; otherwise they are ordinary layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, learning: Iterable[nn.Parameter] = ()) -> None:
+        """``learning``: the parameters whose uses are kept."""
+        self._learning = set(learning)
         self._deliver: Deliver | None = None
         self._awaited: dict[nn.Parameter, int] = defaultdict(int)
         self._uses: dict[nn.Parameter, list[Use]] = defaultdict(list)
@@ -57,7 +59,13 @@ class Tape:
         """The layer's output, watched: each parameter (None: it has none) gets its use in backward."""
         if self._deliver is None or not torch.is_grad_enabled():
             return output
-        mine = {parameter: use for parameter, use in uses.items() if isinstance(parameter, nn.Parameter)}
+        mine = {
+            parameter: use
+            for parameter, use in uses.items()
+            if isinstance(parameter, nn.Parameter) and parameter in self._learning
+        }
+        if not mine:
+            return output
         for parameter in mine:
             self._awaited[parameter] += 1
         version = value._version

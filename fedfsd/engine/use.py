@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+Pair = tuple[int, int]
 _ALONE = 1024  # points of a vehicle's pictures from which on a convolution of its own is the fastest
 
 
@@ -133,22 +134,21 @@ class Filtered(Product):
         return self.gradient.numel() // (count * channels), channels, self.module.weight[0].numel()
 
     def factors(self, count: int) -> tuple[Tensor, Tensor]:
-        module = self.module
-        patches = functional.unfold(
+        module, cut = self.module, _unfolded if self.input.device.type == "cpu" else strided
+        patches = cut(
             _plane(self.input),
             _pair(module.kernel_size, 1),
             _pair(module.dilation, 1),
             _pair(self.padding, 0),
             _pair(module.stride, 1),
         )
-        return (
-            _positions(self.gradient.flatten(2).transpose(1, 2), count),
-            _positions(patches.transpose(1, 2), count),
-        )
+        return _positions(self.gradient.flatten(2).transpose(1, 2), count), _positions(patches, count)
 
     def by_vehicle(self, count: int) -> Tensor:
         image = _windows(self.input.to(self.gradient.dtype), count)
         gradient = _windows(self.gradient, count)
+        if image.device.type != "cpu" and self.factors_out:
+            return super().by_vehicle(count)  # one call for all vehicles
         if gradient[0, :, 0].numel() >= _ALONE:
             return torch.stack([self._convolved(*pair, 1) for pair in zip(image, gradient, strict=True)])
         # One convolution in which every vehicle is a group of channels, and its windows are the batch.
@@ -189,10 +189,30 @@ def _windows(values: Tensor, count: int) -> Tensor:
     return values.unflatten(0, (count, -1))
 
 
+def _unfolded(image: Tensor, kernel: Pair, dilation: Pair, padding: Pair, stride: Pair) -> Tensor:
+    """The points that a convolution multiplies at each position, (B, L, I)."""
+    return functional.unfold(image, kernel, dilation, padding, stride).transpose(1, 2)
+
+
+def strided(image: Tensor, kernel: Pair, dilation: Pair, padding: Pair, stride: Pair) -> Tensor:
+    """The same by one copy; ``unfold`` of an accelerator is a call for each picture."""
+    image = functional.pad(image, (padding[1], padding[1], padding[0], padding[0]))
+    batch, channels, *sides = image.shape
+    steps = image.stride()
+    places = [
+        (side - reach * (size - 1) - 1) // step + 1
+        for side, size, reach, step in zip(sides, kernel, dilation, stride, strict=True)
+    ]
+    moves = [steps[2 + axis] * stride[axis] for axis in (0, 1)]
+    within = [steps[2 + axis] * dilation[axis] for axis in (0, 1)]
+    view = image.as_strided((batch, *places, channels, *kernel), (steps[0], *moves, steps[1], *within))
+    return view.reshape(batch, places[0] * places[1], channels * kernel[0] * kernel[1])
+
+
 def _plane(image: Tensor) -> Tensor:
     """A line is a plane of one row."""
     return image.unsqueeze(2) if image.dim() == 3 else image
 
 
-def _pair(sizes: tuple[int, ...], first: int) -> tuple[int, ...]:
-    return (first, *sizes) if len(sizes) == 1 else sizes
+def _pair(sizes: tuple[int, ...], first: int) -> Pair:
+    return (first, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])

@@ -41,7 +41,11 @@ class VehicleData:
     @property
     def padding(self) -> int:
         """The index of the padding example."""
-        return len(next(iter(self.inputs.values()))) - 1
+        return len(next(iter(self.targets.values()))) - 1
+
+    def inputs_of(self, rows: torch.Tensor) -> Tensors:
+        """What the model is given for the examples ``rows`` (...), (..., ...) each."""
+        return {name: values[rows] for name, values in self.inputs.items()}
 
 
 def place(examples: Examples, *, roster: int, device: torch.device) -> VehicleData:

@@ -30,6 +30,8 @@ def save(path: Path, strategy: PlannedStrategy, done: Round, note: object = None
     state = {name: _flatten(_STATE + name, value, tensors) for name, value in vars(strategy.inner).items()}
     part = path.with_suffix(".part")
     facts = {"plan": strategy.plan.hash, "round": str(done.number), "strategy": json.dumps(state)}
+    if strategy.ended:
+        facts["ended"] = json.dumps(strategy.ended)
     save_file(tensors, part, facts | {"note": json.dumps(note)})
     with part.open("rb") as file:
         os.fsync(file.fileno())
@@ -57,6 +59,7 @@ def restore(path: Path, strategy: PlannedStrategy) -> tuple[int, dict[str, np.nd
     for name, shape in json.loads(metadata["strategy"]).items():
         if shape is not None:
             setattr(strategy.inner, name, _unflatten(f"{_STATE}{name}", shape, tensors))
+    strategy.ended = json.loads(metadata.get("ended", "{}"))
     names = [entry.name for entry in strategy.plan.model.arrays]
     strategy.total = {name: tensors[_TOTAL + name] for name in names if _TOTAL + name in tensors}
     arrays = {name: tensors[_ARRAYS + name] for name in names}

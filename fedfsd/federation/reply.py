@@ -12,7 +12,8 @@ from fedfsd.errors import RefusedError
 from fedfsd.flower import held
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import judge
-from fedfsd.gate.outcome import BAD_REPLY, LOST, RELEASED, from_flower
+from fedfsd.gate.outcome import BAD_REPLY, LOST, RELEASED, UNUSUAL, from_flower
+from fedfsd.gate.watch import UnusualNoiseError, Watcher
 from fedfsd.plan.plan import Plan
 
 
@@ -25,12 +26,17 @@ class RegionOutcome:
     bytes: int = 0
     entry: str | None = None
     """Hash of the release's entry in the region's ledger."""
+    finding: str | None = None
+    """What statistics found in it, as a stable word."""
 
 
 def read(
-    message: Message, plan: Plan, region: str, round: int
+    message: Message, plan: Plan, region: str, round: int, watcher: Watcher | None = None
 ) -> tuple[RegionOutcome, dict[str, np.ndarray] | None]:
-    """The update of a reply, or the code under which the region is skipped this round."""
+    """The update of a reply, or the code under which the region is skipped this round.
+
+    ``watcher`` judges it together with those before it.
+    """
     if message.has_error():
         return RegionOutcome(from_flower(message.error.code) or LOST), None
     try:
@@ -50,6 +56,10 @@ def read(
         entry = str(release.get("entry"))
         if plan.mode != "none" and not re.fullmatch("[0-9a-f]{64}", entry):
             raise RefusedError("reply", got="no entry", expected="the hash of the release's entry")
+        if watcher is not None:
+            watcher.look(arrays, plan, region, round)
+    except UnusualNoiseError as error:
+        return RegionOutcome(UNUSUAL, finding=error.alarm.code), None
     except Exception:  # a hostile reply may fail anywhere between its bytes and its arrays
         return RegionOutcome(BAD_REPLY), None
     return RegionOutcome(RELEASED, sha256, 4 * plan.model.size, entry or None), arrays

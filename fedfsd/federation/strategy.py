@@ -22,7 +22,8 @@ from fedfsd.federation import reply
 from fedfsd.federation.exchange import Post, Roll
 from fedfsd.federation.reply import RegionOutcome
 from fedfsd.flower import held
-from fedfsd.gate.outcome import BUSY, LATE_DROPPED, LATE_USED, LOST, RELEASED, TIMEOUT
+from fedfsd.gate.outcome import BUSY, LATE_DROPPED, LATE_USED, LOST, RELEASED, TIMEOUT, UNUSUAL
+from fedfsd.gate.watch import Watcher
 from fedfsd.plan.plan import Arrays, Plan
 
 # A region that is away when a run starts is waited for this long, if enough others are there.
@@ -55,10 +56,22 @@ class Round:
 class PlannedStrategy:
     """Runs a plan over a grid; ``inner`` decides how good updates become the next global arrays."""
 
-    def __init__(self, inner: Strategy, plan: Plan, *, round_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        inner: Strategy,
+        plan: Plan,
+        *,
+        round_timeout_seconds: float,
+        watcher: Watcher | None = None,
+        keep: Callable[[str, int, Arrays], None] = lambda *_: None,
+    ) -> None:
+        """``watcher`` judges each update together with those before it; ``keep`` is given every good one."""
         self.inner, self.plan, self.round_timeout_seconds = inner, plan, round_timeout_seconds
+        self._watcher, self._keep = watcher, keep
         self.total: dict[str, np.ndarray] = {}
         """Sum of the arrays of the rounds to be averaged, float64; empty before the first of them."""
+        self.ended: dict[str, str] = {}
+        """Regions that take no further part, and what was found in their updates."""
 
     def quorum(self, number: int) -> int:
         """How many good updates make a round count."""
@@ -121,7 +134,11 @@ class PlannedStrategy:
         good: dict[str, Message] = {}
         for task, message in replies.items():
             own = self.plan.rounds_of(task.region, task.round)
-            outcome, update = reply.read(message, self.plan, task.region, own)
+            outcome, update = reply.read(message, self.plan, task.region, own, self._watcher)
+            if outcome.code == UNUSUAL:
+                self.ended[task.region] = outcome.finding or ""
+            if update is not None:
+                self._keep(task.region, own, update)
             if task.round == number:
                 outcomes[task.region] = outcome
             else:
@@ -158,13 +175,17 @@ class PlannedStrategy:
         outcomes = {
             region: RegionOutcome(BUSY if region in owing else TIMEOUT if region in nodes else LOST)
             for region in asked
+        } | {
+            region: RegionOutcome(UNUSUAL, finding=finding)
+            for region, finding in self.ended.items()
+            if region in asked
         }
         messages = {
             Task(region, number): Message(
                 contents[asked[region]], node, MessageType.TRAIN, group_id=str(number)
             )
             for region, node in sorted(nodes.items(), key=lambda found: found[1])
-            if region in asked and region not in owing
+            if region in asked and region not in owing and region not in self.ended
         }
         post.send(messages)
         return outcomes, set(messages)

@@ -11,7 +11,7 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedfsd.errors import NotReadyError
+from fedfsd.errors import NotReadyError, install
 from fedfsd.flower import private
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def run(client: ClientApp, *, nodes: int, work: Callable[[Grid], T]) -> T:
     """
     if importlib.util.find_spec("ray") is None:
         raise NotReadyError(
-            "--engine ray", got="no ray installed", expected="the ray extra", hint='pip install "fedfsd[ray]"'
+            "--engine ray", got="no ray installed", expected="the ray extra", hint=install("ray")
         )
     # Ray otherwise reports usage over the network, and warns of a change to come.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -15,18 +15,22 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedfsd import canonical
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
+from fedfsd.service.patience import Progress
 
 MAX_HEADER = 64 * 2**10
-FRAME_SECONDS = 60.0  # for the whole of a frame once it began
+FRAME_SECONDS = 60.0  # for the whole of a frame once it began, not counting time in which the peer works
 _LONGEST = 100  # bytes of a socket's path; the system takes 107
 _LENGTHS = struct.Struct(">IQ")
+_CREDENTIALS = struct.Struct("iII")
+_SLICE_SECONDS, _GLANCE_SECONDS = 1.0, 0.001
 
 Buffer = bytes | memoryview
 
@@ -52,11 +56,10 @@ class Frames:
         if len(content) > MAX_HEADER:
             raise FrameError("frame", got="a header that is too long", expected=f"{MAX_HEADER} bytes")
         lengths = _LENGTHS.pack(len(content), sum(map(len, body)))
+        self._raw.begin(FRAME_SECONDS)
         try:
-            self._socket.settimeout(FRAME_SECONDS)
-            self._socket.sendall(lengths + content)
-            for part in body:
-                self._socket.sendall(part)
+            for part in (lengths + content, *body):
+                self._raw.send(memoryview(part).cast("B"))
         except OSError:
             raise _gone("a connection that broke off") from None
 
@@ -65,15 +68,15 @@ class Frames:
 
         Args:
             max_body: bytes; a longer body is not read.
-            seconds: how long its first byte is waited for.
+            seconds: how long its first byte is waited for, not counting time in which the peer works.
 
         Raises:
             FrameError: not a frame, or one with too long a body.
             PeerGoneError: no more frames, or none in time.
         """
-        self._raw.deadline = time.monotonic() + seconds
+        self._raw.begin(seconds)
         start = self._read(1)
-        self._raw.deadline = time.monotonic() + FRAME_SECONDS
+        self._raw.begin(FRAME_SECONDS)
         header_size, body_size = _LENGTHS.unpack(start + self._read(_LENGTHS.size - 1))
         if header_size > MAX_HEADER or body_size > max_body:
             raise FrameError("frame", got="a frame that is too long", expected=f"a body of {max_body} bytes")
@@ -83,7 +86,7 @@ class Frames:
     @property
     def quiet(self) -> bool:
         """Whether the peer is there and has nothing to say: so it should be when it is not its turn."""
-        self._raw.deadline = 0.0  # so that nothing new is read
+        self._raw.begin(0.0)  # so that nothing new is read
         try:
             return not self._reader.peek()
         except TimeoutError:
@@ -108,21 +111,43 @@ class Frames:
 
 
 class _Raw(io.RawIOBase):
-    """A socket whose every read ends at one deadline."""
+    """A socket on which reading and sending end when the peer was idle for so long since ``begin``."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__()
-        self._socket, self.deadline = connection, 0.0
+        self._socket, self._left = connection, 0.0
+        self._peer = Progress(lambda: [_pid(connection)])
+
+    def begin(self, seconds: float) -> None:
+        """From now on the peer may be idle for so long."""
+        self._left = seconds
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._socket.settimeout(left)
-        return self._socket.recv_into(buffer)
+        return self._patiently(lambda: self._socket.recv_into(buffer))
+
+    def send(self, content: memoryview) -> None:
+        """All of it. OSError where the peer does not take it."""
+        while content:
+            content = content[self._patiently(partial(self._socket.send, content)) :]
+
+    def _patiently(self, work: Callable[[], int]) -> int:
+        """What ``work`` does on the socket. TimeoutError once the peer was idle for too long, in all."""
+        while self._left > 0:
+            began, most = time.monotonic(), min(self._left, _SLICE_SECONDS)
+            self._socket.settimeout(most)
+            done: int | None = None
+            with suppress(TimeoutError):
+                done = work()
+            # No more than was asked for: this process may have been held itself.
+            passed = min(time.monotonic() - began, most)
+            if passed > _GLANCE_SECONDS and not self._peer.seen():
+                self._left -= passed  # also of one that sends byte by byte
+            if done is not None:
+                return done
+        raise TimeoutError
 
     @property
     def silent(self) -> bool:
@@ -135,6 +160,15 @@ class _Raw(io.RawIOBase):
         except OSError:
             return False
         return False
+
+
+def _pid(connection: socket.socket) -> int:
+    """The process that opened the other end of a Unix socket; 0 where it is not to be seen from here."""
+    try:
+        size = _CREDENTIALS.size
+        return int(_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0])
+    except OSError:
+        return 0
 
 
 @contextmanager

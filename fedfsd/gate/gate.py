@@ -11,9 +11,11 @@ import numpy as np
 from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.policy import ModelPin, Policy
+from fedfsd.gate.watch import UnusualNoiseError, Watcher
 from fedfsd.ledger import program as programs
 from fedfsd.ledger.ledger import Booked, Ledger, Released
 from fedfsd.mechanism.kind import gains
+from fedfsd.mechanism.watch import Alarm
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 
 # Correct noise passes with probability 1 - exp(-18) on either side (Laurent and Massart 2000, lemma 1).
@@ -25,6 +27,7 @@ _BLOCK = 2**16
 # In a region's folder; a real region keeps the mirror on another disk.
 LEDGER = "ledger"
 MIRROR = "mirror.jsonl"
+WATCH = "watch"
 
 
 class Gate:
@@ -63,13 +66,23 @@ class Gate:
         return self.ledger.released(booked)
 
     def release(self, arrays: Arrays, booked: Booked, plan: Plan) -> Released:
-        """Check the update, book its canonical bytes, and hand back what may be sent."""
-        return self.ledger.release(content_of(arrays, plan, self.region, booked.round), booked)
+        """Judge the update, alone and after those before it; book its bytes; hand back what may be sent."""
+        self._demand_usual(arrays, booked, plan)
+        return self.ledger.release(gate_arrays.to_bytes(arrays, plan.model.arrays), booked)
 
     def release_bytes(self, content: bytes | memoryview, booked: Booked, plan: Plan) -> Released:
         """The same for an update that came as bytes; they are judged in place."""
-        judge(gate_arrays.view(content, plan.model.arrays), plan, self.region, booked.round)
+        self._demand_usual(gate_arrays.view(content, plan.model.arrays), booked, plan)
         return self.ledger.release(content, booked)
+
+    def _demand_usual(self, arrays: Arrays, booked: Booked, plan: Plan) -> None:
+        """Refuse what ``judge`` and the statistics over rounds refuse; unusual noise ends the plan here."""
+        try:
+            judge(arrays, plan, self.region, booked.round)
+            Watcher(self._folder / WATCH).look(arrays, plan, self.region, booked.round)
+        except UnusualNoiseError as error:
+            self.ledger.end(booked, finding=error.alarm.code, text=error.alarm.text)
+            raise
 
     def settle(self, plan_hash: str) -> None:
         """End a plan; see ``Ledger.settle``."""
@@ -99,15 +112,13 @@ def content_of(arrays: Arrays, plan: Plan, region: str, round: int) -> bytes | m
 
 
 def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
-    """Refuse an update that is not the plan's model, not finite, or whose witness noise is off scale."""
+    """Refuse an update that is not the plan's model, not finite, or (UnusualNoiseError) off scale."""
     gate_arrays.check(arrays, plan.model.arrays)
     norm = sqrt(sum(float(np.vdot(array, array)) for array in arrays.values()))
     if norm > (limit := max_update_norm(plan, region, round)):
-        raise RefusedError(
-            "update",
-            got="a norm larger than clipping and noise allow",  # its value is of the data
-            expected=f"at most {limit:.3g}",
-            hint="stop this region: its training does not clip as planned",
+        got = "a norm larger than clipping and noise allow"  # its value is of the data
+        raise UnusualNoiseError(
+            "update", got=got, expected=f"at most {limit:.3g}", alarm=Alarm("update-norm", round, got)
         )
     if plan.mode == "none" or WITNESS not in arrays:
         return
@@ -122,11 +133,12 @@ def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
     # For n normal values, sum(z^2) has mean n and standard deviation sqrt(2 n).
     z = (_energy(witness) / expected**2 - witness.size) / sqrt(2 * witness.size)
     if not -WITNESS_Z <= z <= WITNESS_Z + WITNESS_Z**2 / sqrt(2 * witness.size):
-        raise RefusedError(
+        got = "noise of a different scale than planned"
+        raise UnusualNoiseError(
             "noise witness",
-            got="noise of a different scale than planned",
+            got=got,
             expected=f"a standard deviation of {expected:.3g}",
-            hint="stop this region: its training does not add the planned noise",
+            alarm=Alarm("noise-scale", round, got),
         )
 
 

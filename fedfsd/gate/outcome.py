@@ -38,6 +38,7 @@ REFUSALS: dict[Word, Refusal] = {
 # The coordinator's own findings.
 RELEASED = "released"
 TIMEOUT, LOST, BUSY, BAD_REPLY = "timeout", "lost", "busy", "bad_reply"
+UNUSUAL = "unusual_noise"
 LATE_USED, LATE_DROPPED = "late_used", "late_dropped"
 
 MEANINGS: dict[str, str] = {
@@ -46,6 +47,7 @@ MEANINGS: dict[str, str] = {
     LOST: "got lost on the way",
     BUSY: "was still working on an earlier round",
     BAD_REPLY: "sent a reply that is not a valid update",
+    UNUSUAL: "sent an update with noise unlike the plan's, and takes no further part",
     LATE_USED: "came late and counted less",
     LATE_DROPPED: "came late and was dropped",
 }

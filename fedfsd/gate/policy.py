@@ -15,10 +15,14 @@ from fedfsd.mechanism.event import delta_fault, delta_warning
 from fedfsd.plan.plan import Plan, Sha256
 
 # The models inside fedfsd: their code is in the program's hash that every plan's entry holds.
-OWN_MODELS = ("mlp", "gru", "transformer")
-# The same of tasks: each name with its class. The models above belong to forecasting.
+OWN_MODELS: Mapping[str, tuple[str, ...]] = {
+    "forecasting": ("mlp", "gru", "transformer"),
+    "camera": ("conv", "pilotnet", "resnet18"),
+}
+# The same of tasks: each name with its class.
 OWN_TASKS: Mapping[str, str] = {
     "forecasting": "fedfsd.task.forecasting.task:Forecasting",
+    "camera": "fedfsd.task.camera.task:Camera",
 }
 
 
@@ -47,6 +51,15 @@ class ModelPin(Frozen):
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in handler(self).items() if value is not None}
+
+
+class BackbonePin(Frozen):
+    """Frozen public weights that were reviewed: the file of a plan that trains a part of its model."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    """For people."""
+    sha256: Sha256
+    """Of the file, as sha256sum prints it."""
 
 
 class Policy(Frozen):
@@ -83,9 +96,12 @@ class Policy(Frozen):
     tasks: Annotated[tuple[ModelPin, ...], Field(strict=False)] | None = ()
     """The same of tasks. The pin of a task covers the models that its own package has."""
 
+    backbones: Annotated[tuple[BackbonePin, ...], Field(strict=False)] | None = ()
+    """Files of frozen weights that plans may name; null, for any, in a simulation only."""
+
     def pin(self, model: str, task: str) -> ModelPin | None:
         """What was reviewed of a model of another package; None for fedfsd's own and for unknown ones."""
-        if task in OWN_TASKS and model in OWN_MODELS:
+        if task in OWN_TASKS and model in OWN_MODELS.get(task, ()):
             return None
         named = next((one for one in self.models or () if one.name == model), None)
         return named or self.pin_task(task)
@@ -130,13 +146,14 @@ def declared(policy: Policy, place: str, *, test_only: bool = False) -> Policy:
 
 
 def simulated(policy: Policy) -> Policy:
-    """The policy of a simulated region: any mode, any installed model and task, no witness needed."""
+    """The policy of a simulated region: any mode, model, task and frozen weights, no witness needed."""
     return policy.model_copy(
         update={
             "modes": ("private", "rehearsal", "none"),
             "min_witness_size": 0,
             "models": None,
             "tasks": None,
+            "backbones": None,
         }
     )
 
@@ -147,9 +164,17 @@ def unreviewed(plan: Plan, *, model: ModelPin | None, task: ModelPin | None) -> 
     own = plan.task.name in OWN_TASKS
     if not own and task is None:
         found.append("its task is neither built in nor listed under tasks in the policy")
-    if not (own and plan.model.name in OWN_MODELS) and model is None:
+    if not (own and plan.model.name in OWN_MODELS.get(plan.task.name, ())) and model is None:
         found.append("its model is neither built in nor listed under models in the policy")
     return found
+
+
+def _unlisted(plan: Plan, listed: set[str]) -> list[str]:
+    """Frozen weights that nobody looked at; those that the model's own reviewed code makes were."""
+    frozen = plan.model.backbone
+    if frozen is None or frozen.source == "model" or frozen.sha256 in listed:
+        return []
+    return [f"its backbone {frozen.sha256[:16]} is not listed under backbones in the policy"]
 
 
 def warnings(plan: Plan, region: str) -> list[str]:
@@ -180,6 +205,8 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     if policy.models is not None or policy.tasks is not None:
         model = policy.pin(plan.model.name, plan.task.name)
         found += unreviewed(plan, model=model, task=policy.pin_task(plan.task.name))
+    if policy.backbones is not None:
+        found += _unlisted(plan, {one.sha256 for one in policy.backbones})
     if plan.model.witness_size < policy.min_witness_size:
         found.append(f"witness_size {plan.model.witness_size} is below the floor {policy.min_witness_size}")
     if plan.mode != "none":

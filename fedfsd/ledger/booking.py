@@ -29,6 +29,13 @@ def objection(
             expected="rounds that go forward",
             hint="resume from the newest checkpoint",
         )
+    if run.ended is not None:
+        return "policy", RefusedError(
+            place,
+            got=f"a plan that ended here with an incident in round {run.ended}",
+            expected="a plan of its own for a new run",
+            hint="find the cause before the region takes part again",
+        )
     if booking is not None and booking.entry.arrays != arrays:
         return "arrays", BudgetError(
             place,

@@ -278,6 +278,7 @@ class Abort(_Entry):
 
 RefuseCode: TypeAlias = Literal["budget", "approval", "arrays", "policy", "settled"]
 IncidentCode: TypeAlias = Literal["key", "data", "software", "transfer", "other"]
+Finding: TypeAlias = Annotated[str, Field(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=64)]
 
 
 class Refuse(_Entry):
@@ -290,12 +291,34 @@ class Refuse(_Entry):
 
 
 class Incident(_Entry):
-    """Something happened that an auditor should know."""
+    """Something happened that an auditor should know. Format 4: an update was not what its plan releases."""
 
     type: Literal["incident"] = "incident"
+    format: Literal[4] | None = None
     plan: Hex32 | None
-    code: IncidentCode
+    code: IncidentCode | Literal["release"]
     text: LongText
+    round: Integer | None = None
+    finding: Finding | None = None
+    """What was found, as a stable word."""
+
+    @model_validator(mode="after")
+    def _one_format(self) -> Incident:
+        of_release = (
+            self.format == 4,
+            self.code == "release",
+            self.round is not None,
+            self.finding is not None,
+        )
+        if len(set(of_release)) > 1 or (self.format == 4 and self.plan is None):
+            raise ValueError("the fields of one format")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = write(self)
+        absent = ("format", "round", "finding") if self.format is None else ()
+        return {name: value for name, value in found.items() if name not in absent}
 
 
 class WitnessEntry(_Entry):

@@ -288,6 +288,24 @@ class Ledger:
         with self._writing():
             self._append(made)
 
+    def end(self, booked: Booked, *, finding: str, text: str) -> None:
+        """An update of a booked round is not what its plan releases: no round of the plan follows.
+
+        Writing it down again does nothing. BudgetError: not approved, or settled.
+        """
+        with self._writing() as state:
+            if state.open_run(booked.plan_hash).ended is None:
+                self._append(
+                    entry.Incident(
+                        format=4,
+                        plan=booked.plan_hash,
+                        code="release",
+                        text=text,
+                        round=booked.round,
+                        finding=finding,
+                    )
+                )
+
     # What others see.
 
     @property

@@ -43,6 +43,8 @@ class Run:
     settled: bool = False
     program: Program | None = None
     """What trains its rounds now; None where an earlier release approved it and nothing was booked since."""
+    ended: int | None = None
+    """The round whose update was not what the plan releases: no other round is booked or released."""
 
 
 class State:
@@ -64,6 +66,13 @@ class State:
         self.officer: VerificationKey
         self._genesis: Genesis | None = None
         self._node_keys: list[tuple[int, VerificationKey]] = []
+
+    @classmethod
+    def drafted(cls, genesis: Genesis) -> State:
+        """What papers are drafted from that will follow ``genesis``, which nobody may have signed yet."""
+        made = cls()
+        made._genesis = genesis
+        return made
 
     @property
     def size(self) -> int:
@@ -162,6 +171,7 @@ class State:
     def _on_reserve(self, one: entry.Reserve) -> None:
         run = self.open_run(one.plan)
         plan, account = run.entry, self.accounts[run.data_set]
+        demand(run.ended is None, one, "a round of a plan that has ended", "none after its incident")
         demand(one.round not in run.bookings, one, "a round booked before", "a new round")
         demand(1 <= one.round <= plan.rounds, one, f"round {one.round}", f"1 to {plan.rounds}")
         expected = (run.terms.round_event(one.round), plan.rho_of(one.round), account.grant.seq)
@@ -182,6 +192,7 @@ class State:
         run = self.open_run(one.plan)
         booking = self._booking(one, run)
         plan, booked = run.entry, booking.entry
+        demand(run.ended is None, one, "a release of a plan that has ended", "none after its incident")
         demand(booking.release is None, one, "a second release", "one a round")
         expected = (plan.release_bytes, run.terms.schema, plan.recipient, booked.approval)
         given = (one.bytes, one.schema_, one.destination, one.approval)
@@ -220,8 +231,14 @@ class State:
         demand(case not in self.refusals, one, "a refusal recorded before", "a new one")
         self.refusals.add(case)
 
-    def _on_incident(self, _: entry.Incident) -> None:
-        """Told, and nothing follows from it."""
+    def _on_incident(self, one: entry.Incident) -> None:
+        """Told, and nothing follows from it but where an update was not what its plan releases."""
+        if one.plan is None or one.round is None:
+            return
+        run = self.open_run(one.plan)
+        demand(one.round in run.bookings, one, "a round that is not booked", "a booked one")
+        demand(run.ended is None, one, "a plan that has ended", "one such incident a plan")
+        run.ended = one.round
 
     def _on_witness(self, one: entry.WitnessEntry) -> None:
         head, parsed = self.open_checkpoint(one.checkpoint)

@@ -39,15 +39,15 @@ MOST_LEVELS = 16
 """Of noise in one plan: accountants, a region's too, take time for each."""
 
 
-Numbers = TypeVar("Numbers", bound=Any)
+Numbers = TypeVar("Numbers", covariant=True)
 """Float64 values in an array of any library that does arithmetic and rounds as numpy does, halves to even."""
 
 
 class Noise(Protocol[Numbers]):
     """A secret stream of random numbers."""
 
-    def normal(self, count: int) -> Numbers:
-        """``count`` standard normal values, float64."""
+    def whole(self, count: int, scale: float, /) -> Numbers:
+        """``count`` standard normal values times ``scale``, each rounded to a whole number, float64."""
 
 
 class Written(BaseModel):
@@ -275,17 +275,17 @@ class Mechanism(ABC):
             raise PlanError("roster", got=roster, expected="fewer vehicles: float64 cannot add so many")
         return found
 
-    def noised(self, total: Numbers, stream: Noise[Numbers], *, round: int) -> Numbers:
+    def noised(self, total: Any, stream: Noise[Numbers], *, round: int) -> Numbers:
         """A step's clipped sum with its noise, (size,) float64: whole multiples of ``grid``.
 
         Args:
-            total: (size,) float64, of vehicles clipped to ``clipping_norm``. stream: the region's secret
-                stream for that step.
+            total: (size,) float64, of vehicles clipped to ``clipping_norm``; in an array like the stream's.
+            stream: the region's secret stream for that step.
         """
         grid = self.grid(round, size=len(total))
-        noise = self.std(round) * stream.normal(len(total))
+        noise = stream.whole(len(total), self.std(round) / grid)
         # A division by a power of two is exact, and so is the sum of the two whole numbers.
-        noised: Numbers = ((total / grid).round() + (noise / grid).round()) * grid
+        noised: Numbers = ((total / grid).round() + noise) * grid
         return noised
 
     def witness_std(self, round: int, gains: np.ndarray, *, divisor: float) -> float:
@@ -294,6 +294,15 @@ class Mechanism(ABC):
         ``gains``: how far each step's mean gradient moves the parameters (see ``gains``).
         """
         return float(np.linalg.norm(gains)) * self.std(round) / divisor
+
+    def witness_lattice(self, round: int, gains: np.ndarray, *, divisor: float, size: int) -> float | None:
+        """The unit of the public lattice on which those entries lie before float32 rounds them.
+
+        None where steps move the parameters by different amounts: sums of their multiples are everywhere.
+        """
+        if float(np.ptp(gains)):
+            return None
+        return float(gains[0]) * self.grid(round, size=size) / divisor
 
     def max_update_norm(
         self, round: int, gains: np.ndarray, *, divisor: float, roster: int, size: int, z: float

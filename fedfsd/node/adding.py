@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 
 from fedfsd import canonical
 from fedfsd.errors import BudgetError, FedfsdError, NotReadyError
-from fedfsd.ledger import digest, restore
+from fedfsd.ledger import digest, entry, restore
 from fedfsd.ledger.entry import Genesis, KeyRotate, PlanEntry, Recover, Signed
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey
@@ -20,8 +21,10 @@ from fedfsd.plan import plan as plans
 PENDING_KEY = "node.key.pending"  # a new key that waits for the officer's signature
 
 
-def add(node: Node, paper: Signed) -> int:
-    """Append ``paper`` and return its number.
+def add(node: Node, papers: Sequence[Signed]) -> list[int]:
+    """Append ``papers`` and return their numbers; of one that is in the ledger already, its number there.
+
+    Where one is refused, those before it stay added, and the same file can be added again.
 
     Raises:
         EvidenceError: not signed as required, or no longer allowed at this position.
@@ -31,7 +34,7 @@ def add(node: Node, paper: Signed) -> int:
     """
     try:
         with private():
-            return _add(node, paper)
+            return [_add(node, paper) for paper in papers]
     except EvidenceError as error:
         raise EvidenceError(
             error.place,
@@ -42,6 +45,8 @@ def add(node: Node, paper: Signed) -> int:
 
 
 def _add(node: Node, paper: Signed) -> int:
+    if (known := _known(node, paper)) is not None:
+        return known
     if isinstance(paper, Genesis):
         return _begin(node, paper)
     if isinstance(paper, Recover):
@@ -57,6 +62,19 @@ def settled(node: Node, state: State) -> None:
     for plan, run in state.runs.items():
         if run.settled:
             run_key.forget(node, plan)
+
+
+def _known(node: Node, paper: Signed) -> int | None:
+    """The number of this very paper, signatures included, where it is in the ledger already.
+
+    None for plans and permissions, which have rules of their own for coming twice.
+    """
+    try:
+        with closing(node.open_ledger()) as ledger:
+            there = [entry.parse(content) for _, content in ledger.state.statements]
+    except NotReadyError:  # none yet, or one that waits for this paper
+        return None
+    return next((one.seq for one in there if one == paper.model_copy(update={"seq": one.seq})), None)
 
 
 def _begin(node: Node, paper: Genesis) -> int:

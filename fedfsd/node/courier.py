@@ -14,13 +14,14 @@ from functools import partial
 import grpc
 
 from fedfsd.border import border_pb2 as pb
-from fedfsd.errors import FedfsdError, FormatError, NotReadyError
+from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.ledger.disk import is_full
 from fedfsd.ledger.ledger import Booked
 from fedfsd.node.assignment import carry_out
 from fedfsd.node.line import ClosedError, CoordinatorLine
 from fedfsd.node.proposal import Proposals
 from fedfsd.node.station import GateStation, StoppedError
+from fedfsd.node.upkeep import Upkeep
 from fedfsd.node.upload import ForkError, Upload, fork
 
 BEAT_SECONDS = 10.0
@@ -129,8 +130,8 @@ class Courier:
             delivery = Upload(station, line, line.hello())
             station.tally.connected("open")
             station.log.info("connected")
-            self._retry = 0.0
-            while True:
+            self._retry, upkeep = 0.0, Upkeep(station, line)
+            while not self._renewed(upkeep):
                 asked = time.monotonic()
                 self._do(line, delivery, line.next())
                 backoff.reset()
@@ -138,6 +139,17 @@ class Courier:
                 station.rest(max(0.0, asked + PACE_SECONDS - time.monotonic()))
         finally:
             line.close()
+
+    def _renewed(self, upkeep: Upkeep) -> bool:
+        """Whether the connection is to be made anew, with a new certificate."""
+        renewed = False
+
+        def look() -> None:
+            nonlocal renewed
+            renewed = upkeep.look()
+
+        self._try(look)
+        return renewed
 
     def _do(self, line: CoordinatorLine, delivery: Upload, task: pb.Task) -> None:
         station, kind = self._station, task.WhichOneof("task")
@@ -176,7 +188,7 @@ class Courier:
             if error.code() in CUT:
                 raise
             self._station.log.warning("offer_refused", extra={"state": error.code().name.lower()})
-        except NotReadyError as error:
+        except (NotReadyError, RefusedError) as error:
             self._station.log.warning("offer_failed", extra={"line": str(error)})
 
     def _tell(self, error: Exception) -> None:
@@ -188,11 +200,37 @@ class Courier:
             log.error("disk_full")
         elif isinstance(error, grpc.RpcError):
             log.warning("connection_lost", extra={"state": error.code().name.lower()})
-        elif isinstance(error, FormatError):
-            if str(error) != self._station.tally.objection:  # until somebody upgrades, every attempt ends so
+            if (why := _refusal(error.code(), self._station.region)) is not None:
+                self._station.tally.objection = str(why)
+        elif isinstance(error, FedfsdError):
+            if str(error) != self._station.tally.objection:  # until a person mends it, every attempt ends so
                 log.error("connection_refused", extra={"line": str(error)})
             self._station.tally.objection = str(error)
-        elif isinstance(error, FedfsdError):
-            log.error("connection_refused", extra={"line": str(error)})
         else:
             log.error("connection_failed", extra={"error": type(error).__name__})
+
+
+def _refusal(code: grpc.StatusCode, region: str) -> NotReadyError | None:
+    """What to tell people of a status that stays until somebody does something."""
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return NotReadyError(
+            "coordinator",
+            got="no connection",
+            expected="an answer",
+            hint="it is tried again by itself; fedfsd region doctor shows what is in the way",
+        )
+    if code == grpc.StatusCode.UNAUTHENTICATED:
+        return NotReadyError(
+            "certificate",
+            got="one that the coordinator does not accept now",
+            expected="one that is valid by its clock",
+            hint=f"compare clocks; else a new invitation: fedfsd coordinator invite {region}",
+        )
+    if code == grpc.StatusCode.PERMISSION_DENIED:
+        return NotReadyError(
+            "certificate",
+            got="one that the coordinator refuses",
+            expected="one that is not revoked",
+            hint=f"ask its operators; fedfsd coordinator invite {region} invites this region again",
+        )
+    return None

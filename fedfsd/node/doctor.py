@@ -10,21 +10,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fedfsd.border import clock as clocks
 from fedfsd.border import fitness, identity, invitation
-from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.errors import FedfsdError, NotReadyError, PendingError
 from fedfsd.gate.gate import USUAL_WITNESS, unnoticed
 from fedfsd.gate.policy import declared, objections
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.ledger import NODE_KEY
+from fedfsd.ledger.store import DATABASE
 from fedfsd.node import join, status
 from fedfsd.node.approve import DIGITS
 from fedfsd.node.approve import read as read_plan
 from fedfsd.node.node import Node
-from fedfsd.node.separation import Separation, ask, surveys
+from fedfsd.node.separation import Separation, ask, replays, surveys
+from fedfsd.plan.plan import Plan
 from fedfsd.service import diagnosis
 from fedfsd.service.diagnosis import CheckResult, fail, ok, warn
 
-CLOCK_SECONDS = 300.0
 LITTLE = 0.1  # of a grant
 
 
@@ -38,6 +40,7 @@ class Patient:
     test_only: bool = False
     ask: Callable[[Node, Path, str], Separation] = field(default=ask)
     survey: Callable[[Path, Sequence[Mapping[str, Any]]], list[dict[str, Any]]] = field(default=surveys)
+    replay: Callable[[Path, Sequence[Mapping[str, Any]]], list[list[str]]] = field(default=replays)
 
     @cached_property
     def facts(self) -> Separation:
@@ -50,8 +53,30 @@ class Patient:
 
     @cached_property
     def status(self) -> dict[str, Any]:
-        """The state of the ledger."""
+        """The state of the ledger. PendingError before it begins."""
+        if not (self.node.ledger / DATABASE).exists():
+            raise PendingError("ledger", got="comes after the check ledger")
         return status.status(self.node, today=self.today)
+
+    @cached_property
+    def offered(self) -> list[Plan]:
+        """The plans that came for this region and are not over."""
+        over = {one["plan"] for one in self.status["plans"] if one["settled"]}
+        found = (read_plan(path) for path in sorted((self.node.folder / "plans").glob("*.json")))
+        return [one for one in found if one.hash not in over and self.node.settings.name in one.regions]
+
+
+def _clock_offset(node: Node) -> float | None:
+    """Seconds by which this machine's clock is ahead of the coordinator's; None where it does not say."""
+    peer = join.peer(node)
+    return fitness.clock_offset(
+        peer.address,
+        root=peer.root,
+        key=peer.key,
+        certificate=peer.certificate,
+        expected_uri=peer.expected_uri,
+        proxy=peer.proxy,
+    )
 
 
 def examine(patient: Patient) -> tuple[CheckResult, ...]:
@@ -116,6 +141,7 @@ def keys(patient: Patient) -> CheckResult:
 
 def ledger(patient: Patient) -> CheckResult:
     """Is the ledger the newest copy, open, with the node's key in force?"""
+    patient.node.demand_ledger()
     found = patient.status
     if found["closed"]:
         return fail(
@@ -134,13 +160,18 @@ def clock(patient: Patient) -> CheckResult:
     ahead = (written.stat().st_mtime if written.exists() else 0.0) - time.time()
     booked = max((one["date"] for one in patient.status["releases"]), default="")
     today = patient.today.isoformat()
-    if ahead > CLOCK_SECONDS or booked > today:
+    if ahead > clocks.LIMIT_SECONDS or booked > today:
         return fail("clock", f"{today} is earlier than the last entry", fix=fix)
     mine = identity.read(join.peer(patient.node).certificate.read_bytes())
     now = datetime.datetime.now(datetime.UTC)
     if now < mine.not_valid_before_utc:
         return fail("clock", f"{today} is before the certificate was issued", fix=fix)
-    return ok("clock", f"{today}, later than ledger and certificate")
+    offset = _clock_offset(patient.node)
+    if offset is None:
+        return ok("clock", f"{today}, later than ledger and certificate; not compared with the coordinator's")
+    if (told := clocks.objection(offset)) is not None:
+        return fail("clock", str(told.got), fix=str(told.hint))
+    return ok("clock", f"{today}, within {clocks.LIMIT_SECONDS / 60:.0f} min of the coordinator's")
 
 
 def certificate(patient: Patient) -> CheckResult:
@@ -153,7 +184,8 @@ def certificate(patient: Patient) -> CheckResult:
         root=peer.root,
         key=peer.key,
         party=identity.region(peer.invitation.federation, name),
-        fix=f"a new invitation, then fedfsd region init {name} --join INVITATION -o {patient.node.folder}",
+        fix="fedfsd region up renews it while it is valid; afterwards a new invitation, then"
+        f" fedfsd region init {name} --join INVITATION -o {patient.node.folder}",
     )
 
 
@@ -187,16 +219,13 @@ def windows(patient: Patient) -> CheckResult:
     """Has the region vehicles to train on in each open plan, and not more than are stated?"""
     allowed = patient.node.policy()
     region = patient.node.settings.name
-    over = {one["plan"] for one in patient.status["plans"] if one["settled"]}
-    offered = (read_plan(path) for path in sorted((patient.node.folder / "plans").glob("*.json")))
     asked: dict[str, dict[str, Any]] = {
         f"plan {plan.hash[:8]}: ": {
             "task": plan.task.model_dump(mode="json"),
             "pin": (pin := allowed.pin_task(plan.task.name)) and pin.model_dump(mode="json"),
             "roster": plan.region(region).roster,
         }
-        for plan in offered
-        if plan.hash not in over and region in plan.regions
+        for plan in patient.offered
     }
     if not asked and allowed.tasks:
         return ok("windows", "not counted before a plan names one of the policy's tasks")
@@ -214,6 +243,61 @@ def windows(patient: Patient) -> CheckResult:
             fix="approve no plan before that is mended: fedfsd data check, roster in policy.toml",
         )
     return ok("windows", "; ".join(f"{plan}{one['said']}" for plan, one in zip(asked, told, strict=True)))
+
+
+def backbones(patient: Patient) -> CheckResult:
+    """Has the runner the frozen weights that the policy or an open plan names?"""
+    allowed = patient.node.policy()
+    wanted = {one.sha256: one.name for one in allowed.backbones or ()}
+    for plan in patient.offered:
+        if plan.model.backbone is not None and plan.model.backbone.source == "file":
+            wanted.setdefault(plan.model.backbone.sha256, f"plan {plan.hash[:8]}")
+    if not wanted:
+        return ok("backbones", "no frozen weights are named")
+    try:
+        told = patient.survey(patient.train, [{"backbone": sha256} for sha256 in wanted])
+    except NotReadyError as error:
+        return warn("backbones", f"not looked for: {error.got}", fix=str(error.hint))
+    missing = [
+        f"{name} ({sha256[:16]})"
+        for (sha256, name), one in zip(wanted.items(), told, strict=True)
+        if one["wrong"]
+    ]
+    if missing:
+        return fail(
+            "backbones",
+            f"the runner has no file with the hash of {', '.join(missing)}",
+            fix="put the coordinator's backbone.safetensors, readable by the runner, where backbones is in"
+            f" {patient.train / 'train.toml'}",
+        )
+    return ok("backbones", f"the runner has {', '.join(wanted.values())}")
+
+
+def replay(patient: Patient) -> CheckResult:
+    """Does the runner's program run the mechanism of each open plan?"""
+    allowed = patient.node.policy()
+    asked = [
+        {
+            "plan": plan.document(),
+            "pin": (pin := allowed.pin(plan.model.name, plan.task.name)) and pin.model_dump(mode="json"),
+            "task_pin": (mine := allowed.pin_task(plan.task.name)) and mine.model_dump(mode="json"),
+        }
+        for plan in patient.offered
+    ]
+    if not asked:
+        return ok("replay", "no open plan; a runner replays a round of each before its first one")
+    try:
+        told = patient.replay(patient.train, asked)
+    except NotReadyError as error:  # this user may not run it, as it should be
+        return warn("replay", f"not run: {error.got}", fix=str(error.hint))
+    wrong = [
+        f"plan {plan.hash[:8]}: {fault}"
+        for plan, faults in zip(patient.offered, told, strict=True)
+        for fault in faults
+    ]
+    if wrong:
+        return fail("replay", "; ".join(wrong), fix="install the reviewed program again: fedfsd config code")
+    return ok("replay", f"{len(asked)} plans: the runner's program is their mechanism")
 
 
 def accelerator(patient: Patient) -> CheckResult:
@@ -285,7 +369,8 @@ def separation(patient: Patient) -> CheckResult:
             "separation",
             f"{', '.join(broken)} ({facts.asked})",
             fix="two users and the systemd units of clients/deploy, or fedfsd region up as root"
-            " with --gate-user and --train-user",
+            " with --gate-user and --train-user; for processes on several machines, IPAddressAllow as in"
+            " fedfsd-train@.service",
         )
     if facts.gate_reads_data is None:
         return warn(
@@ -307,6 +392,8 @@ CHECKS: tuple[Callable[[Patient], CheckResult], ...] = (
     coordinator,
     data,
     windows,
+    backbones,
+    replay,
     accelerator,
     plans,
     budget,

@@ -98,6 +98,7 @@ def _plan(paper: PlanEntry) -> Facts:
     return {
         "approves": f"the plan {plan.name} ({paper.plan[:8]}), mode {terms.mode}",
         "trains": f"the model {terms.model} in {paper.rounds} rounds of {terms.mechanism.local_steps} steps",
+        **_part(plan),
         "each step": f"sample rate {event.sample_rate:g}, noise multiplier {event.words}, "
         f"clip {event.max_grad_norm:g}",
         "this plan alone": " or ".join(sorted(alone)),
@@ -106,6 +107,16 @@ def _plan(paper: PlanEntry) -> Facts:
         "for": paper.purpose,
         "leaves": f"{paper.rounds} updates of {paper.release_bytes:,} bytes",
     }
+
+
+def _part(plan: Plan) -> Facts:
+    """What is said of a plan that trains a part of its model."""
+    frozen = plan.model.backbone
+    if frozen is None:
+        return {}
+    trained = plan.model.size - plan.model.witness_size
+    source = "as its reviewed code makes them" if frozen.source == "model" else f"of the file {frozen.sha256}"
+    return {"of it": f"{trained:,} weights; {frozen.size:,} stay as they are, {source}"}
 
 
 def _recover(paper: entry.Recover) -> Facts:

@@ -55,13 +55,7 @@ def make(state: State, wish: Wish, *, policy: Policy, salts: Path, data: Path | 
         BudgetError: it could not pay for a single such plan, or not for what is booked already.
         DataError: no table in ``data``.
     """
-    if policy.roster is not None and delta_fault(wish.delta, policy.roster):
-        raise PlanError(
-            "--delta",
-            got=wish.delta,
-            expected=f"below 1 / roster (1/{policy.roster})",
-            hint=f"--delta {small_delta(policy.roster):g}",
-        )
+    demand_delta(wish, policy.roster)
     events = repeat(wish.plan, _most(wish.plan, wish)) if wish.plan else ()
     options: dict[str, Any] = {
         "delta": wish.delta,
@@ -93,6 +87,17 @@ def make(state: State, wish: Wish, *, policy: Policy, salts: Path, data: Path | 
     }
     commitment = data_set.commit(salts, wish.data_set, data)
     return draft.grant(state, data_set=wish.data_set, data_commitment=commitment, **options, **caps)
+
+
+def demand_delta(wish: Wish, roster: int | None) -> None:
+    """PlanError where delta is not below one in ``roster``, as far as that is declared."""
+    if roster is not None and delta_fault(wish.delta, roster):
+        raise PlanError(
+            "--delta",
+            got=wish.delta,
+            expected=f"below 1 / roster (1/{roster})",
+            hint=f"--delta {small_delta(roster):g}",
+        )
 
 
 def orders(grant: Grant, plan: tuple[Event, ...], *, rounds: int, state: State) -> list[Order]:

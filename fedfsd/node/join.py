@@ -1,5 +1,5 @@
 """A region joins a federation: its TLS key is made here and never leaves; the certificate is issued when the
-operators of both sides have compared fingerprints. Joining again with a new invitation renews it.
+operators of both sides have compared a fingerprint. Joining again, with a new invitation, makes a new pair.
 
 ``tls/`` is what the gate connects with: region.key, region.crt, root.crt, invitation.json, request.json.
 ``tls.next/`` is the same without region.crt, while the request is pending.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fedfsd.border import authority, enrolment, identity, invitation
 from fedfsd.border.invitation import Invitation
-from fedfsd.errors import NotReadyError, RefusedError
+from fedfsd.errors import NotReadyError, PendingError, RefusedError
 from fedfsd.ledger.disk import sync_folder, write_whole
 from fedfsd.ledger.key import SigningKey, VerificationKey
 from fedfsd.ledger.ledger import NODE_KEY
@@ -47,6 +47,27 @@ class Peer:
         """Whole days until this region's certificate expires."""
         return identity.days_left(identity.read(self.certificate.read_bytes()))
 
+    def demand_valid(self) -> None:
+        """NotReadyError where no handshake can succeed by this machine's clock."""
+        mine, now = identity.read(self.certificate.read_bytes()), datetime.datetime.now(datetime.UTC)
+        if mine.not_valid_before_utc <= now <= mine.not_valid_after_utc:
+            return
+        name, clock = self.invitation.region, f"this machine's clock ({now:%Y-%m-%d %H:%M} UTC)"
+        if now < mine.not_valid_before_utc:
+            raise NotReadyError(
+                "certificate",
+                got=f"one that begins on {mine.not_valid_before_utc:%Y-%m-%d}, by {clock}",
+                expected="a valid one",
+                hint="set the clock",
+            )
+        raise NotReadyError(
+            "certificate",
+            got=f"one that expired {identity.ago(mine, now)}, by {clock}",
+            expected="a valid one",
+            hint=f"set the clock if it is wrong; else a new invitation (fedfsd coordinator invite {name})"
+            f" and fedfsd region init {name} --join INVITATION -o FOLDER",
+        )
+
     def demand_pair(self) -> None:
         """Raise a FedfsdError where key or certificate cannot be read, or one is not the other's."""
         certificate = identity.read(self.certificate.read_bytes())
@@ -63,17 +84,13 @@ def peer(node: Node) -> Peer:
     """The coordinator that this region joined.
 
     Raises:
-        NotReadyError: it has no certificate yet.
+        PendingError: it asked for a certificate and has none yet.
+        NotReadyError: it was never invited.
     """
     folder = node.folder / "tls"
     _finish(node)
     if not (folder / "region.crt").exists():
-        raise NotReadyError(
-            "tls/region.crt",
-            got="no certificate yet" if (node.folder / "tls.next").exists() else "no invitation yet",
-            expected="a region that joined a federation",
-            hint=f"fedfsd region init {node.settings.name} --join INVITATION -o {node.folder}",
-        )
+        raise _unjoined(node)
     mine = invitation.read(folder / "invitation.json")
     return Peer(
         address=node.settings.border.coordinator or mine.address,
@@ -83,6 +100,23 @@ def peer(node: Node) -> Peer:
         expected_uri=mine.expected_uri,
         proxy=node.settings.border.proxy,
         invitation=mine,
+    )
+
+
+def _unjoined(node: Node) -> NotReadyError:
+    """What to say of a region without a certificate."""
+    if (request := node.folder / "tls.next" / REQUEST).exists():
+        return PendingError(
+            "certificate",
+            got=f"no certificate yet: a request with the fingerprint {enrolment.read(request).fingerprint}",
+            expected="the coordinator's operators to confirm that fingerprint",
+            hint=f"fedfsd region up --region {node.folder} asks for it again and again, by itself",
+        )
+    return NotReadyError(
+        "certificate",
+        got="no invitation yet",
+        expected="a region that joined a federation",
+        hint=f"fedfsd region init {node.settings.name} --join INVITATION -o {node.folder}",
     )
 
 

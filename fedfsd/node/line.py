@@ -35,6 +35,8 @@ class CoordinatorLine:
         """``count`` is called with ("in" or "out", bytes) for every message."""
         self._channel, self._count = channel, count
         self._ready = pb.Ready(version=wire.VERSION)
+        self.version = 1
+        """Of the border, as agreed; 1 until ``hello``."""
         self._stub: Any = BorderStub(_Unregistered(channel))
 
     def hello(self) -> tuple[int, int]:
@@ -47,7 +49,7 @@ class CoordinatorLine:
         if welcome.version not in wire.VERSIONS:  # before all else: what else it says is of that version
             raise formats.disagreement("border", welcome.version, peer="the coordinator", here="this region")
         wire.strict(welcome)
-        self._ready = pb.Ready(version=welcome.version)
+        self._ready, self.version = pb.Ready(version=welcome.version), welcome.version
         return welcome.epoch, welcome.size
 
     def beat(self) -> None:
@@ -101,6 +103,18 @@ class CoordinatorLine:
     def show(self, head: pb.Head) -> bytes:
         """The head with the coordinator's cosignature."""
         return bytes(self._call(self._stub.Show, head).cosigned)
+
+    def declare(self, roster: int, identity: Any) -> None:
+        """Say what plans must state of this region."""
+        self._call(self._stub.Declare, pb.Declaration(roster=roster, identity=identity))
+
+    def renew(self, request: bytes) -> bytes:
+        """A new certificate, PEM, for the key of the signing ``request``, which has one."""
+        return bytes(self._call(self._stub.Renew, pb.Renewal(request=request)).certificate)
+
+    def clock(self) -> int:
+        """The coordinator's time, POSIX seconds."""
+        return int(self._call(self._stub.Clock, self._ready).seconds)
 
     def close(self) -> None:
         """End every call."""

@@ -17,6 +17,7 @@ from fedfsd.gate.frame import FrameError, Frames, PeerGoneError, address
 
 MODE = 0o660  # the runner is another user of the same group
 LOG = logging.getLogger("fedfsd.runner")
+_LOOK_SECONDS = 0.5
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -32,7 +33,7 @@ class Listener:
         self._path, self._greet, self._uid = path, greet, uid
         self._change = threading.Condition()
         self._current: Frames | None = None
-        self._lent = self._closed = False
+        self._lent = self._closed = self._greeting = False
         self._socket: socket.socket | None = None
         self._thread = threading.Thread(target=self._accept, name="runner-socket", daemon=True)
 
@@ -94,15 +95,19 @@ class Listener:
                 self._lent = False
 
     def _wait(self, seconds: float) -> Frames:
-        deadline = time.monotonic() + seconds
+        left = seconds
         with self._change:
             while not self._closed:
                 if self._current is not None and self._current.quiet:
                     self._lent = True
                     return self._current
                 self._let_go()
-                if not self._change.wait(deadline - time.monotonic()):
+                if left <= 0:
                     break
+                began = time.monotonic()
+                self._change.wait(min(left, _LOOK_SECONDS))
+                # One that has connected is coming: it loads what it trains with before it says hello.
+                left -= 0.0 if self._greeting else min(time.monotonic() - began, _LOOK_SECONDS)
         raise NotReadyError(
             "runner", got="no runner", expected="one that is connected", hint="fedfsd region up starts it"
         )
@@ -141,12 +146,15 @@ class Listener:
         return not self.connected
 
     def _welcome(self, frames: Frames) -> bool:
+        self._greeting = True
         try:
             self._greet(frames)
         except FedfsdError as error:
             line = str(error) if isinstance(error, FormatError) else None
             LOG.warning("runner_not_welcome", extra={"error": type(error).__name__, "line": line})
             return False
+        finally:
+            self._greeting = False
         with self._change:
             if self._closed:
                 return False

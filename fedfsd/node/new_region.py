@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fedfsd.config.experiment import REGION_PATTERN
 from fedfsd.errors import NotReadyError, UsageError
@@ -22,6 +24,21 @@ TRAIN = "train.toml"
 RESERVED = "coordinator"  # its keys would be called like a coordinator's
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What a new region's people say of it; what is left out, they fill in later."""
+
+    roster: int | None = None
+    """N: training vehicle keys."""
+    identity: Literal["physical", "recording"] | None = None
+    recipient: str = ""
+    """The name of the coordinator's key."""
+    purpose: str = ""
+    """Of the transfers."""
+    proxy: str = ""
+    """An HTTP proxy on the way to the coordinator."""
+
+
 def make(
     name: str,
     folder: Path,
@@ -29,8 +46,7 @@ def make(
     mirror: Path | None,
     officer: VerificationKey,
     previous: str | None = None,
-    recipient: str = "",
-    proxy: str = "",
+    declared: Declared = Declared(),
 ) -> tuple[Node, Genesis]:
     """Make ``folder`` with settings, policy and the node's key; the ledger begins when its genesis is added.
 
@@ -38,8 +54,7 @@ def make(
         mirror: a folder on another disk; without it, one inside ``folder``.
         officer: the public key of the data officer, whose private one stays elsewhere.
         previous: the id of the region's earlier ledger, which was closed.
-        recipient: the name of the coordinator's key, where it is known already.
-        proxy: an HTTP proxy on the way to the coordinator.
+        declared: what is known already of what policy and settings say.
 
     Returns:
         The region, and its genesis, signed by the node and not yet by the officer.
@@ -64,14 +79,14 @@ def make(
     made = draft.genesis(node=node.verification, officer=officer, previous=previous)
     place = _mirror(mirror) / f"{name}-{made.ledger[:8]}.jsonl"
     made = entry.sign(made, {"node": node})
-    _write(folder, name, place, node, recipient, proxy)
+    _write(folder, name, place, node, declared)
     return open_node(folder), made
 
 
 def rebuild(folder: Path, mirror: Path, *, name: str) -> Node:
     """A folder for a region of which only the mirror is left; its keys and salts are lost."""
     _demand_new(folder)
-    _write(folder, name, mirror.absolute(), None)
+    _write(folder, name, mirror.absolute(), None, Declared())
     return open_node(folder)
 
 
@@ -161,9 +176,7 @@ def _data_path(written: Path) -> str | None:
         return None
 
 
-def _write(
-    folder: Path, name: str, mirror: Path, node: SigningKey | None, recipient: str = "", proxy: str = ""
-) -> None:
+def _write(folder: Path, name: str, mirror: Path, node: SigningKey | None, declared: Declared) -> None:
     """The folder, whole or not at all."""
     part = folder.with_name(folder.name + ".part")
     with private():
@@ -172,9 +185,16 @@ def _write(
             (part / inner).mkdir(parents=True)
         if not mirror.is_absolute():
             (part / mirror.parent).mkdir()
-        text = template.settings(name=name, mirror=str(mirror), recipient=recipient, proxy=proxy)
+        text = template.settings(
+            name=name,
+            mirror=str(mirror),
+            recipient=declared.recipient,
+            purpose=declared.purpose,
+            proxy=declared.proxy,
+        )
         (part / SETTINGS).write_text(text, encoding="utf-8")
-        (part / "policy.toml").write_text(template.policy(name=name), encoding="utf-8")
+        text = template.policy(name=name, roster=declared.roster, identity=declared.identity)
+        (part / "policy.toml").write_text(text, encoding="utf-8")
         if node is not None:
             node.write(part / "ledger" / NODE_KEY)
         part.replace(folder)

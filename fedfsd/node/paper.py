@@ -1,11 +1,13 @@
 """Papers: documents with entries that the officer must sign on a machine of their own.
 
 One mechanism for a genesis, a grant, an approval, a plan above the caps, a recovery, a rotation and the
-closing entry: the node drafts a file, the officer reads and signs it, the node adds it.
+closing entry: the node drafts a file, the officer reads and signs it, the node adds it. A file holds one
+paper a line, in the order in which they become entries: a new region's genesis and its first grant, say.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,40 +21,50 @@ from fedfsd.ledger.key import SigningKey
 from fedfsd.node.node import private
 
 SIGNED = ".signed.json"
+MOST = 16
+"""Papers in one file."""
 
 
-def write(paper: Signed, path: Path) -> None:
-    """Keep ``paper`` in ``path``, canonical, for its owner's eyes."""
+def write(papers: Sequence[Signed], path: Path) -> None:
+    """Keep ``papers`` in ``path``, canonical, for their owner's eyes."""
     with private():
-        write_whole(path, entry.encode(paper) + b"\n")
+        write_whole(path, b"".join(entry.encode(paper) + b"\n" for paper in papers))
 
 
-def read(path: Path) -> Signed:
-    """The paper in ``path``; its signatures are not checked yet. ConfigError where it is none."""
+def read(path: Path) -> tuple[Signed, ...]:
+    """The papers in ``path``; their signatures are not checked yet. ConfigError where it has none."""
     try:
         with path.open("rb") as file:
-            made = entry.parse(file.read(MAX_ENTRY + 2).removesuffix(b"\n"))
+            content = file.read(MOST * (MAX_ENTRY + 1) + 1)
     except OSError as error:
         raise NotReadyError(
             str(path), got=error.strerror, expected="a file that fedfsd drafted or signed"
         ) from None
+    lines = content.removesuffix(b"\n").split(b"\n")
+    if len(lines) > MOST:
+        raise ConfigError(str(path), got="more lines", expected=f"at most {MOST} ledger documents")
+    return tuple(_read(line, str(path)) for line in lines)
+
+
+def _read(line: bytes, place: str) -> Signed:
+    try:
+        made = entry.parse(line)
     except EvidenceError as error:
         raise ConfigError(
-            str(path),
+            place,
             got=f"not a ledger document ({error})",
             expected="an unchanged file",
             hint="draft it again",
         ) from None
     if not isinstance(made, Signed):
-        raise ConfigError(
-            str(path), got=f"an entry of type {made.type}", expected="one that an officer signs"
-        )
+        raise ConfigError(place, got=f"an entry of type {made.type}", expected="one that an officer signs")
     return made
 
 
-def name(paper: Signed) -> str:
+def name(papers: Sequence[Signed]) -> str:
     """A file name for a draft."""
-    return f"{paper.type}-{canonical.sha256(entry.encode(paper))[:8]}.json"
+    digest = canonical.sha256(b"".join(entry.encode(paper) for paper in papers))
+    return f"{papers[0].type}-{digest[:8]}.json"
 
 
 def sign(paper: Signed, officer: SigningKey, *, new: SigningKey | None = None) -> Signed:

@@ -7,7 +7,6 @@ connects out and listens on two Unix sockets in its own folder: for the runner a
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import signal
 import sys
@@ -18,9 +17,8 @@ from pathlib import Path
 
 import grpc
 
-from fedfsd.border import identity
 from fedfsd.border.channel import open_channel
-from fedfsd.errors import AccountingError, FedfsdError, FormatError, NotReadyError
+from fedfsd.errors import AccountingError, FedfsdError, FormatError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import declared
 from fedfsd.mechanism import accountant
@@ -78,7 +76,6 @@ def serve(node: Node, *, test_only: bool = False, stop: threading.Event) -> None
         (node.folder / name).mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(lock.hold(node.folder / "run" / LOCK, what="a gate"))
-        (node.folder / "run" / LOCK).write_text(f"{os.getpid()}\n", encoding="ascii")
         station = stack.enter_context(_station(node, test_only=test_only, stop=stop))
         courier = Courier(station, lambda: _dial(node))
         control = stack.enter_context(closing(Control(node.folder / "run", operations(station, courier))))
@@ -109,13 +106,8 @@ def _station(node: Node, *, test_only: bool, stop: threading.Event) -> Iterator[
 
 def _joined(node: Node) -> join.Peer:
     """The coordinator; its operators may have confirmed the request since it was sent."""
-    if not (node.folder / "tls" / "region.crt").exists() and not join.fetch_certificate(node):
-        raise NotReadyError(
-            "certificate",
-            got="a request that the coordinator's operators have not confirmed yet",
-            expected="their confirmation of both fingerprints",
-            hint="tell them the fingerprints out of band; under fedfsd region up this gate retries by itself",
-        )
+    if not (node.folder / "tls" / "region.crt").exists():
+        join.fetch_certificate(node)
     found = join.peer(node)
     found.demand_pair()
     return found
@@ -124,16 +116,7 @@ def _joined(node: Node) -> join.Peer:
 def _dial(node: Node) -> grpc.Channel:
     """A channel to the coordinator. NotReadyError where no handshake can succeed by this machine's clock."""
     peer = join.peer(node)
-    mine, now = identity.read(peer.certificate.read_bytes()), datetime.datetime.now(datetime.UTC)
-    begins, ends = mine.not_valid_before_utc, mine.not_valid_after_utc
-    again = f"fedfsd region init {node.settings.name} --join INVITATION"
-    if not begins <= now <= ends:
-        raise NotReadyError(
-            "certificate",
-            got=f"valid from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d}, clock: {now:%Y-%m-%d %H:%M}",
-            expected="a valid certificate and the right time (UTC)",
-            hint=f"set the clock; if it is right: {again}",
-        )
+    peer.demand_valid()
     return open_channel(
         peer.address,
         root=peer.root,

@@ -46,10 +46,11 @@ from fedfsd.ledger.ledger import Released
 from fedfsd.node.listener import Listener
 from fedfsd.plan.plan import Arrays, Plan
 
-WAIT_SECONDS = 30.0  # a runner that died is started again within this
+# None of these counts time in which the runner works, as far as this process can see it (gate.frame).
+WAIT_SECONDS = 30.0  # a runner that died is started again, and has connected, within this
 TASK_SECONDS = 7 * 86_400.0  # training may take long; a runner that died is noticed at once
 SHORT_SECONDS = 120.0  # for everything but training
-GREETING_SECONDS = 10.0
+GREETING_SECONDS = 600.0  # it connects first, and then loads what it trains with
 ATTEMPTS = 3
 
 LOG = logging.getLogger("fedfsd.runner")

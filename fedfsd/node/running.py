@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from fedfsd.errors import NotReadyError
 from fedfsd.node import control
 from fedfsd.node.node import Node
 from fedfsd.node.station import PAUSED
-from fedfsd.service import lock
+from fedfsd.service import lock, patience
 from fedfsd.service.supervise import LOCK, STATE, read, standing
 
 STOP_SECONDS = 20.0
@@ -50,17 +49,17 @@ def halt(node: Node) -> None:
         with suppress(ProcessLookupError):
             os.kill(int(state["pid"]), signal.SIGTERM)
     else:
-        control.ask(node, {"op": "stop"}, seconds=5.0)
+        control.ask(node, {"op": "stop"})
         supervised = node.folder / "run" / "gate.pid"
-    deadline = time.monotonic() + STOP_SECONDS
-    while lock.held(supervised):
-        if time.monotonic() > deadline:
-            raise NotReadyError(
-                f"region {node.settings.name}",
-                got="processes still running",
-                expected="their end within 20 s",
-            )
-        time.sleep(0.05)
+    ended = patience.until(
+        lambda: not lock.held(supervised), seconds=STOP_SECONDS, pids=lambda: lock.holder(supervised)
+    )
+    if not ended:
+        raise NotReadyError(
+            f"region {node.settings.name}",
+            got="processes still running, and idle",
+            expected="their end",
+        )
 
 
 def live(node: Node, train: Path) -> Document:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,9 +18,10 @@ from fedfsd.errors import NotReadyError
 from fedfsd.node import control
 from fedfsd.node.node import Node
 from fedfsd.service import address as addresses
-from fedfsd.service import launch, lock
+from fedfsd.service import launch, lock, patience
 
-SECONDS = 120.0
+SECONDS = 60.0
+"""In which a process that was started for an answer may be idle."""
 _READ = "import sys; from pathlib import Path; from fedfsd.service.diagnosis import can_read;"
 _READ += "sys.exit(0 if can_read(Path(sys.argv[1])) else 1)"
 
@@ -79,14 +81,7 @@ def surveys(train: Path, asked: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     Raises:
         NotReadyError: this user cannot start such a process.
     """
-    told: list[dict[str, Any]] | None = None
-    if os.path.exists(train / "train.toml"):  # False, too, for who may not look
-        words = ["--train", str(train.absolute()), "--survey", json.dumps(asked)]
-        cut = launch.obstacle(network=False) is None
-        command = [sys.executable, "-P", "-m", "fedfsd.runner", *words]
-        done = _run(launch.command(command, user=_user(train), network=not cut))
-        with suppress(ValueError):
-            told = json.loads(done.stdout)
+    told: list[dict[str, Any]] | None = _told(train, ["--survey", json.dumps(asked)])
     if told is None:
         raise NotReadyError(
             "data",
@@ -95,6 +90,35 @@ def surveys(train: Path, asked: Sequence[Mapping[str, Any]]) -> list[dict[str, A
             hint="fedfsd region doctor as root, or fedfsd data check as the runner's user",
         )
     return told
+
+
+def replays(train: Path, asked: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The faults that the runner's program shows in replays; see ``runner.self_check.replays``.
+
+    Raises:
+        NotReadyError: this user cannot start such a process.
+    """
+    told: list[list[str]] | None = _told(train, ["--replay"], given=json.dumps(asked))
+    if told is None:
+        raise NotReadyError(
+            "replay",
+            got="no answer from a process of the runner",
+            expected="this user to be root or the runner's",
+            hint="fedfsd region doctor as root, or fedfsd audit replay PLAN as the runner's user",
+        )
+    return told
+
+
+def _told(train: Path, words: list[str], *, given: str = "") -> Any:
+    """What a process of the runner's user prints as JSON, without a network; None where it does not."""
+    if not os.path.exists(train / "train.toml"):  # so, too, for who may not look
+        return None
+    cut = launch.obstacle(network=False) is None
+    command = [sys.executable, "-P", "-m", "fedfsd.runner", "--train", str(train.absolute()), *words]
+    done = _run(launch.command(command, user=_user(train), network=not cut), given=given)
+    with suppress(ValueError):
+        return json.loads(done.stdout)
+    return None
 
 
 def data_path(train: Path) -> Path | None:
@@ -146,10 +170,23 @@ def _reads(user: str | None, data: Path) -> bool | None:
     return {0: True, 1: False}.get(done.returncode)
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired:
-        raise NotReadyError("runner", got=f"no answer in {SECONDS:.0f} s", expected="its facts") from None
+def _run(command: list[str], *, given: str = "") -> subprocess.CompletedProcess[str]:
+    with (
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+        tempfile.TemporaryFile("w+") as handed,
+    ):
+        handed.write(given)
+        handed.seek(0)
+        with subprocess.Popen(command, stdout=out, stderr=err, stdin=handed, text=True) as process:
+            ended = patience.until(
+                lambda: process.poll() is not None, seconds=SECONDS, pids=lambda: [process.pid]
+            )
+            if not ended:
+                process.kill()
+                raise NotReadyError(
+                    "runner", got=f"no answer, and idle for {SECONDS:.0f} s", expected="its facts"
+                )
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(command, process.returncode, out.read(), err.read())

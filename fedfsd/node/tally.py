@@ -23,6 +23,8 @@ class Tally:
         self.objection: str | None = None
         """Why this region and the coordinator cannot work together, until they do."""
         self.last_round: dict[str, Any] | None = None
+        self.clock_offset: float | None = None
+        """Seconds by which this machine's clock is ahead of the coordinator's, where they were compared."""
         self._bytes = metrics.counter("bytes", "Bytes over the border.", "direction")
         self._rounds = metrics.counter("rounds", "Rounds by outcome.", "outcome")
         self._refusals = metrics.counter("refusals", "Refused plans and rounds by code.", "code")
@@ -35,6 +37,7 @@ class Tally:
         self._paused = metrics.gauge("paused", "1 while the operator holds back all updates.")
         self._outbox = metrics.gauge("outbox_depth", "Releases that wait for a receipt.")
         self._days = metrics.gauge("certificate_days", "Days until the certificate ends.")
+        self._clock = metrics.gauge("clock_offset_seconds", "Seconds ahead of the coordinator's clock.")
 
     def crossed(self, direction: str, size: int) -> None:
         """``size`` bytes came "in" or went "out"."""
@@ -63,6 +66,11 @@ class Tally:
         if state == "open":
             self.objection = None
         self._connected.set(state == "open")
+
+    def clock(self, offset: float) -> None:
+        """The clocks were compared: this machine's is ``offset`` seconds ahead."""
+        self.clock_offset = offset
+        self._clock.set(offset)
 
     def stands(
         self, state: State, *, outbox: int, days: float | None, plans: int, paused: bool, behind: int
@@ -96,6 +104,7 @@ class Tally:
                 "connection": self.connection,
                 "objection": self.objection,
                 "last_round": self.last_round,
+                "clock_offset": None if self.clock_offset is None else round(self.clock_offset),
                 "rounds": dict(self.rounds),
                 "refusals": dict(self.refusals),
                 "bytes": dict(self.bytes),

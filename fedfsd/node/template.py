@@ -37,7 +37,7 @@ metrics_port = 0                # Prometheus metrics on loopback; 0: none
 # Who receives the updates (the name of the coordinator's key) and what for. Plans are approved for
 # exactly these two; a permission to transfer must name the same.
 recipient = {recipient_text}    # "fedfsd/coordinator/NAME"
-purpose = ""                    # "training of a motion forecasting model"
+purpose = {purpose_text}    # "training of a motion forecasting model"
 
 # What a record of these transfers needs beyond the ledger (the parties, the legal basis) is in a file of
 # its own: clients/deploy/transfer/example.toml explains it.
@@ -48,9 +48,10 @@ POLICY = """\
 # any data is read (exit code 13). To be decided by the data officer. fedfsd config schema policy
 # explains each key; fedfsd config check FILE --kind policy checks this file.
 
-# Declare these two before the first plan: only plans that state the same are accepted.
-# roster = 1000                 # N: training vehicle keys, those without a usable window included
-# identity = "recording"        # physical: one key is one car; recording: one car in one drive
+# Declare these two before the first plan: only plans that state the same are accepted. A coordinator
+# is told both, so that nobody has to type them there.
+{roster_text:31} # N: training vehicle keys, those without a usable window included
+{identity_text:31} # physical: one key is one car; recording: one car in one drive
 
 modes = ["private"]             # a real region accepts no other
 
@@ -79,6 +80,9 @@ approve = "by hand"             # or "within policy": plans within policy and gr
 # the package: fedfsd config pins prints what is installed.
 models = []
 tasks = []
+# Frozen weights of plans that train a part of their model, each as {{ name = "...", sha256 = "..." }}: the
+# hash that sha256sum prints of the file. The file itself is for the runner: backbones in train.toml.
+backbones = []
 """
 
 
@@ -91,13 +95,23 @@ name = {name_text}
 data_path = {data_text}
 
 device = "auto"                 # or "cpu", "cuda", "cuda:1", ...
+# Several processes that train together, one a device (then also format = 2, in the place of device):
+# devices = ["cuda:0", "cuda:1"]
+backbones = "backbones"         # a folder for the frozen weights (.safetensors) that plans name
+engine = "auto"                 # "fast" refuses models for which fedfsd's own gradient engine lacks a layer
 socket = {socket_text}
 test_only = false               # true: also accept rehearsal plans (their noise key is public); for testing
 """
 
 
 def settings(
-    *, name: str, mirror: str, recipient: str = "", socket: str = "run/gate.sock", proxy: str = ""
+    *,
+    name: str,
+    mirror: str,
+    recipient: str = "",
+    purpose: str = "",
+    socket: str = "run/gate.sock",
+    proxy: str = "",
 ) -> str:
     """The text of region.toml."""
     quoted = {
@@ -106,6 +120,7 @@ def settings(
             "name_text": name,
             "mirror_text": mirror,
             "recipient_text": recipient,
+            "purpose_text": purpose,
             "socket_text": socket,
             "proxy_text": proxy,
         }.items()
@@ -121,6 +136,10 @@ def train(*, name: str, data_path: str, socket: str) -> str:
     )
 
 
-def policy(*, name: str) -> str:
-    """The text of policy.toml: the defaults, explained."""
-    return POLICY.format(name=name)
+def policy(*, name: str, roster: int | None = None, identity: str | None = None) -> str:
+    """The text of policy.toml: the defaults, explained, with what is declared already."""
+    return POLICY.format(
+        name=name,
+        roster_text="# roster = 1000" if roster is None else f"roster = {roster}",
+        identity_text='# identity = "recording"' if identity is None else f'identity = "{identity}"',
+    )

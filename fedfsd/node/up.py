@@ -39,7 +39,8 @@ def up(
 ) -> None:
     """Keep the gate and the runner of ``node`` running until SIGTERM or Ctrl-C.
 
-    ``say`` reports each separation that this machine does not enforce, and when both are ready.
+    ``say`` reports each separation that this machine does not enforce, when both are ready, and what keeps
+    them from the coordinator.
 
     Raises:
         NotReadyError: no runner's folder, no ledger, never invited, folders of other users than those named,
@@ -70,6 +71,7 @@ def up(
                 log=log,
                 state=node.folder / STATE,
                 on_ready=lambda seconds: say(f"region {name} is ready after {seconds:.1f} s"),
+                on_trouble=lambda sentence: say(f"region {name}: {sentence}"),
             ).run()
 
 
@@ -98,6 +100,7 @@ def processes(
         python("fedfsd.node.region_gate", "--region", str(node.folder.absolute()), *words),
         user=gate_user,
         ready=lambda: pulse.says("connection") == "open",
+        trouble=lambda: pulse.says("objection"),
     )
     runner = Process(
         "runner",

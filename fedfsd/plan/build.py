@@ -130,6 +130,7 @@ def build(
             model=model,
             task=task,
             optimizer=optimizer,
+            precision=training.precision,
             seed=experiment.seed,
             strategy=experiment.server.strategy,
             strategy_options=experiment.server.options,

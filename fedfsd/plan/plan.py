@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from fedfsd import canonical
-from fedfsd.config.experiment import Mode, Options, RegionName
+from fedfsd.config.experiment import Mode, Options, Precision, RegionName
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError, PlanError
 from fedfsd.mechanism import influence, kind
@@ -45,14 +45,29 @@ class ArraySchema(Frozen):
         return prod(self.shape)
 
 
+class BackbonePlan(Frozen):
+    """What of the model is not trained: public, the same everywhere, never sent, without noise."""
+
+    sha256: Sha256
+    """Of its file of weights (``engine.backbone``)."""
+    size: Annotated[int, Field(ge=0)]
+    """Number of values in it."""
+    source: Literal["file", "model"]
+    """How a region gets it: as a file that its policy names, or from the model's own reviewed code."""
+
+
 class ModelPlan(Frozen):
-    """The model with its ordered array schema; the noise witness block comes last."""
+    """The model with its ordered array schema; the noise witness block comes last.
+
+    Without a backbone ``arrays`` are all that the model has, else what is trained of it.
+    """
 
     name: str
     options: Options
     arrays: Annotated[tuple[ArraySchema, ...], Field(strict=False)]
     witness_size: Annotated[int, Field(ge=0)]
     initial_sha256: Sha256
+    backbone: BackbonePlan | None = None
 
     @model_validator(mode="after")
     def _witness_comes_last(self) -> ModelPlan:
@@ -196,6 +211,8 @@ class Plan(Frozen):
     task: TaskPlan
     model: ModelPlan
     optimizer: OptimizerPlan
+    precision: Precision = "float32"
+    """What the model computes in; norms, sums and noise are never shortened."""
     seed: Annotated[int, Field(ge=0, lt=2**53)]
     strategy: str
     strategy_options: Options
@@ -351,11 +368,17 @@ class Plan(Frozen):
 
 def _plain(given: dict[str, Any]) -> dict[str, Any]:
     """Fields that may hold models, as plain values; what is missing or wrong is for the validators."""
-    task, regions = given.get("task"), given.get("regions")
+    task, regions, model = given.get("task"), given.get("regions"), given.get("model")
     plain = task.model_dump() if isinstance(task, TaskPlan) else task
     known = isinstance(plain, dict) and isinstance(plain.get("options"), dict)
     return {
         "task": plain if known else {"name": "", "options": {}},
+        "precision": given.get("precision", written.FLOAT32),
+        "model": model.model_dump()
+        if isinstance(model, ModelPlan)
+        else model
+        if isinstance(model, dict)
+        else {},
         "regions": {
             name: one.model_dump() if isinstance(one, RegionPlan) else one
             for name, one in (regions.items() if isinstance(regions, dict) else ())

@@ -4,9 +4,10 @@ Format 1 knows one task, motion forecasting, whose options stand under ``window`
 same Gaussian in every round, whose ``noise_multiplier`` stands among a region's constants. Format 2 names the
 task under ``task`` and any other mechanism of a region under ``mechanism``, in the place of
 ``noise_multiplier``. Format 3 names under ``rounds`` of a region those in which it is asked, where it is not
-asked in all, and says where its windows are ``packed``. A new plan is written in the oldest format that can
-hold it, so that regions of earlier releases can take part; a plan that was read keeps the format in which it
-came, and with it its hash.
+asked in all, and says where its windows are ``packed``; under ``model.backbone`` it names what of the model
+is not trained, and under ``precision`` what models compute in, where that is not float32. A new plan is
+written in the oldest format that can hold it, so that regions of earlier releases can take part; a plan that
+was read keeps the format in which it came, and with it its hash.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pydantic import Field
 from fedfsd.config.load import Frozen
 from fedfsd.formats import demand
 
-FORECASTING = "forecasting"
+FORECASTING, FLOAT32 = "forecasting", "float32"
 _KINDS = ("noise_multiplier", "mechanism")
 """Of a region: one of the two is there, and names the kind of noise."""
 _LATER: Mapping[str, Any] = {"rounds": None, "packed": False}
@@ -38,6 +39,8 @@ class Window(Frozen):
 
 def oldest(fields: Mapping[str, Any]) -> int:
     """The oldest format that can hold a plan of these fields."""
+    if fields["model"].get("backbone") is not None or fields.get("precision", FLOAT32) != FLOAT32:
+        return 3
     task = fields["task"]
     options = task["options"] if task["name"] == FORECASTING else {}
     flat = all(region.get("mechanism") is None for region in fields["regions"].values())
@@ -57,6 +60,10 @@ def document(fields: Mapping[str, Any]) -> dict[str, Any]:
         name: {key: value for key, value in region.items() if key not in _ABSENT or value != _ABSENT[key]}
         for name, region in fields["regions"].items()
     }
+    if written["precision"] == FLOAT32:
+        del written["precision"]
+    if written["model"]["backbone"] is None:
+        written["model"] = {key: value for key, value in written["model"].items() if key != "backbone"}
     if written["format"] == 1:
         written["window"] = written.pop("task")["options"]
     return written

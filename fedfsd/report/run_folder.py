@@ -8,6 +8,7 @@
 | rounds.jsonl | a line a round, with what came late in it; round 0 is the public start |
 | checkpoint.safetensors | state after the last finished round, for --resume |
 | model.safetensors | the trained model, without the noise witness block |
+| backbone.safetensors | the weights that were not trained, where the plan names such |
 | metrics.json | figures per region and pooled; its presence marks the run complete |
 | examples.npz | a few test examples with the model's output, as the task shows them |
 | figures/, report.html | pictures and the page |
@@ -15,6 +16,8 @@
 | bundles/R.zip | what an auditor gets from region R |
 | checkpoints/R.note | the newest head of R's ledger, cosigned by the coordinator |
 | receipts.json | what the coordinator received, signed; covers this run |
+| releases/R.N | the update that region R released in round N, if all of the plan's fit in a gigabyte |
+| watch/ | what statistics over rounds remember of the updates |
 | trust.keys | the public keys, to be checked with; of a simulation |
 | start.safetensors | the arrays that a run over real regions starts from |
 | progress.json, stopped.json, server.log | of such a run: where it is, what ended it |
@@ -35,9 +38,14 @@ from typing import Any
 from fedfsd import formats
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import NotReadyError
+from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.outcome import LATE_DROPPED, LATE_USED, RELEASED
-from fedfsd.plan.plan import Plan
+from fedfsd.ledger.disk import write_whole
+from fedfsd.plan.plan import Arrays, Plan
 
+RELEASES = "releases"
+MOST_KEPT = 2**30
+"""Bytes of all releases of a plan above which none is kept."""
 START, FORMAT, CONDUCTED = "start.safetensors", "format.json", "conducted.lock"
 TRACK = "track.json"
 EXAMPLES, PICTURED = "examples.npz", "figures/examples.svg"
@@ -49,7 +57,7 @@ One run of fedfsd: `plan.json` is what was agreed, `report.html` how it went.
 | what | who may have it |
 |---|---|
 | `model.safetensors`, `plan.json` | whoever may use the model |
-| `bundles/`, `checkpoints/`, `receipts.json`, `trust.keys` | an auditor |
+| `bundles/`, `checkpoints/`, `receipts.json`, `trust.keys`, `releases/` | an auditor |
 | `examples.npz`, `figures/examples.svg`, and their picture in `report.html` | whoever may see the data |
 | `regions/` | nobody |
 
@@ -92,6 +100,16 @@ class Folder:
         """The trained model."""
         return self.path / "model.safetensors"
 
+    @property
+    def backbone(self) -> Path:
+        """The weights that are not trained: what real regions are handed."""
+        return self.path / "backbone.safetensors"
+
+    def keep_backbone(self, content: bytes | None) -> None:
+        """Write the weights that are not trained, if there are any."""
+        if content is not None:
+            write_whole(self.backbone, content)
+
     def region(self, name: str) -> Path:
         """What one region keeps to itself."""
         return self.path / "regions" / name
@@ -130,6 +148,16 @@ class Folder:
         """Add one line to rounds.jsonl."""
         with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(line), allow_nan=False) + "\n")
+
+    def keep_release(self, plan: Plan, region: str, round: int, update: Arrays) -> None:
+        """Keep what a region released, for whoever audits it; of a plan with large ones nothing."""
+        if 4 * plan.model.size * plan.num_rounds * len(plan.regions) > MOST_KEPT or plan.mode == "none":
+            return
+        path = self.path / RELEASES / f"{region}.{round}"
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(f".{round}.part")
+        part.write_bytes(gate_arrays.to_bytes(update, plan.model.arrays))
+        part.replace(path)
 
     def keep_rounds(self, last: int) -> None:
         """Drop the lines after round ``last``: a resumed run writes them again."""

@@ -8,10 +8,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from fedfsd.drive import table
+from fedfsd.engine import backbone
 from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.runner.region import Region
 from fedfsd.task import score
@@ -40,9 +40,7 @@ class Figures:
 
     def append(self, folder: Path, arrays: Arrays, round: int) -> None:
         """One line for the model that ``round`` began with; null where there is no test example."""
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(torch.from_numpy(arrays[name].copy()))
+        backbone.put_arrays(self.model, arrays)
         found = score.summary(self.task.metrics, self.task.scores(self.model, self.test))
         line = {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

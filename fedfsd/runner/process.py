@@ -19,19 +19,36 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn
 
-from fedfsd.config.experiment import RegionName
+from pydantic import Field, model_validator
+
+from fedfsd.config.experiment import GradientEngine, RegionName
 from fedfsd.config.load import Frozen, load
 from fedfsd.drive.source import EMBEDDED
-from fedfsd.errors import FedfsdError, FormatError, NotReadyError
+from fedfsd.errors import ConfigError, FedfsdError, FormatError, NotReadyError
 from fedfsd.gate.frame import address
 from fedfsd.ledger import program as programs
 from fedfsd.service import address as addresses
 
+if TYPE_CHECKING:
+    from fedfsd.runner.group import Members
+    from fedfsd.runner.worker import Worker
+
 SETTINGS = "train.toml"
 _IDLE_SECONDS = 7 * 86_400.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # s, between attempts to reach the gate
+
+
+class Together(Frozen):
+    """Processes of several machines of one region."""
+
+    address: str
+    """HOST:PORT of the first machine, in the region's own network."""
+    processes: Annotated[int, Field(ge=2, le=4096)]
+    """Of all machines."""
+    first: Annotated[int, Field(ge=0)] = 0
+    """The number of this machine's first process; the machine that has 0 has the gate."""
 
 
 class Settings(Frozen):
@@ -39,36 +56,72 @@ class Settings(Frozen):
 
     FORMAT: ClassVar[str] = "train.toml"
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
     name: RegionName
     data_path: str
     """A table, a folder of tables, or ``embedded``."""
     device: str = "auto"
+    devices: Annotated[tuple[str, ...], Field(strict=False, max_length=4096)] = ()
+    """A process for each, which train together; none: one process on ``device``. From format 2 on."""
+    together: Together | None = None
+    """How processes of several machines meet. From format 2 on."""
     socket: str = "../run/gate.sock"
     """Where the region's gate listens."""
+    backbones: str = "backbones"
+    """A folder of weights files for plans that train a part of their model, or one such file."""
+    engine: GradientEngine = "auto"
+    """How each vehicle's gradient is had: as training.engine of an experiment."""
     test_only: bool = False
     """Rehearse, too: for trials on synthetic or published data."""
+
+    @model_validator(mode="after")
+    def _several_since_format_2(self) -> Settings:
+        if self.format == 1 and (self.devices or self.together):
+            raise ConfigError(
+                "format", got="format 1 with several devices", expected="format 2", hint="write format = 2"
+            )
+        if self.together and not self.devices:
+            raise ConfigError(
+                "devices", got="none", expected="those of this machine, as together is set", hint='["cpu"]'
+            )
+        return self
+
+    def members(self) -> Members:
+        """The processes that train together."""
+        from fedfsd.runner.group import LOCAL, Members
+
+        if self.together is None:
+            return Members(self.devices or (self.device,))
+        host, port = addresses.split(self.together.address)
+        if host in (LOCAL, "localhost"):
+            raise ConfigError("together.address", got=host, expected="an address of the region's network")
+        return Members(self.devices, host, port, self.together.first, self.together.processes)
 
     def data(self, folder: Path) -> str:
         """The data path as seen from anywhere."""
         return self.data_path if self.data_path in EMBEDDED else str((folder / self.data_path).absolute())
 
+    def weights(self, folder: Path) -> str:
+        """Where backbones are, as seen from anywhere."""
+        return str((folder / self.backbones).absolute())
+
 
 def run(folder: Path, settings: Settings) -> NoReturn:
     """Serve the gate until a signal comes; a gate that is not there is waited for."""
     os.umask(0o077)
-    program = programs.installed(folder)  # of the files that are imported next
-    from fedfsd.runner.worker import Worker
-
+    if settings.together is not None and settings.together.first:
+        _accompany(folder, settings.members())
+    # Connected before anything is loaded, which takes long on a busy machine: the gate knows who is coming.
+    first = _connected(folder / settings.socket)
+    worker = _loaded(folder, settings)
     threading.Thread(target=_look, args=(folder, settings), daemon=True).start()
-    data = settings.data(folder)
-    worker = Worker(folder, settings.name, data, settings.device, settings.test_only, program=program)
     wait, told = _FIRST_WAIT, ""
     while True:
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                with address(folder / settings.socket) as name:
-                    connection.connect(name)
+            connection, first = first or _connected(folder / settings.socket), None
+            if connection is None:
+                raise NotReadyError("gate", got="no gate", expected="its socket")
+            with connection:
                 worker.greet(connection)
                 wait = _FIRST_WAIT
                 while True:
@@ -79,6 +132,55 @@ def run(folder: Path, settings: Settings) -> NoReturn:
                 print(told, file=sys.stderr, flush=True)
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def _connected(path: Path) -> socket.socket | None:
+    """A connection to the gate; None where it is not there."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with address(path) as name:
+            connection.connect(name)
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _loaded(folder: Path, settings: Settings) -> Worker:
+    """What trains, with torch."""
+    program = programs.installed(folder)  # of the files that are imported next
+    from fedfsd.runner.worker import Worker
+
+    data, members = settings.data(folder), settings.members()
+    return Worker(
+        folder,
+        settings.name,
+        data,
+        members.devices[0],
+        settings.test_only,
+        backbones=settings.weights(folder),
+        engine=settings.engine,
+        program=program,
+        members=members,
+    )
+
+
+def _accompany(folder: Path, members: Members) -> NoReturn:
+    """On a machine without the first process: run its processes; the supervisor starts them again."""
+    from fedfsd.runner import group
+
+    members.demand()
+    where, ranks = f"{members.host}:{members.port}", range(len(members.devices))
+    others = [group.start(folder, members.first + rank, where) for rank in ranks]
+    try:
+        while all(process.poll() is None for process in others):
+            time.sleep(_LONGEST_WAIT)
+    finally:
+        for process in others:
+            process.kill()
+    raise NotReadyError(
+        "train.toml: devices", got="a process that ended", expected="all", hint=f"see region.log in {folder}"
+    )
 
 
 def _look(folder: Path, settings: Settings) -> None:
@@ -104,6 +206,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--survey", metavar="JSON", help="print what the data give for tasks and rosters, as JSON, and end"
     )
+    parser.add_argument(
+        "--replay",
+        action="store_true",
+        help="replay the plans on standard input, print faults as JSON, and end",
+    )
     parser.add_argument("--address", default="", metavar="HOST:PORT", help="with --facts: try to connect")
     parser.add_argument("--gate-folder", default="", metavar="FOLDER", help="with --facts: try to list it")
     asked = parser.parse_args(arguments)
@@ -114,6 +221,9 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load(Settings, asked.train / SETTINGS, overrides=said)
         if asked.survey is not None:
             print(json.dumps(_surveys(asked, settings)))
+            return 0
+        if asked.replay:
+            print(json.dumps(_replays(settings)))
             return 0
         if not asked.facts:
             run(asked.train, settings)
@@ -134,7 +244,7 @@ def _facts(asked: argparse.Namespace, settings: Settings) -> dict[str, object]:
     return self_check.local(
         settings.name,
         settings.data(asked.train),
-        settings.device,
+        settings.members().devices[0],
         host=host,
         port=port,
         folder=asked.gate_folder,
@@ -145,10 +255,26 @@ def _surveys(asked: argparse.Namespace, settings: Settings) -> list[dict[str, An
     from fedfsd.runner import self_check
 
     try:
-        return self_check.surveys(settings.name, settings.data(asked.train), json.loads(asked.survey))
+        return self_check.surveys(
+            settings.name,
+            settings.data(asked.train),
+            json.loads(asked.survey),
+            backbones=settings.weights(asked.train),
+        )
     except (ValueError, TypeError, KeyError):
         raise NotReadyError(
             "--survey", got="something else", expected="a list of task, pin and roster as JSON"
+        ) from None
+
+
+def _replays(settings: Settings) -> list[list[str]]:
+    from fedfsd.runner import self_check
+
+    try:
+        return self_check.replays(settings.name, settings.device, json.load(sys.stdin))
+    except (ValueError, TypeError, KeyError):
+        raise NotReadyError(
+            "--replay", got="something else", expected="a list of plan, pin and task_pin as JSON"
         ) from None
 
 

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from torch import nn
 
 from fedfsd import canonical
+from fedfsd.config.experiment import GradientEngine
 from fedfsd.config.load import load
 from fedfsd.drive import table
-from fedfsd.engine import local, randomness
-from fedfsd.engine.device import resolve
+from fedfsd.engine import backbone, local, randomness, trunk
+from fedfsd.engine.device import demand_precision, resolve
 from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.probe import probe, probe_places
-from fedfsd.engine.sampler import lanes
 from fedfsd.engine.vehicle import VehicleData, place
-from fedfsd.errors import RefusedError
+from fedfsd.errors import NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, content_of
-from fedfsd.gate.policy import Policy, declared, simulated
+from fedfsd.gate.policy import ModelPin, Policy, declared, simulated
 from fedfsd.gate.remote import RemoteGate
 from fedfsd.ledger.ledger import Released
-from fedfsd.plan.plan import WITNESS, Arrays, Plan
+from fedfsd.plan.plan import Arrays, Plan
+from fedfsd.runner import replay
+from fedfsd.runner.group import Group
 from fedfsd.task import registry
 from fedfsd.task.gather import gather, tables_of
 from fedfsd.task.task import Task
@@ -46,8 +50,22 @@ class RegionConfig:
     """A policy file; empty: the default policy."""
     noise_key: str = ""
     """For rehearsals only, in hex."""
+    backbones: str = ""
+    """A file of frozen weights, or a folder of such files; a plan finds its own by its hash."""
+    engine: GradientEngine = "auto"
+    """How each vehicle's gradient is had."""
     simulated: bool = False
     """A simulation may also rehearse, or train without privacy; a real node takes private plans only."""
+
+
+class Reviewer(Protocol):
+    """What the policy says of models and tasks of other packages."""
+
+    def pin(self, model: str, task: str, /) -> ModelPin | None:
+        """Of the model ``model`` of the task ``task``."""
+
+    def pin_task(self, task: str, /) -> ModelPin | None:
+        """Of the task."""
 
 
 @dataclass
@@ -55,20 +73,47 @@ class Region:
     """One region of a running federation; data and models stay loaded between rounds."""
 
     config: RegionConfig
-    gate: Gate | RemoteGate
-    """The gate itself, or the way to it where it is another process."""
+    gate: Gate | RemoteGate | Reviewer
+    """The gate itself, or the way to it where it is another process; one that only computes has none."""
+    group: Group | None = None
+    """The processes that train together; None: this one alone."""
+    _models: dict[str, tuple[Task, nn.Module]] = field(default_factory=dict)
     _runs: dict[str, tuple[VehicleGradient, VehicleData]] = field(default_factory=dict)
+    _replayed: set[str] = field(default_factory=set)
 
     @property
     def keys(self) -> Path:
         """The folder of run keys."""
         return Path(self.config.folder) / "keys"
 
-    def prepared(self, plan: Plan) -> tuple[VehicleGradient, VehicleData]:
-        """The plan's model, probed, and this region's examples on its device; kept for one plan."""
-        if plan.hash not in self._runs:
-            self._runs.clear()
+    def demand_model(self, plan: Plan) -> tuple[Task, nn.Module]:
+        """The plan's task and model, probed, from no data: asked before a round is booked.
+
+        Raises:
+            FedfsdError: this region cannot train the model (see ``model``, ``probe`` and ``probe_places``).
+        """
+        if plan.hash not in self._models:
+            self._models.clear()
             task = self.task(plan)
+            model = self.model(task, plan)
+            probe(model, task, {entry.name for entry in plan.model.arrays}, engine=self.config.engine)
+            if plan.region(self.config.name).packed:
+                probe_places(
+                    model,
+                    task,
+                    [plan.region(self.config.name)],
+                    device=resolve(self.config.device),
+                    precision=plan.precision,
+                    engine=self.config.engine,
+                )
+            self._models[plan.hash] = task, model
+        return self._models[plan.hash]
+
+    def prepared(self, plan: Plan) -> tuple[VehicleGradient, VehicleData]:
+        """The plan's model and this region's examples on its device; kept for one plan."""
+        if plan.hash not in self._runs:
+            task, model = self.demand_model(plan)
+            model = copy.deepcopy(model)  # the engine changes how its layers work
             tables = tables_of(task, self.config.data_path, self.config.name)
             if plan.mode == "rehearsal" and any(
                 part.origin == "recorded" for part in table.in_region(tables, self.config.name)
@@ -79,22 +124,40 @@ class Region:
                     expected="private",
                     hint='rehearse on a table whose origin is "synthetic" or "published"',
                 )
-            mine = plan.region(self.config.name)
-            device, roster = resolve(self.config.device), mine.roster
-            model = self.model(task, plan)
-            _demand_schema(model, plan)
-            probe(model, task)
-            if mine.packed:
-                size = sum(parameter.numel() for parameter in model.parameters())
-                shapes = lanes(mine.roster, mine.sample_rate, mine.windows_per_vehicle, size)
-                probe_places(model, task, shapes, device=device)
+            device, roster = resolve(self.config.device), plan.region(self.config.name).roster
             # From here on nothing stops that the data could cause: who is unusable contributes zero.
             examples, found = gather(task, tables, self.config.name)
             for line in found.remarks(roster):
                 remark(Path(self.config.folder), f"plan {plan.hash[:8]}: {line}")
-            data = place(examples, roster=roster, device=device)
-            self._runs[plan.hash] = local.model_on(model, task.loss, device), data
+            behind = trunk.frozen(model, task)
+            gradient = local.model_on(
+                model, task.loss, device, plan.precision, behind_trunk=behind, engine=self.config.engine
+            )
+            data = (
+                trunk.place_behind(model, examples, roster=roster, device=device)
+                if behind
+                else place(examples, roster=roster, device=device)
+            )
+            self._runs = {plan.hash: (gradient, data)}
         return self._runs[plan.hash]
+
+    def pins(self, plan: Plan) -> dict[str, ModelPin | None]:
+        """What the policy says of the plan's model and task."""
+        task = plan.task.name
+        return {"model": self.gate.pin(plan.model.name, task), "task": self.gate.pin_task(task)}
+
+    def replay(self, plan: Plan, arrays: Arrays) -> None:
+        """Before a plan's first round in this process: refuse where its mechanism is not the planned one.
+
+        On made-up tables, so before anything is booked: see ``runner.replay``.
+        """
+        if plan.hash not in self._replayed:
+            task, model = self.demand_model(plan)
+            model = copy.deepcopy(model)
+            device, engine = resolve(self.config.device), self.config.engine
+            gradient = local.model_on(model, task.loss, device, plan.precision, engine=engine)
+            replay.demand(gradient, model, task, plan, self.config.name, arrays)
+            self._replayed.add(plan.hash)
 
     def task(self, plan: Plan) -> Task:
         """The plan's task. RefusedError where it is not the one that the policy names."""
@@ -102,9 +165,16 @@ class Region:
         return registry.of(name, plan.task.options, reviewed=self.gate.pin_task(name))
 
     def model(self, task: Task, plan: Plan) -> nn.Module:
-        """The plan's model as initialised. RefusedError where it is not the one that the policy names."""
+        """The plan's model as initialised, with its backbone in place.
+
+        Raises:
+            RefusedError: it is not the one that the policy names, or has other arrays or weights.
+            NotReadyError: its backbone is not here.
+        """
         name, options = plan.model.name, plan.model.options
-        return task.model(name, options, seed=plan.seed, reviewed=self.gate.pin(name, plan.task.name))
+        model = task.model(name, options, seed=plan.seed, reviewed=self.gate.pin(name, plan.task.name))
+        backbone.fit(model, plan.model, self.config.backbones)
+        return model
 
 
 def remark(folder: Path, text: str) -> None:
@@ -129,16 +199,21 @@ def open_region(config: RegionConfig) -> Region:
 
 
 def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
-    """Admit, book, train, release: the whole of what a region does for a coordinator.
+    """Admit, replay, book, train, release: the whole of what a region does for a coordinator.
 
     Raises:
         RefusedError: plan, round or arrays the region does not accept, or an update it will not send.
         BudgetError: a plan that is not approved, or a round booked on other arrays.
     """
-    gate = region.gate
+    gate = _gate(region)
     gate.admit(plan, round, arrays)
+    demand_precision(
+        resolve(region.config.device), plan.precision
+    )  # like the model, before anything is booked
+    region.demand_model(plan)
     if plan.mode == "none":
         return _unbooked(region, arrays, plan, round)
+    region.replay(plan, arrays)
     booked = gate.reserve(plan, round, arrays)
     released = gate.released(booked)
     if released is None:
@@ -148,6 +223,12 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
         gate.settle(plan.hash)
         randomness.destroy_run_key(region.keys, plan.hash)
     return released
+
+
+def _gate(region: Region) -> Gate | RemoteGate:
+    if not isinstance(region.gate, Gate | RemoteGate):
+        raise NotReadyError("gate", got="none", expected="one: this process only computes for another")
+    return region.gate
 
 
 def _unbooked(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
@@ -161,22 +242,14 @@ def _unbooked(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
 def _train(
     region: Region, arrays: Arrays, plan: Plan, round: int, arrays_sha256: str
 ) -> dict[str, np.ndarray]:
+    gate = _gate(region)
     gradient, data = region.prepared(plan)
     if plan.mode == "private":
         secret = randomness.run_key(region.keys, plan.hash, create=False)
     else:
         secret = randomness.known_key(plan.hash, region.config.noise_key or None)
     key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
-    return local.train(gradient, data, arrays, plan, key, region.gate.demand_wanted)
-
-
-def _demand_schema(model: nn.Module, plan: Plan) -> None:
-    """The plan's arrays must be this model's: swapped or reshaped ones would be trained as something else."""
-    mine = [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]
-    if mine != [(entry.name, entry.shape) for entry in plan.model.arrays if entry.name != WITNESS]:
-        raise RefusedError(
-            "plan.model.arrays",
-            got="other arrays than the model has",
-            expected="the names and shapes of the model",
-            hint="compare the fedfsd versions of both sides",
-        )
+    if region.group is None:
+        return local.train(gradient, data, arrays, plan, key, gate.demand_wanted)
+    with region.group.together(plan, region.pins(plan), gradient) as shared:
+        return local.train(shared, data, arrays, plan, key, gate.demand_wanted)

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from fedfsd.drive import source, table
+from fedfsd.engine import backbone as frozen
 from fedfsd.engine.device import resolve
 from fedfsd.errors import FedfsdError
 from fedfsd.gate.message import RunnerFacts
 from fedfsd.gate.policy import OWN_TASKS, ModelPin
+from fedfsd.plan import plan as plans
+from fedfsd.runner import replay
 from fedfsd.task import registry
 from fedfsd.task.gather import gather, tables_of
 
@@ -46,15 +49,33 @@ def vehicles(name: str, data_path: str) -> int | None:
         return None
 
 
-def surveys(name: str, data_path: str, asked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the region can train on, for each of ``asked``: ``task`` (name and options), ``pin``, ``roster``.
+def surveys(
+    name: str, data_path: str, asked: Sequence[Mapping[str, Any]], *, backbones: str = ""
+) -> list[dict[str, Any]]:
+    """What the region can train on, for each of ``asked``: ``task`` (name and options), ``pin``, ``roster``;
+    or whether the weights file of the hash ``backbone`` is in ``backbones``.
 
     Computed from the data: for the region's own people, never for the gate.
 
     Returns:
         For each ``said``, one line, and ``wrong``, a line for each thing that somebody should see to.
     """
-    return [_survey(name, data_path, **one) for one in asked]
+    return [
+        _weights(backbones, **one) if "backbone" in one else _survey(name, data_path, **one) for one in asked
+    ]
+
+
+def replays(name: str, device: str, asked: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The faults that a replay finds, for each of ``asked``: ``plan`` (text), ``pin`` and ``task_pin``."""
+    found = []
+    for one in asked:
+        pin, task_pin = (one[key] and ModelPin(**one[key]) for key in ("pin", "task_pin"))
+        try:
+            plan = plans.read(one["plan"])
+            found.append(list(replay.of_plan(plan, name, device, pin=pin, task_pin=task_pin).faults))
+        except FedfsdError as error:
+            found.append([str(error)])
+    return found
 
 
 def remarks(name: str, data_path: str) -> list[str]:
@@ -81,6 +102,14 @@ def _survey(
     return {"said": found.stated(roster), "wrong": found.remarks(roster)}
 
 
+def _weights(files: str, *, backbone: str) -> dict[str, Any]:
+    try:
+        frozen.found(files, backbone)
+    except (FedfsdError, OSError) as error:
+        return {"said": "not found", "wrong": [str(error)]}
+    return {"said": "found", "wrong": []}
+
+
 def _device(name: str) -> str | None:
     try:
         return str(resolve(name))
@@ -98,10 +127,11 @@ def _reaches(host: str, port: int) -> bool:
 
 
 def _has_route() -> bool:
-    """Whether there is a network at all; connecting a datagram socket sends nothing."""
+    """Whether anything can be sent to a network outside; an empty datagram to nobody shows a filter, too."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(_NOWHERE)
+            probe.send(b"")
     except OSError as error:
         return error.errno not in _SWITCHED_OFF
     return True

@@ -11,6 +11,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
 from fedfsd import formats
+from fedfsd.config.experiment import GradientEngine
 from fedfsd.config.load import Frozen
 from fedfsd.engine import randomness
 from fedfsd.errors import PlanError
@@ -41,6 +42,7 @@ from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.runner import client, self_check
 from fedfsd.runner.client import client_app
 from fedfsd.runner.evaluation import Figures
+from fedfsd.runner.group import Group, Members
 from fedfsd.runner.region import Region, RegionConfig
 
 RUN_ID, NODE_ID = 1, 2  # a Flower message wants some
@@ -59,15 +61,24 @@ class Worker:
         device: str,
         test_only: bool,
         *,
+        backbones: str = "",
+        engine: GradientEngine = "auto",
         program: Program | None = None,
+        members: Members | None = None,
     ) -> None:
-        """``program``: what this process trains with, by default as it is installed now."""
+        """``program``: what this process trains with, by default as it is installed now.
+
+        ``members``: the processes that train with this one; None: it trains alone.
+        """
         private.become(RUN_ID, NODE_ID)
         private.quiet()
         self._folder = folder
-        self._config = RegionConfig(name, data_path, str(folder), device)
+        self._config = RegionConfig(name, data_path, str(folder), device, backbones=backbones, engine=engine)
         self._gate = RemoteGate(name, program or programs.installed(folder), test_only=test_only)
-        self._region = Region(self._config, self._gate)
+        group = None
+        if members is not None and members.world > 1:
+            group = Group(folder, members, self._gate.program.hash)
+        self._region = Region(self._config, self._gate, group)
         self._app = client_app(lambda _: self._config, opened=lambda _: self._region)
         self._figures: Figures | None = None
         self._frames: Frames

@@ -25,7 +25,7 @@ class Process:
     ``user`` and ``network=False`` are enforced by ``launch`` or the process does not start. ``isolated``:
     nothing in the environment can put other code into it. Its output goes
     to the supervisor's log, or to the file ``output`` if it may contain what that log must not. ``ready``
-    reports, within a second, whether it is working.
+    reports, within a second, whether it is working, and ``trouble`` a sentence for people while it is not.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Process:
     isolated: bool = False
     output: Path | None = None
     ready: Callable[[], bool] | None = None
+    trouble: Callable[[], str | None] | None = None
 
 
 class Child:
@@ -51,6 +52,8 @@ class Child:
         self.ready = False
         self.said: str | None = None
         """The last line it said."""
+        self.told: str | None = None
+        """What people were told of it last."""
         self.due = 0.0
         """When to start it (monotonic seconds)."""
         self._popen: subprocess.Popen[bytes] | None = None

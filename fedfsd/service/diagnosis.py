@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from fedfsd.errors import FedfsdError
+from fedfsd.errors import FedfsdError, PendingError
 
 T = TypeVar("T")
 LITTLE_BYTES, FEW_BYTES = 2_000_000_000, 200_000_000
@@ -26,7 +26,7 @@ class CheckResult:
     """What came of one check."""
 
     check: str
-    outcome: Literal["ok", "warn", "fail"]
+    outcome: Literal["ok", "waits", "warn", "fail"]
     found: str
     fix: str | None = None
 
@@ -34,6 +34,11 @@ class CheckResult:
 def ok(check: str, found: object) -> CheckResult:
     """As it should be."""
     return CheckResult(check, "ok", str(found))
+
+
+def waits(check: str, found: object, *, fix: str | None = None) -> CheckResult:
+    """Not there yet, and nothing is wrong: it comes by itself, or after another check is ok."""
+    return CheckResult(check, "waits", str(found), fix)
 
 
 def warn(check: str, found: object, *, fix: str) -> CheckResult:
@@ -47,7 +52,7 @@ def fail(check: str, found: object, *, fix: str) -> CheckResult:
 
 
 def diagnose(subject: T, checks: Iterable[Callable[[T], CheckResult]]) -> tuple[CheckResult, ...]:
-    """Every check on ``subject``; one that is refused fails with what the refusal says."""
+    """Every check on ``subject``; one that is refused fails, or waits, with what the refusal says."""
     return tuple(_tried(subject, check) for check in checks)
 
 
@@ -99,6 +104,8 @@ def _tried(subject: T, check: Callable[[T], CheckResult]) -> CheckResult:
     name = check.__name__.strip("_").replace("_", " ")
     try:
         return check(subject)
+    except PendingError as error:
+        return waits(name, error.got, fix=error.hint)
     except FedfsdError as error:
         found = error.place if error.got is None else f"{error.place}: {error.got}"
         return fail(name, found, fix=error.hint or f"expected {error.expected}")

@@ -20,6 +20,7 @@ NAMES = frozenset(
     {
         "bytes",
         "certificate_days",
+        "clock_offset_seconds",
         "connected",
         "epsilon_left",
         "epsilon_spent",

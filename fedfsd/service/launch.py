@@ -6,7 +6,7 @@ command with more rights than intended.
 | option | effect |
 |---|---|
 | --user NAME | runs as that user, with its groups (from root only); a number needs no account |
-| --no-network | a network namespace of its own, without an interface that is up; Unix sockets still work |
+| --no-network | a network namespace of its own, with nothing but its own loopback; Unix sockets still work |
 | --output FILE | stdout and stderr go there, opened with the rights of that user; begun anew above 8 MiB |
 | --parent PID | is killed when that process ends, however it ends |
 """
@@ -15,18 +15,25 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import fcntl
 import os
 import pwd
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 REFUSED = 125
 _HARMFUL = ("PYTHON", "LD_", "DYLD_", "GCONV_PATH", "OPENSSL_")
 _MAX_OUTPUT = 8 * 2**20
 _CLONE_NEWUSER, _CLONE_NEWNET, _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 0x10000000, 0x40000000, 1, 38
+
+
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 
 
 def command(
@@ -129,6 +136,7 @@ def _become(name: str, *, network: bool) -> None:
 def _cut_network() -> None:
     if os.geteuid() == 0:
         _call("unshare", _CLONE_NEWNET)
+        _loopback()
         return
     uid, gid = os.getuid(), os.getgid()
     _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET)
@@ -139,6 +147,14 @@ def _cut_network() -> None:
         ("gid_map", f"{gid} {gid} 1"),
     ):
         Path("/proc/self", file).write_text(text)
+    _loopback()
+
+
+def _loopback() -> None:
+    """Processes of one region talk over it; where it stays down, there is no network at all."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        up = struct.pack("16sH", b"lo", _IFF_UP)
+        fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, up.ljust(40, b"\0"))
 
 
 def _redirect(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One process a folder: a lock that ends with its holder, however that ends."""
+"""One process a folder: a lock that ends with its holder, however that ends. The file says who it is."""
 
 from __future__ import annotations
 
@@ -32,9 +32,19 @@ def hold(path: Path, *, what: str) -> Iterator[None]:
                 expected="one per folder",
                 hint="stop the other one, or name another folder",
             ) from None
+        os.ftruncate(file, 0)
+        os.write(file, b"%d\n" % os.getpid())
         yield
     finally:
         os.close(file)
+
+
+def holder(path: Path) -> list[int]:
+    """The process that holds the lock, as far as the file says it."""
+    try:
+        return [int(path.read_text(encoding="ascii"))]
+    except (OSError, ValueError):
+        return []
 
 
 def held(path: Path) -> bool:

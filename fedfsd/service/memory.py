@@ -1,9 +1,11 @@
-"""Memory that was freed, and that a process of many threads would otherwise keep."""
+"""Memory: how much there is, and what a process of many threads would otherwise keep of what it freed."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 from contextlib import suppress
+from pathlib import Path
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
@@ -18,3 +20,20 @@ def give_back(large: int = 2**20) -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, large)
         library.mallopt(_M_ARENA_MAX, 2)
+
+
+def free(proc: Path = Path("/proc"), control: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that this machine, or this container (control groups, version 2), can still give; infinite where
+    nothing says so."""
+    found = [math.inf]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (proc / "meminfo").read_text(encoding="utf-8").splitlines()
+        found.append(1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
+    with suppress(OSError, ValueError, StopIteration):
+        most, used = (
+            int((control / f"memory.{name}").read_text(encoding="utf-8")) for name in ("max", "current")
+        )
+        lines = (control / "memory.stat").read_text(encoding="utf-8").splitlines()
+        files = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        found.append(most - used + files)
+    return min(found)

@@ -28,13 +28,15 @@ STATE, LOCK = "run/up.json", "run/up.lock"
 GRACE = 5.0
 """Seconds between asking a process to end and killing it."""
 _TICK = 0.1
+_TROUBLE = 1.0
 
 
 class Supervisor:
     """Runs ``processes`` until ``stop`` or, in the main thread, SIGTERM, SIGINT or SIGHUP.
 
     ``state`` is a file with their state (see ``read``); ``on_ready`` is called with the seconds since
-    the start when all of them are ready for the first time.
+    the start when all of them are ready for the first time; ``on_trouble`` with a sentence for people, each
+    time there is another one.
     """
 
     def __init__(
@@ -45,9 +47,12 @@ class Supervisor:
         state: Path | None = None,
         grace: float = GRACE,
         on_ready: Callable[[float], None] | None = None,
+        on_trouble: Callable[[str], None] | None = None,
     ) -> None:
         self._children = [Child(process) for process in processes]
-        self._log, self._state, self._grace, self._on_ready = log, state, grace, on_ready
+        self._log, self._state, self._grace = log, state, grace
+        self._on_ready, self._on_trouble = on_ready, on_trouble
+        self._asked = 0.0
         self._began = time.monotonic()
         self._since = time.time()
         self._stopping = threading.Event()
@@ -63,6 +68,7 @@ class Supervisor:
                     self._listen(_TICK)
                     self._bury_ended()
                     self._ask_ready()
+                    self._ask_trouble()
                     self._write()
             finally:
                 self._end_all()
@@ -97,7 +103,9 @@ class Supervisor:
                 self._bury(child)
                 seconds = round(max(child.due - time.monotonic(), 0.0), 1)
                 what = {"unit": child.process.name, "code": child.exit_code, "line": child.said}
-                self._log.warning("ended", extra=what | {"seconds": seconds})
+                # Once for people, who read it again only where it ends for another reason.
+                level = logging.WARNING if self._is_new(child, child.said) else logging.DEBUG
+                self._log.log(level, "ended", extra=what | {"seconds": seconds})
 
     def _bury(self, child: Child) -> None:
         while lines := child.lines():
@@ -118,6 +126,26 @@ class Supervisor:
             self._log.info("ready", extra={"seconds": round(seconds, 2)})
             if self._on_ready:
                 self._on_ready(seconds)
+
+    def _ask_trouble(self) -> None:
+        """Every few seconds: what keeps one that runs from working."""
+        if self._on_trouble is None or time.monotonic() < self._asked + _TROUBLE:
+            return
+        self._asked = time.monotonic()
+        for child in self._children:
+            if child.pid is not None and child.process.trouble is not None:
+                sentence = child.process.trouble()
+                if sentence is None:
+                    child.told = None
+                elif self._is_new(child, sentence):
+                    self._on_trouble(sentence)
+
+    @staticmethod
+    def _is_new(child: Child, sentence: str | None) -> bool:
+        if sentence is not None and sentence == child.told:
+            return False
+        child.told = sentence
+        return True
 
     def _end_all(self) -> None:
         """Ask, wait, kill."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedfsd import canonical
-from fedfsd.audit.receipt import Receipt, Receipts, sign
+from fedfsd.audit.receipt import Receipt, Receipts, ReceivedIncident, sign
 from fedfsd.engine import randomness
 from fedfsd.errors import BudgetError
 from fedfsd.gate.gate import LEDGER, MIRROR, open_ledger
@@ -142,18 +142,42 @@ class Evidence:
             for line in self._where.rounds()
             for name, number, found in releases(line)
         ]
-        write_receipts(self._where, self._plan, receipts, coordinator)
+        write_receipts(
+            self._where, self._plan, receipts, coordinator, incidents=_incidents(self._where, self._plan)
+        )
 
 
-def write_receipts(where: Folder, plan: Plan, receipts: Iterable[Receipt], coordinator: SigningKey) -> None:
-    """The receipts of one run in one signed file."""
+def write_receipts(
+    where: Folder,
+    plan: Plan,
+    receipts: Iterable[Receipt],
+    coordinator: SigningKey,
+    *,
+    incidents: Iterable[ReceivedIncident] = (),
+) -> None:
+    """The receipts of one run in one signed file, with what ended regions' parts in it."""
+    ended = tuple(sorted(incidents, key=lambda one: (one.region, one.plan)))
     made = Receipts(
+        format=2 if ended else 1,
+        incidents=ended,
         run=plan.run,
         coordinator=str(coordinator.verification),
         plans=(plan.hash,),
         receipts=tuple(sorted(receipts, key=lambda one: (one.region, one.plan, one.round))),
     )
     where.write_text("receipts.json", strict.encode(sign(made, coordinator)).decode())
+
+
+def _incidents(where: Folder, plan: Plan) -> list[ReceivedIncident]:
+    """By region the first round whose update had noise unlike the plan's."""
+    found: dict[str, ReceivedIncident] = {}
+    for line in where.rounds():
+        for name, outcome in line["regions"].items():
+            if outcome.get("finding") and name not in found:
+                found[name] = ReceivedIncident(
+                    region=name, plan=plan.hash, round=line["round"], finding=outcome["finding"]
+                )
+    return list(found.values())
 
 
 def _found(folder: Path, name: str) -> None:

@@ -12,6 +12,8 @@ from flwr.serverapp import Grid
 
 from fedfsd.federation.strategy import PlannedStrategy
 from fedfsd.flower import strategy as strategies
+from fedfsd.gate.gate import WATCH
+from fedfsd.gate.watch import Watcher
 from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.report.page import write_report
 from fedfsd.report.run_folder import Folder
@@ -59,6 +61,8 @@ def conduct(
         strategies.resolve(server.strategy, server.options),
         prepared.plan,
         round_timeout_seconds=server.round_timeout_seconds,
+        watcher=Watcher(where.path / WATCH),
+        keep=lambda region, round, update: where.keep_release(prepared.plan, region, round, update),
     )
     with track.following(where, prepared.experiment) as trackers:
         trail = Trail(where, prepared, strategy, checks, progress, trackers)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
-from fedfsd.config.experiment import REGION_PATTERN, Experiment, Region
+from fedfsd.config.experiment import OWN, PRETRAINING, REGION_PATTERN, Experiment, Model, Region
 from fedfsd.drive import overlap, table
 from fedfsd.drive.table import Table
+from fedfsd.engine import backbone
 from fedfsd.engine.pretraining import pretrain
 from fedfsd.engine.probe import probe, probe_places
-from fedfsd.engine.sampler import lanes
 from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.mechanism.accountant import epsilon_pld
@@ -24,7 +24,7 @@ from fedfsd.mechanism.statement import Crossing
 from fedfsd.plan.build import Limit, Roster, build
 from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
 from fedfsd.task import registry
-from fedfsd.task.gather import Survey, gather
+from fedfsd.task.gather import Survey, survey
 from fedfsd.task.task import Examples, Task
 
 _MOST_SETS = 8
@@ -47,6 +47,8 @@ class Prepared:
     """Of each region's rows; for a salted commitment, never written as it is."""
     surveys: Mapping[str, Survey] = field(default_factory=dict)
     """What each region can train on; empty where its data are not here."""
+    backbone: bytes | None = None
+    """The file of weights that are not trained, where the plan names one."""
     crossing: Crossing | None = None
     """Vehicles in several regions, where all data are here to be compared."""
 
@@ -75,17 +77,25 @@ def prepare(
             expected="private",
             hint='rehearse on tables whose origin is "synthetic" or "published"',
         )
-    surveys = {name: gather(task, tables, name)[1] for name in names}
+    surveys = {name: survey(task, tables, name) for name in names}
     rosters = {name: _roster(experiment, surveys[name], mine[name]) for name in names}
     vehicles = sum(one.vehicles for one in surveys.values())
     _PROGRESS.info("data: %d training vehicles of %d regions", vehicles, len(names))
     public = public_of(experiment, task)
     overlap.demand_apart([part for one in mine.values() for part in one], public, place="pretraining.path")
-    initial, model = start_of(experiment, task, public)
+    initial, frozen, model = start_of(experiment, task, public)
     _PROGRESS.info("plan: calibrating the noise")
     plan = build(experiment, rosters, task_plan(task), model, run=run, limits=limits)
     if experiment.privacy.pack_windows:
-        _demand_places(plan, model_with(plan, task, initial), task)
+        started = model_with(plan, task, initial, frozen)
+        backbone.freeze(started, initial)
+        probe_places(
+            started,
+            task,
+            plan.regions.values(),
+            precision=plan.precision,
+            engine=experiment.training.engine,
+        )
     return Prepared(
         experiment=experiment,
         plan=plan,
@@ -97,6 +107,7 @@ def prepare(
         origins=origins,
         data_sha256={name: table.digest(mine[name]) for name in names},
         surveys=surveys,
+        backbone=frozen,
         crossing=_crossing(plan, overlap.regions_of_keys(mine)),
     )
 
@@ -121,42 +132,90 @@ def public_of(experiment: Experiment, task: Task) -> tuple[Table, ...]:
 
 def start_of(
     experiment: Experiment, task: Task, public: Sequence[Table]
-) -> tuple[dict[str, np.ndarray], ModelPlan]:
+) -> tuple[dict[str, np.ndarray], bytes | None, ModelPlan]:
     """The arrays of the model before the first round, probed and pre-trained, and their part of the plan.
+
+    Between them stands the file of the weights that are not trained, if there are any.
 
     That no vehicle of ``public`` is a private one is for the caller to see to, if it has private data.
     """
-    model = task.model(experiment.model.name, experiment.model.options, seed=experiment.seed)
-    probe(model, task)
+    chosen = experiment.model
+    model = task.model(chosen.name, chosen.options, seed=experiment.seed)
+    names = backbone.trained(model, chosen.trainable)
+    built = backbone.packed(model, names)
+    whole = len(names) == len(list(model.parameters()))
+    if not whole:
+        backbone.freeze(model, names)
+    _take_weights(chosen, model, names, whole=whole)
+    probe(model, task, names, engine=experiment.training.engine)
     if public:
+        if chosen.backbone == PRETRAINING and not whole:
+            backbone.freeze(model, [name for name, _ in model.named_parameters()])
         pretrain(model, task, public, experiment.pretraining, seed=experiment.seed)
-    initial = arrays_of(model, witness_size=experiment.model.witness_size)
+    initial = arrays_of(model, names, witness_size=chosen.witness_size)
     schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
-    return initial, ModelPlan(
-        name=experiment.model.name,
-        options=experiment.model.options,
-        arrays=schema,
-        witness_size=experiment.model.witness_size,
-        initial_sha256=gate_arrays.sha256(initial, schema),
+    content = None if whole else backbone.packed(model, names)
+    return (
+        initial,
+        content,
+        ModelPlan(
+            name=chosen.name,
+            options=chosen.options,
+            arrays=schema,
+            witness_size=chosen.witness_size,
+            initial_sha256=gate_arrays.sha256(initial, schema),
+            backbone=None if content is None else backbone.planned(model, names, content, built=built),
+        ),
     )
 
 
-def arrays_of(model: nn.Module, *, witness_size: int) -> dict[str, np.ndarray]:
-    """The model's parameters by name, float32, with the noise witness block last."""
+def _take_weights(chosen: Model, model: nn.Module, names: Sequence[str], *, whole: bool) -> None:
+    """Put the weights that the experiment names into ``model``; by default there are none."""
+    if chosen.backbone == PRETRAINING:
+        return
+    if whole:
+        raise ConfigError(
+            "model.backbone",
+            got=repr(chosen.backbone),
+            expected='"pretraining", where all of the model is trained',
+            hint='name what is trained, such as model.trainable = "head"',
+        )
+    if chosen.backbone == OWN:
+        return
+    try:
+        content = Path(chosen.backbone).read_bytes()
+    except OSError:
+        raise ConfigError(
+            "model.backbone",
+            got=f"no readable file {chosen.backbone}",
+            expected='"pretraining", "model", or a file of weights (.safetensors)',
+            hint="name a file such as the backbone.safetensors of a run",
+        ) from None
+    backbone.restore(model, names, content, place=f"model.backbone: {chosen.backbone}")
+
+
+def arrays_of(model: nn.Module, names: Collection[str], *, witness_size: int) -> dict[str, np.ndarray]:
+    """The model's parameters of these names, float32, with the noise witness block last."""
     arrays = {
-        name: value.detach().cpu().numpy().astype(np.float32) for name, value in model.named_parameters()
+        name: value.detach().cpu().numpy().astype(np.float32)
+        for name, value in model.named_parameters()
+        if name in names
     }
     if witness_size:
         arrays[WITNESS] = np.zeros(witness_size, np.float32)
     return arrays
 
 
-def model_with(plan: Plan, task: Task, arrays: Arrays) -> nn.Module:
-    """The plan's model with ``arrays``, for use; the witness block is dropped."""
+def model_with(plan: Plan, task: Task, arrays: Arrays, frozen: bytes | None) -> nn.Module:
+    """The plan's model with ``arrays``, for use; the witness block is dropped.
+
+    Args:
+        frozen: the file of the weights that are not trained, where there are any.
+    """
     model = task.model(plan.model.name, plan.model.options, seed=plan.seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(torch.from_numpy(arrays[name]))
+    if frozen is not None:
+        backbone.restore(model, list(arrays), frozen, place="backbone")
+    backbone.put_arrays(model, arrays)
     return model.eval()
 
 
@@ -185,15 +244,6 @@ def regions_of(experiment: Experiment, tables: tuple[Table, ...]) -> list[str]:
                     hint="check data.path, data.regions and the name",
                 )
     return chosen
-
-
-def _demand_places(plan: Plan, model: nn.Module, task: Task) -> None:
-    """As each region will: refuse to pack windows of a model that gives other bits at another place."""
-    size = sum(parameter.numel() for parameter in model.parameters())
-    for shapes in {
-        lanes(mine.roster, mine.sample_rate, mine.windows_per_vehicle, size) for mine in plan.regions.values()
-    }:
-        probe_places(model, task, shapes)
 
 
 def _crossing(plan: Plan, shared: Mapping[tuple[str, ...], int]) -> Crossing | None:

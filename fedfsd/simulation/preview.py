@@ -57,6 +57,7 @@ def preview(experiment: Experiment) -> dict[str, Any]:
         "local_steps": max(mine.local_steps for mine in plan.regions.values()),
         "sample_rate": first.sample_rate,
         "parameters": _parameters(plan),
+        "frozen_parameters": 0 if plan.model.backbone is None else plan.model.backbone.size,
         "witness_size": plan.model.witness_size,
         "unnoticed": None if plan.mode == "none" else unnoticed(plan.model.witness_size),
         "bytes_in": release + len(plan.document().encode()),

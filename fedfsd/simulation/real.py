@@ -7,9 +7,8 @@ itself holds, for the learning curve; "none", or a region that the table lacks: 
 from __future__ import annotations
 
 import json
-import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ from flwr.serverapp import Grid
 from safetensors.numpy import load_file, save_file
 
 from fedfsd import errors
-from fedfsd.audit.receipt import Receipt
+from fedfsd.audit.receipt import ENDED, Receipt, ReceivedIncident
 from fedfsd.config.experiment import Experiment, Region
 from fedfsd.drive import table
 from fedfsd.drive.table import Table
@@ -32,7 +31,7 @@ from fedfsd.plan.build import Roster, build
 from fedfsd.plan.plan import Plan
 from fedfsd.report import run_folder
 from fedfsd.report.run_folder import CONDUCTED, START, Folder
-from fedfsd.service import lock
+from fedfsd.service import lock, patience
 from fedfsd.simulation import track
 from fedfsd.simulation.books import write_receipts
 from fedfsd.simulation.conduct import checks_of, conduct
@@ -44,7 +43,7 @@ from fedfsd.task.task import Task
 NO_TABLE = "none"
 STOPPED, PROGRESS = "stopped.json", "progress.json"
 _LAST_ONE_SECONDS = 60.0
-"""A conductor whose run was stopped ends within this."""
+"""A conductor whose run was stopped ends before it was idle for so long."""
 
 
 def rosters_of(experiment: Experiment) -> dict[str, Roster]:
@@ -58,6 +57,42 @@ def rosters_of(experiment: Experiment) -> dict[str, Roster]:
             hint='write [regions.EU] with roster = 1000 and identity = "physical"',
         )
     return {name: _declared(name, experiment.regions.get(name, Region())) for name in names}
+
+
+def completed(experiment: Experiment, offered: Mapping[str, Roster]) -> Experiment:
+    """``experiment`` with roster and identity as the regions' policies ``offered`` them, where it has none.
+
+    One that names no region is of all that offered theirs.
+
+    Raises:
+        ConfigError: it says something else than the region, which would refuse the plan.
+    """
+    names = sorted(experiment.data.regions or experiment.regions or offered)
+    regions = {name: experiment.regions.get(name, Region()) for name in names}
+    for name in names:
+        if (mine := offered.get(name)) is not None:
+            regions[name] = _completed(name, regions[name], mine)
+    return experiment.model_copy(update={"regions": {**experiment.regions, **regions}})
+
+
+def planned(output: Path) -> dict[str, Roster]:
+    """What the plan of an interrupted run states of its regions."""
+    run_folder.run_of(output)  # for its error
+    plan = plans.read((output / "plan.json").read_text(encoding="utf-8"))
+    return {name: Roster(one.roster, one.identity, counted=False) for name, one in plan.regions.items()}
+
+
+def _completed(name: str, written: Region, offered: Roster) -> Region:
+    found: dict[str, Any] = {"roster": offered.size, "identity": offered.identity}
+    for key, value in found.items():
+        if getattr(written, key) not in (None, value):
+            raise ConfigError(
+                f"regions.{name}.{key}",
+                got=getattr(written, key),
+                expected=f"{value}, as {name} declares it",
+                hint="leave it out here; what the region declares is in its policy.toml",
+            )
+    return written.model_copy(update=found)
 
 
 def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
@@ -76,11 +111,12 @@ def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
     rosters = rosters_of(experiment)
     task = task_of(experiment)
     _public(experiment, task)
-    initial, model = start_of(experiment, task, public_of(experiment, task))
+    initial, frozen, model = start_of(experiment, task, public_of(experiment, task))
     plan = build(experiment, rosters, task_plan(task), model)
     checks_of(plan)
     where = run_folder.create(output, experiment, plan)
     save_file(initial, where.path / START)
+    where.keep_backbone(frozen)
     return where, plan
 
 
@@ -166,7 +202,9 @@ class Delivered:
         key = SigningKey.read(self._coordinator / "coordinator.key")
         book = self._coordinator / "receipts" / f"{self._plan.hash}.jsonl"
         lines = book.read_bytes().splitlines() if book.exists() else []
-        write_receipts(self._where, self._plan, [_receipt(line) for line in lines], key)
+        files = sorted((self._coordinator / ENDED / self._plan.hash).glob("*.json"))
+        ended = [ReceivedIncident(**json.loads(path.read_bytes())) for path in files]
+        write_receipts(self._where, self._plan, [_receipt(line) for line in lines], key, incidents=ended)
         (self._where.path / "checkpoints").mkdir(exist_ok=True)
         for name in self._plan.regions:
             head = self._coordinator / "heads" / f"{name}.note"
@@ -178,10 +216,11 @@ class Delivered:
 @contextmanager
 def _alone(where: Folder) -> Iterator[None]:
     """Be the only one who conducts the run: an earlier one may still be ending."""
-    deadline = time.monotonic() + _LAST_ONE_SECONDS
-    while is_conducted(where) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    with lock.hold(where.path / CONDUCTED, what="a conductor of this run"):
+    lock_file = where.path / CONDUCTED
+    patience.until(
+        lambda: not is_conducted(where), seconds=_LAST_ONE_SECONDS, pids=lambda: lock.holder(lock_file)
+    )
+    with lock.hold(lock_file, what="a conductor of this run"):
         yield
 
 
@@ -202,6 +241,7 @@ def _prepared(where: Folder) -> Prepared:
         licences={name: "; ".join(sorted({part.licence for part in parts})) for name, parts in mine.items()},
         origins={name: sorted({part.origin for part in parts}) for name, parts in mine.items()},
         data_sha256={},
+        backbone=None if plan.model.backbone is None else where.backbone.read_bytes(),
     )
 
 
@@ -228,7 +268,7 @@ def _undeclared(name: str, key: str, meaning: str, example: str) -> ConfigError:
         f"regions.{name}.{key}",
         got="nothing",
         expected=f"{meaning}, as the region declares it: its data are not here to be asked",
-        hint=f"write {key} = {example} in [regions.{name}]",
+        hint=f"have its gate connect once, which says it; or write {key} = {example} in [regions.{name}]",
     )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
-from fedfsd.engine.device import resolve
+from fedfsd.engine.device import demand_precision, resolve
 from fedfsd.errors import UsageError
 from fedfsd.federation.grid import ProcessGrid, warm
 from fedfsd.flower import strategy as strategies
@@ -32,7 +32,7 @@ from fedfsd.simulation.trail import Progress, load_model
 
 # The app that worker processes load by name.
 CLIENT = "fedfsd.runner.client:simulated"
-NodeConfig = dict[str, str]
+NodeConfig = dict[str, Any]
 Engine = Literal["local", "ray"]
 
 
@@ -158,6 +158,8 @@ def node_config(experiment: Experiment, output: Path, name: str, ledgers: Path |
         "device": (region and region.device) or experiment.training.device,
         "policy": (region and region.policy) or "",
         "noise_key": experiment.privacy.noise_key or "",
+        "engine": experiment.training.engine,
+        "backbones": str(Folder(output).backbone.resolve()),
     }
 
 
@@ -179,10 +181,11 @@ def _run(
     prepared = prepare(experiment, run=run_folder.run_of(output) if resume else None, limits=limits)
     nodes = {name: node_config(experiment, output, name, ledgers) for name in prepared.plan.regions}
     for name, node in nodes.items():
-        resolve(node["device"])
+        demand_precision(resolve(node["device"]), prepared.plan.precision)
         policy_of(RegionConfig(**node, simulated=True)).demand(prepared.plan, name)
     checks = checks_of(prepared.plan)
     where = (run_folder.reopen if resume else run_folder.create)(output, experiment, prepared.plan)
+    where.keep_backbone(prepared.backbone)
     keeper = Evidence(
         prepared,
         where,

@@ -66,11 +66,13 @@ class Mlflow:
         """Find the experiment, start a run named like the folder."""
         import os
 
-        uri = self._options.uri or os.environ.get("MLFLOW_TRACKING_URI")
-        self._client = self._mlflow.MlflowClient(uri or f"sqlite:///{run.parent.resolve() / 'mlflow.db'}")
+        uri, beside = self._options.uri or os.environ.get("MLFLOW_TRACKING_URI"), run.parent.resolve()
+        self._client = self._mlflow.MlflowClient(uri or f"sqlite:///{beside / 'mlflow.db'}")
         name = self._options.experiment
         known = self._client.get_experiment_by_name(name)
-        number = known.experiment_id if known else self._client.create_experiment(name)
+        # With a database alone MLflow would put files into the folder that the process happens to be in.
+        place = None if uri else (beside / "mlartifacts").as_uri()
+        number = known.experiment_id if known else self._client.create_experiment(name, place)
         self._run = self._client.create_run(number, run_name=run.name).info.run_id
         for key, value in settings.items():
             self._client.log_param(self._run, key, value)

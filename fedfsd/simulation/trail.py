@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from fedfsd.engine import backbone
 from fedfsd.errors import AccountingError
 from fedfsd.federation import checkpoint
 from fedfsd.federation.reply import RegionOutcome
@@ -22,7 +23,7 @@ from fedfsd.federation.strategy import PlannedStrategy, Round
 from fedfsd.gate.outcome import RELEASED
 from fedfsd.mechanism import accountant
 from fedfsd.plan import plan as plans
-from fedfsd.plan.plan import WITNESS, Arrays, Plan
+from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.report.run_folder import EXAMPLES, Folder, releases
 from fedfsd.report.words import amount
 from fedfsd.simulation.prepare import Prepared, model_with
@@ -81,7 +82,7 @@ class Trail:
         self.plan = prepared.plan
         self.task = prepared.task
         self.headline = headline(prepared.task)
-        self.model = model_with(self.plan, prepared.task, prepared.initial)
+        self.model = model_with(self.plan, prepared.task, prepared.initial, prepared.backbone)
         self.spent = {name: epsilon_by_round(self.plan, name) for name in self.plan.regions}
         self.checks = checks
         self.final: dict[str, float] = {}
@@ -101,7 +102,7 @@ class Trail:
             if (
                 line is not None and self.folder.rounds()[-1]["round"] < done
             ):  # cut off while it was evaluated
-                self._write(line, self.strategy.released(arrays, done))
+                self._log(line, self._write(line, self.strategy.released(arrays, done)))
             self._first = done + 1
             return done + 1, arrays
         self.folder.keep_rounds(-1)
@@ -146,8 +147,7 @@ class Trail:
     def _tell(self, done: Round, line: dict[str, Any]) -> None:
         found = self._write(line, done.model)
         self._seconds += done.seconds
-        epsilon = {name: self._spent(name, done.number) for name in self.plan.regions}
-        self.trackers.log(done.number, self._tracked(found, epsilon) | {"round_seconds": done.seconds})
+        epsilon = self._log(line, found)
         self.progress(
             Progress(
                 round=done.number,
@@ -162,6 +162,13 @@ class Trail:
                 * (self.plan.num_rounds - done.number),
             )
         )
+
+    def _log(self, line: dict[str, Any], found: Mapping[str, float]) -> dict[str, float | None]:
+        """Tell the trackers of a round; what each region has spent by its end."""
+        number = line["round"]
+        epsilon = {name: self._spent(name, number) for name in self.plan.regions}
+        self.trackers.log(number, self._tracked(found, epsilon) | {"round_seconds": line["seconds"]})
+        return epsilon
 
     def _write(self, line: dict[str, Any], model: Arrays) -> dict[str, float]:
         """Evaluate where due and write the line; the headlines."""
@@ -180,8 +187,7 @@ class Trail:
             spent: by region, what its ledger says of its grant.
         """
         self.settle()
-        trained = {name: torch.from_numpy(array) for name, array in model.items() if name != WITNESS}
-        save_file(trained, self.folder.model)
+        save_file(backbone.whole(model, self.prepared.backbone), self.folder.model)
         net = self._loaded(model)
         shown = {
             f"{name}_{part}": array
@@ -227,6 +233,7 @@ class Trail:
             "plan": self.plan.hash,
             "task": described(self.task),
             "parameters": self.plan.model.size - self.plan.model.witness_size,
+            **_backbone(self.plan),
             "witness_size": self.plan.model.witness_size,
             "versions": {name: metadata.version(name) for name in _PACKAGES}
             | {"python": platform.python_version()},
@@ -272,9 +279,7 @@ class Trail:
         return {name: self.task.scores(net, examples) for name, examples in self.prepared.test.items()}
 
     def _loaded(self, arrays: Arrays) -> nn.Module:
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(torch.from_numpy(arrays[name]))
+        backbone.put_arrays(self.model, arrays)
         return self.model
 
     def _line(self, name: str, number: int, outcome: RegionOutcome) -> dict[str, Any]:
@@ -287,6 +292,7 @@ class Trail:
             "sha256": outcome.sha256,
             "bytes": outcome.bytes,
             "entry": outcome.entry,
+            **({} if outcome.finding is None else {"finding": outcome.finding}),
             **own,
         }
 
@@ -305,11 +311,19 @@ def _by_region(values: Mapping[str, float], unit: str) -> str:
     )
 
 
+def _backbone(plan: Plan) -> dict[str, Any]:
+    """What is said of a model of which a part is trained."""
+    frozen = plan.model.backbone
+    return {} if frozen is None else {"backbone": {"sha256": frozen.sha256, "parameters": frozen.size}}
+
+
 def load_model(folder: Folder) -> nn.Module:
     """The trained model of a run folder."""
     plan = plans.read((folder.path / "plan.json").read_text(encoding="utf-8"))
-    arrays = {name: tensor.numpy() for name, tensor in load_file(folder.model).items()}
-    return model_with(plan, registry.of(plan.task.name, plan.task.options), arrays)
+    task = registry.of(plan.task.name, plan.task.options)
+    model = task.model(plan.model.name, plan.model.options, seed=plan.seed)
+    backbone.put(model, load_file(folder.model))
+    return model.eval()
 
 
 def epsilon_by_round(plan: Plan, name: str) -> list[tuple[int, float]]:

@@ -88,7 +88,10 @@ class Task(Protocol):
         """Every option with its value, as plain values: what the plan says."""
 
     def tables(self, path: str) -> tuple[Table, ...]:
-        """The tables behind ``data.path``. DataError where there are none."""
+        """The tables behind ``data.path``. DataError where there are none.
+
+        A task that can read one region's rows alone also has ``region_tables``: see ``gather.tables_of``.
+        """
 
     def examples(self, tables: Sequence[Table], *, test: bool) -> Examples:
         """All examples of the test (or training) vehicles, vehicles in key order.
@@ -100,6 +103,10 @@ class Task(Protocol):
         self, name: str, options: Mapping[str, Any], *, seed: int, reviewed: ModelPin | None = None
     ) -> nn.Module:
         """A model that takes the inputs in order, each row of a batch alone, initialised from ``seed``.
+
+        It may declare ``parts``: for words that an experiment writes in ``model.trainable``, such as "head",
+        patterns of parameter names. And it may declare where a frozen trunk ends, so that its features are
+        computed once: ``head(*trunk(*inputs))`` is then the whole model.
 
         Args:
             reviewed: what a model of another package must be; without it, what is installed is believed.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import operator_kit as kit
@@ -14,7 +15,9 @@ from border.loopback import Server, connect
 from google.protobuf.message import Message
 
 from fedfsd import canonical
+from fedfsd.border import authority, enrolment
 from fedfsd.border import border_pb2 as pb
+from fedfsd.coordinator import invite
 from fedfsd.coordinator.desk import DeskTask
 from fedfsd.coordinator.folder import Coordinator, CoordinatorSettings
 from fedfsd.coordinator.hall import Hall
@@ -50,6 +53,9 @@ KINDS: dict[str, tuple[type[Message], type[Message]]] = {
     "Offer": (pb.Release, pb.Progress),
     "Send": (pb.Chunk, pb.Progress),
     "Show": (pb.Head, pb.Cosignature),
+    "Declare": (pb.Declaration, pb.Done),
+    "Renew": (pb.Renewal, pb.Enrolled),
+    "Clock": (pb.Ready, pb.Now),
 }
 SILENT = logging.getLogger("silent")
 SILENT.disabled = True
@@ -104,6 +110,8 @@ class Side:
     hall: Hall
     server: Server
     crossed: list[tuple[str, bool, bytes]] = field(default_factory=list)
+    key: Any = field(default_factory=authority.new_key)
+    """Of the region's certificate."""
 
     def line(self) -> CoordinatorLine:
         """A connection whose messages are kept in ``crossed``."""
@@ -167,7 +175,13 @@ def opened(folder: Path) -> Iterator[Side]:
         metrics = [stack.enter_context(closing(Metrics(0))) for _ in range(2)]
         hall = Hall(coordinator, metrics=metrics[0], log=SILENT, limit=limit)
         servicer = Servicer(hall, caller=lambda context: context.region, hold=0.0)
-        yield Side(_station(node, ledger, coordinator, metrics[1]), hall, Server(servicer))
+        made = Side(_station(node, ledger, coordinator, metrics[1]), hall, Server(servicer))
+        asked = enrolment.Request(
+            request=authority.request(made.key).hex(), node=genesis.node_key, officer=genesis.officer_key
+        )
+        invite.accept(coordinator, kit.REGION, asked)
+        invite.confirm(coordinator, kit.REGION, said=asked.fingerprint)
+        yield made
 
 
 def _station(node: Node, ledger, coordinator: Coordinator, metrics: Metrics) -> GateStation:
@@ -191,6 +205,9 @@ def run(side: Side, plan: Plan, other: Plan) -> None:
         courier._do(line, delivery, line.next())
 
     line.beat()
+    line.declare(kit.ROSTER, pb.IDENTITY_PHYSICAL)
+    line.clock()
+    line.renew(authority.request(side.key))
     side.approve(plan)
     turn()
     side.offer(other)

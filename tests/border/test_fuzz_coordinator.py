@@ -34,6 +34,9 @@ WEIGHTS = {
     "Fetch": 1,
     "Hello": 1,
     "Next": 1,
+    "Declare": 1,
+    "Renew": 1,
+    "Clock": 1,
 }
 CHECKS = (
     (Intake, "release"),

@@ -88,7 +88,7 @@ def test_nothing_raw_crosses(tmp_path: Path, train: Callable[[Plan], Arrays], ou
 
 
 def test_the_search_matches_when_the_gate_is_off(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(gate, "judge", lambda *_: None)
+    monkeypatch.setattr(gate.Gate, "_demand_usual", lambda *_: None)
     with border(tmp_path) as (side, line), suppress(grpc.RpcError):  # the coordinator's own gate is on
         round_of(side, line, raw)
     hits = crossing.found(tmp_path / "sink", NEEDLES)

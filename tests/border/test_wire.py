@@ -8,6 +8,7 @@ from google.protobuf import descriptor
 from google.protobuf.message import Message
 from ledger import ledger_kit as kit
 
+from fedfsd import formats
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
 from fedfsd.ledger.entry import MAX_INTEGER
@@ -42,6 +43,9 @@ HONEST = (
     pb.SigningRequest(token=bytes(32), request=b"r", node=b"n", officer=b"o"),
     pb.Enrolled(),
     pb.Enrolled(certificate=b"c"),
+    pb.Declaration(roster=1000, identity=pb.IDENTITY_PHYSICAL),
+    pb.Renewal(request=b"r"),
+    pb.Now(seconds=1_800_000_000),
 )
 NAMES = [f"{number}-{type(message).__name__}" for number, message in enumerate(HONEST)]
 
@@ -213,3 +217,9 @@ def _with(name: str, field: str, value: bytes) -> Message:
     else:
         setattr(message, field, value)
     return message
+
+
+def test_some_version_carries_every_plan_that_this_release_writes():
+    """A plan of a newer format than the newest version carries would be offered to nobody."""
+    assert set(wire.PLANS) == set(wire.VERSIONS)
+    assert wire.PLANS[wire.VERSION] == formats.NEWEST["plan"]

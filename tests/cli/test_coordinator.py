@@ -56,9 +56,8 @@ def test_from_init_to_a_joined_region(fedfsd, folder, hub):
         assert f'data_path = "{folder}/tables"' in (folder / "train" / "train.toml").read_text()
         assert (folder / "train" / "train.toml").stat().st_mode & 0o077 == 0
         assert "EU: a request is waiting" in fedfsd("coordinator", "doctor", *HUB).out
-        confirm = ["--confirm", asked["request_fingerprint"], "--confirm-ledger", asked["ledger_fingerprint"]]
-        swapped = [confirm[0], confirm[3], confirm[2], confirm[1]]
-        assert fedfsd("coordinator", "invite", "EU", *HUB, *swapped).code == 13
+        confirm = ["--confirm", asked["fingerprint"]]
+        assert fedfsd("coordinator", "invite", "EU", *HUB, "--confirm", hub["root_fingerprint"]).code == 13
         done = fedfsd("coordinator", "invite", "EU", *HUB, *confirm, "--json").document
         assert done["officer_vkey"] == str(SigningKey.read(folder / "officer.key").verification)
         again = fedfsd(*words)
@@ -120,9 +119,8 @@ def test_another_root_than_was_told_stops_before_anything_is_made(fedfsd, folder
         (["coordinator", "init", "roads", "-o", "new", "--port", 70_000], 3),
         (["coordinator", "invite", "coordinator", *HUB], 2),
         (["coordinator", "invite", "EU"], 4),
-        (["coordinator", "invite", "EU", *HUB, "--confirm", "00"], 2),
-        (["coordinator", "invite", "EU", *HUB, "--confirm", "0", "--confirm-ledger", "0", "--revoke"], 2),
-        (["coordinator", "invite", "EU", *HUB, "--confirm", "0", "--confirm-ledger", "0"], 4),
+        (["coordinator", "invite", "EU", *HUB, "--confirm", "0", "--revoke"], 2),
+        (["coordinator", "invite", "EU", *HUB, "--confirm", "0"], 4),
         (["coordinator", "invite", "EU", *HUB, "--revoke"], 4),
         (["coordinator", "doctor"], 4),
         (["region", "init", "EU", "-o", "eu", "--join", "none.json", *KEY], 4),
@@ -223,12 +221,11 @@ def test_a_region_behind_a_proxy_joins_and_its_doctor_goes_the_same_way(fedfsd, 
             first = ("region", "init", "EU", "-o", "eu", "--join", "eu.json", "--json")
             asked = fedfsd(*first, *KEY, "--proxy", proxy.url).document
             assert len(asked["join_warnings"]) == 1
-            confirmed = ("--confirm", asked["request_fingerprint"])
-            ledger = ("--confirm-ledger", asked["ledger_fingerprint"])
-            assert fedfsd("coordinator", "invite", "EU", *HUB, *confirmed, *ledger).code == 0
+            confirmed = ("--confirm", asked["fingerprint"])
+            assert fedfsd("coordinator", "invite", "EU", *HUB, *confirmed).code == 0
             assert fedfsd(*first).document["joined"]
             assert proxy.asked == [join, join]
-            assert asked["request_fingerprint"].encode() not in proxy.carried
+            assert asked["fingerprint"].encode() not in proxy.carried
             other = fedfsd(*first, "--proxy", "http://127.0.0.1:9")
             assert other.code == 2
             told = fedfsd("region", "doctor", "--region", "eu", "--json").document["checks"]

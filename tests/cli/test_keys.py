@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fedfsd.ledger import key
@@ -61,6 +63,8 @@ def test_a_coordinator_may_be_a_witness_too(fedfsd):
 
 def test_json_is_one_document(fedfsd):
     made = fedfsd("keys", "new", OFFICER, "-o", "a.key", "--json").document
+    public = Path(made.pop("public_file"))
+    assert public.read_text(encoding="utf-8") == f"{made['trust_line']}\n"
     assert made == fedfsd("keys", "show", "a.key", "--json").document
     assert list(made) == ["name", "role", "vkey", "trust_line", "file"]
     assert made["trust_line"] == f"officer {made['vkey']}"

@@ -18,8 +18,9 @@ from fedfsd.ledger.key import SigningKey
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.event import Event
 from fedfsd.mechanism.renyi import epsilon_lifetime
-from fedfsd.node import approve, offer
+from fedfsd.node import approve, explain, offer
 from fedfsd.node.node import open_node
+from fedfsd.plan.plan import Plan
 
 pytest_plugins = ["typing_user"]
 HERE = ["--region", "eu"]
@@ -161,3 +162,34 @@ def test_a_plan_above_a_cap_needs_the_officer(fedfsd, folder):
     assert shown["standing"] == "waits for approval"
     assert shown["budget"]["officer_signs"]
     assert "has to sign" in fedfsd("region", "plan", "plan.json", *HERE).out
+
+
+def test_what_is_frozen_is_shown_with_its_file_and_refused_where_the_policy_does_not_name_it(
+    fedfsd, folder, eu
+):
+    usual, sha256 = plan(), "5" * 64
+    frozen = {"sha256": sha256, "size": 58_000, "source": "file"}
+    part = type(usual.model).model_validate(usual.model.model_dump() | {"backbone": frozen})
+    fields = {name: getattr(usual, name) for name in Plan.model_fields if name != "format"}
+    name = offered(eu, Plan(**fields | {"model": part}))
+    said = fedfsd("region", "plan", name, *HERE)
+    assert f"58,000 further parameters, the weights file with SHA-256 {sha256}" in " ".join(said.out.split())
+    shown = fedfsd("region", "plan", name, *HERE, "--json").document
+    assert shown["objections"] == [f"its backbone {sha256[:16]} is not listed under backbones in the policy"]
+    assert fedfsd("region", "approve", name, "--yes", *HERE).code == 13
+    policy = eu / "policy.toml"
+    text = policy.read_text(encoding="utf-8")
+    policy.write_text(
+        text.replace("backbones = []", f'backbones = [{{ name = "roads", sha256 = "{sha256}" }}]'),
+        encoding="utf-8",
+    )
+    assert fedfsd("region", "approve", name, "--yes", *HERE).code == 0
+    (entry,) = [one.entry for one in runs_of(eu)]
+    assert explain.facts(entry)["of it"] == (
+        f"0 weights; 58,000 stay as they are, of the file {sha256}"  # this plan's one array is the witness
+    )
+
+
+def runs_of(eu: Path):
+    with closing(open_node(eu).open_ledger()) as ledger:
+        return list(ledger.state.runs.values())

@@ -83,7 +83,7 @@ def test_the_embedded_data_need_no_traffic_simulator(folder, experiment):
     assert (folder / "run" / "report.html").exists()
     said = call("data", "generate", "--vehicles", "3", "-o", str(folder / "new.parquet"))
     assert said.returncode == 4
-    assert 'fix: pip install "fedfsd[generate]"' in said.stderr
+    assert 'fix: pip install ".[generate]"' in said.stderr
 
 
 @pytest.mark.slow

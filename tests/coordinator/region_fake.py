@@ -14,6 +14,7 @@ import books
 import grpc
 import numpy as np
 from google.protobuf.message import Message
+from plan.sample import noise_alone
 
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
@@ -21,7 +22,7 @@ from fedfsd.border import wire
 from fedfsd.coordinator.folder import Coordinator
 from fedfsd.coordinator.servicer import Servicer
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate.gate import LEDGER, MIRROR, open_ledger, witness_std
+from fedfsd.gate.gate import LEDGER, MIRROR, open_ledger
 from fedfsd.ledger import draft
 from fedfsd.ledger import witness as witnesses
 from fedfsd.ledger.ledger import Booked, Released
@@ -186,9 +187,7 @@ def chunks(content: bytes, *, start: int = 0, piece: int = 4096) -> Iterable[pb.
 
 def update_of(plan: Plan, region: str, round: int, *, scale: float = 1.0) -> bytes:
     """The bytes of an update of nothing but noise, ``scale`` times as large as planned."""
-    random = np.random.default_rng(round)
-    flat = scale * witness_std(plan, region, round) * random.standard_normal(plan.model.size)
-    return flat.astype("<f4").tobytes()
+    return noise_alone(plan, region, round, scale=scale)
 
 
 def arrays_of(plan: Plan, value: float = 0.0) -> dict[str, np.ndarray]:

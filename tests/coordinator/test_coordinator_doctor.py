@@ -41,7 +41,7 @@ def hub(tmp_path) -> Coordinator:
 
 def confirmed(hub: Coordinator, region: str) -> None:
     request = asked(hub, region)
-    invite.confirm(hub, region, request=request.fingerprint, ledger=request.ledger_fingerprint)
+    invite.confirm(hub, region, said=request.fingerprint)
 
 
 def asked(hub: Coordinator, region: str) -> Request:
@@ -84,8 +84,8 @@ BREAKS = [
     ("certificate", "fail", lambda hub: hub.tls_key.chmod(0o644), "chmod"),
     ("revoked", "fail", lambda hub: hub.revoked.write_text("EU\n"), "serial"),
     ("revoked", "fail", lambda hub: hub.revoked.unlink(), "path"),
-    ("regions", "warn", lambda hub: asked(hub, "US"), "--confirm-ledger"),
-    ("regions", "warn", lambda hub: asked(hub, "EU"), "--confirm-ledger"),
+    ("regions", "warn", lambda hub: asked(hub, "US"), "--confirm FINGERPRINT"),
+    ("regions", "warn", lambda hub: asked(hub, "EU"), "--confirm FINGERPRINT"),
     ("regions", "warn", lambda hub: invite.revoke(hub, "EU"), "fedfsd coordinator invite"),
     ("regions", "warn", lambda hub: issue(hub, hub.region("EU") / "region.crt", days=5), "invite REGION"),
 ]

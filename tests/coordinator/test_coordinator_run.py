@@ -13,12 +13,13 @@ import pytest
 from conftest import experiment_of
 from federation import Federation
 
-from fedfsd.config.experiment import Experiment
+from fedfsd.config.experiment import Experiment, Region
 from fedfsd.config.load import load
 from fedfsd.coordinator import run as runs
 from fedfsd.coordinator.folder import open_coordinator
-from fedfsd.errors import NotReadyError, RefusedError, UsageError
+from fedfsd.errors import ConfigError, NotReadyError, RefusedError, UsageError
 from fedfsd.ledger.key import SigningKey
+from fedfsd.plan.build import Roster
 from fedfsd.service import lock
 from fedfsd.simulation import real
 
@@ -133,6 +134,26 @@ def follow(engine, where, hub, said=None, watch=lambda: None):
         )
     finally:
         engine.close()
+
+
+def test_rosters_are_what_the_regions_declare(hub, written):
+    """Nobody types them at the coordinator, and one that differs is refused before a plan is made."""
+    bare = load(Experiment, written).model_copy(update={"regions": {}})
+    offered = {"CN": Roster(30, "physical", counted=False), "US": Roster(12, "recording", counted=False)}
+    found = real.completed(bare, offered)  # of all that joined
+    assert real.rosters_of(found) == offered
+    assert Experiment.resolved(found.document()).document() == found.document()  # as the run folder keeps it
+    named = bare.model_copy(update={"regions": {"CN": Region(local_steps=3), "EU": Region()}})
+    found = real.completed(named, offered)
+    assert (found.regions["CN"].roster, found.regions["CN"].local_steps) == (30, 3)
+    with pytest.raises(ConfigError, match=r"regions\.EU\.roster.*have its gate connect once"):
+        real.rosters_of(found)
+    for wrong in ({"roster": 31}, {"identity": "recording"}):
+        typed = bare.model_copy(update={"regions": {"CN": Region(**wrong)}})
+        with pytest.raises(ConfigError, match="as CN declares it; fix: leave it out here"):
+            real.completed(typed, offered)
+    same = bare.model_copy(update={"regions": {"CN": Region(roster=30, identity="physical")}})
+    assert set(real.rosters_of(real.completed(same, offered))) == {"CN"}
 
 
 def test_the_run_waits_until_all_have_answered_and_says_for_whom(hub, begun):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import threading
@@ -25,6 +26,7 @@ from coordinator.test_desk_course import PLAN, ready, task_of
 from ledger.ledger_kit import MEMORY
 
 from fedfsd import canonical
+from fedfsd.audit.receipt import ReceivedIncident
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
 from fedfsd.coordinator.presence import CallLimit, Presence
@@ -213,6 +215,18 @@ def test_a_bad_update_fails_the_round_at_once(scene, update):
     assert not list(scene.coordinator.receipts.iterdir())
     until(lambda: not list(scene.coordinator.store("CN").iterdir()))
     assert stub.Next(READY) == pb.Task()
+    # Noise or length unlike the plan's ends the region's part: no other round is asked of it.
+    ended = update != "nan"
+    assert scene.hall.book.ended("CN", PLAN.hash) == ended
+    assert not scene.hall.book.ended("EU", PLAN.hash)
+    if ended:
+        envelope = scene.fleets["CN"].ask(PLAN, 2)
+        assert scene.fleets["CN"].answer(envelope) == ("fail", (1001, "refused"))
+        assert stub.Next(READY) == pb.Task()
+        (path,) = (scene.coordinator.folder / "ended" / PLAN.hash).iterdir()
+        incident = ReceivedIncident(**json.loads(path.read_bytes()))
+        assert (incident.region, incident.round) == ("CN", 1)
+        assert incident.finding in ("noise-scale", "update-norm")
 
 
 def test_bytes_other_than_offered(scene):
@@ -414,6 +428,10 @@ def test_two_nodes_with_one_key_are_told(scene):
     scene.hall.note = lambda event, *_, **__: events.append(event)
     one.Beat(READY)
     two.Beat(READY)  # a connection was dropped and made again
+    # A doctor beside the gate asks for the time alone, and is no second node.
+    assert abs(scene.stub("CN", "ipv4:10.0.0.1:2").Clock(READY).seconds - time.time()) < 60
+    two.Beat(READY)
+    assert scene.stub("CN", "ipv4:10.0.0.1:2").Clock(READY).seconds > 0
     assert events == []
     one.Beat(READY)
     assert events == ["two_nodes"]

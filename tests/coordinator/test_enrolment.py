@@ -54,7 +54,7 @@ def asked(hub: Coordinator, node: Node) -> enrolment.Request:
 
 
 def confirm(hub: Coordinator, request: enrolment.Request) -> invite.Confirmed:
-    return invite.confirm(hub, "EU", request=request.fingerprint, ledger=request.ledger_fingerprint)
+    return invite.confirm(hub, "EU", said=request.fingerprint)
 
 
 def call(hub: Coordinator, node: Node, callers: Callers) -> tuple[grpc.StatusCode, str]:
@@ -68,23 +68,25 @@ def call(hub: Coordinator, node: Node, callers: Callers) -> tuple[grpc.StatusCod
         return outcome(lambda: hello(opened))
 
 
-def test_a_region_joins_when_both_fingerprints_are_confirmed(hub, eu):
+def test_a_region_joins_when_its_fingerprint_is_confirmed(hub, eu):
     request = asked(hub, eu)
     with pytest.raises(NotReadyError, match="no certificate yet"):
         join.peer(eu)
-    for said in (
-        {"request": request.ledger_fingerprint, "ledger": request.fingerprint},
-        {"request": request.fingerprint, "ledger": request.fingerprint},
-        {"request": request.fingerprint[:-1], "ledger": request.ledger_fingerprint},
-        {"request": "", "ledger": ""},
-    ):
+    # Whatever somebody in between changed: the request, or a key of the ledger.
+    other = SigningKey.generate(request.node.split("+")[0]).verification
+    changed = [
+        request.model_copy(update={"request": authority.request(authority.new_key()).hex()}),
+        request.model_copy(update={"node": str(other)}),
+        request.model_copy(update={"officer": str(SigningKey.generate("fedfsd/EU/officer").verification)}),
+        request.model_copy(update={"node": request.officer, "officer": request.node}),
+    ]
+    for said in (*(one.fingerprint for one in changed), request.fingerprint[:-1], ""):
         with pytest.raises(RefusedError, match="another fingerprint"):
-            invite.confirm(hub, "EU", **said)
+            invite.confirm(hub, "EU", said=said)
     assert not join.fetch_certificate(eu)
     assert hub.regions() == ()
     # However people group the digits.
-    said = request.fingerprint.replace("-", ":").upper(), request.ledger_fingerprint.replace("-", "")
-    assert not invite.confirm(hub, "EU", request=said[0], ledger=said[1]).changed
+    assert not invite.confirm(hub, "EU", said=request.fingerprint.replace("-", ":").upper()).changed
     assert join.fetch_certificate(eu)
     assert join.fetch_certificate(eu)  # nothing left to ask
     assert hub.regions() == ("EU",)

@@ -296,6 +296,15 @@ def test_a_guess_imports_what_it_was_made_for(tmp_path, header, row, units):
     assert all(0 <= sure < 1 for sure in found.sure.values())
 
 
+def test_a_guess_knows_a_decimal_comma(tmp_path):
+    rows = [f"7;{n / 10};{n};{n / 2};0" for n in range(N)]
+    path = write(tmp_path / "a.csv", "id;time;x;y;heading", *(row.replace(".", ",") for row in rows))
+    _, found = columns.guess([path])
+    (tmp_path / "m.toml").write_text(found.text)
+    made = read(path, mapping.read(tmp_path / "m.toml"))
+    np.testing.assert_allclose(np.diff(np.sort(made.number("t"))), 0.1, atol=1e-6)
+
+
 def test_a_guess_without_a_position_says_so(tmp_path):
     write(tmp_path / "a.csv", "id,time,speed", "1,0,3")
     with pytest.raises(UsageError, match="could be x, y"):

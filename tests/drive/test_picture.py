@@ -111,7 +111,7 @@ def test_what_is_refused(tmp_path):
 
 def test_without_matplotlib_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(NotReadyError, match=r'pip install "fedfsd\[pictures\]"'):
+    with pytest.raises(NotReadyError, match=r'pip install "\.\[pictures\]"'):
         picture.draw([drives("EU", 1)], tmp_path / "a.svg")
     assert not list(tmp_path.iterdir())
 

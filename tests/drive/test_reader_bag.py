@@ -218,5 +218,5 @@ def test_recordings_without_motion_say_what_is_in_them(tmp_path):
 def test_a_missing_extra_is_named_with_the_command(tmp_path, monkeypatch):
     path = written.bag(tmp_path, "a").file
     monkeypatch.setitem(sys.modules, "rosbags.highlevel", None)
-    with pytest.raises(NotReadyError, match=r'pip install "fedfsd\[bag\]"'):
+    with pytest.raises(NotReadyError, match=r'pip install "\.\[bag\]"'):
         read(path)

@@ -391,6 +391,20 @@ def test_a_cut_file_is_named_with_the_byte_where_it_ends(tmp_path):
         read("waymo", path)
 
 
+def test_a_file_that_turns_out_unfit_leaves_no_trace(tmp_path, monkeypatch):
+    """Neither its recording's name nor where it lies counts, though most of it was read."""
+    with monkeypatch.context() as patch:
+        patch.setitem(written.MOVERS, "1", (500_000.0, 5.0, 0.0))
+        far = written.tfrecord(written.scenario("s"), written.scenario("t"))
+    (tmp_path / "a.tfrecord").write_bytes(far + b"cut")
+    waymo(tmp_path / "b.tfrecord", written.scenario("s"))
+    made = read("waymo", tmp_path, skip_unfit=True)
+    assert set(made.text("recording")) == {"s"}
+    assert made.number("x").min() == 10
+    assert [each.files for each in made.left_out if each.files] == [1]
+    assert LeftOut("type pedestrian", written.N, 1) in made.left_out
+
+
 # --- any damage
 
 
@@ -438,7 +452,7 @@ def test_a_missing_extra_is_named_with_the_command(tmp_path, monkeypatch, format
 
     path = written.WRITERS[format](tmp_path, "a").file
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(NotReadyError, match=rf'pip install "fedfsd\[{format}\]"'):
+    with pytest.raises(NotReadyError, match=rf'pip install "\.\[{format}\]"'):
         read(format, path)
 
 

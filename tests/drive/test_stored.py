@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedfsd.drive import source, stored, table
+from fedfsd.errors import DataError
+from fedfsd.service import memory
 from fedfsd.task.forecasting import window
 
 REGIONS = ("EU", "US", "SG")
@@ -95,3 +97,28 @@ def test_a_region_reads_no_row_group_without_its_rows(tmp_path, monkeypatch):
     assert found.rows["x"].to_pylist() == [2, 3, 4]
     assert [group for group, names in read if "x" in names] == [1, 2]
     assert not any("heading" in names for _, names in read), "what no window needs is not read"
+
+
+def test_a_table_that_does_not_fit_is_one_error(tmp_path, monkeypatch):
+    drive = {name: np.zeros(50_000, np.float32) for name in table.NUMBER_COLUMNS}
+    drive |= {name: pa.array(["k"] * 50_000) for name in table.TEXT_COLUMNS} | {"test": [False] * 50_000}
+    pq.write_table(pa.table(drive), tmp_path / "a.parquet")
+    assert sum(one.num_rows for one in table.read(tmp_path)) == 50_000
+    monkeypatch.setattr(stored.memory, "free", lambda: 4e6)
+    with pytest.raises(DataError, match="50000 rows, about") as caught:
+        table.read(tmp_path)
+    assert "split the table" in caught.value.hint
+    # Some columns of it do.
+    assert source.region_tables(str(tmp_path), "k", window.COLUMNS)[0].num_rows == 50_000
+    assert [one.num_rows for one in source.looked(str(tmp_path))] == [50_000]
+
+
+def test_the_memory_that_is_free_is_the_container_s_where_it_has_less(tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    2000 kB\n")
+    assert memory.free(tmp_path, tmp_path) == 2_048_000
+    for name, text in {"max": "max", "current": "1000", "stat": "anon 5\ninactive_file 300\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory.free(tmp_path, tmp_path) == 2_048_000
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert memory.free(tmp_path, tmp_path) == 4300
+    assert memory.free(tmp_path / "none", tmp_path / "none") == float("inf")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedfsd.drive import traffic
 from fedfsd.drive.traffic import generate
 from fedfsd.drive.traffic.profile import PROFILES
 from fedfsd.errors import UsageError
@@ -53,6 +54,13 @@ def test_the_same_bytes_in_every_process():
     first, second = run(DIGEST, PYTHONHASHSEED="1"), run(DIGEST, PYTHONHASHSEED="2")
     assert first == second
     assert len(first) == len(hashlib.sha256().hexdigest()) + 1
+
+
+@pytest.mark.slow
+def test_other_processes_make_the_same_table(table, monkeypatch):
+    monkeypatch.setattr(traffic, "_ALONE", 0)
+    monkeypatch.setattr(traffic.os, "sched_getaffinity", lambda _: {0, 1})
+    assert generate(["US", "SG"], vehicles=25, seed=3).rows.equals(table.rows)
 
 
 def test_a_smaller_table_is_the_beginning_of_a_larger_one(table):
@@ -113,7 +121,7 @@ try:
 except NotReadyError as error:
     print(error)
 """
-    assert 'pip install "fedfsd[generate]"' in run(code)
+    assert 'pip install ".[generate]"' in run(code)
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)

@@ -478,6 +478,39 @@ def test_slower_gradients_are_announced_once(caplog):
     ]
 
 
+@pytest.mark.parametrize("kind", ["linear", "by opacus"])
+def test_hooks_give_the_same_gradients(kind):
+    model, data = built(kind), region(windows(kind, 14), COUNTS)
+    ours, hooked = (model_on(copy.deepcopy(model), loss_of, CPU, engine=one) for one in ("auto", "hooks"))
+    assert type(hooked._model).__name__ == "_Hooked"
+    for clip_norm in (1e9, 0.02, None):
+        wanted = summed(ours, data, TAKEN, clip_norm)
+        assert np.linalg.norm(summed(hooked, data, TAKEN, clip_norm) - wanted) <= 1e-5 * np.linalg.norm(
+            wanted
+        )
+
+
+@pytest.mark.parametrize("what", sorted(UNKNOWN))
+def test_the_fast_engine_refuses_what_it_does_not_know_by_its_name(what):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(UNKNOWN[what]()))
+    parameter = next(name for name, _ in model.named_parameters() if name.startswith("1.0"))
+    with pytest.raises(ModelError) as refused:
+        model_on(model, loss_of, CPU, engine="fast")
+    name = refused.value.place.removeprefix("model parameter ")
+    assert name in dict(model.named_parameters())
+    assert name.startswith("1.0")
+    assert parameter.split(".")[:2] == name.split(".")[:2]
+    assert 'engine = "auto"' in refused.value.hint
+    for one in model[1].parameters():  # what does not learn is not in its way
+        one.requires_grad_(False)
+    assert model_on(model, loss_of, CPU, engine="fast").size == 6
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS.keys() - {"by opacus"}))
+def test_a_fast_engine_takes_every_layer_that_it_knows(kind):
+    assert model_on(built(kind), loss_of, CPU, engine="fast").size
+
+
 @settings(deadline=None)
 @given(
     roster=st.integers(1, 100_000),

@@ -180,7 +180,7 @@ def test_how_much_is_computed_depends_on_windows_only_where_they_are_packed(monk
 
 def test_a_model_whose_bits_depend_on_the_place_is_not_packed(monkeypatch):
     made = model("mlp")
-    probe_places(made, TASK, lanes(ROSTER, 1.0, K, 216))
+    probe_places(made, TASK, [region_plan(sample_rate=1.0)])
     usual = probes.model_on
 
     def leaning(*arguments, **named):
@@ -197,7 +197,7 @@ def test_a_model_whose_bits_depend_on_the_place_is_not_packed(monkeypatch):
 
     monkeypatch.setattr(probes, "model_on", leaning)
     with pytest.raises(ModelError, match="its place among"):
-        probe_places(made, TASK, [Lane(4, 8)])
+        probe_places(made, TASK, [region_plan(sample_rate=1.0)])
 
 
 def test_a_region_packs_only_where_its_policy_hides_the_time():

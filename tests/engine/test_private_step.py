@@ -15,6 +15,7 @@ from plan.sample import REGION, planned
 
 from fedfsd.engine import gradient
 from fedfsd.engine.local import model_on, private_step, train
+from fedfsd.engine.noise import of_step
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.sampler import choose_windows, sample_vehicles
 from fedfsd.plan.plan import WITNESS
@@ -87,7 +88,7 @@ def test_several_steps_equal_the_slow_reference(model, data, monkeypatch, clip):
         total, unit = np.zeros_like(start), slow_stream.grid(2.0 * clip, clip, len(start))
         less = slow_stream.clipping_norm(2.0 * clip, clip, roster=len(COUNTS), size=len(start))
         total[:size] = slow_clipped_sum(slow, data, slots, window, taken, max_grad_norm=less)
-        noise = 2.0 * clip * KEY.stream("noise", step).normal(len(start))
+        noise = 2.0 * clip * of_step(KEY, step, torch.device("cpu")).normal(len(start)).numpy()
         total = np.array(
             [
                 slow_stream.on_grid(s, unit) + slow_stream.on_grid(n, unit)
@@ -167,7 +168,8 @@ def test_an_empty_draw_still_releases_noise(model, data):
     found = private_step(ours, data, plan.region(REGION), KEY, step=0, size=ours.size + 64)
     unit = slow_stream.grid(0.6, 0.3, ours.size + 64)
     expected = [
-        slow_stream.on_grid(noise, unit) for noise in 0.6 * KEY.stream("noise", 0).normal(ours.size + 64)
+        slow_stream.on_grid(0.6 * value, unit)
+        for value in of_step(KEY, 0, torch.device("cpu")).normal(ours.size + 64).tolist()
     ]
     np.testing.assert_array_equal(found, np.array(expected) / (1e-9 * 12))
 

@@ -222,7 +222,7 @@ def test_rounded_sums_of_neighbours_differ_by_at_most_the_clip(ours, others, tar
 class Silence:
     """No noise."""
 
-    def normal(self, count: int) -> np.ndarray:
+    def whole(self, count: int, _: float, /) -> np.ndarray:
         return np.zeros(count)
 
 

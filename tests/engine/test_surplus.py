@@ -14,7 +14,8 @@ from plan.sample import REGION, planned
 
 from fedfsd.engine import local
 from fedfsd.engine.gradient import VehicleGradient
-from fedfsd.engine.randomness import RoundKey, Stream
+from fedfsd.engine.noise import HostNoise
+from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.vehicle import VehicleData, place, within
 from fedfsd.task.task import Examples
 
@@ -55,7 +56,7 @@ def step(ours: VehicleGradient, monkeypatch, data: VehicleData, drawn: list[int]
     plan = planned(roster=ROSTER, sample_rate=1.0, noise_multiplier=1.0, max_grad_norm=CLIP, epsilon=1.0)
     mine = plan.region(REGION)
     monkeypatch.setattr(local, "sample_vehicles", lambda *_: np.array(sorted(drawn), np.int64))
-    monkeypatch.setattr(Stream, "normal", lambda _, count: np.zeros(count))
+    monkeypatch.setattr(HostNoise, "whole", lambda _, count, scale: torch.zeros(count, dtype=torch.float64))
     return (local.private_step(ours, data, mine, KEY, step=0, size=ours.size) * mine.divisor).numpy()
 
 

@@ -11,9 +11,13 @@ import threading
 import numpy as np
 import pytest
 
-from experiments.benchmark import crowd, figure, recordings, step, tls, turn, windows, wire
+from experiments.benchmark import crowd, figure, fleet, imports, recordings, step, tls, turn, windows, wire
 from experiments.benchmark.__main__ import main
 from experiments.benchmark.row import Row, place
+from fedfsd.drive.check import check
+from fedfsd.drive.reader import import_drives
+from fedfsd.task.forecasting import window
+from fedfsd.task.forecasting.window import WindowSpec
 
 
 @pytest.mark.parametrize(
@@ -96,6 +100,20 @@ def test_the_promises_on_recordings_come_from_the_published_results(tmp_path):
     assert rows["recordings_CN_gain"].limit == 8
 
 
+def test_what_imports_are_timed_on_is_read_to_its_last_row(tmp_path):
+    facts = {"region": "EU", "licence": "CC0", "identity": "recording", "origin": "synthetic"}
+    written = {
+        "columns": (imports._table(tmp_path / "a.csv", 20_000), 20_000),
+        "nuplan": (imports._log(tmp_path / "a.db", 5_000), 5_000 + 100),  # the recording car's rows too
+        "nuscenes": (imports._tables(tmp_path / "v1.0-made", 2_000), 2_000 + 80),
+    }
+    for format, (path, rows) in written.items():
+        mapping = imports.MAPPING if format == "columns" else None
+        made = import_drives(path, format=format, mapping=mapping, **facts)
+        assert made.rows.num_rows == rows
+        assert made.left_out == ()
+
+
 def test_rounds_wait_for_their_turn(tmp_path):
     file = tmp_path / "turns"
     here = turn.Turn(file)
@@ -158,3 +176,14 @@ def test_windows_are_counted_by_region():
     rows = windows.windows(None, quick=True)
     assert [row.passed for row in rows] == [True, True]
     assert "CN" in rows[0].detail
+
+
+def test_the_peer_of_the_fleet_cuts_the_same_windows():
+    tables = (fleet.made(30, seed=2),)
+    found = window.cut(tables, WindowSpec(), test=False)
+    assert len(found) > 300
+    np.testing.assert_allclose(fleet.plain_cut(tables, WindowSpec()), found.points, atol=1e-9)
+
+
+def test_nothing_is_wrong_with_the_fleet_that_is_checked():
+    assert {one.name for one in check([fleet.made(200, seed=2)])} <= {"key-in-one-recording"}

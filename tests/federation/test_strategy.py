@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord
 from fedfsd.errors import ConfigError, NotReadyError
 from fedfsd.federation import checkpoint
 from fedfsd.flower import strategy as strategies
+from fedfsd.gate.watch import Watcher
 
 STRATEGIES = {
     "FedAvg": {},
@@ -54,11 +55,9 @@ def each(change):
     [
         pytest.param(lambda region: region.stall(round=2), "timeout", id="stall"),
         pytest.param(lambda region: region.fail(round=2), "lost", id="crash"),
-        pytest.param(lambda region: region.skip_noise(round=2), "bad_reply", id="no noise"),
         pytest.param(each(lambda array: np.full_like(array, np.nan)), "bad_reply", id="nan"),
         pytest.param(each(lambda array: array[..., :1]), "bad_reply", id="shape"),
         pytest.param(each(lambda array: array.astype(np.float64)), "bad_reply", id="dtype"),
-        pytest.param(each(lambda array: array * 100), "bad_reply", id="norm"),
         pytest.param(
             lambda region: region.update(lambda a: {f"x{n}": x for n, x in a.items()}, round=2),
             "bad_reply",
@@ -73,6 +72,53 @@ def test_a_bad_region_is_named_and_skipped(federation, misbehave, code):
     assert [done.outcomes["EU"].code for done in rounds] == ["released", code, "released", "released"]
     assert all(done.outcomes[name].code == "released" for done in rounds for name in ("CN", "US"))
     assert all(np.isfinite(array).all() for array in rounds[-1].arrays.values())
+
+
+@pytest.mark.parametrize(
+    ("misbehave", "finding"),
+    [
+        pytest.param(lambda region: region.skip_noise(round=2), "noise-scale", id="no noise"),
+        pytest.param(each(lambda array: array * 100), "update-norm", id="norm"),
+        pytest.param(each(lambda array: np.float32(0.9) * array), "noise-grid", id="off the grid"),
+    ],
+)
+def test_an_update_with_unusual_noise_ends_the_regions_part(tmp_path, federation, misbehave, finding):
+    misbehave(federation["EU"])
+    strategy = federation.strategy(Watcher(tmp_path / "watch"))
+    path = tmp_path / "checkpoint.safetensors"
+    rounds = federation.rounds(strategy, on_round=lambda done: checkpoint.save(path, strategy, done))
+    codes = [(done.outcomes["EU"].code, done.outcomes["EU"].finding) for done in rounds]
+    assert codes == [("released", None), *[("unusual_noise", finding)] * 3]
+    assert all(done.outcomes[name].code == "released" for done in rounds for name in ("CN", "US"))
+    asked = [int(one.config_records["config"]["round"]) for one in federation.received]
+    assert [asked.count(round) for round in (1, 2, 3, 4)] == [3, 3, 2, 2]
+    resumed = federation.strategy()
+    checkpoint.restore(path, resumed)
+    assert resumed.ended == {"EU": finding}
+
+
+def test_two_regions_with_one_noise_are_named(tmp_path, federation):
+    """Each update alone is right; the region whose reply is read second is the one that is named."""
+    sent = {}
+
+    def remember(arrays):
+        sent.update(arrays)
+        return arrays
+
+    federation["CN"].update(remember, round=2)
+    federation["EU"].update(
+        lambda arrays: arrays | {"noise_witness": _at_scale(sent["noise_witness"], arrays)}, round=2
+    )
+    rounds = federation.rounds(federation.strategy(Watcher(tmp_path / "watch")))
+    assert rounds[1].outcomes["CN"].code == "released"
+    assert (rounds[1].outcomes["EU"].code, rounds[1].outcomes["EU"].finding) in (
+        ("unusual_noise", "noise-overlap"),
+        ("unusual_noise", "noise-grid"),  # its scale is another region's, and so its grid may be
+    )
+
+
+def _at_scale(block, arrays):
+    return (block * (arrays["noise_witness"].std() / block.std())).astype(np.float32)
 
 
 def test_a_reported_weight_is_ignored(tmp_path, experiment):

@@ -10,6 +10,7 @@ from engine.small import TASK, Plain, vehicles
 from plan.sample import REGION, SMALL, planned, spending
 
 from fedfsd.engine.local import model_on, train
+from fedfsd.engine.noise import HostNoise
 from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.errors import BudgetError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
@@ -31,8 +32,8 @@ STD = witness_std(PLAN, REGION, 1)
 
 def noise(scale: float, seed: int, plan: Plan = PLAN) -> dict[str, np.ndarray]:
     """An update of nothing but noise, ``scale`` times as large as planned."""
-    stream = Stream(seed.to_bytes(32, "big"))
-    flat = (scale * STD * stream.normal(plan.model.size)).astype(np.float32)
+    stream = HostNoise(Stream(seed.to_bytes(32, "big")))
+    flat = (scale * STD * stream.normal(plan.model.size).numpy()).astype(np.float32)
     return gate_arrays.from_bytes(flat.tobytes(), plan.model.arrays)
 
 
@@ -139,7 +140,10 @@ def test_the_witness_scale_is_that_of_the_real_optimizer(momentum, schedule):
         local_steps=7, num_rounds=9, optimizer__momentum=momentum, optimizer__schedule=schedule, epsilon=1.0
     )
     for round in (1, 5, 9):
-        rate, steps = plan.learning_rate(round), 2.0 * 0.3 / 15 * Stream(bytes(32)).normal(7 * 20_000)
+        rate, steps = (
+            plan.learning_rate(round),
+            2.0 * 0.3 / 15 * HostNoise(Stream(bytes(32))).normal(7 * 20_000).numpy(),
+        )
         velocity = total = np.zeros(20_000)
         for noisy in steps.reshape(7, -1):
             velocity = momentum * velocity + noisy

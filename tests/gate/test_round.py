@@ -173,7 +173,7 @@ def test_after_a_crash_before_the_release_other_arrays_are_refused(config, plan,
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(region_module.local, "train", crash)
+        patch.setattr(region_module, "_train", crash)
         with pytest.raises(Crash):
             run_round(opened(config), ARRAYS, plan, 1)
     with pytest.raises(BudgetError):

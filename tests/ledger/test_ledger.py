@@ -58,7 +58,7 @@ def test_a_ledger_in_which_a_newer_release_wrote_is_left_alone(ledger, tmp_path)
         other.add(3, newer)
     disks = [list(ledger._store.entries()), Mirror(kit.mirror(tmp_path)).lines()]
     assert [one[-1] for one in disks] == [newer, newer]
-    words = r"^format: entry 3: got format 9, expected one of 1, 2, 3; fix: upgrade fedfsd on this side$"
+    words = r"^format: entry 3: got format 9, expected one of 1, 2, 3, 4; fix: upgrade fedfsd on this side$"
     for use in (
         lambda: ledger.state,
         lambda: ledger.reserve(PLAN.hash, 1, ARRAYS[1]),

@@ -282,8 +282,8 @@ def test_bounds_of_a_policy_are_within_it():
 
 def test_noise_is_drawn_at_its_scale():
     class Ones:
-        def normal(self, count: int) -> np.ndarray:
-            return np.ones(count)
+        def whole(self, count: int, scale: float, /) -> np.ndarray:
+            return np.rint(scale * np.ones(count))
 
     assert made((2.0, 1.0)).noised(np.array([0.0, 1.0, -1.0]), Ones(), round=1).tolist() == [4.0, 5.0, 3.0]
 

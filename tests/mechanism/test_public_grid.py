@@ -19,7 +19,7 @@ STEP = {"sample_rate": 1.0, "local_steps": 1}
 class Silence:
     """No noise."""
 
-    def normal(self, count: int) -> np.ndarray:
+    def whole(self, count: int, _: float, /) -> np.ndarray:
         return np.zeros(count)
 
 

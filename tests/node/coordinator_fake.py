@@ -66,6 +66,7 @@ class Coordinator(rpc.BorderServicer):
         self.answers: dict[str, str] = {}
         self.refusals: dict[tuple[str, int], str] = {}
         self.shown: list[str] = []
+        self.declared: pb.Declaration | None = None
         self.times: dict[str, float] = {}
         self.calls: list[str] = []
         self.twists: dict[str, Callable[[Any, Any], Any]] = {}
@@ -158,6 +159,18 @@ class Coordinator(rpc.BorderServicer):
         cosigned = self.witness.accept(wire.shown(request), seconds=2)
         self.shown.append(cosigned)
         return self._twisted("Show", pb.Cosignature(cosigned=cosigned.encode()), request)
+
+    def Declare(self, request: pb.Declaration, context: Any) -> pb.Done:
+        wire.strict(request)
+        self.declared = request
+        return self._answer("Declare", pb.Done(), request)
+
+    def Renew(self, request: pb.Renewal, context: Any) -> pb.Enrolled:
+        wire.strict(request)
+        return self._answer("Renew", pb.Enrolled(), request)
+
+    def Clock(self, request: pb.Ready, context: Any) -> pb.Now:
+        return self._answer("Clock", pb.Now(seconds=int(time.time())), request)
 
     def _answer(self, method: str, answer: Any, request: Any) -> Any:
         self._begin(method)

@@ -13,10 +13,11 @@ import grpc
 import numpy as np
 import operator_kit
 from node.coordinator_fake import Coordinator, Direct
+from plan.sample import noise_alone
 
 from fedfsd.errors import NotReadyError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate.gate import Gate, witness_std
+from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import declared
 from fedfsd.ledger.entry import Package, Program
 from fedfsd.ledger.ledger import Released
@@ -25,7 +26,7 @@ from fedfsd.node.node import Node, open_node
 from fedfsd.node.receipt_store import ReceiptStore
 from fedfsd.node.station import FOLDERS, GateStation, StoppedError
 from fedfsd.node.tally import Tally
-from fedfsd.plan.plan import WITNESS, Arrays, Plan
+from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.service.gauge import Metrics
 from fedfsd.service.journal import journal
 
@@ -77,10 +78,7 @@ class RunnerFake:
             raise self.fails_booked.pop(0)
         released = self.gate.released(booked)
         if released is None:
-            seed = int.from_bytes(hashlib.sha256(f"{plan.hash}{round}".encode()).digest()[:4], "big")
-            std = witness_std(plan, self.gate.region, round)
-            noise = np.random.default_rng(seed).normal(0, std, plan.model.arrays[-1].shape)
-            released = self.gate.release({WITNESS: noise.astype(np.float32)}, booked, plan)
+            released = self.gate.release_bytes(noise_alone(plan, self.gate.region, round), booked, plan)
         if round == plan.num_rounds:
             self.gate.settle(plan.hash)
         return released

@@ -19,6 +19,7 @@ from operator_kit import plan, send
 from operator_kit import region as ready
 from pki_kit import Callers, hub_border
 
+from fedfsd import canonical
 from fedfsd.border import authority, identity
 from fedfsd.coordinator import invite, new_coordinator
 from fedfsd.coordinator.folder import Coordinator
@@ -63,7 +64,7 @@ def joined(hub, tmp_path_factory) -> Path:
     node = open_node(folder)
     request = join.prepare(node, invite.invite(hub, "EU", today=TODAY), officer=None)
     invite.accept(hub, "EU", request)
-    invite.confirm(hub, "EU", request=request.fingerprint, ledger=request.ledger_fingerprint)
+    invite.confirm(hub, "EU", said=request.fingerprint)
     shutil.copy(hub.region("EU") / "region.crt", folder / "tls.next" / "region.crt")
     (folder / "tls.next" / "region.crt").chmod(0o600)
     join.peer(node)
@@ -80,8 +81,15 @@ def folder(joined, tmp_path, address) -> Path:
     return made
 
 
-def patient(folder: Path, facts: separation.Separation = FIT, survey=lambda *_: [SAID]) -> Patient:
-    return Patient(open_node(folder), folder / "train", TODAY, ask=lambda *_: facts, survey=survey)
+def patient(
+    folder: Path,
+    facts: separation.Separation = FIT,
+    survey=lambda *_: [SAID],
+    replay=lambda _, plans: [[] for _ in plans],
+) -> Patient:
+    return Patient(
+        open_node(folder), folder / "train", TODAY, ask=lambda *_: facts, survey=survey, replay=replay
+    )
 
 
 def found(folder: Path, check: str, facts: separation.Separation = FIT) -> CheckResult:
@@ -227,6 +235,30 @@ def test_a_certificate_that_ends_soon_or_ended(hub, folder):
     told = found(folder, "certificate")
     assert (told.outcome, "new invitation" in str(told.fix)) == ("fail", True)
     assert "handshake" in found(folder, "coordinator").found
+
+
+def test_a_clock_that_is_not_the_coordinators(folder, monkeypatch):
+    assert "not compared" in found(folder, "clock").found  # an older coordinator does not say
+    for ahead, outcome in ((7200, "fail"), (-7200, "fail"), (20, "ok")):
+        monkeypatch.setattr(CALLERS, "behind", ahead)
+        told = found(folder, "clock")
+        assert told.outcome == outcome
+        if outcome == "fail":
+            assert told.found == f"2 h 0 min {'ahead of' if ahead > 0 else 'behind'} the coordinator's"
+            assert "set the clock" in str(told.fix)
+
+
+def test_what_comes_by_itself_waits(hub, folder):
+    (folder / "tls").rename(folder / "tls.next")
+    (folder / "tls.next" / "region.crt").unlink()
+    for check in ("certificate", "coordinator", "clock"):
+        told = found(folder, check)
+        assert (told.outcome, "region up" in str(told.fix)) == ("waits", True), told
+    shutil.rmtree(folder / "tls.next")
+    assert found(folder, "certificate").outcome == "fail"  # nobody invited it
+    (folder / "ledger" / "ledger.sqlite").unlink()
+    assert found(folder, "ledger").outcome == "fail"
+    assert [found(folder, one).outcome for one in ("budget", "plans", "mirror")] == ["waits"] * 3
 
 
 def test_a_revoked_certificate(hub, folder):
@@ -406,3 +438,25 @@ def test_a_task_that_nobody_reviewed_is_not_run_to_count(tmp_path):
     assert "no such file" in broken["wrong"][0]
     with pytest.raises(NotReadyError, match="root"):
         separation.surveys(tmp_path / "none", [])
+
+
+def test_frozen_weights_that_the_policy_names_are_looked_for_by_their_hash(folder, tmp_path):
+    content = b"weights of a public trunk"
+    sha256 = canonical.sha256(content)
+    policy = folder / "policy.toml"
+    usual = policy.read_text()
+    assert doctor.backbones(patient(folder, survey=lambda *_: pytest.fail("asked"))).outcome == "ok"
+    policy.write_text(
+        usual.replace("backbones = []\n", f'backbones = [{{ name = "roads", sha256 = "{sha256}" }}]\n')
+    )
+    train = tmp_path / "train"
+    (train / "backbones").mkdir(parents=True)
+    (train / "train.toml").write_text('name = "EU"\ndata_path = "nowhere"\n')
+    try:
+        asked = Patient(open_node(folder), train, TODAY, ask=lambda *_: FIT)
+        told = doctor.backbones(asked)
+        assert (told.outcome, f"roads ({sha256[:16]})" in told.found) == ("fail", True)
+        (train / "backbones" / "any.safetensors").write_bytes(content)
+        assert doctor.backbones(asked).outcome == "ok"
+    finally:
+        policy.write_text(usual)

@@ -29,7 +29,7 @@ from fedfsd.coordinator.folder import open_coordinator
 from fedfsd.errors import BudgetError, FedfsdError, FormatError, NotReadyError
 from fedfsd.ledger.store import Store
 from fedfsd.mechanism.renyi import epsilon_lifetime
-from fedfsd.node import control, join, region_gate, running
+from fedfsd.node import control, join, region_gate, running, up
 from fedfsd.node.control import Control, ask
 from fedfsd.node.courier import Courier
 from fedfsd.node.node import Node, open_node
@@ -48,7 +48,7 @@ def joined(tmp_path_factory) -> Iterator[tuple[Node, Coordinator]]:
     today = datetime.datetime.now(datetime.UTC).date()
     request = join.prepare(node, invite.invite(hub, "EU", today=today), officer=None)
     assert not join.fetch_certificate(node)
-    invite.confirm(hub, "EU", request=request.fingerprint, ledger=request.ledger_fingerprint)
+    invite.confirm(hub, "EU", said=request.fingerprint)
     assert join.fetch_certificate(node)
     enrolment.stop(0).wait()
     (path / "memory").mkdir()
@@ -148,9 +148,32 @@ def test_a_wrong_clock_is_told_in_one_line(joined, monkeypatch, days):
         def now(cls, zone=None):
             return right.now(zone) + datetime.timedelta(days=days)
 
-    monkeypatch.setattr(region_gate.datetime, "datetime", Clock)
+    monkeypatch.setattr(join.datetime, "datetime", Clock)
     with pytest.raises(NotReadyError, match="set the clock"):
         region_gate._dial(node)
+
+
+def test_an_expired_certificate_is_told_to_people(joined, monkeypatch):
+    """What ``region up`` and ``region status`` say while the gate runs and cannot connect."""
+    node, coordinator = joined
+    right = datetime.datetime
+
+    class Later(right):
+        @classmethod
+        def now(cls, zone=None):
+            return right.now(zone) + datetime.timedelta(days=authority.DAYS + 6, hours=1)
+
+    monkeypatch.setattr(join.datetime, "datetime", Later)
+    with kit.working(node.folder, coordinator, lambda: region_gate._dial(node)) as made:
+        wait(lambda: made.tally.objection)
+        said = made.tally.document()["objection"]
+    assert "one that expired 6 days ago" in said
+    assert "fedfsd coordinator invite EU" in said
+    pulse = up.Pulse(node)
+    monkeypatch.setattr(pulse, "says", {"objection": said}.get)
+    gate, _ = up.processes(node, node.folder, test_only=False, gate_user=None, train_user=None, pulse=pulse)
+    assert gate.trouble is not None
+    assert gate.trouble() == said
 
 
 @pytest.mark.slow

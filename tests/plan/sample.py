@@ -174,3 +174,29 @@ def model(floats: int, *, name: str = "mlp", array: str = "weight") -> ModelPlan
 def zeros(shapes: Shapes = SMALL) -> dict[str, np.ndarray]:
     """Inbound arrays of that schema."""
     return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+
+def noise_alone(plan: Plan, region: str, round: int, *, scale: float = 1.0, key: object = "") -> bytes:
+    """The canonical bytes of an update that is the plan's noise and nothing else, ``scale`` times as large.
+
+    Another ``key`` gives other noise, as another run key does.
+    """
+    mine = plan.region(region)
+    stream = _Noise(f"{key} {plan.hash} {region} {round}", scale)
+    velocity = update = np.zeros(plan.model.size)
+    for _ in range(mine.local_steps):
+        velocity = plan.optimizer.momentum * velocity
+        velocity = velocity + mine.noise.noised(np.zeros(plan.model.size), stream, round=round) / mine.divisor
+        update = update - plan.learning_rate(round) * velocity
+    return update.astype("<f4").tobytes()
+
+
+class _Noise:
+    """A stream whose noise is ``scale`` times what is asked for."""
+
+    def __init__(self, key: str, scale: float) -> None:
+        self._random = np.random.default_rng(list(key.encode()))
+        self._scale = scale
+
+    def normal(self, count: int) -> np.ndarray:
+        return self._scale * self._random.standard_normal(count)

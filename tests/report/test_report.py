@@ -471,7 +471,7 @@ def test_epsilon_is_never_shown_smaller_than_it_is(epsilon: float | None, shown:
 def test_without_matplotlib_the_fix_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "run")
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # what an import finds where it is not installed
-    with pytest.raises(NotReadyError, match=r'pip install "fedfsd\[pictures\]"'):
+    with pytest.raises(NotReadyError, match=r'pip install "\.\[pictures\]"'):
         write_report(run)
     assert not (run / "report.html").exists()
 

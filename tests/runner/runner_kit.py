@@ -95,11 +95,11 @@ def forked(train: Path) -> Iterator[int]:
 
 @contextmanager
 def threaded(
-    train: Path, data: str, *, test_only: bool = True, program: Program | None = None
+    train: Path, data: str, *, test_only: bool = True, program: Program | None = None, backbones: str = ""
 ) -> Iterator[Worker]:
     """A runner in a thread of this process, connected once."""
     program = program or programs.installed()
-    worker = Worker(train, REGION, data, "cpu", test_only, program=program)
+    worker = Worker(train, REGION, data, "cpu", test_only, backbones=backbones, program=program)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(train.parent / "gate.sock"))
         worker.greet(connection)

@@ -15,12 +15,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from books import keep_books
-from plan.sample import REGION, WITNESS_SIZE, planned
+from plan.sample import REGION, WITNESS_SIZE, noise_alone, planned
 
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import message
 from fedfsd.gate.frame import Frames
-from fedfsd.gate.gate import Gate, witness_std
+from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import Policy, declared
 from fedfsd.ledger import program as programs
 from fedfsd.node.runner_link import Runner
@@ -32,7 +32,7 @@ SHAPES = {"body": (SIZE - WITNESS_SIZE,), WITNESS: (WITNESS_SIZE,)}
 
 def train(path: Path, plan) -> None:
     """A runner that sends noise."""
-    noise = np.random.default_rng(1).normal(0, witness_std(plan, REGION, 1), SIZE).astype("<f4").tobytes()
+    noise = noise_alone(plan, REGION, 1)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
         frames = Frames(connection)

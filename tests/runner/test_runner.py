@@ -24,8 +24,10 @@ from fedfsd.drive import table
 from fedfsd.engine import randomness
 from fedfsd.errors import BudgetError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate import frame
 from fedfsd.ledger import program as programs
 from fedfsd.ledger.digest import key_commitment
+from fedfsd.node import listener, runner_link
 from fedfsd.runner import process
 from fedfsd.runner import region as region_module
 from fedfsd.runner.region import LOG, RegionConfig, open_region, run_round
@@ -91,6 +93,40 @@ def test_the_run_key_is_made_read_and_destroyed_on_the_runners_side(tmp_path, da
             assert not list((train / "keys").iterdir())
 
 
+def test_a_runner_that_is_slow_to_load_is_waited_for(tmp_path, data, monkeypatch):
+    """It has connected; what it does until it says hello takes as long as the machine is busy."""
+    load, looks = process._loaded, []
+
+    def held(folder, settings):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return load(folder, settings)
+
+    def seen(self):
+        looks.append(None)
+        return progress(self)
+
+    progress = frame.Progress.seen
+    monkeypatch.setattr(process, "_loaded", held)
+    monkeypatch.setattr(listener, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(frame.Progress, "seen", seen)
+    monkeypatch.setattr(frame, "_SLICE_SECONDS", 0.01)
+    monkeypatch.setattr(runner_link, "GREETING_SECONDS", 0.1)  # of idleness: it is held, not idle
+    plan = planned(SHAPES)
+    gate, train = gate_of(tmp_path / "gate", plan), train_folder(tmp_path, data, test_only=False)
+    with listening(gate, tmp_path, wait_seconds=0.1) as runner, forked(train) as child:
+        os.waitid(os.P_PID, child, os.WSTOPPED)
+        while not runner._listener._greeting:
+            assert not runner.connected
+        said = []
+        asking = threading.Thread(target=lambda: said.append(runner.commitment(plan.hash)))
+        asking.start()
+        while len(looks) < 50:  # five times as long as it waits for one that is idle, or never connected
+            assert asking.is_alive()
+        os.kill(child, signal.SIGCONT)
+        asking.join(30)
+    assert len(said[0]) == 64
+
+
 def test_a_runner_killed_in_a_round_is_followed_by_one_that_sends_the_same(tmp_path, data, monkeypatch):
     plan, marker = rehearsal(), tmp_path / "training"
     gate_of(tmp_path / "here", plan)
@@ -105,7 +141,7 @@ def test_a_runner_killed_in_a_round_is_followed_by_one_that_sends_the_same(tmp_p
 
     with listening(gate, tmp_path) as runner:
         with monkeypatch.context() as patch:
-            patch.setattr(region_module.local, "train", stall)
+            patch.setattr(region_module, "_train", stall)
             with forked(train) as first:
                 thread = threading.Thread(target=lambda: found.append(runner.round(plan, 1, ARRAYS)))
                 thread.start()
@@ -218,7 +254,7 @@ def test_the_text_of_a_failure_stays_in_the_runners_folder(tmp_path, data, monke
     monkeypatch.setattr(
         frame.Frames, "receive", lambda self, **how: frames.append(found := taken(self, **how)) or found
     )
-    monkeypatch.setattr(region_module.local, "train", fail)
+    monkeypatch.setattr(region_module, "_train", fail)
     caplog.set_level("DEBUG")
     serving = threaded(train, data)
     with listening(gate, tmp_path) as runner, serving, pytest.raises(NotReadyError) as caught:

@@ -15,7 +15,7 @@ import pytest
 from books import rounds_in
 from hypothesis import given
 from hypothesis import strategies as some
-from plan.sample import REGION, WITNESS_SIZE, planned, zeros
+from plan.sample import REGION, WITNESS_SIZE, noise_alone, planned, zeros
 from runner.runner_kit import faking, gate_of, listening
 
 from fedfsd import canonical
@@ -23,7 +23,7 @@ from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import frame, message, outcome
 from fedfsd.gate.frame import FrameError, Frames
-from fedfsd.gate.gate import open_ledger, witness_std
+from fedfsd.gate.gate import open_ledger
 from fedfsd.gate.message import (
     Committed,
     Done,
@@ -52,8 +52,7 @@ Act = Callable[[Frames, socket.socket], None]
 
 def noise(scale: float = 1.0) -> dict[str, np.ndarray]:
     """An update that is the planned noise and nothing else."""
-    random, std = np.random.default_rng(7), scale * witness_std(PLAN, REGION, 1)
-    return {name: random.normal(0, std, array.shape).astype(np.float32) for name, array in ARRAYS.items()}
+    return gate_arrays.from_bytes(noise_alone(PLAN, REGION, 1, scale=scale), PLAN.model.arrays)
 
 
 GOOD = gate_arrays.to_bytes(noise(), PLAN.model.arrays)
@@ -175,6 +174,9 @@ HOSTILE: dict[str, Act] = {
 }
 
 
+ENDING = {"a huge number", "raw rows without noise", "half the noise", "twice the noise"}
+
+
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_hostile_runner_releases_nothing(gate, tmp_path, what, caplog):
     caplog.set_level(logging.INFO)
@@ -185,6 +187,12 @@ def test_a_hostile_runner_releases_nothing(gate, tmp_path, what, caplog):
         said = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
         assert {"runner_not_believed", "gate_refuses"} & set(said)
         assert [one["type"] for one in rounds_in(tmp_path / "gate")] in ([], ["reserve"])
+        if gate.ledger.state.runs[PLAN.hash].ended == 1:  # an update that is not the plan's ends it
+            assert what in ENDING
+            with pytest.raises(RefusedError, match="ended here with an incident in round 1"):
+                gate.reserve(PLAN, 1, ARRAYS)
+            return
+        assert what not in ENDING
         with faking(tmp_path, honest):  # and the gate goes on
             assert runner.round(PLAN, 1, ARRAYS).content == GOOD
     assert [one["type"] for one in rounds_in(tmp_path / "gate")] == ["reserve", "release"]

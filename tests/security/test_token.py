@@ -89,8 +89,8 @@ def test_a_thief_who_is_first_is_seen_and_shut_out(hub):
         request=mine.request.hex(), node=mine.node.decode(), officer=mine.officer.decode()
     )
     with pytest.raises(RefusedError, match="another fingerprint"):
-        invite.confirm(hub, "EU", request=said.fingerprint, ledger=said.ledger_fingerprint)
+        invite.confirm(hub, "EU", said=said.fingerprint)
     mine.token = bytes.fromhex(invite.invite(hub, "EU", today=TODAY).token)
     assert (join(service, theirs), join(service, mine)) == ("UNAUTHENTICATED", "OK")
-    invite.confirm(hub, "EU", request=said.fingerprint, ledger=said.ledger_fingerprint)
+    invite.confirm(hub, "EU", said=said.fingerprint)
     assert hub.regions() == ("EU",)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from fedfsd.errors import NotReadyError, UsageError
-from fedfsd.service.kit import build
+from fedfsd.service.kit import SBOM, build, sbom
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +30,33 @@ def run(*command: object, cwd: Path | None = None) -> str:
     return done.stdout
 
 
+def wheel(folder: Path, name: str, version: str, *metadata: str) -> None:
+    """A wheel of nothing but its metadata."""
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        lines = "\n".join(["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}", *metadata])
+        archive.writestr(f"{name}-{version}.dist-info/METADATA", lines)
+
+
+def test_the_bill_of_materials_is_one(tmp_path: Path) -> None:
+    pytest.importorskip("jsonschema")
+    wheel(tmp_path, "fedfsd", "0.1.0", "License-Expression: Apache-2.0")
+    wheel(tmp_path, "torch", "2.13.0+cpu", "License: BSD")
+    wheel(tmp_path, "Some_Thing.else", "1.0", "License-Expression: MIT OR Apache-2.0")
+    found = sbom(tmp_path)
+    assert found == sbom(tmp_path)  # by nothing but the wheels
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(found)) is None
+    assert found["metadata"]["component"]["name"] == "fedfsd"
+    named = {one["name"]: one for one in found["components"]}
+    assert set(named) == {"some-thing-else", "torch"}
+    assert named["torch"]["purl"] == "pkg:pypi/torch@2.13.0%2Bcpu"
+    content = (tmp_path / "torch-2.13.0+cpu-py3-none-any.whl").read_bytes()
+    assert named["torch"]["hashes"][0]["content"] == hashlib.sha256(content).hexdigest()
+    assert "licenses" not in named["torch"]  # a text of its own is no expression
+    first = found["serialNumber"]
+    wheel(tmp_path, "torch", "2.13.0+cpu", "License: other")
+    assert sbom(tmp_path)["serialNumber"] != first
+
+
 @pytest.mark.slow
 def test_an_auditors_kit_installs_with_no_index(tmp_path: Path) -> None:
     try:
@@ -36,6 +68,9 @@ def test_an_auditors_kit_installs_with_no_index(tmp_path: Path) -> None:
     assert named == {path.relative_to(kit).as_posix() for path in kit.rglob("*") if path.is_file()} - {
         "SHA256SUMS"
     }
+    listed = json.loads((kit / SBOM).read_text(encoding="utf-8"))
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(listed)) is None
+    assert len(listed["components"]) + 1 == len(list(kit.glob("wheels/*.whl")))
     names = {line.split("==")[0] for line in (kit / "requirements.txt").read_text().splitlines()}
     assert "fedfsd" in names
     assert not {"torch", "flwr", "opacus"} & names

@@ -19,7 +19,7 @@ from fedfsd.simulation.run import CLIENT, node_config, run_on
 REGIONS = ("CN", "EU", "US")
 
 
-def conducted(drives_path: str, output: Path, *, workers: int, mode: str = "rehearsal"):
+def conducted(drives_path: str, output: Path, *, workers: int, mode: str = "rehearsal", **changes):
     experiment = Experiment.model_validate(
         {
             "name": "some",
@@ -29,7 +29,8 @@ def conducted(drives_path: str, output: Path, *, workers: int, mode: str = "rehe
             # Large enough for its arrays to go by shared memory.
             "model": {"name": "transformer", "options": {"width": 64}, "witness_size": 30_000},
             "privacy": {"target_epsilon": 4.0, "target_delta": 1e-3, "sample_rate": 0.5},
-            "training": {"num_rounds": 5, "device": "cpu"},
+            # The learning rate of a region's own round is that of the plan's.
+            "training": {"num_rounds": 5, "device": "cpu", "schedule": "cosine"},
             "server": {"regions_per_round": 2, "quorum": 1.0},
         }
     )
@@ -68,9 +69,9 @@ def test_a_region_books_the_rounds_that_ask_it_and_no_other(private):
 def test_its_evidence_holds(private):
     bundles = sorted((private.path / "bundles").glob("*.zip"))
     notes = sorted((private.path / "checkpoints").glob("*.note"))
-    report = verify(
-        load([*bundles, *notes], receipts=private.path / "receipts.json", trust=private.path / "trust.keys")
-    )
+    kept = {"receipts": "receipts.json", "trust": "trust.keys", "releases": "releases"}
+    report = verify(load([*bundles, *notes], **{name: private.path / file for name, file in kept.items()}))
+    assert len([one for one in report.findings if "updates, of which these would show" in str(one)]) == 3
     assert report.outcome == "holds", [one for one in report.findings if one.outcome != "holds"]
 
 

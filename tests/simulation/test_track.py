@@ -126,10 +126,12 @@ def test_a_missing_library_names_the_extra(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the trackers' libraries
-def test_the_three_libraries_keep_the_figures_without_a_network(drives_path, tmp_path):
+def test_the_three_libraries_keep_the_figures_without_a_network(drives_path, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     pytest.importorskip("tensorboard")
     pytest.importorskip("wandb")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     chosen = tracked(drives_path, mlflow={}, tensorboard={}, wandb={})
     run = fedfsd.simulate(chosen, output=tmp_path / "runs" / "first")
     wanted = run.metrics["regions"]["EU"]["fde_m"]
@@ -147,5 +149,7 @@ def test_the_three_libraries_keep_the_figures_without_a_network(drives_path, tmp
     assert [one.step for one in events.Scalars("fde_m/EU")] == [0, 1, 2]
     assert events.Scalars("fde_m/EU")[-1].value == pytest.approx(wanted, rel=1e-6)
 
+    assert not list((tmp_path / "here").iterdir())  # all of it beside the runs
+    assert list((tmp_path / "runs" / "mlartifacts").glob("*/artifacts/report.html"))
     (offline,) = (tmp_path / "runs" / "wandb").glob("offline-run-*/run-*.wandb")
     assert b"fde_m/EU" in offline.read_bytes()

@@ -50,7 +50,7 @@ def check(tables: Iterable[Table | Stored]) -> list[Finding]:
     recordings.
     """
     given = list(tables)
-    findings = list(_files(given))
+    findings = list(files(given))
     filled = [table for table in given if table.num_rows]
     if filled:
         findings += _recordings(filled)
@@ -90,7 +90,7 @@ def _recordings(tables: Sequence[Table | Stored]) -> Iterator[Finding]:
     yield from unit.units(whole, [scale for _, scale in sorted(scales.items())])
 
 
-def _files(tables: Sequence[Table | Stored]) -> Iterator[Finding]:
+def files(tables: Sequence[Table | Stored]) -> Iterator[Finding]:
     """Files without a row, and what was left out of a file on reading."""
     for table in tables:
         regions, file, rows = ", ".join(table.regions), Path(table.name).name, table.num_rows

@@ -172,7 +172,7 @@ def _drive(path: Path, options: Options, topic: str, kind: str, rows: np.ndarray
     hz = rate.rates(owner, t) if len(t) else None
     if hz is None and len(t):
         raise damaged(path, f"one message of topic {topic}", "a vehicle that moves on")
-    name = options.vehicle.format(folder=path.parent.name) if options.vehicle else "ego"
+    name = options.vehicle.replace("{folder}", path.parent.name) if options.vehicle else "ego"
     return drive(
         path,
         options.recording,

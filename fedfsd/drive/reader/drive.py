@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from fedfsd.drive.reader.recognise import recognise
 from fedfsd.drive.table import LeftOut
-from fedfsd.errors import DataError, NotReadyError
+from fedfsd.errors import DataError, NotReadyError, install
 
 MAX_BYTES = 256 * 2**20
 MAX_NAME = 200
@@ -162,7 +162,7 @@ def drive(
             expected=f"{len(keys)}, one a row",
             hint="check that the file is complete",
         )
-    _check_rate(path, np.unique(hz), time_column)
+    _check_rate(path, np.reshape(hz, -1), time_column)
     if not np.isfinite(numbers["t"]).any():
         raise damaged(path, "no time", "a time for each row")
     return Drive(recording, hz, keys, kinds, numbers, egos, city, left_out, unfit, part_of, country)
@@ -347,7 +347,7 @@ def optional(what: str, extra: str) -> Iterator[None]:
             what,
             got=f"no module {error.name}",
             expected=f"the extra {extra}",
-            hint=f'pip install "fedfsd[{extra}]"',
+            hint=install(extra),
         ) from None
 
 

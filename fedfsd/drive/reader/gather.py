@@ -91,18 +91,48 @@ def gathered(
         yield found
 
 
-@dataclass
+@dataclass(slots=True)
 class _Recording:
-    """What pass 1 learns of one recording."""
+    """What pass 1 learns of one recording; there may be half a million."""
 
     name: str
     city: str | None
     country: str | None
     start: float = np.inf  # the first of its times, s
-    far: np.ndarray = field(default_factory=lambda: np.zeros(2))  # the largest |x| and |y|, m
+    unfit: bool = False
+
+
+@dataclass
+class _Place:
+    """Where the rows of one city lie."""
+
+    far: list[float] = field(default_factory=lambda: [0.0, 0.0])  # the largest |x| and |y|, m
     kilometres: tuple[Counter[int], Counter[int]] = field(default_factory=lambda: (Counter(), Counter()))
     """Rows by their x and their y in whole kilometres."""
-    unfit: bool = False
+
+    def add(self, columns: dict[str, np.ndarray]) -> None:
+        """Take more rows into account."""
+        for axis, name in enumerate(("x", "y")):
+            values = columns[name][np.isfinite(columns[name])]
+            self.far[axis] = float(np.abs(values).max(initial=self.far[axis]))
+            cells, count = np.unique(np.round(values / 1000), return_counts=True)
+            self.kilometres[axis].update(dict(zip(cells.tolist(), count.tolist(), strict=True)))
+
+    def join(self, other: _Place) -> None:
+        """Take the rows of another place into account."""
+        self.far = [max(pair) for pair in zip(self.far, other.far, strict=True)]
+        for mine, theirs in zip(self.kilometres, other.kilometres, strict=True):
+            mine.update(theirs)
+
+    def shift(self) -> tuple[float, float]:
+        """Whole kilometres to subtract from x and y: the median's."""
+        shift = [0.0, 0.0]
+        for axis, cells in enumerate(self.kilometres):
+            if self.far[axis] > FAR_M:
+                ordered = sorted(cells)
+                count = np.cumsum([cells[cell] for cell in ordered])
+                shift[axis] = 1000.0 * ordered[int(np.searchsorted(count, (count[-1] + 1) // 2))]
+        return shift[0], shift[1]
 
 
 class Gathered:
@@ -114,6 +144,8 @@ class Gathered:
         self._numbers: dict[str, int] = {}
         self._waiting: list[pa.RecordBatch] = []
         self._left_out: list[LeftOut] = []
+        self._places: dict[str | None, _Place] = defaultdict(_Place)
+        self._here: dict[str | None, _Place] = defaultdict(_Place)  # of the file that is being read
 
     def read(
         self, found: list[tuple[Path, str]], reader: Reader, options: Options, *, skip_unfit: bool
@@ -128,17 +160,21 @@ class Gathered:
                 drives = reader.read(file, replace(options, recording=name))
                 here = self._read_file(file, drives, origin_of, options.hz, skip_unfit=skip_unfit)
             except DataError as error:
-                unfit.append((file, error))
+                # Its traceback would keep the reader's files open.
+                unfit.append((file, error.with_traceback(None)))
                 for each in self._recordings[first:]:
                     each.unfit = True
                     del self._numbers[each.name]
                 del self._left_out[counted:]
+                self._here.clear()
             else:
                 pieces += here
+                self._settle()
                 origin_of |= {each.name: file for each in self._recordings[first:]}
                 origin_of |= {each.recording: file for each in here}
         for one in join.joined(pieces):
             self._put(one)
+        self._settle()
         fit = [each for each in self._recordings if not each.unfit]
         if unfit and not (skip_unfit and fit):
             raise together([error for _, error in unfit], f"{len(unfit)} of {len(found)} files")
@@ -206,7 +242,9 @@ class Gathered:
         keys.append(f"{facts.source}/{place or facts.region}/ego")
         keep = np.flatnonzero(~repeat)
         columns = {name: found.columns[name][keep] for name in NUMBERS}
-        _learn(self._recordings[number], columns)
+        recording, times = self._recordings[number], columns["t"][np.isfinite(columns["t"])]
+        recording.start = min(recording.start, float(times.min(initial=np.inf)))
+        self._here[place].add(columns)
         self._waiting.append(
             pa.record_batch(
                 {
@@ -220,6 +258,12 @@ class Gathered:
         )
         if sum(each.num_rows for each in self._waiting) >= BATCH_ROWS:
             self._put_waiting()
+
+    def _settle(self) -> None:
+        """The file was fit: its rows count for where its cities lie."""
+        for city, place in self._here.items():
+            self._places[city].join(place)
+        self._here.clear()
 
     def _put_waiting(self) -> None:
         if self._waiting:
@@ -279,8 +323,8 @@ class Gathered:
         """The rows that were put aside, from where their recording starts and their city lies."""
         self._put_waiting()
         found = self._recordings
-        shift = _shifts([each for each in found if not each.unfit])
         starts = np.array([each.start if np.isfinite(each.start) else 0.0 for each in found])
+        shift = {city: place.shift() for city, place in self._places.items()}
         shifts = np.array([shift.get(each.city, (0.0, 0.0)) for each in found])
         fit = np.array([not each.unfit for each in found])
         texts = {
@@ -302,35 +346,6 @@ class Gathered:
             yield pa.table(
                 columns | {name: pa.repeat(value, len(number)) for name, value in constants.items()}
             )
-
-
-def _learn(recording: _Recording, columns: dict[str, np.ndarray]) -> None:
-    """Take the start and the place of more rows of a recording into account."""
-    times = columns["t"][np.isfinite(columns["t"])]
-    recording.start = min(recording.start, times.min(initial=np.inf))
-    for axis, name in enumerate(("x", "y")):
-        values = columns[name][np.isfinite(columns[name])]
-        recording.far[axis] = np.abs(values).max(initial=recording.far[axis])
-        cells, count = np.unique(np.round(values / 1000), return_counts=True)
-        recording.kilometres[axis].update(dict(zip(cells.tolist(), count.tolist(), strict=True)))
-
-
-def _shifts(recordings: list[_Recording]) -> dict[str | None, tuple[float, float]]:
-    """Whole kilometres to subtract from x and y, the same for all recordings of a city: the median's."""
-    cities: dict[str | None, list[_Recording]] = defaultdict(list)
-    for each in recordings:
-        cities[each.city].append(each)
-    found = {}
-    for city, members in cities.items():
-        shift = [0.0, 0.0]
-        for axis in (0, 1):
-            if max(each.far[axis] for each in members) > FAR_M:
-                cells = sum((each.kilometres[axis] for each in members), Counter[int]())
-                ordered = sorted(cells)
-                count = np.cumsum([cells[cell] for cell in ordered])
-                shift[axis] = 1000.0 * ordered[int(np.searchsorted(count, (count[-1] + 1) // 2))]
-        found[city] = (shift[0], shift[1])
-    return found
 
 
 def _grouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -412,8 +427,8 @@ def _check(found: Drive, file: Path, origin_of: dict[str, Path], hz: float | Non
             expected="each recording once",
             hint="leave one of the two files out",
         )
-    rates = np.unique(found.hz)
-    if hz is not None and (np.abs(rates - hz) > 0.01 * hz).any():
+    if hz is not None and (np.abs(found.hz - hz) > 0.01 * hz).any():
+        rates = np.unique(found.hz)
         raise DataError(
             f"{file}: frames a second",
             got=f"{', '.join(f'{rate:g}' for rate in rates[:5])} in the file",

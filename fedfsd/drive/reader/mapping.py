@@ -316,13 +316,16 @@ def _time_unit(name: str, cells: np.ndarray, vehicle: np.ndarray) -> tuple[str, 
 
 
 def _numbers(cells: np.ndarray) -> np.ndarray:
-    def number(cell: object) -> float:
+    def number(text: str) -> float:
         try:
-            return float(str(cell))
+            return float(text)
         except ValueError:
             return math.nan
 
-    return np.array([number(cell) for cell in cells])
+    texts = [str(cell) for cell in cells]
+    if not any("." in text for text in texts):  # a decimal comma, as in ``delimited.Cells.number``
+        texts = [text.replace(",", ".") for text in texts]
+    return np.array([number(text) for text in texts])
 
 
 def _quoted(text: str) -> str:

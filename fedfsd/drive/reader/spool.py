@@ -34,7 +34,7 @@ class Spool:
         made = (
             tempfile.SpooledTemporaryFile(max_size=held, dir=None if folder is None else str(folder))  # noqa: SIM115 - closed by __exit__
             if held
-            else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+            else tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         )
         self._file: Any = made
         self._writer: pa.RecordBatchStreamWriter | None = None

@@ -3,6 +3,7 @@
 import decimal
 import hashlib
 import math
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
@@ -34,7 +35,8 @@ from stranger_values import (
 )
 
 Entry = dict[str, Any]
-KNOWN_ENTRY, KNOWN_PLAN = 3, 3
+KNOWN_ENTRY, KNOWN_PLAN = 4, 3
+FINDING = re.compile("[a-z]+(-[a-z]+)*")
 MAX_ENTRY = 2**22
 
 # 4. Entries: the fields of every type. A type of value is a predicate; "?" after it allows null.
@@ -79,6 +81,9 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "one": lambda v: is_integer(v) and v == 1,
     "two": lambda v: is_integer(v) and v == 2,
     "three": lambda v: is_integer(v) and v == 3,
+    "four": lambda v: is_integer(v) and v == 4,
+    "found": one_of("release"),
+    "finding": lambda v: isinstance(v, str) and len(v) <= 64 and bool(FINDING.fullmatch(v)),
     "bool": lambda v: type(v) is bool,
     "string": lambda v: isinstance(v, str),
     "object": lambda v: isinstance(v, dict),
@@ -131,6 +136,7 @@ FIELDS = {
     "abort": "plan hex32 round int reserve int code cause",
     "refuse": "plan hex32 round int? code refusal",
     "incident": "plan hex32? code trouble text story",
+    "incident 4": "plan hex32 code found text story round int finding finding format four",
     "witness": "size int checkpoint string",
     "recover": """ledger hex16 epoch int lost_size int lost_root hex32? reach reach charges charges
         signatures by-officer""",
@@ -191,8 +197,9 @@ def check_entry(line: bytes, seq: int) -> Entry:
     """An entry that is well formed."""
     entry = decode(line, f"entry {seq}")
     kind = entry.get("type")
-    form = "plan 2" if kind == "plan" and "format" in entry else kind
-    must(isinstance(kind, str) and form in FIELDS and kind != "plan 2", f"entry {seq}: unknown type")
+    later = {"plan": "plan 2", "incident": "incident 4"}
+    form = later.get(kind, kind) if isinstance(kind, str) and "format" in entry else kind
+    must(isinstance(kind, str) and form in FIELDS and " " not in kind, f"entry {seq}: unknown type")
     must(IS_ENTRY[str(form)](entry), f"entry {seq}: its fields are not those of a {kind}")
     return entry
 
@@ -507,7 +514,9 @@ class Book:
         self.refusals.add(key)
 
     def incident(self, seq: int, entry: Entry) -> None:
-        pass
+        if "format" in entry:
+            must(entry["round"] in self.open_run(entry).reserved, "an incident of a round not booked")
+            must(False, "an update that was not what its plan releases")
 
     def program(self, seq: int, entry: Entry) -> None:
         run = self.open_run(entry)

@@ -41,7 +41,7 @@ from stranger_values import (
 )
 
 HOLDS, CANNOT_DECIDE, CONTRADICTED = "holds", "cannot decide", "contradicted"
-KNOWN_BUNDLE, KNOWN_RECEIPTS = 1, 1
+KNOWN_BUNDLE, KNOWN_RECEIPTS = 1, 2
 MAX_BUNDLE, MAX_ENTRIES, MAX_TOKENS = 2**30, 10**6, 100_000
 MAX_KEPT, MAX_KEPT_TOKENS = 2**26, 2_000_000
 MAX_TRUST, MAX_RECEIPTS = 2**20, 2**26
@@ -471,17 +471,22 @@ def check_previous(bundle: Bundle, shelf: list[Bundle]) -> list[str]:
 # 8 and 11.2. Receipts
 
 IS_RECEIPT = object_of("region region plan hex32 round int entry hex32 sha256 hex32 bytes int")
-IS_RECEIPTS = object_of(
-    "format one kind string run text coordinator vkey plans list receipts list signature signature"
-)
+RECEIPTS = "kind string run text coordinator vkey plans list receipts list signature signature "
+IS_RECEIPTS = object_of(RECEIPTS + "format one")
+IS_RECEIPTS_2 = object_of(RECEIPTS + "format two incidents list")
+IS_INCIDENT = object_of("region region plan hex32 round int finding finding")
 
 
 def check_receipts(data: bytes, shelf: list[Bundle], keys: list[Key], unjudged: bool) -> list[str]:
     must(len(data) <= MAX_RECEIPTS, "receipts above 2^26 bytes")
     known_version("receipts", parse(data, "receipts"), KNOWN_RECEIPTS)
     value = decode(data, "receipts")
-    must(IS_RECEIPTS(value) and value["kind"] == "fedfsd-receipts", "receipts' fields")
-    plans, receipts = value["plans"], value["receipts"]
+    must(IS_RECEIPTS(value) or IS_RECEIPTS_2(value), "receipts' fields")
+    must(value["kind"] == "fedfsd-receipts", "receipts' kind")
+    plans, receipts, incidents = value["plans"], value["receipts"], value.get("incidents", [])
+    must(all(map(IS_INCIDENT, incidents)) and ("incidents" in value) == bool(incidents), "incidents' fields")
+    ended = [(one["region"], one["plan"]) for one in incidents]
+    must(ended == sorted(set(ended)) and {plan for _, plan in ended} <= set(plans), "the incidents' order")
     must(all(map(is_hex(64), plans)) and plans == sorted(set(plans)), "receipts' plans")
     must(all(map(IS_RECEIPT, receipts)), "a receipt's fields")
     order = [(r["region"], r["plan"], r["round"]) for r in receipts]
@@ -497,6 +502,7 @@ def check_receipts(data: bytes, shelf: list[Bundle], keys: list[Key], unjudged: 
     books: dict[str, list[Book]] = defaultdict(list)
     for bundle in shelf:
         books[bundle.book.region].append(bundle.book)
+    must(not {region for region, _ in ended} & set(books), "an update that was not taken")
     for receipt in receipts:
         reasons += check_receipt(receipt, books[receipt["region"]], unjudged)
     return reasons

@@ -34,7 +34,7 @@ LEARNED = [
     ("transformer", {}),
     ("transformer", {"width": 6, "heads": 3, "layers": 2, "modes": 1}),
 ]
-each_model = pytest.mark.parametrize("name", OWN_MODELS)
+each_model = pytest.mark.parametrize("name", OWN_MODELS["forecasting"])
 each_learned = pytest.mark.parametrize(("name", "options"), LEARNED)
 
 

@@ -44,12 +44,17 @@ class Gru(nn.Module):
         self.head = Head(options.width, options.modes, spec)
 
     def forward(self, history: Tensor) -> tuple[Tensor, Tensor]:
+        paths, scores = self.head(*self.trunk(history))
+        return paths, scores
+
+    def trunk(self, history: Tensor) -> tuple[Tensor, Tensor]:
+        """What the head is given: the last state and the last step."""
         steps = history.diff(dim=1)
         inward = self.inward(self.features(steps))
         state = torch.zeros(len(history), self.width, device=history.device)
         for gates in inward.unbind(dim=1):
             state = self._cell(gates, state)
-        return self.head(state, steps[:, -1])
+        return state, steps[:, -1]
 
     def _cell(self, inward: Tensor, state: Tensor) -> Tensor:
         """The next state (B, D) from the step's part of the gates (B, 3 D)."""

@@ -40,9 +40,9 @@ def build(
 
 
 def _entry(name: str, reviewed: ModelPin | None) -> Entry:
-    if name in OWN_MODELS:
+    if name in OWN_MODELS["forecasting"]:
         # A module of that name beside this one, with the same ENTRY that another package registers.
         own: Entry = import_module(f"{__package__}.{name}").ENTRY
         return own
-    found: Entry = registered("fedfsd.models", name, OWN_MODELS, "model.name", reviewed)
+    found: Entry = registered("fedfsd.models", name, OWN_MODELS["forecasting"], "model.name", reviewed)
     return found

@@ -58,12 +58,17 @@ class Transformer(nn.Module):
         self.head = Head(options.width, options.modes, spec)
 
     def forward(self, history: Tensor) -> tuple[Tensor, Tensor]:
+        paths, scores = self.head(*self.trunk(history))
+        return paths, scores
+
+    def trunk(self, history: Tensor) -> tuple[Tensor, Tensor]:
+        """What the head is given: the code of the last step, and that step."""
         steps = history.diff(dim=1)
         position = self.position.expand(len(history), -1, -1)
         tokens = self.embed(torch.cat([self.features(steps), position], dim=2))
         for layer in self.layers:
             tokens = layer(tokens)
-        return self.head(self.norm(tokens[:, -1]), steps[:, -1])
+        return self.norm(tokens[:, -1]), steps[:, -1]
 
 
 class Layer(nn.Module):

@@ -261,7 +261,7 @@ def nuplan(folder: Path, name: str, *, again: bool = False, location: str = "us-
 
     file = folder / f"{name}.db"
     base = sqlite3.connect(file)
-    base.executescript(NUPLAN)
+    base.executescript("PRAGMA synchronous = OFF;" + NUPLAN)
 
     def insert(table: str, rows: list[tuple]) -> None:
         base.executemany(f"INSERT INTO {table} VALUES ({','.join('?' * len(rows[0]))})", rows)
@@ -401,7 +401,7 @@ CREATE TABLE messages (id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEG
 def bag_of(file: Path, topics: dict[str, tuple[str, list[bytes]]]) -> Path:
     """A rosbag2 storage file of SQLite: the type and the messages of each topic."""
     base = sqlite3.connect(file)
-    base.executescript(BAG)
+    base.executescript("PRAGMA synchronous = OFF;" + BAG)
     for number, (name, (kind, messages)) in enumerate(topics.items(), start=1):
         base.execute("INSERT INTO topics VALUES (?, ?, ?, 'cdr', '')", (number, name, kind))
         base.executemany(

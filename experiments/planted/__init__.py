@@ -1,0 +1,1 @@
+"""Faults planted in the private step, and what notices them in operation."""

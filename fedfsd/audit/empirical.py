@@ -1,0 +1,114 @@
+"""What trainings of canaries showed of a plan's mechanism: the document of ``fedfsd audit canaries``.
+
+A region, or anybody with its program, makes it; nothing in it is computed from data. It shows what that
+program did on that machine, and is as believable as whoever ran it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fedfsd.config.load import Frozen
+from fedfsd.errors import ConfigError, NotReadyError
+from fedfsd.ledger.entry import Hex32, Text
+
+MOST_BYTES = 2**22
+
+
+class CheckFound(Frozen):
+    """One figure beside what it should be."""
+
+    name: Text
+    found: float
+    expected: float
+    fails: bool
+    meaning: Text
+
+
+class BoundsFound(Frozen):
+    """Lower bounds on epsilon, each alone at ``confidence``."""
+
+    canaries: Annotated[int, Field(ge=1)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    one_run: float
+    one_run_f: float
+    gaussian_pair: float
+
+
+class RegionFound(Frozen):
+    """One region's mechanism."""
+
+    epsilon: float | None
+    """What the plan claims."""
+    steps: Annotated[int, Field(ge=1)]
+    checks: tuple[CheckFound, ...]
+    bounds: BoundsFound | None
+    alarm: str | None
+    replay: tuple[str, ...]
+    """The faults that a replay found."""
+    commitment: Hex32
+
+
+class Found(Frozen):
+    """The whole document."""
+
+    format: Literal[1] = 1
+    kind: Literal["fedfsd-canaries"] = "fedfsd-canaries"
+    plan: Hex32
+    version: Text
+    code: Hex32
+    """Hash of fedfsd's files, as an entry ``program`` has it."""
+    regions: dict[str, RegionFound]
+
+
+def read(paths: Sequence[Path]) -> tuple[Found, ...]:
+    """The documents in files. ConfigError for one that is none; NotReadyError for one that is not there."""
+    found = []
+    for path in paths:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise NotReadyError(str(path), got=error.strerror, expected="a file of audit canaries") from None
+        try:
+            if len(content) > MOST_BYTES:
+                raise ValueError
+            found.append(Found.model_validate_json(content, strict=False))
+        except ValueError:
+            raise ConfigError(
+                str(path),
+                got="no document of audit canaries",
+                expected="what fedfsd audit canaries PLAN -o FILE writes",
+            ) from None
+    return tuple(found)
+
+
+def sentences(found: Sequence[Found], region: str, plans: Mapping[str, Any]) -> Iterator[str]:
+    """What they say of a region's plans, ``plans`` by hash, in sentences to quote."""
+    for document in found:
+        one = document.regions.get(region)
+        if document.plan not in plans or one is None:
+            continue
+        about = f"plan {document.plan[:8]}, by fedfsd {document.version} (code {document.code[:8]})"
+        faults = [*one.replay, *(check.name for check in one.checks if check.fails)]
+        faults += [one.alarm] if one.alarm else []
+        if faults:
+            yield f"{about}: its mechanism was tried and is not the plan's: {'; '.join(faults)}"
+            continue
+        yield (
+            f"{about}: a replay on neighbouring tables found no difference but a clipped sum within C, and "
+            f"{one.steps:,} private steps of canaries agree with the plan's sensitivity, sampling and noise"
+        )
+        if one.bounds is not None:
+            mine = one.bounds
+            claim = "none" if one.epsilon is None else f"{one.epsilon:.2f}"
+            yield (
+                f"{about}: from {mine.canaries:,} canaries epsilon is at least {mine.gaussian_pair:.2f} "
+                f"(two Gaussians, nominal), {mine.one_run_f:.2f} (trade-off curves) and {mine.one_run:.2f} "
+                f"(any mechanism), each with {mine.confidence:.0%} confidence at delta {mine.delta:g}; "
+                f"claimed: {claim}"
+            )

@@ -1,0 +1,98 @@
+"""Frames of a few cars, and below each the paths from above.
+
+Shapes: n frames, F points, K paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedfsd.canvas import FAINT, INK, as_svg, note, style
+from fedfsd.drive.table import Table, in_region
+from fedfsd.task.camera import drives
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SHEET = 8  # frames of a region
+
+
+def frames(
+    shown: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str], *, heading: str = ""
+) -> str:
+    """``shown`` has for each region image (n, 3, H, W) uint8, path (n, F, 2), paths (n, K, F, 2), straight
+    (n, F, 2), in metres, in the car's axes."""
+    columns = max((len(arrays["image"]) for arrays in shown.values()), default=1)
+    with style() as figure_of:
+        figure = figure_of(10, 2.9 * max(1, len(shown)) + 0.3, "")
+        grid = figure.add_gridspec(
+            2 * max(1, len(shown)), columns, height_ratios=[1, 1.35] * max(1, len(shown))
+        )
+        for row, (name, arrays) in enumerate(shown.items()):
+            for column in range(len(arrays["image"])):
+                top = figure.add_subplot(grid[2 * row, column])
+                top.imshow(arrays["image"][column].transpose(1, 2, 0))
+                top.set(xticks=[], yticks=[])
+                top.spines[:].set_visible(False)
+                if column == 0:
+                    top.set_title(name, color=colours[name])
+                below = figure.add_subplot(grid[2 * row + 1, column])
+                mine = [arrays[key][column] for key in ("path", "paths", "straight")]
+                _panel(below, *mine, colour=colours[name])
+        if heading:
+            figure.suptitle(heading)
+        return as_svg(figure)
+
+
+def draw(tables: Sequence[Table], path: Path) -> None:
+    """A sheet of frames of each region with the path driven after each, as SVG or PNG.
+
+    Source: the frames as they are stored; a region's cars are taken in key order, one frame each.
+    """
+    regions = sorted({name for one in tables for name in one.regions})
+    with style() as figure_of:
+        figure = figure_of(12, 1.9 * len(regions) + 0.2, "")
+        for row, name in enumerate(regions):
+            found = drives.examples(in_region(tables, name), test=False)
+            _, first = np.unique(found.owner, return_index=True)
+            for column, frame in enumerate(first[:_SHEET]):
+                axes = figure.add_subplot(2 * len(regions), _SHEET, 2 * row * _SHEET + column + 1)
+                axes.imshow(found.inputs["image"][frame].transpose(1, 2, 0))
+                below = figure.add_subplot(2 * len(regions), _SHEET, (2 * row + 1) * _SHEET + column + 1)
+                way = np.vstack([np.zeros(2), found.targets["path"][frame]])
+                below.plot(-way[:, 1], way[:, 0], color=INK, linewidth=2.5)
+                side = max(6.0, 1.15 * float(np.abs(way[:, 1]).max()))
+                below.set(xlim=(-side, side))
+                speed = float(found.inputs["speed"][frame, 0])
+                note(below, f"{speed:.0f} m/s", (0, 0), (2, 2), xycoords="axes fraction")
+                for one in (axes, below):
+                    one.set(xticks=[], yticks=[])
+                    one.spines[:].set_visible(False)
+                if column == 0:
+                    axes.set_title(name)
+        if path.suffix == ".png":
+            figure.savefig(path, dpi=120)
+        else:
+            path.write_text(as_svg(figure), encoding="utf-8")
+
+
+def _panel(axes: Axes, path: np.ndarray, paths: np.ndarray, straight: np.ndarray, *, colour: str) -> None:
+    """One frame's paths from above, driving upwards, the side drawn wider than the way."""
+    off = float(np.linalg.norm(paths[:, -1] - path[-1], axis=-1).min())
+    beside = float(np.linalg.norm(straight[-1] - path[-1]))
+    lines = [(straight, FAINT, 1.6, (0, (2, 2)), 1.0), (path, INK, 4.5, "-", 0.35)]
+    lines += [(one, colour, 2.2, "-", 1.0) for one in paths]
+    for points, tone, width, dash, alpha in lines:
+        way = np.vstack([np.zeros(2), points])
+        axes.plot(-way[:, 1], way[:, 0], color=tone, linewidth=width, linestyle=dash, alpha=alpha)
+        axes.plot(-way[-1, 1], way[-1, 0], "o", color=tone, markersize=4, alpha=alpha)
+    side = max(6.0, 1.15 * float(np.abs(np.concatenate([path, straight, *paths])[:, 1]).max()))
+    axes.set(xlim=(-side, side), yticks=[], xticks=[-round(side / 2), 0, round(side / 2)])
+    axes.set_xticklabels([f"{round(side / 2)} m", "", f"{round(side / 2)} m"])
+    axes.spines[:].set_visible(False)
+    note(axes, f"{off:.1f} m off", (0, 1), (0, 2), xycoords="axes fraction", color=INK)
+    note(axes, f"straight {beside:.1f} m", (1, 1), (0, 2), xycoords="axes fraction", ha="right")

@@ -1,0 +1,244 @@
+"""The camera task: from the front camera of a fleet car, and its speed, to the path that it drives next.
+
+The protected vehicle is the fleet car that recorded, with all its drives and frames under one key. Others in
+the picture are covered only as part of that car's frames: a person whom many cars filmed is not protected as
+a person.
+
+Shapes: W frames, B of a batch, K paths, F points (0.5 s apart, up to 3 s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedfsd.config.load import Frozen, load, within
+from fedfsd.drive.table import Table
+from fedfsd.errors import DataError, ModelError
+from fedfsd.gate.policy import ModelPin
+from fedfsd.task.camera import drives, model, picture
+from fedfsd.task.camera.drives import HORIZONS
+from fedfsd.task.camera.render import HEIGHT, WIDTH
+from fedfsd.task.task import Examples, Metric, Scores, Tensors
+
+MISS_M = 2.0
+_BATCH = 256
+_QUANTILES = (0.1, 0.5, 0.8, 0.95)  # of straight on's error: the frames that are shown
+_PLACES = 3  # frames of a synthetic car
+_SECOND = 2  # points a second
+
+
+class Options(Frozen):
+    """Nothing can be chosen yet."""
+
+
+class Augmentation(Frozen):
+    """How public frames are varied."""
+
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Frames are made up to this share darker or brighter."""
+    mirror: bool = True
+    """Half of the frames are mirrored, with their paths."""
+
+
+class Camera:
+    """image (B, 3, H, W) uint8, speed (B, 1) m/s -> paths (B, K, F, 2) m in the car's axes, scores (B, K)."""
+
+    name: ClassVar[str] = "camera"
+    baseline: ClassVar[str] = "straight on"
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        with within("task.options"):
+            self._options = load(Options, options)
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        return (
+            Metric(
+                "fde_m", "FDE", "m", "the distance between the likeliest path and the one driven after 3 s"
+            ),
+            Metric("fde_1s_m", "FDE at 1 s", "m", "the same after 1 s"),
+            Metric("fde_2s_m", "FDE at 2 s", "m", "the same after 2 s"),
+            Metric("ade_m", "ADE", "m", "the mean distance on the way"),
+            Metric("lateral_m", "lateral", "m", "how far to the side the path ends"),
+            Metric("min_fde_k_m", "minFDE of k", "m", "the FDE of the best of the model's paths"),
+            Metric("miss_rate", "missed", "%", f"the share whose best path ends more than {MISS_M:g} m off"),
+        )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self._options.model_dump()
+
+    def tables(self, path: str) -> tuple[Table, ...]:
+        return drives.tables(path)
+
+    def region_tables(self, path: str, region: str) -> tuple[Table, ...]:
+        return drives.region_tables(path, region)
+
+    def examples(self, tables: Sequence[Table], *, test: bool) -> Examples:
+        return drives.examples(tables, test=test)
+
+    def model(
+        self, name: str, options: Mapping[str, Any], *, seed: int, reviewed: ModelPin | None = None
+    ) -> nn.Module:
+        return model.build(name, options, seed=seed, reviewed=reviewed)
+
+    def demand_output(self, output: Any, targets: Tensors) -> None:
+        paths, scores = output
+        if paths.shape[2:] != targets["path"].shape[1:] or paths.shape[:2] != scores.shape:
+            raise ModelError(
+                "model",
+                got=f"paths {tuple(paths.shape)}, scores {tuple(scores.shape)}",
+                expected=f"paths (B, K, {len(HORIZONS)}, 2) and scores (B, K)",
+                hint="see fedfsd/task/camera/model.py",
+            )
+
+    def loss(self, output: Any, targets: Tensors) -> Tensor:
+        """The best path's error in metres a second of horizon, and how unlikely that path was thought."""
+        paths, scores = output
+        error = functional.smooth_l1_loss(
+            paths, targets["path"].unsqueeze(1).expand_as(paths), reduction="none", beta=0.5
+        ).sum(dim=-1)
+        horizons = torch.tensor(HORIZONS, dtype=paths.dtype, device=paths.device)
+        by_path = (error / horizons).mean(dim=-1)
+        best = by_path.detach().argmin(dim=1)
+        chosen = by_path.gather(1, best[:, None]).squeeze(1)
+        return chosen + functional.cross_entropy(scores, best, reduction="none")
+
+    def synthetic(self, random: torch.Generator) -> tuple[Tensors, Tensors]:
+        speeds = torch.tensor([8.0, 20.0, 0.0, 60.0, 1e4, torch.nan])
+        cars = len(speeds)
+        image = torch.randint(0, 256, (cars, _PLACES, 3, HEIGHT, WIDTH), generator=random, dtype=torch.uint8)
+        image[2], image[3] = 0, 255
+        speed = speeds[:, None, None].expand(cars, _PLACES, 1) + torch.rand(
+            cars, _PLACES, 1, generator=random
+        )
+        bend = 0.01 * torch.randn(cars, _PLACES, 1, generator=random)
+        way = speed * torch.tensor(HORIZONS, dtype=torch.float32)
+        path = torch.stack([way, bend * way.square()], dim=-1)
+        return {"image": image, "speed": speed}, {"path": path, "yaw_rate": 2 * bend * speed, "speed": speed}
+
+    def public_batches(
+        self,
+        tables: Sequence[Table],
+        augmentation: Mapping[str, Any],
+        *,
+        batch_size: int,
+        random: np.random.Generator,
+    ) -> Iterator[tuple[Tensors, Tensors]]:
+        with within("pretraining.augmentation"):
+            seen = load(Augmentation, augmentation)
+        found = self.examples(tables, test=False)
+        if not len(found):
+            raise DataError(
+                "pretraining.path", got="no usable frame", expected="frames with 3 s of path after them"
+            )
+        return self._seen(found, seen, batch_size, random)
+
+    def _seen(
+        self, found: Examples, seen: Augmentation, batch_size: int, random: np.random.Generator
+    ) -> Iterator[tuple[Tensors, Tensors]]:
+        while True:
+            rows = random.integers(len(found), size=batch_size)
+            image = torch.from_numpy(found.inputs["image"][rows])
+            speed = torch.from_numpy(found.inputs["speed"][rows])
+            path = torch.from_numpy(found.targets["path"][rows])
+            if seen.mirror:
+                turned = torch.from_numpy(random.random(batch_size) < 0.5)
+                image = torch.where(turned[:, None, None, None], image.flip(-1), image)
+                side = torch.where(turned, -1.0, 1.0).float()
+                path = path * torch.stack([torch.ones_like(side), side], dim=-1)[:, None]
+            gain = torch.from_numpy(1 + seen.brightness * random.uniform(-1, 1, batch_size)).float()
+            image = (image * gain[:, None, None, None]).clamp(0, 255).to(torch.uint8)
+            yield {"image": image, "speed": speed}, {"path": path}
+
+    def scores(self, net: nn.Module, examples: Examples) -> Scores:
+        return _measured(*predict(net, examples), examples)
+
+    def baseline_scores(self, examples: Examples) -> Scores:
+        paths = straight(examples)[:, None]
+        return _measured(paths, np.zeros((len(paths), 1), np.float32), examples)
+
+    def showcase(self, net: nn.Module, examples: Examples) -> dict[str, np.ndarray]:
+        if not len(examples):
+            return {}
+        off = np.linalg.norm(straight(examples) - examples.targets["path"], axis=-1)[:, -1]
+        rows = np.argsort(off)[[int(quantile * (len(off) - 1)) for quantile in _QUANTILES]]
+        chosen = Examples(
+            examples.vehicles,
+            examples.owner[rows],
+            {name: array[rows] for name, array in examples.inputs.items()},
+            {name: array[rows] for name, array in examples.targets.items()},
+        )
+        return {
+            "image": chosen.inputs["image"],
+            "path": chosen.targets["path"],
+            "paths": predict(net, chosen)[0],
+            "straight": straight(chosen),
+        }
+
+    def picture(
+        self, shown: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str], *, heading: str
+    ) -> str:
+        return picture.frames(shown, colours, heading=heading)
+
+    def caption(self, *, real: bool) -> str:
+        whose = " of the coordinator's table" if real else ""
+        return (
+            f"Test frames{whose}, from those that are easy for driving straight on (left) to hard ones "
+            "(right: 5 in 100 are harder). Below each from above, driving upwards: the path driven (grey), "
+            "the forecast (in the region's colour), straight on (dashed), and how far off those two end."
+        )
+
+
+def predict(net: nn.Module, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """Paths (W, K, F, 2) and scores (W, K) of ``net``."""
+    image, speed = (torch.from_numpy(examples.inputs[name]) for name in ("image", "speed"))
+    with torch.inference_mode():
+        parts = [net(*part) for part in zip(image.split(_BATCH), speed.split(_BATCH), strict=True)]
+    return torch.cat([paths for paths, _ in parts]).numpy(), torch.cat(
+        [scores for _, scores in parts]
+    ).numpy()
+
+
+def straight(examples: Examples) -> np.ndarray:
+    """Straight on at the frame's speed, (W, F, 2)."""
+    x = examples.targets["speed"] * HORIZONS.astype(np.float32)
+    return np.stack([x, np.zeros_like(x)], axis=-1)
+
+
+def constant_yaw_rate(examples: Examples) -> np.ndarray:
+    """On at the frame's speed and yaw rate, (W, F, 2): what a car's own sensors know without a camera."""
+    speed, rate = examples.targets["speed"], examples.targets["yaw_rate"]
+    turn = rate * HORIZONS.astype(np.float32)
+    way = speed * HORIZONS.astype(np.float32)
+    return np.stack(
+        [way * np.sinc(turn / np.pi), way * np.sinc(turn / 2 / np.pi) * np.sin(turn / 2)], axis=-1
+    )
+
+
+def _measured(paths: np.ndarray, scores: np.ndarray, examples: Examples) -> Scores:
+    """Errors of ``paths`` (W, K, F, 2) with ``scores`` (W, K)."""
+    error = paths - examples.targets["path"][:, None]
+    distance = np.linalg.norm(error, axis=-1)  # (W, K, F)
+    row, likeliest = np.arange(len(paths)), scores.argmax(axis=1)
+    chosen, best = distance[row, likeliest], distance[:, :, -1].min(axis=1)
+    return Scores(
+        {
+            "fde_m": chosen[:, -1],
+            "fde_1s_m": chosen[:, _SECOND - 1],
+            "fde_2s_m": chosen[:, 2 * _SECOND - 1],
+            "ade_m": chosen.mean(axis=1),
+            "lateral_m": np.abs(error[row, likeliest, -1, 1]),
+            "min_fde_k_m": best,
+            # A path that is not a number is a miss too: its comparisons are false.
+            "miss_rate": ~(best <= MISS_M),
+        },
+        examples.owner,
+    )
