@@ -347,7 +347,9 @@ class _Stage:
                 yield "a vehicle that moves the sum by what depends on the others"
         record = self._step(self._table(vehicle=inside, size=math.nan), step, self._start)
         yield from _differing(without, record, packed=self._mine.packed)
-        if not np.array_equal(without.totals[0], record.totals[0]):
+        moved = record.totals[0] - without.totals[0]
+        # Where windows are packed, others take other places, and their sum is added up in another order.
+        if not np.linalg.norm(moved) <= (_ROUNDING * bound if self._mine.packed else 0):
             yield "a vehicle without a finite gradient that moves the sum"
         if outside is not None:
             one = self._step(self._table(vehicle=outside, size=SIZES[0]), step, self._start)

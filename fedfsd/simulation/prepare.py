@@ -86,16 +86,7 @@ def prepare(
     initial, frozen, model = start_of(experiment, task, public)
     _PROGRESS.info("plan: calibrating the noise")
     plan = build(experiment, rosters, task_plan(task), model, run=run, limits=limits)
-    if experiment.privacy.pack_windows:
-        started = model_with(plan, task, initial, frozen)
-        backbone.freeze(started, initial)
-        probe_places(
-            started,
-            task,
-            plan.regions.values(),
-            precision=plan.precision,
-            engine=experiment.training.engine,
-        )
+    demand_places(experiment, plan, task, initial, frozen)
     return Prepared(
         experiment=experiment,
         plan=plan,
@@ -217,6 +208,21 @@ def model_with(plan: Plan, task: Task, arrays: Arrays, frozen: bytes | None) -> 
         backbone.restore(model, list(arrays), frozen, place="backbone")
     backbone.put_arrays(model, arrays)
     return model.eval()
+
+
+def demand_places(
+    experiment: Experiment, plan: Plan, task: Task, initial: Arrays, frozen: bytes | None
+) -> None:
+    """As each region will: refuse to pack windows of a model whose bits depend on their place.
+
+    Raises:
+        ModelError: they do.
+    """
+    packed = [mine for mine in plan.regions.values() if mine.packed]
+    if packed:
+        model = model_with(plan, task, initial, frozen)
+        backbone.freeze(model, initial)
+        probe_places(model, task, packed, precision=plan.precision, engine=experiment.training.engine)
 
 
 def regions_of(experiment: Experiment, tables: tuple[Table, ...]) -> list[str]:
