@@ -23,6 +23,6 @@ def digest(document: Any) -> str:
     return sha256(encode(document))
 
 
-def sha256(content: bytes) -> str:
+def sha256(content: bytes | memoryview) -> str:
     """Hex SHA-256 of ``content``."""
     return hashlib.sha256(content).hexdigest()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from experiments.benchmark.audit import audit
 from experiments.benchmark.border import border
+from experiments.benchmark.clients import clients
 from experiments.benchmark.crowd import crowd
 from experiments.benchmark.demo import demo, help_seconds
 from experiments.benchmark.fleet import fleet
@@ -22,6 +23,8 @@ from experiments.benchmark.overhead import overhead
 from experiments.benchmark.recordings import recordings
 from experiments.benchmark.row import Row, place
 from experiments.benchmark.step import step
+from experiments.benchmark.windows import windows
+from experiments.benchmark.wire import wire
 from experiments.federation.stage import StageError
 from fedfsd.errors import FedfsdError
 
@@ -31,19 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmark", description="Measure what the project promises."
     )
-    names = (
-        "help",
-        "demo",
-        "step",
-        "overhead",
-        "crowd",
-        "ledger",
-        "audit",
-        "recordings",
-        "border",
-        "imports",
-        "fleet",
-    )
+    names = ("help", "demo", "step", "windows", "overhead", "clients", "crowd", "wire")
+    names += ("ledger", "audit", "recordings", "border", "imports", "fleet")
     parser.add_argument("--only", choices=names, action="append", help="this part alone; may be repeated")
     parser.add_argument("--data", help="real recordings to train on; else the study's published results")
     parser.add_argument("--full", action="store_true", help="fleet: 100,000 vehicles instead of 10,000")
@@ -61,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "help": lambda: help_seconds(quick=given.quick),
             "demo": lambda: demo(folder / "demo", quick=given.quick),
             "step": lambda: step(quick=given.quick),
+            "windows": lambda: windows(given.data, quick=given.quick),
+            "clients": lambda: clients(folder / "clients", quick=given.quick),
+            "wire": lambda: wire(folder / "wire", quick=given.quick),
             "overhead": lambda: overhead(folder / "overhead", quick=given.quick),
             "crowd": lambda: crowd(folder / "crowd", quick=given.quick),
             "ledger": lambda: ledger(folder / "ledger", quick=given.quick),

@@ -58,7 +58,8 @@ def border(output: Path, *, quick: bool) -> list[Row]:
         gates, plain = _alone(stage, regions, output, rounds=1 if quick else 4)
     return [
         Row("border_region_start_s", median(starts), 20, "s", "<"),
-        Row("border_short_round_s", median(short), 1, "s", "<="),
+        _stated("border_short_round_s", short),
+        Row("border_short_round_to_stock_flower", median(short) / median(short_stock), 0.5, "times", "<="),
         _stated("border_short_round_stock_flower_s", short_stock),
         _stated("border_40mb_round_s", ours),
         _stated("border_40mb_round_stock_flower_s", theirs),

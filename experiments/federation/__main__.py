@@ -84,7 +84,7 @@ def summary(run: Path) -> str:
     """One line on how the rounds went."""
     rounds = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()][1:]
     seconds = sorted(line["seconds"] for line in rounds[1:] or rounds)
-    released = sum(one["outcome"] == "released" for line in rounds for one in line["regions"].values())
+    released = sum(one.get("outcome") == "released" for line in rounds for one in line["regions"].values())
     return (
         f"{len(rounds)} rounds, {released} releases;"
         f" the median round after the first took {seconds[len(seconds) // 2]:.2f} s"

@@ -72,8 +72,9 @@ def _plan(
         if sight is None:
             missing.append(round)
             continue
+        last = planned.number(round)
         near = [
-            block for number in range(round - OTHER_ROUNDS + 1, round + 1) for block in blocks.get(number, ())
+            block for number in range(last - OTHER_ROUNDS + 1, last + 1) for block in blocks.get(number, ())
         ]
         state, alarm = watch.look(
             state, sight, rounds=planned.rounds, regions=len(planned.regions), others=near
@@ -110,7 +111,7 @@ def _plan(
 def _blocks_of(
     name: str, plan: str, evidence: Evidence, files: Updates, blocks: dict[int, list[np.ndarray]]
 ) -> None:
-    """The witness blocks of another region, by round."""
+    """The witness blocks of another region, by round of the plan."""
     for other in evidence.ledgers:
         if other.region != name or plan not in other.terms:
             continue
@@ -120,7 +121,7 @@ def _blocks_of(
                 path = files.find(one.sha256, one.bytes)
                 sight = None if path is None else planned.sight(path, one.round)
                 if sight is not None:
-                    blocks.setdefault(one.round, []).append(sight.witness)
+                    blocks.setdefault(planned.number(one.round), []).append(sight.witness)
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class Planned:
     """What a plan's document says of one region's updates."""
 
     rounds: int
+    """In which the region takes part; it counts them from 1."""
     regions: tuple[str, ...]
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
     document: Mapping[str, Any]
@@ -137,7 +139,9 @@ class Planned:
     def of(cls, document: Mapping[str, Any], region: str) -> Planned:
         """Read a document; what is missing raises KeyError or TypeError."""
         shapes = tuple((one["name"], tuple(one["shape"])) for one in document["model"]["arrays"])
-        found = cls(document["num_rounds"], tuple(document["regions"]), shapes, document, region)
+        own = document["regions"][region].get("rounds")
+        rounds = document["num_rounds"] if own is None else len(own)
+        found = cls(rounds, tuple(document["regions"]), shapes, document, region)
         found.std(1)
         return found
 
@@ -146,13 +150,18 @@ class Planned:
         """Entries of an update."""
         return sum(prod(shape) for _, shape in self.shapes)
 
+    def number(self, round: int) -> int:
+        """Which round of the plan is the region's own round ``round``."""
+        own = self.document["regions"][self.region].get("rounds")
+        return round if own is None else int(own[round - 1])
+
     def std(self, round: int) -> tuple[float, float | None]:
         """(standard deviation of an entry's noise, unit of the grid that entries without gradient lie on)."""
         mine, optimizer = self.document["regions"][self.region], self.document["optimizer"]
         one = rounds_of(event_of(self.document, self.region, self.rounds), self.rounds)[round]
         rate = optimizer["learning_rate"]
         if optimizer["schedule"] == "cosine":
-            rate *= (1 + cos(pi * (round - 1) / self.rounds)) / 2
+            rate *= (1 + cos(pi * (self.number(round) - 1) / self.document["num_rounds"])) / 2
         moved = [
             _moved(step, mine["local_steps"], rate, optimizer["momentum"])
             for step in range(mine["local_steps"])

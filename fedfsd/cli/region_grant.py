@@ -91,7 +91,7 @@ def grant(
     answer = replace(answer, text=warned(answer.text, [warning] if warning else []))
     if plan is None:
         return answer
-    orders = grant.orders(made, events, rounds=plan.num_rounds, state=state)
+    orders = grant.orders(made, events, rounds=plan.rounds_of(node.settings.name), state=state)
     rows = [
         {
             "order": f"{one.alpha}{' (the grant)' if one.alpha == made.alpha else ''}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -13,10 +14,15 @@ if TYPE_CHECKING:
 _EVERY_SECONDS = 5.0
 
 
-class Watch:
+STAGES = logging.getLogger("fedfsd.progress")
+"""Tells what happens before the first round: each stage at INFO, parts of a long one at DEBUG."""
+
+
+class Watch(logging.Handler):
     """Call it with each ``Progress``, inside a ``with``."""
 
     def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
         self._live: Any = None
         self._printed = 0.0
         self._headline: Mapping[str, float] = {}
@@ -30,21 +36,31 @@ class Watch:
             # Without a thread of its own: it changes when a round ends.
             self._live = Live(console=console, auto_refresh=False, transient=True)
             self._live.start()
+        STAGES.setLevel(logging.DEBUG)
+        STAGES.addHandler(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        STAGES.removeHandler(self)
         if self._live:
             self._live.stop()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a stage."""
+        self._show(record.getMessage(), now=record.levelno >= logging.INFO)
 
     def __call__(self, progress: Progress) -> None:
         self._headline = progress.headline or self._headline  # not every round is evaluated
         text = progress.told(self._headline)
+        self._show(text, now=progress.round in (1, progress.num_rounds))
+
+    def _show(self, text: str, *, now: bool) -> None:
         if self._live:
             from rich.text import Text
 
             self._live.update(Text(text), refresh=True)
             return
-        now, last = time.monotonic(), progress.round == progress.num_rounds
-        if last or now - self._printed >= _EVERY_SECONDS:
-            self._printed = now
+        moment = time.monotonic()
+        if now or moment - self._printed >= _EVERY_SECONDS:
+            self._printed = moment
             print(text, file=sys.stderr, flush=True)

@@ -28,6 +28,8 @@ PRETRAINING, OWN = "pretraining", "model"
 _LATER: Mapping[tuple[str, str], Any] = {
     ("model", "trainable"): "all",
     ("model", "backbone"): PRETRAINING,
+    ("privacy", "pack_windows"): False,
+    ("server", "regions_per_round"): None,
     ("training", "engine"): "auto",
     ("training", "precision"): "float32",
 }
@@ -112,6 +114,9 @@ class Privacy(Frozen):
     """Lowers max_grad_norm where noise_multiplier * max_grad_norm would exceed it. For noise that differs by
     round, noise_multiplier is here the flat one that leaves as much noise in the released model."""
     windows_per_vehicle: Count = 8
+    pack_windows: bool = False
+    """Compute fewer windows that are nobody's. The time of a step then shows roughly how many windows the
+    vehicles drawn have, so a real region takes part only where its policy's round_seconds hides that."""
     noise_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """32 bytes in hex; only a rehearsal may fix it."""
 
@@ -140,7 +145,11 @@ class Server(Frozen):
     """Any strategy of flwr.serverapp, or one from the entry points fedfsd.strategies."""
     options: Options = Field(default_factory=dict)
     quorum: Fraction = 0.5
-    """The share of regions whose good updates make a round count."""
+    """The share of the regions asked whose good updates make a round count."""
+    regions_per_round: Count | None = None
+    """How many regions are asked in a round; by default all. Which ones is fixed in the plan, by the seed, so
+    that each region's rounds, and the noise they need, are known beforehand; each is asked as often as any
+    other, but for one round."""
     average_last: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The released model is the mean over this share of the rounds, the last ones; 0: the last alone."""
     round_timeout_seconds: Positive = 600.0
@@ -160,7 +169,8 @@ class Experiment(Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     mode: Mode = "private"
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 1
-    """Reaches initialisation and public pre-training only, never noise or sampling."""
+    """Reaches initialisation, public pre-training and which regions a round asks; never noise or the sampling
+    of vehicles."""
     data: Data = Data()
     task: Task = Task()
     regions: dict[RegionName, Region] = Field(default_factory=dict)

@@ -188,8 +188,8 @@ class Bridge:
             raise PlanError("plan", got="one not on offer or not approved", expected="an approved one")
         if self._hall.book.ended(name, plan.hash):
             raise RefusedError("plan", got="a plan that ended for the region", expected="one that is open")
-        if type(round) is not int or not 1 <= round <= plan.num_rounds:
-            raise RefusedError("round", got="another one", expected=f"1 to {plan.num_rounds}")
+        if type(round) is not int or not 1 <= round <= plan.rounds_of(name):
+            raise RefusedError("round", got="another one", expected=f"1 to {plan.rounds_of(name)}")
         gate_arrays.check(instruction.arrays, plan.model.arrays)
         schema, envelope = plan.model.arrays, instruction.envelope.hex()
 

@@ -44,8 +44,11 @@ _LARGE = 1e16  # |x|^2 beyond which float32 products of Gram matrices may over- 
 class MicroBatch:
     """Norms and clipped sum of one micro-batch, which takes the parameters' uses one by one."""
 
-    def __init__(self, sizes: Sequence[int], count: int, device: torch.device) -> None:
-        self._count, self._device = count, device
+    def __init__(
+        self, sizes: Sequence[int], count: int, device: torch.device, *, formed: bool = False
+    ) -> None:
+        """``formed``: every vehicle's gradient is formed, so that its bits are its own."""
+        self._count, self._device, self._formed = count, device, formed
         self._sizes = sizes
         # float64, but on accelerators that have none.
         self._wide = torch.float64 if wide(device) == device else torch.float32
@@ -59,7 +62,7 @@ class MicroBatch:
     def take(self, index: int, uses: Sequence[Use]) -> None:
         """Parameter ``index`` with all its uses."""
         products = [use for use in uses if isinstance(use, Product) and use.factors_out]
-        if len(products) == len(uses) and _by_product(products, self._count):
+        if not self._formed and len(products) == len(uses) and _by_product(products, self._count):
             self._products[index] = products
             self._measure(products)
             return

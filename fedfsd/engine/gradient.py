@@ -25,6 +25,7 @@ from fedfsd.config.experiment import GradientEngine, Precision
 from fedfsd.engine import layer
 from fedfsd.engine.clip import MicroBatch, whole_of
 from fedfsd.engine.device import accelerator_memory, wide
+from fedfsd.engine.sampler import BATCH_COST, BATCH_COST_ACCELERATOR
 from fedfsd.engine.tape import Deliver
 from fedfsd.engine.trunk import Head
 from fedfsd.engine.use import Sampled, Use
@@ -37,8 +38,6 @@ warnings.filterwarnings("ignore", message="Full backward hook is firing", catego
 
 _MEMORY = 256 * 2**20  # bytes of per-example gradients at a time
 _VEHICLES, _VEHICLES_ACCELERATOR = 256, 1024  # in a micro-batch, where memory allows
-# What a micro-batch costs before its first window, in parameters of one window.
-_START, _START_ACCELERATOR = 1 << 20, 1 << 28
 _CPU = torch.device("cpu")
 _LOG = logging.getLogger("fedfsd.engine")
 
@@ -65,7 +64,7 @@ class VehicleGradient:
         self._index = {parameter: index for index, parameter in enumerate(self.parameters)}
         self.size = sum(self._sizes)
         # What windows are computed through, frozen parts too: it stands for what a window takes of memory.
-        self._through = (
+        self.through = (
             self.size if isinstance(model, Head) else sum(one.numel() for one in model.parameters())
         )
         unknown = {} if engine == "hooks" else layer.unknown(model)
@@ -98,7 +97,7 @@ class VehicleGradient:
         def deliver(parameter: nn.Parameter, uses: list[Use]) -> None:
             parts[self._index[parameter]] = whole_of(uses, count)
 
-        self._model.backward(self._loss_of(inputs, targets, taken), deliver)
+        self._model.backward(self._loss_of(inputs, targets, _shares(taken)), deliver)
         return torch.cat(parts, dim=1).masked_fill_(~taken.any(dim=1, keepdim=True), 0.0)
 
     def plain_sum(self, inputs: Tensors, targets: Tensors, taken: Tensor) -> Tensor:
@@ -107,8 +106,11 @@ class VehicleGradient:
         Raises:
             ModelError: a parameter that the loss does not depend on.
         """
+        return self._plain(inputs, targets, _shares(taken))
+
+    def _plain(self, inputs: Tensors, targets: Tensors, share: Tensor) -> Tensor:
         parts = []
-        found = self._model.plain(self._loss_of(inputs, targets, taken))
+        found = self._model.plain(self._loss_of(inputs, targets, share))
         for name, part in zip(self._names, found, strict=True):
             if part is None:
                 raise ModelError(
@@ -129,6 +131,7 @@ class VehicleGradient:
         *,
         max_grad_norm: float | None,
         sample_rate: float = 1.0,
+        vehicles: int | None = None,
         processes: int = 1,
     ) -> Tensor:
         """Sum over vehicles of their clipped mean gradients, (P,) float64, where the device keeps sums.
@@ -137,10 +140,12 @@ class VehicleGradient:
             slots: (V,) sampled vehicles. window, taken: (V, k) as from ``choose_windows``.
             max_grad_norm: None: in mode none alone; nothing is clipped.
             sample_rate: that of the plan, for the size of micro-batches.
+            vehicles: how many a micro-batch has where windows are packed. Then who shares a micro-batch with
+                whom depends on the others' windows, so every gradient is formed: no rounding may be shared.
             processes: how many share the roster, each with as many slots.
         """
         each, places = -(-data.roster // processes), window.shape[1]
-        size = micro_batch(each, sample_rate, places, self._through, data.device)
+        size = vehicles or micro_batch(each, sample_rate, places, self.through, data.device)
         count = len(slots) + -len(slots) % size
         index = np.full((count, places), data.padding)
         index[: len(slots)] = data.first[slots, None] + window
@@ -150,43 +155,66 @@ class VehicleGradient:
         everything, filled_places = (torch.from_numpy(part).to(data.device) for part in (index, full))
         for low in range(0, len(index), size):
             rows, filled = (part[low : low + size] for part in (everything, filled_places))
+            if max_grad_norm is None:
+                plain = self._plain_batch(data, rows, filled)
+                if plain.isfinite().all():
+                    total += plain.to(total.device)
+                    continue
+                # A vehicle without a finite gradient does not count; which it is, only its own says.
             inputs = data.inputs_of(rows)
             targets = {name: values[rows] for name, values in data.targets.items()}
-            total += self._batch_sum(inputs, targets, filled, max_grad_norm).to(total.device)
+            found = self._batch_sum(inputs, targets, filled, max_grad_norm, formed=vehicles is not None)
+            total += found.to(total.device)
         return total
 
+    def _plain_batch(self, data: VehicleData, rows: Tensor, taken: Tensor) -> Tensor:
+        """(P,) of the windows taken and of no others: without privacy shapes may tell of the data."""
+        some = rows[taken][:, None]
+        if not len(some):
+            return torch.zeros(self.size, device=rows.device)
+        targets = {name: values[some] for name, values in data.targets.items()}
+        return self._plain(data.inputs_of(some), targets, _shares(taken)[taken][:, None])
+
     def _batch_sum(
-        self, inputs: Tensors, targets: Tensors, taken: Tensor, max_grad_norm: float | None
+        self,
+        inputs: Tensors,
+        targets: Tensors,
+        taken: Tensor,
+        max_grad_norm: float | None,
+        *,
+        formed: bool = False,
     ) -> Tensor:
         """(P,) of one micro-batch."""
-        if max_grad_norm is None:
-            plain = self.plain_sum(inputs, targets, taken)
-            if plain.isfinite().all():
-                return plain
-            # A vehicle without a finite gradient does not count; which one it is, only its own gradient says.
-        batch = MicroBatch(self._sizes, len(taken), taken.device)
+        batch = MicroBatch(self._sizes, len(taken), taken.device, formed=formed)
 
         def deliver(parameter: nn.Parameter, uses: list[Use]) -> None:
             batch.take(self._index[parameter], uses)
 
-        self._model.backward(self._loss_of(inputs, targets, taken), deliver)
+        self._model.backward(self._loss_of(inputs, targets, _shares(taken)), deliver)
         return batch.clipped_sum(max_grad_norm, taken.any(dim=1))
 
-    def _loss_of(self, inputs: Tensors, targets: Tensors, taken: Tensor) -> Callable[[nn.Module], Tensor]:
-        """Model -> the sum of the vehicles' mean losses; its gradient is that of their mean gradients."""
-        share = taken / taken.sum(dim=1, keepdim=True).clamp(min=1)
+    def _loss_of(self, inputs: Tensors, targets: Tensors, share: Tensor) -> Callable[[nn.Module], Tensor]:
+        """Model -> the sum of the vehicles' mean losses; its gradient is that of their mean gradients.
+
+        ``share``: (V, k), each example's of its vehicle's mean.
+        """
 
         def loss(model: nn.Module) -> Tensor:
             flat = {name: values.flatten(0, 1) for name, values in targets.items()}
             # Autocast for the model's passes alone: norms, sums and what follows them are never shortened.
             short = self._precision == "bfloat16"
-            with torch.autocast(taken.device.type, torch.bfloat16, enabled=short):
+            with torch.autocast(share.device.type, torch.bfloat16, enabled=short):
                 losses = self._loss(model(*(values.flatten(0, 1) for values in inputs.values())), flat)
             # A place that is not taken repeats one of the vehicle's own examples, so its gradient times its
             # zero share is zero unless the vehicle's gradient is not finite anyway.
             return (losses * share.flatten()).sum()
 
         return loss
+
+
+def _shares(taken: Tensor) -> Tensor:
+    """(V, k): what each place counts in its vehicle's mean."""
+    return taken / taken.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class _Taped:
@@ -257,11 +285,16 @@ def micro_batch(roster: int, sample_rate: float, places: int, size: int, device:
     Where a window costs much, small batches leave few places empty; where it costs little, one batch takes
     nearly every draw. Whole numbers throughout, so that every machine chooses alike.
     """
-    memory, vehicles, start = _MEMORY, _VEHICLES, _START
+    memory, vehicles = _MEMORY, _VEHICLES
     if device.type != "cpu":
-        memory, vehicles, start = accelerator_memory(device), _VEHICLES_ACCELERATOR, _START_ACCELERATOR
+        memory, vehicles = accelerator_memory(device), _VEHICLES_ACCELERATOR
     largest = min(vehicles, roster, max(1, memory // (8 * max(size, 1) * places)))
-    return _cheapest(largest, roster, sample_rate, places * size, start)
+    return _cheapest(largest, roster, sample_rate, places * size, batch_cost(device))
+
+
+def batch_cost(device: torch.device) -> int:
+    """What a micro-batch costs on a device before its first window, in parameters of one window."""
+    return BATCH_COST if device.type == "cpu" else BATCH_COST_ACCELERATOR
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from fedfsd.config.experiment import GradientEngine, Precision
 from fedfsd.engine import backbone, trunk
 from fedfsd.engine import noise as noises
 from fedfsd.engine.device import wide
-from fedfsd.engine.gradient import Loss, VehicleGradient
+from fedfsd.engine.gradient import Loss, VehicleGradient, batch_cost
 from fedfsd.engine.randomness import RoundKey
-from fedfsd.engine.sampler import choose_windows, sample_vehicles
+from fedfsd.engine.sampler import Lane, choose_windows, lanes, pack, sample_vehicles
 from fedfsd.engine.shared import Shared
 from fedfsd.engine.vehicle import VehicleData, within
 from fedfsd.plan.plan import Arrays, Plan, RegionPlan
@@ -36,7 +36,8 @@ def train(
     each step, and raises where nobody waits for the update any more.
     """
     mine = plan.region(key.region)
-    size, rate = gradient.size, plan.learning_rate(key.round)
+    size = gradient.size
+    rate = plan.learning_rate(plan.round_of(key.region, key.round))
     flat = np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]).astype(np.float64)
     start = torch.from_numpy(flat).to(wide(data.device))
     update, velocity = torch.zeros_like(start), torch.zeros_like(start)
@@ -73,15 +74,40 @@ def private_step(
     noise, clip = mine.noise, mine.max_grad_norm
     if noise is not None:  # None in mode none alone
         clip = noise.clipping_norm(key.round, roster=mine.roster, size=size)
-    clipped = gradient.clipped_sum(
-        data, slots, window, taken, max_grad_norm=clip, sample_rate=mine.sample_rate
-    )
+    clipped = torch.zeros(gradient.size, dtype=torch.float64, device=wide(data.device))
+    for chosen, places, vehicles in _arranged(mine, taken, gradient.through, data.device):
+        clipped += gradient.clipped_sum(
+            data,
+            slots[chosen],
+            window[chosen, :places],
+            taken[chosen, :places],
+            max_grad_norm=clip,
+            sample_rate=mine.sample_rate,
+            vehicles=vehicles,
+        )
     total = torch.nn.functional.pad(clipped, (0, size - gradient.size))
     if clip is not None:
         total = within(total, mine.roster * clip)
     if noise is not None:
         total = noise.noised(total, noises.of_step(key, step, total.device), round=key.round)
     return total / mine.divisor
+
+
+def lanes_of(mine: RegionPlan, through: int, device: torch.device) -> tuple[Lane, ...]:
+    """The shapes into which a region's windows are packed; ``through``: of the ``VehicleGradient``."""
+    return lanes(mine.roster, mine.sample_rate, mine.windows_per_vehicle, through, batch_cost(device))
+
+
+def _arranged(
+    mine: RegionPlan, taken: np.ndarray, through: int, device: torch.device
+) -> Iterator[tuple[np.ndarray | slice, int, int | None]]:
+    """Who goes into micro-batches of one shape: the vehicles, the places of each, vehicles a micro-batch."""
+    if not mine.packed:
+        yield slice(None), taken.shape[1], None
+        return
+    for lane, chosen in pack(lanes_of(mine, through, device), taken):
+        if len(chosen):
+            yield chosen, lane.places, lane.vehicles
 
 
 def model_on(

@@ -5,6 +5,8 @@ It costs no privacy because the tables are public: a table of recorded origin is
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from itertools import islice
 
@@ -17,6 +19,9 @@ from fedfsd.drive.table import Table
 from fedfsd.engine import backbone
 from fedfsd.errors import DataError
 from fedfsd.task.task import Task
+
+_PROGRESS = logging.getLogger("fedfsd.progress")
+_TOLD_SECONDS = 1.0
 
 
 def pretrain(
@@ -42,7 +47,12 @@ def pretrain(
     optimizer = torch.optim.Adam(learning, lr=chosen.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, chosen.steps)
     backbone.still(model)
-    for inputs, targets in islice(batches, chosen.steps):
+    _PROGRESS.info("public pre-training: %d steps", chosen.steps)
+    told = time.monotonic()
+    for step, (inputs, targets) in enumerate(islice(batches, chosen.steps)):
+        if time.monotonic() - told >= _TOLD_SECONDS:
+            told = time.monotonic()
+            _PROGRESS.debug("public pre-training: %d of %d steps", step, chosen.steps)
         loss = task.loss(model(*inputs.values()), targets).mean()
         optimizer.zero_grad()
         loss.backward()

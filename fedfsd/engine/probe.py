@@ -8,19 +8,21 @@ also tried on synthetic vehicles, extreme neighbours included.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from fedfsd.config.experiment import GradientEngine
-from fedfsd.engine import layer
-from fedfsd.engine.local import model_on
+from fedfsd.config.experiment import GradientEngine, Precision
+from fedfsd.engine import layer, trunk
+from fedfsd.engine.local import lanes_of, model_on
 from fedfsd.errors import ModelError
+from fedfsd.plan.plan import RegionPlan
 from fedfsd.task.task import Task, Tensors
 
 _TOLERANCE = 1e-4  # of the gradient's norm; float32 sums in another order stay far below
+_CPU = torch.device("cpu")
 _ORDINARY = 2  # synthetic vehicles, the first ones
 
 
@@ -132,6 +134,57 @@ def _compare(
         difference = torch.linalg.vector_norm(together[vehicle] - alone)
         if not difference <= _TOLERANCE * torch.linalg.vector_norm(alone) + 1e-6:
             raise _coupled()
+
+
+def probe_places(
+    model: nn.Module,
+    task: Task,
+    regions: Iterable[RegionPlan],
+    *,
+    device: torch.device = _CPU,
+    precision: Precision = "float32",
+    engine: GradientEngine = "auto",
+) -> None:
+    """Refuse to pack a model's windows where a vehicle's bits depend on its place in a micro-batch.
+
+    Kernels may treat the rows at a batch's end otherwise; which do is a matter of model, shape and machine.
+
+    Args:
+        regions: who packs; the shapes of their micro-batches are tried.
+
+    Raises:
+        ModelError: they do.
+    """
+    generator = torch.Generator().manual_seed(0)
+    trial = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in trial.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    behind = trunk.frozen(trial, task)
+    gradient = model_on(trial, task.loss, device, precision, behind_trunk=behind, engine=engine)
+    ordinary = [
+        {name: values[:_ORDINARY].flatten(0, 1).to(device) for name, values in part.items()}
+        for part in task.synthetic(generator)
+    ]
+    if behind:
+        ordinary[0] = trunk.features(trial, ordinary[0])
+    count = len(next(iter(ordinary[0].values())))
+    for lane in {lane for mine in regions for lane in lanes_of(mine, gradient.through, device)}:
+        window = torch.randint(count, (lane.vehicles, lane.places), generator=generator)
+        taken = torch.ones(window.shape, dtype=torch.bool, device=device)
+        found: list[torch.Tensor] = []
+        for first in sorted({0, 1, lane.vehicles // 2, lane.vehicles - 1}):
+            rows = window.roll(first, 0).to(device)
+            inputs, targets = ({name: values[rows] for name, values in part.items()} for part in ordinary)
+            found.append(gradient.mean_by_vehicle(inputs, targets, taken).roll(-first, 0))
+        if any(not torch.equal(one, found[0]) for one in found[1:]):
+            raise ModelError(
+                "model",
+                got=f"a vehicle's gradient that depends on its place among {lane.vehicles}",
+                expected="the same bits at every place, where windows are packed",
+                hint="set privacy.pack_windows = false",
+            )
 
 
 def _coupled() -> ModelError:

@@ -29,7 +29,8 @@ from fedfsd.engine.vehicle import VehicleData
 from fedfsd.errors import NotReadyError
 
 _END, _WEIGHTS, _SUM = range(3)
-_HEADER = 5  # what, V, k, C and q as the bits of float64; C of none: not a number
+_HEADER = 6
+# What, V, k, C and q as the bits of float64 (C of none: not a number), vehicles in a micro-batch or 0.
 
 
 def backend(device: torch.device) -> str:
@@ -42,7 +43,7 @@ class Shared:
 
     def __init__(self, own: VehicleGradient, device: torch.device) -> None:
         self._own, self._device = own, device
-        self.size = own.size
+        self.size, self.through = own.size, own.through
 
     def set_parameters(self, flat: Tensor) -> None:
         """Copy (P,) values into the model of every process."""
@@ -60,14 +61,15 @@ class Shared:
         *,
         max_grad_norm: float | None,
         sample_rate: float = 1.0,
+        vehicles: int | None = None,
     ) -> Tensor:
         """See ``VehicleGradient.clipped_sum``."""
         clip = np.nan if max_grad_norm is None else max_grad_norm
         with _together():
-            _tell(self._device, _SUM, *window.shape, _bits(clip), _bits(sample_rate))
+            _tell(self._device, _SUM, *window.shape, _bits(clip), _bits(sample_rate), vehicles or 0)
             drawn = np.concatenate([slots.ravel(), window.ravel(), taken.ravel()]).astype(np.int64)
             dist.broadcast(torch.from_numpy(drawn).to(_carried(self._device)), 0)
-        mine = _part(self._own, data, slots, window, taken, max_grad_norm, sample_rate)
+        mine = _part(self._own, data, slots, window, taken, max_grad_norm, sample_rate, vehicles)
         with _together():
             return _added(mine, self._device)
 
@@ -88,7 +90,7 @@ def serve(own: VehicleGradient, data: VehicleData) -> None:
         header = torch.empty(_HEADER, dtype=torch.int64, device=carried)
         with _together():
             dist.broadcast(header, 0)
-        what, count, places, clip, rate = header.tolist()
+        what, count, places, clip, rate, vehicles = header.tolist()
         if what == _END:
             return
         if what == _WEIGHTS:
@@ -103,7 +105,16 @@ def serve(own: VehicleGradient, data: VehicleData) -> None:
         slots, window, taken = np.split(drawn.cpu().numpy(), [count, count * (1 + places)])
         shape = (count, places)
         bound = None if np.isnan(_float(clip)) else _float(clip)
-        mine = _part(own, data, slots, window.reshape(shape), taken.reshape(shape) > 0, bound, _float(rate))
+        mine = _part(
+            own,
+            data,
+            slots,
+            window.reshape(shape),
+            taken.reshape(shape) > 0,
+            bound,
+            _float(rate),
+            vehicles or None,
+        )
         with _together():
             _added(mine, device)
 
@@ -116,6 +127,7 @@ def _part(
     taken: np.ndarray,
     max_grad_norm: float | None,
     sample_rate: float,
+    vehicles: int | None,
 ) -> Tensor:
     """The clipped sum of this process's vehicles."""
     processes = dist.get_world_size()
@@ -127,6 +139,7 @@ def _part(
         taken[mine],
         max_grad_norm=max_grad_norm,
         sample_rate=sample_rate,
+        vehicles=vehicles,
         processes=processes,
     )
 

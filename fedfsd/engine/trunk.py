@@ -49,6 +49,13 @@ def frozen(model: Any, task: Task) -> bool:
     return not any(values.requires_grad for values in features)
 
 
+def features(model: Any, inputs: Tensors) -> Tensors:
+    """What the trunk makes of ``inputs`` (B, ...) each."""
+    with torch.no_grad():
+        parts = _parts(model.trunk(*inputs.values()))
+    return {str(number): values for number, values in enumerate(parts)}
+
+
 def place_behind(model: nn.Module, examples: Examples, *, roster: int, device: torch.device) -> VehicleData:
     """``vehicle.place`` of what the trunk makes of the examples, kept where there is room for it."""
     bare = place(replace(examples, inputs={}), roster=roster, device=device)

@@ -20,8 +20,11 @@ _TOTAL = "average/"
 _STATE = "strategy/"
 
 
-def save(path: Path, strategy: PlannedStrategy, done: Round) -> None:
-    """Write the checkpoint after a round; the old one stays until the new one is on disk."""
+def save(path: Path, strategy: PlannedStrategy, done: Round, note: object = None) -> None:
+    """Write the checkpoint after a round; the old one stays until the new one is on disk.
+
+    ``note``: plain values to be kept beside it.
+    """
     tensors = {_ARRAYS + name: np.ascontiguousarray(array) for name, array in done.arrays.items()}
     tensors |= {_TOTAL + name: total for name, total in strategy.total.items()}
     state = {name: _flatten(_STATE + name, value, tensors) for name, value in vars(strategy.inner).items()}
@@ -29,7 +32,7 @@ def save(path: Path, strategy: PlannedStrategy, done: Round) -> None:
     facts = {"plan": strategy.plan.hash, "round": str(done.number), "strategy": json.dumps(state)}
     if strategy.ended:
         facts["ended"] = json.dumps(strategy.ended)
-    save_file(tensors, part, facts)
+    save_file(tensors, part, facts | {"note": json.dumps(note)})
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(path)
@@ -61,6 +64,12 @@ def restore(path: Path, strategy: PlannedStrategy) -> tuple[int, dict[str, np.nd
     strategy.total = {name: tensors[_TOTAL + name] for name in names if _TOTAL + name in tensors}
     arrays = {name: tensors[_ARRAYS + name] for name in names}
     return int(metadata["round"]), arrays
+
+
+def note(path: Path) -> Any:
+    """What ``save`` was given beside a checkpoint that can be restored; None from an earlier release."""
+    with safe_open(path, "np") as file:
+        return json.loads(file.metadata().get("note", "null"))
 
 
 def _flatten(key: str, value: object, tensors: dict[str, np.ndarray]) -> Any:

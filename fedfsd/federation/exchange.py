@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedfsd.flower.polled import PolledGrid
+
 # The grid is asked less and less often while nothing comes; one over HTTP takes its time by itself.
 _POLL_SECONDS, _SLOWEST_SECONDS = 0.005, 0.02
 K = TypeVar("K")
@@ -48,7 +50,7 @@ class Post(Generic[K]):
                 if key is not None:
                     replies[key] = message
             pause = _POLL_SECONDS if found else min(pause * 1.3, _SLOWEST_SECONDS)
-            if not found:
+            if not found and not isinstance(self.grid, PolledGrid):  # ours has waited by itself
                 time.sleep(pause)
         return replies
 

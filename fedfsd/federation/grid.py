@@ -1,4 +1,5 @@
-"""A Flower grid on one machine: worker processes of one torch thread each, messages over pipes.
+"""A Flower grid on one machine: worker processes of one torch thread each, messages over pipes and shared
+memory.
 
 A task goes to a free worker that has served its node before, else to any free one. A worker that
 dies or is still busy when its message is given up is replaced; only its own task is lost.
@@ -13,11 +14,15 @@ import signal
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.app.message import make_message
 from flwr.supercore.run import Run
 
+from fedfsd.federation import shared
+from fedfsd.federation.shared import Packed
 from fedfsd.flower import private
 from fedfsd.flower.polled import PolledGrid
 
@@ -32,6 +37,21 @@ class _Worker:
     pipe: Connection
     task: Message | None = None
     served: set[int] = field(default_factory=set)
+    has: int = 0
+    """The number of the content that it was sent last."""
+
+
+def warm(app: str) -> None:
+    """Begin to load what worker processes of ``app`` need, while this process does something else."""
+    _context(app)
+    forkserver.ensure_running()
+
+
+def _context(app: str) -> multiprocessing.context.ForkServerContext:
+    """A fork server imports torch once, before any thread runs; workers fork off it in milliseconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([app.partition(":")[0], __name__])
+    return context
 
 
 class ProcessGrid(PolledGrid):
@@ -44,14 +64,17 @@ class ProcessGrid(PolledGrid):
         self._run = private.empty_run(RUN_ID)
         self._queue: deque[Message] = deque()
         self._replies: dict[str, Message] = {}
-        # A fork server imports torch once, before any thread runs; workers fork off it in milliseconds.
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([app.partition(":")[0], "fedfsd.federation.grid"])
+        # What many messages share is packed once: the content, its number, and the content as it is sent.
+        self._content: tuple[RecordDict | None, int, Packed] = (None, 0, Packed(None))
+        self._context = _context(app)
         count = workers or min(len(self._nodes), os.cpu_count() or 1)
         self._workers = [self._spawn() for _ in range(count)]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Queue messages and return their ids."""
+        # Content that was changed since the last time must not be taken for the same.
+        self._content[2].close()
+        self._content = None, self._content[1], Packed(None)
         ids = []
         for message in messages:
             ids.append(private.number(message))
@@ -83,6 +106,7 @@ class ProcessGrid(PolledGrid):
             worker.process.kill()
             worker.process.join()
         self._workers.clear()
+        self._content[2].close()
 
     def __enter__(self) -> ProcessGrid:
         return self
@@ -118,12 +142,24 @@ class ProcessGrid(PolledGrid):
                 task = next(known, self._queue[0])
                 self._queue.remove(task)
                 try:
-                    worker.pipe.send(task)
+                    self._send(worker, task)
                 except OSError:  # it died while idle: nothing is lost
                     worker = self._replace(worker)
-                    worker.pipe.send(task)
+                    self._send(worker, task)
                 worker.task = task
                 worker.served.add(task.metadata.dst_node_id)
+
+    def _send(self, worker: _Worker, task: Message) -> None:
+        content, number, packed = self._content
+        if content is not task.content:
+            packed.close()
+            number, packed = number + 1, Packed(task.content)
+            self._content = task.content, number, packed
+        known = worker.has == number
+        worker.pipe.send((task.metadata, known))
+        if not known:
+            packed.send(worker.pipe)
+            worker.has = number
 
     def _collect(self, *, timeout: float) -> None:
         busy = [(worker, worker.task) for worker in self._workers if worker.task is not None]
@@ -132,7 +168,7 @@ class ProcessGrid(PolledGrid):
             if worker.pipe not in ready:
                 continue
             try:
-                reply: Message = worker.pipe.recv()
+                reply: Message = shared.receive(worker.pipe)
                 worker.task = None
             except (EOFError, OSError):
                 self._replace(worker)
@@ -170,15 +206,19 @@ def _work(pipe: Connection, app: str, nodes: Mapping[int, Config]) -> None:
         )
         for node, config in nodes.items()
     }
+    content = RecordDict()
     while True:
         try:
-            message = pipe.recv()
+            metadata, known = pipe.recv()
+            if not known:
+                content = shared.receive(pipe)
         except (EOFError, ConnectionResetError):
             return
-        node = message.metadata.dst_node_id
+        message = make_message(metadata, content=content)
+        node = metadata.dst_node_id
         private.become(RUN_ID, node)
         reply = client(message, contexts[node])
         try:
-            pipe.send(reply)
+            shared.send(pipe, reply)
         except BrokenPipeError:  # the run ended while this worker trained: nobody waits for its reply
             return

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import Message
 
-from fedfsd import canonical
 from fedfsd.errors import RefusedError
+from fedfsd.flower import held
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import judge
 from fedfsd.gate.outcome import BAD_REPLY, LOST, RELEASED, UNUSUAL, from_flower
@@ -46,10 +46,9 @@ def read(
         )
         if record is None or release is None:
             raise RefusedError("reply", got="other records", expected="arrays and release")
-        arrays = {name: array.numpy() for name, array in record.items()}
+        arrays = held.arrays_of(record)
         judge(arrays, plan, region, round)
-        content = gate_arrays.to_bytes(arrays, plan.model.arrays)
-        sha256 = canonical.sha256(content)
+        sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
         if release.get("sha256") != sha256:
             raise RefusedError(
                 "reply", got="another hash than the arrays have", expected="the hash of the release"
@@ -63,4 +62,4 @@ def read(
         return RegionOutcome(UNUSUAL, finding=error.alarm.code), None
     except Exception:  # a hostile reply may fail anywhere between its bytes and its arrays
         return RegionOutcome(BAD_REPLY), None
-    return RegionOutcome(RELEASED, sha256, len(content), entry or None), arrays
+    return RegionOutcome(RELEASED, sha256, 4 * plan.model.size, entry or None), arrays

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -21,6 +21,7 @@ from fedfsd.errors import NotReadyError
 from fedfsd.federation import reply
 from fedfsd.federation.exchange import Post, Roll
 from fedfsd.federation.reply import RegionOutcome
+from fedfsd.flower import held
 from fedfsd.gate.outcome import BUSY, LATE_DROPPED, LATE_USED, LOST, RELEASED, TIMEOUT, UNUSUAL
 from fedfsd.gate.watch import Watcher
 from fedfsd.plan.plan import Arrays, Plan
@@ -72,10 +73,9 @@ class PlannedStrategy:
         self.ended: dict[str, str] = {}
         """Regions that take no further part, and what was found in their updates."""
 
-    @property
-    def quorum(self) -> int:
+    def quorum(self, number: int) -> int:
         """How many good updates make a round count."""
-        return ceil(self.plan.quorum * len(self.plan.regions))
+        return ceil(self.plan.quorum * len(self.plan.asked(number)))
 
     def start(
         self,
@@ -92,7 +92,8 @@ class PlannedStrategy:
         """
         post: Post[Task] = Post(grid)
         roll = Roll(grid, self.plan.regions)
-        roll.call(quorum=self.quorum, timeout=self.round_timeout_seconds, patience=PATIENCE_SECONDS)
+        first = self.quorum(min(first_round, self.plan.num_rounds))
+        roll.call(quorum=first, timeout=self.round_timeout_seconds, patience=PATIENCE_SECONDS)
         current = model = dict(arrays)
         for number in range(first_round, self.plan.num_rounds + 1):
             started = time.monotonic()
@@ -103,17 +104,26 @@ class PlannedStrategy:
 
     def _average(self, current: Arrays, number: int) -> dict[str, np.ndarray]:
         """The mean over the last rounds so far: less noise in the model, at no cost in privacy."""
-        first = self.plan.num_rounds - max(1, round(self.plan.average_last * self.plan.num_rounds)) + 1
-        if number < first:
+        if number >= self._first_averaged:
+            for name, array in current.items():
+                self.total[name] = self.total.get(name, 0.0) + array.astype(np.float64)
+        return self.released(current, number)
+
+    def released(self, current: Arrays, number: int) -> dict[str, np.ndarray]:
+        """What would be released after round ``number``, which ended with ``current``."""
+        count = number - self._first_averaged + 1
+        if count < 1:
             return dict(current)
-        for name, array in current.items():
-            self.total[name] = self.total.get(name, 0.0) + array.astype(np.float64)
-        return {name: (total / (number - first + 1)).astype(np.float32) for name, total in self.total.items()}
+        return {name: (total / count).astype(np.float32) for name, total in self.total.items()}
+
+    @property
+    def _first_averaged(self) -> int:
+        return self.plan.num_rounds - max(1, round(self.plan.average_last * self.plan.num_rounds)) + 1
 
     def _round(
         self, post: Post[Task], roll: Roll, current: Arrays, number: int
     ) -> tuple[dict[str, np.ndarray], dict[str, RegionOutcome], dict[Task, RegionOutcome]]:
-        record = ArrayRecord({name: Array(array) for name, array in current.items()})
+        record = held.record(current)
         # The inner strategy's own messages are not sent: it only learns where the round starts from.
         self.inner.configure_train(number, record, ConfigRecord({}), post.grid)
         outcomes, tasks = self._send(post, roll, record, number)
@@ -123,11 +133,12 @@ class PlannedStrategy:
         late: dict[Task, RegionOutcome] = {}
         good: dict[str, Message] = {}
         for task, message in replies.items():
-            outcome, update = reply.read(message, self.plan, task.region, task.round, self._watcher)
+            own = self.plan.rounds_of(task.region, task.round)
+            outcome, update = reply.read(message, self.plan, task.region, own, self._watcher)
             if outcome.code == UNUSUAL:
                 self.ended[task.region] = outcome.finding or ""
             if update is not None:
-                self._keep(task.region, task.round, update)
+                self._keep(task.region, own, update)
             if task.round == number:
                 outcomes[task.region] = outcome
             else:
@@ -139,9 +150,10 @@ class PlannedStrategy:
         aggregated, _ = self.inner.aggregate_train(number, [good[name] for name in sorted(good)])
         if aggregated is None:
             return dict(current), outcomes, late
+        means = held.arrays_of(aggregated)
         return (
             {
-                entry.name: aggregated[entry.name].numpy().astype(np.float32).reshape(entry.shape)
+                entry.name: means[entry.name].astype(np.float32, copy=False).reshape(entry.shape)
                 for entry in self.plan.model.arrays
             },
             outcomes,
@@ -152,20 +164,28 @@ class PlannedStrategy:
         self, post: Post[Task], roll: Roll, record: ArrayRecord, number: int
     ) -> tuple[dict[str, RegionOutcome], set[Task]]:
         """Send the round; what becomes of each region if no reply comes, and the tasks sent."""
-        content = RecordDict(
-            {"arrays": record, "config": ConfigRecord({"plan": self.plan.document(), "round": number})}
-        )
-        nodes = roll.call(quorum=self.quorum, timeout=self.round_timeout_seconds)
+        asked, document = self.plan.asked(number), self.plan.document()
+        contents = {
+            own: RecordDict({"arrays": record, "config": ConfigRecord({"plan": document, "round": own})})
+            for own in set(asked.values())
+        }
+        nodes = roll.call(quorum=self.quorum(number), timeout=self.round_timeout_seconds)
         # A region whose late update will count is left to finish it.
         owing = {task.region for task in post.expected} if self.plan.late_updates == "use" else set()
         outcomes = {
             region: RegionOutcome(BUSY if region in owing else TIMEOUT if region in nodes else LOST)
-            for region in self.plan.regions
-        } | {region: RegionOutcome(UNUSUAL, finding=finding) for region, finding in self.ended.items()}
+            for region in asked
+        } | {
+            region: RegionOutcome(UNUSUAL, finding=finding)
+            for region, finding in self.ended.items()
+            if region in asked
+        }
         messages = {
-            Task(region, number): Message(content, node, MessageType.TRAIN, group_id=str(number))
+            Task(region, number): Message(
+                contents[asked[region]], node, MessageType.TRAIN, group_id=str(number)
+            )
             for region, node in sorted(nodes.items(), key=lambda found: found[1])
-            if region not in owing and region not in self.ended
+            if region in asked and region not in owing and region not in self.ended
         }
         post.send(messages)
         return outcomes, set(messages)
@@ -180,7 +200,7 @@ class PlannedStrategy:
     def _demand_quorum(self, outcomes: dict[str, RegionOutcome], number: int) -> None:
         """Late updates do not make a quorum."""
         failed = {name: out.code for name, out in sorted(outcomes.items()) if out.code != RELEASED}
-        if len(outcomes) - len(failed) < self.quorum:
+        if len(outcomes) - len(failed) < self.quorum(number):
             listed = ", ".join(f"{name}: {code}" for name, code in failed.items())
             raise NotReadyError(
                 f"round {number}",
@@ -195,6 +215,8 @@ class PlannedStrategy:
         """The reply as Flower's strategies expect it: a whole model, and the weight the plan declares."""
         scale = np.float32(self.plan.scale(task.region))
         weight = self.plan.region(task.region).weight / (1 + number - task.round)
-        arrays = ArrayRecord({name: Array(current[name] + scale * update[name]) for name in current})
+        arrays = ArrayRecord()
+        for name, array in current.items():
+            arrays[name] = held.Moved(array, update[name], scale)
         message.content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": weight})})
         return message

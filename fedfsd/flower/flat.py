@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fedfsd.flower import held
+
 Record = dict[str, np.ndarray] | ConfigRecord | MetricRecord
 Records = Mapping[str, Mapping[str, np.ndarray] | ConfigRecord | MetricRecord]
 
@@ -55,9 +57,7 @@ def plain(records: Records) -> RecordDict:
     """The records as Flower's own types."""
     return RecordDict(
         {
-            name: record
-            if isinstance(record, ConfigRecord | MetricRecord)
-            else ArrayRecord({key: Array(array) for key, array in record.items()})
+            name: record if isinstance(record, ConfigRecord | MetricRecord) else held.record(record)
             for name, record in records.items()
         }
     )
@@ -66,9 +66,7 @@ def plain(records: Records) -> RecordDict:
 def records_of(content: RecordDict) -> Records:
     """Flower's types as records, the arrays as numpy's."""
     return {
-        name: {key: array.numpy() for key, array in record.items()}
-        if isinstance(record, ArrayRecord)
-        else record
+        name: held.arrays_of(record) if isinstance(record, ArrayRecord) else record
         for name, record in content.items()
     }
 

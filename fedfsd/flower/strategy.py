@@ -11,7 +11,7 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
 from fedfsd.errors import ConfigError
-from fedfsd.flower import private
+from fedfsd.flower import held, private
 
 # A federation of a few known regions: all take part in each round, and quorum is judged by us.
 _PARTICIPATION = {
@@ -29,6 +29,7 @@ def resolve(name: str, options: Mapping[str, Any]) -> Strategy:
         ConfigError: no such strategy, options it does not take, or one of Flower's DP wrappers: they
             account for another unit and mechanism than the plan states.
     """
+    held.replace_mean()
     private.quiet()  # Flower warns of the participation that we set on purpose
     kind = _find(name)
     taken = inspect.signature(kind).parameters

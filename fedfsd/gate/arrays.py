@@ -50,6 +50,20 @@ def to_bytes(arrays: Arrays, schema: Sequence[ArraySchema]) -> bytes:
     return b"".join(parts(arrays, schema))
 
 
+def content(arrays: Arrays, schema: Sequence[ArraySchema]) -> bytes | memoryview:
+    """``to_bytes`` without a copy where the arrays lie one behind the other in one buffer."""
+    flat = arrays[schema[0].name].base if schema else None
+    if not isinstance(flat, np.ndarray) or flat.dtype != np.dtype("<f4") or not flat.flags.c_contiguous:
+        return to_bytes(arrays, schema)
+    place = flat.ctypes.data
+    for entry in schema:
+        array = arrays[entry.name]
+        if array.base is not flat or array.ctypes.data != place or not array.flags.c_contiguous:
+            return to_bytes(arrays, schema)
+        place += array.nbytes
+    return flat.reshape(-1).view(np.uint8).data[: place - flat.ctypes.data].toreadonly()
+
+
 def parts(arrays: Arrays, schema: Sequence[ArraySchema]) -> list[memoryview]:
     """``to_bytes`` in pieces, without a copy if the arrays already have this layout."""
     found = (np.ascontiguousarray(arrays[entry.name], dtype="<f4") for entry in schema)

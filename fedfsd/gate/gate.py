@@ -47,11 +47,11 @@ class Gate:
         if plan.hash not in self._accepted:
             self.policy.demand(plan, self.region)
             self._accepted.add(plan.hash)
-        if type(round) is not int or not 1 <= round <= plan.num_rounds:
+        if type(round) is not int or not 1 <= round <= plan.rounds_of(self.region):
             raise RefusedError(
                 "round",
                 got=round,
-                expected=f"1 to {plan.num_rounds}, as planned",
+                expected=f"1 to {plan.rounds_of(self.region)}, as planned",
                 hint="a longer run needs a new plan",
             )
         gate_arrays.check(arrays, plan.model.arrays, max_magnitude=self.policy.max_inbound_magnitude)
@@ -70,7 +70,7 @@ class Gate:
         self._demand_usual(arrays, booked, plan)
         return self.ledger.release(gate_arrays.to_bytes(arrays, plan.model.arrays), booked)
 
-    def release_bytes(self, content: bytes, booked: Booked, plan: Plan) -> Released:
+    def release_bytes(self, content: bytes | memoryview, booked: Booked, plan: Plan) -> Released:
         """The same for an update that came as bytes; they are judged in place."""
         self._demand_usual(gate_arrays.view(content, plan.model.arrays), booked, plan)
         return self.ledger.release(content, booked)
@@ -105,10 +105,10 @@ def open_ledger(folder: Path) -> Ledger:
     return Ledger(folder / LEDGER, mirror=folder / MIRROR)
 
 
-def content_of(arrays: Arrays, plan: Plan, region: str, round: int) -> bytes:
+def content_of(arrays: Arrays, plan: Plan, region: str, round: int) -> bytes | memoryview:
     """The canonical bytes of an update that may leave, or RefusedError."""
     judge(arrays, plan, region, round)
-    return gate_arrays.to_bytes(arrays, plan.model.arrays)
+    return gate_arrays.content(arrays, plan.model.arrays)
 
 
 def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
@@ -200,7 +200,7 @@ def max_update_norm(plan: Plan, region: str, round: int) -> float:
 def _gains(plan: Plan, region: str, round: int) -> np.ndarray:
     """How far each step's mean gradient moves the parameters by the round's end, (local_steps,)."""
     return gains(
-        learning_rate=plan.learning_rate(round),
+        learning_rate=plan.learning_rate(plan.round_of(region, round)),
         momentum=plan.optimizer.momentum,
         local_steps=plan.region(region).local_steps,
     )

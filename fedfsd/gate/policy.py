@@ -191,8 +191,8 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
         ("roster", mine.roster, policy.max_roster),
         ("windows_per_vehicle", mine.windows_per_vehicle, policy.max_windows_per_vehicle),
         ("sample_rate", mine.sample_rate, policy.max_sample_rate),
-        ("steps", mine.local_steps * plan.num_rounds, policy.max_steps),
-        ("num_rounds", plan.num_rounds, policy.max_rounds),
+        ("steps", mine.local_steps * plan.rounds_of(region), policy.max_steps),
+        ("num_rounds", plan.rounds_of(region), policy.max_rounds),
         ("bytes of a release", 4 * plan.model.size, policy.max_release_bytes),
     ]
     found = []
@@ -219,6 +219,8 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
                 min_noise_multiplier=policy.min_noise_multiplier,
                 max_grad_norm=policy.max_grad_norm,
             )
+    if mine.packed and not policy.round_seconds and "none" not in policy.modes:  # that is a simulation's
+        found.append("it packs windows, and round_seconds, which would hide the time that takes, is 0")
     found += [f"{name} {value:g} is above the cap {cap:g}" for name, value, cap in caps if value > cap]
     if found or plan.mode == "none":
         return found

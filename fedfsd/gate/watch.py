@@ -64,7 +64,7 @@ class Watcher:
             arrays,
             mine.noise,
             round,
-            rate=plan.learning_rate(round),
+            rate=plan.learning_rate(plan.round_of(region, round)),
             momentum=plan.optimizer.momentum,
             divisor=mine.divisor,
         )
@@ -72,7 +72,7 @@ class Watcher:
         before = self._newest(plan_hash, region, before=round) or State()
         others = [block for name in plan.regions if name != region for block in self._blocks(plan_hash, name)]
         after, alarm = watch.look(
-            before, found, rounds=plan.num_rounds, regions=len(plan.regions), others=others
+            before, found, rounds=plan.rounds_of(region), regions=len(plan.regions), others=others
         )
         if alarm is not None:
             raise UnusualNoiseError(

@@ -12,7 +12,7 @@ from fedfsd.errors import NotReadyError
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write ``path`` so that a crash leaves the old file or the whole new one.
 
     Raises:

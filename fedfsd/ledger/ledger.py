@@ -50,7 +50,7 @@ class Released:
     entry: int
     entry_hash: str
     sha256: str
-    content: bytes
+    content: bytes | memoryview
 
 
 class Ledger:
@@ -221,7 +221,7 @@ class Ledger:
             found = self._find(booked)
             return None if found is None or found.release is None else self._sent(found.release, booked)
 
-    def release(self, content: bytes, booked: Booked) -> Released:
+    def release(self, content: bytes | memoryview, booked: Booked) -> Released:
         """Keep ``content`` in the outbox, then book its release; only then may it be sent.
 
         Raises:

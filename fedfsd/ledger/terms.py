@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -62,6 +63,7 @@ class _Region(_Part):
     mechanism: AnyPlan | None = None
     max_grad_norm: Annotated[float, Field(gt=0)]
     local_steps: _Count
+    rounds: Annotated[list[_Count], Field(min_length=1)] | None = None
 
 
 class _Document(_Part):
@@ -94,8 +96,9 @@ def read(document: Mapping[str, Any], region: str) -> Terms:
                 raise PlanError("mechanism", got="a field of format 2", expected="noise_multiplier")
             if "kind" not in mine.mechanism.model_fields_set:
                 raise PlanError("mechanism", got="no kind", expected="one")
-        mechanism = kind.of(**dict(mine))
-        event = mechanism.text(plan.num_rounds)
+        mechanism = kind.of(**mine.model_dump(exclude={"rounds", "mechanism"}), mechanism=mine.mechanism)
+        rounds = _rounds(document, plan, mine)
+        event = mechanism.text(rounds)
     except ValidationError as error:
         first: Any = error.errors(include_url=False, include_input=False, include_context=False)[0]
         raise EvidenceError(
@@ -109,9 +112,20 @@ def read(document: Mapping[str, Any], region: str) -> Terms:
         mode=plan.mode,
         task=_task(document),
         model=plan.model.name,
-        rounds=plan.num_rounds,
+        rounds=rounds,
         mechanism=mechanism,
         event=event,
         schema=canonical.digest(document["model"]["arrays"]),
         release_bytes=4 * sum(prod(array.shape) for array in plan.model.arrays),
     )
+
+
+def _rounds(document: Mapping[str, Any], plan: _Document, mine: _Region) -> int:
+    """How many rounds the region takes part in. PlanError for a list of them that is none."""
+    if mine.rounds is None:
+        return plan.num_rounds
+    if document.get("format", 1) < 3:
+        raise PlanError("rounds", got="a field of format 3", expected="no list of rounds")
+    if any(one >= other for one, other in pairwise([*mine.rounds, plan.num_rounds + 1])):
+        raise PlanError("rounds", got="rounds out of order, or beyond the last", expected="ascending ones")
+    return len(mine.rounds)

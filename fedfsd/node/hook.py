@@ -91,7 +91,7 @@ def _events(node: Node, ledger: Ledger, pending: Sequence[str], days: int) -> It
                 "name": document.name,
                 "epsilon": mine.epsilon,
                 "delta": mine.target_delta,
-                "rounds": document.num_rounds,
+                "rounds": document.rounds_of(node.settings.name),
                 "show": f"fedfsd region plan {plan[:12]}",
             },
         )

@@ -51,7 +51,7 @@ def waiting(node: Node) -> list[Document]:
                     "name": plan.name,
                     "epsilon": mine.epsilon,
                     "delta": mine.target_delta,
-                    "rounds": plan.num_rounds,
+                    "rounds": plan.rounds_of(node.settings.name),
                     "task": plan.task.name,
                     "model": plan.model.name,
                 }
@@ -102,7 +102,7 @@ def describe(node: Node, plan: Plan, *, data_set: str | None, today: datetime.da
         "backbone": None if plan.model.backbone is None else plan.model.backbone.model_dump(mode="json"),
         "witness_size": plan.model.witness_size,
         "release_bytes": 4 * plan.model.size,
-        "rounds": plan.num_rounds,
+        "rounds": plan.rounds_of(node.settings.name),
         "local_steps": mine.local_steps,
         "sample_rate": mine.sample_rate,
         "windows_per_vehicle": mine.windows_per_vehicle,

@@ -68,11 +68,8 @@ class _HandedOut:
     round: int
     arrays: Arrays
     sha256: str
-
-    @property
-    def last(self) -> bool:
-        """Whether the plan ends with it."""
-        return self.round == self.plan.num_rounds
+    last: bool
+    """Whether the plan ends with it, here."""
 
 
 class Runner:
@@ -142,7 +139,8 @@ class Runner:
             NotReadyError: no runner in time, or a failure in its data path.
         """
         self._gate.admit(plan, round, arrays)
-        work = _HandedOut(plan, plan.hash, round, arrays, gate_arrays.sha256(arrays, plan.model.arrays))
+        sha256, last = gate_arrays.sha256(arrays, plan.model.arrays), plan.rounds_of(self._gate.region)
+        work = _HandedOut(plan, plan.hash, round, arrays, sha256, round == last)
         with self._turn:
             released = self._before(work) or self._handed_out(work)
             if work.last:

@@ -73,7 +73,7 @@ def build(
             hint="check data.path and [regions]",
         )
     try:
-        steps = local_steps(experiment, rosters)
+        steps, turns = local_steps(experiment, rosters), rounds(experiment, rosters)
         training, privacy = experiment.training, experiment.privacy
         optimizer = OptimizerPlan(
             learning_rate=training.learning_rate, momentum=training.momentum, schedule=training.schedule
@@ -86,7 +86,14 @@ def build(
             average_last=experiment.server.average_last,
         )
         noise = {
-            name: _noise(experiment, name, roster, steps[name], moved, (limits or {}).get(name))
+            name: _noise(
+                experiment,
+                name,
+                roster,
+                steps[name],
+                [moved[number - 1] for number in turns[name] or range(1, len(moved) + 1)],
+                (limits or {}).get(name),
+            )
             for name, roster in rosters.items()
         }
         most = max(steps.values())
@@ -115,6 +122,8 @@ def build(
                     target_delta=privacy.target_delta,
                     target_epsilon=noise[name].target_epsilon,
                     epsilon=noise[name].epsilon,
+                    rounds=turns[name],
+                    packed=privacy.pack_windows,
                 )
                 for name, roster in sorted(rosters.items())
             },
@@ -154,6 +163,35 @@ def local_steps(experiment: Experiment, names: Iterable[str]) -> dict[str, int]:
         name: region.local_steps or max(1, round(most * speeds[name] / fastest))
         for name, region in written.items()
     }
+
+
+def rounds(experiment: Experiment, names: Iterable[str]) -> dict[str, tuple[int, ...] | None]:
+    """The rounds in which each region is asked; None: in all.
+
+    A round asks those that were asked least often so far, and of equals those that the seed puts first: by
+    public constants alone, so that a region's budget is exact before the first round. That a region is not
+    asked in some round is known to everybody, and hides nobody in it: no epsilon is smaller for it.
+
+    Raises:
+        PlanError: too few rounds for every region to be asked once.
+    """
+    regions, size = sorted(names), experiment.server.regions_per_round
+    if size is None or size >= len(regions):
+        return dict.fromkeys(regions)
+    number_of_rounds = experiment.training.num_rounds
+    if size * number_of_rounds < len(regions):
+        raise PlanError(
+            "server.regions_per_round",
+            got=f"{size} in each of {number_of_rounds} rounds",
+            expected=f"each of {len(regions)} regions asked at least once",
+            hint="raise it, or training.num_rounds",
+        )
+    asked: dict[str, list[int]] = {name: [] for name in regions}
+    for number in range(1, number_of_rounds + 1):
+        lot = {name: canonical.digest([experiment.seed, number, name]) for name in regions}
+        for name in sorted(regions, key=lambda one: (len(asked[one]), lot[one]))[:size]:
+            asked[name].append(number)
+    return {name: tuple(numbers) for name, numbers in asked.items()}
 
 
 def weights(

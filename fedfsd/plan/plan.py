@@ -5,7 +5,10 @@ Nothing here is derived from private data: rosters, weights, steps and noise are
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
+from functools import cached_property
+from itertools import pairwise
 from math import cos, pi, prod
 from typing import Annotated, Any, Literal
 
@@ -147,6 +150,23 @@ class RegionPlan(Frozen):
     target_epsilon: Annotated[float, Field(gt=0)] | None
     epsilon: Annotated[float, Field(ge=0)] | None
     """By PLD over the whole plan; None where nothing is promised: in a rehearsal, or without privacy."""
+    rounds: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)] | None = (
+        None
+    )
+    """The rounds of the plan in which this region is asked, ascending; None: all of them.
+
+    The region counts only these, from 1: its first round, its second, and so on. What it books, what it sends
+    and its noise go by that count.
+    """
+    packed: bool = False
+    """Whether windows are packed (``engine.sampler``): less is computed for nobody, and the time of a step
+    shows roughly how many windows the vehicles drawn have."""
+
+    @model_validator(mode="after")
+    def _rounds_ascend(self) -> RegionPlan:
+        if self.rounds is not None and any(one >= other for one, other in pairwise(self.rounds)):
+            raise ValueError("rounds in ascending order")
+        return self
 
     @property
     def divisor(self) -> float:
@@ -217,10 +237,40 @@ class Plan(Frozen):
 
     @model_validator(mode="after")
     def _noise_for_every_round(self) -> Plan:
-        for mine in self.regions.values():
-            if mine.mechanism is not None and not mine.mechanism.covers(self.num_rounds):
+        for name, mine in self.regions.items():
+            if mine.mechanism is not None and not mine.mechanism.covers(self.rounds_of(name)):
                 raise ValueError("a noise multiplier for every round")
         return self
+
+    @model_validator(mode="after")
+    def _somebody_is_asked(self) -> Plan:
+        asked = [mine.rounds for mine in self.regions.values()]
+        if asked and None not in asked:
+            every = {number for rounds in asked for number in rounds or ()}
+            if every != set(range(1, self.num_rounds + 1)):
+                raise ValueError("a region in every round, and no round beyond the last")
+        elif any(rounds is not None and rounds[-1] > self.num_rounds for rounds in asked):
+            raise ValueError("no round beyond the last")
+        return self
+
+    def rounds_of(self, name: str, number: int | None = None) -> int:
+        """How many rounds a region takes part in, by the end of the plan or of round ``number`` of it."""
+        last = self.num_rounds if number is None else number
+        rounds = self.region(name).rounds
+        return last if rounds is None else bisect_right(rounds, last)
+
+    def round_of(self, name: str, own: int) -> int:
+        """Which round of the plan is the region's own round ``own``."""
+        rounds = self.region(name).rounds
+        return own if rounds is None else rounds[own - 1]
+
+    def asked(self, number: int) -> dict[str, int]:
+        """The regions that round ``number`` asks, each with which of its own rounds that is."""
+        return {
+            name: self.rounds_of(name, number)
+            for name, mine in self.regions.items()
+            if mine.rounds is None or number in mine.rounds
+        }
 
     def learning_rate(self, round: int) -> float:
         """The learning rate of a round."""
@@ -229,7 +279,7 @@ class Plan(Frozen):
     @property
     def hash(self) -> str:
         """Hex SHA-256 of the canonical document."""
-        return canonical.digest(self.as_written())
+        return canonical.sha256(self.encoded)
 
     def region(self, name: str) -> RegionPlan:
         """The constants of one region, or PlanError."""
@@ -283,8 +333,9 @@ class Plan(Frozen):
             options=self.strategy_options,
             average_last=self.average_last,
         )
-        noise = [mine.noise.noise_multiplier(number) for number in range(1, self.num_rounds + 1)]
-        return influence.effective(noise, moved)
+        own = range(1, self.rounds_of(name) + 1)
+        noise = [mine.noise.noise_multiplier(number) for number in own]
+        return influence.effective(noise, [moved[self.round_of(name, number) - 1] for number in own])
 
     def noise_words(self, name: str) -> str:
         """The region's noise multiplier for people."""
@@ -292,9 +343,8 @@ class Plan(Frozen):
         return "none" if mine.noise is None else mine.noise.words
 
     def events(self, name: str, rounds: int | None = None) -> tuple[Event, ...]:
-        """What one region's vehicles go through in the first ``rounds`` rounds, by default in all."""
-        count = self.num_rounds if rounds is None else rounds
-        return self.mechanism(name).events(range(1, count + 1))
+        """What one region's vehicles go through in the plan's first ``rounds`` rounds, by default in all."""
+        return self.mechanism(name).events(range(1, self.rounds_of(name, rounds) + 1))
 
     def as_written(self) -> dict[str, Any]:
         """The document as plain values, with the fields that its format has."""
@@ -302,7 +352,18 @@ class Plan(Frozen):
 
     def document(self) -> str:
         """The canonical JSON text that travels."""
-        return canonical.encode(self.as_written()).decode()
+        return self.encoded.decode()
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The bytes of ``document``, written once: they are asked for in every round."""
+        return canonical.encode(self.as_written())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Plan:
+        """As of every model; the copy is written anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("encoded", None)
+        return copied
 
 
 def _plain(given: dict[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 Format 1 knows one task, motion forecasting, whose options stand under ``window``, and one mechanism, the
 same Gaussian in every round, whose ``noise_multiplier`` stands among a region's constants. Format 2 names the
 task under ``task`` and any other mechanism of a region under ``mechanism``, in the place of
-``noise_multiplier``. Format 3 names under ``model.backbone`` what of the model is not trained, and under
-``precision`` what models compute in, where that is not float32. A new plan is written in the oldest format
-that can hold it, so that regions of earlier releases can take part; a plan that was read keeps the format in
-which it came, and with it its hash.
+``noise_multiplier``. Format 3 names under ``rounds`` of a region those in which it is asked, where it is not
+asked in all, and says where its windows are ``packed``; under ``model.backbone`` it names what of the model
+is not trained, and under ``precision`` what models compute in, where that is not float32. A new plan is
+written in the oldest format that can hold it, so that regions of earlier releases can take part; a plan that
+was read keeps the format in which it came, and with it its hash.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from fedfsd.formats import demand
 FORECASTING, FLOAT32 = "forecasting", "float32"
 _KINDS = ("noise_multiplier", "mechanism")
 """Of a region: one of the two is there, and names the kind of noise."""
+_LATER: Mapping[str, Any] = {"rounds": None, "packed": False}
+"""Of a region: what format 3 added, and what its absence means."""
+_ABSENT: Mapping[str, Any] = {**dict.fromkeys(_KINDS), **_LATER}
+"""Of a region: not written where it has this value."""
 
 
 class Window(Frozen):
@@ -39,6 +44,12 @@ def oldest(fields: Mapping[str, Any]) -> int:
     task = fields["task"]
     options = task["options"] if task["name"] == FORECASTING else {}
     flat = all(region.get("mechanism") is None for region in fields["regions"].values())
+    if any(
+        region.get(key, default) != default
+        for region in fields["regions"].values()
+        for key, default in _LATER.items()
+    ):
+        return 3
     return 1 if flat and options.keys() == Window.model_fields.keys() else 2
 
 
@@ -46,7 +57,7 @@ def document(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The document of a plan with these fields, in the format that it names."""
     written = dict(fields)
     written["regions"] = {
-        name: {key: value for key, value in region.items() if value is not None or key not in _KINDS}
+        name: {key: value for key, value in region.items() if key not in _ABSENT or value != _ABSENT[key]}
         for name, region in fields["regions"].items()
     }
     if written["precision"] == FLOAT32:

@@ -166,13 +166,13 @@ class Folder:
 
 
 def releases(line: Mapping[str, Any]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-    """Every release that reached the coordinator in a line of rounds.jsonl: region, its round, the facts."""
+    """Every release that reached the coordinator in a line of rounds.jsonl: region, own round, facts."""
     for name, found in line["regions"].items():
         if found.get("outcome") == RELEASED:
-            yield name, line["round"], found
+            yield name, found.get("own_round", line["round"]), found
     for found in line.get("late", ()):
         if found["outcome"] in (LATE_USED, LATE_DROPPED):
-            yield found["region"], found["round"], found
+            yield found["region"], found.get("own_round", found["round"]), found
 
 
 def seconds_left(rounds: Sequence[Mapping[str, Any]], num_rounds: int) -> float | None:

@@ -166,7 +166,7 @@ class _Run:
         """All rounds; every step at zero weights, since the loss is linear in them."""
         zeros = torch.zeros(self._gradient.size, device=self._data.device)
         state: State = State()
-        for round in range(1, self._plan.num_rounds + 1):
+        for round in range(1, self._plan.rounds_of(self._region) + 1):
             key = RoundKey(self._key, self._region, self._plan.hash, round, hashlib.sha256().hexdigest())
             total = np.zeros(self._size)
             for step in range(self._planned.local_steps):
@@ -188,7 +188,7 @@ class _Run:
         quiet = total[: len(self.coins)][~self.coins] / std
         self._outside += float(quiet @ quiet)
         sight = Sight(round, total[len(self.coins) + 1 :] / std, (("canaries", quiet),) if len(quiet) else ())
-        after, alarm = watch.look(state, sight, rounds=self._plan.num_rounds, regions=1)
+        after, alarm = watch.look(state, sight, rounds=self._plan.rounds_of(self._region), regions=1)
         self.alarm = self.alarm or (None if alarm is None else str(alarm))
         return after
 
@@ -196,7 +196,7 @@ class _Run:
         """The constants of the mechanism, each from what canaries show of it."""
         mine = self._planned
         bound, steps = float(mine.max_grad_norm or 0.0), mine.local_steps
-        rounds = self._plan.num_rounds
+        rounds = self._plan.rounds_of(self._region)
         inside, outside = self.scores[self.coins], self.scores[~self.coins]
         if not len(inside) or not len(outside):
             return

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedfsd.errors import FedfsdError, RefusedError
+from fedfsd.flower import held
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import outcome
 from fedfsd.plan import plan as plans
+from fedfsd.plan.plan import Plan
 from fedfsd.runner.region import Region, RegionConfig, open_region, remark, run_round
 
 _LOG = logging.getLogger("fedfsd.region")
@@ -56,6 +58,12 @@ def client_app(
     return app
 
 
+@lru_cache(maxsize=4)
+def _plan(document: str) -> Plan:
+    """Read once, not in every round."""
+    return plans.read(document)
+
+
 @cache
 def _region(config: RegionConfig) -> Region:
     """One region a configuration and process: its data and model stay loaded between messages."""
@@ -71,13 +79,11 @@ def _round(region: Region, content: RecordDict) -> RecordDict:
         or set(request) != {"plan", "round"}
     ):
         raise RefusedError("message", got="other keys", expected="arrays, plan and round, nothing else")
-    plan, round = plans.read(str(request["plan"])), cast(int, request["round"])  # the gate asks its type
-    arrays = {name: array.numpy() for name, array in record.items()}
-    released = run_round(region, arrays, plan, round)
-    update = gate_arrays.from_bytes(released.content, plan.model.arrays)
+    plan, round = _plan(str(request["plan"])), cast(int, request["round"])  # the gate asks its type
+    released = run_round(region, held.arrays_of(record), plan, round)
     return RecordDict(
         {
-            "arrays": ArrayRecord({name: Array(array) for name, array in update.items()}),
+            "arrays": held.record(gate_arrays.view(released.content, plan.model.arrays)),
             # Flower's strategies want a weight here; the coordinator fills in the declared one.
             "metrics": MetricRecord({}),
             "release": ConfigRecord({"entry": released.entry_hash, "sha256": released.sha256}),

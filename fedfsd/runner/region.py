@@ -18,7 +18,7 @@ from fedfsd.drive import table
 from fedfsd.engine import backbone, local, randomness, trunk
 from fedfsd.engine.device import demand_precision, resolve
 from fedfsd.engine.gradient import VehicleGradient
-from fedfsd.engine.probe import probe
+from fedfsd.engine.probe import probe, probe_places
 from fedfsd.engine.vehicle import VehicleData, place
 from fedfsd.errors import NotReadyError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
@@ -90,13 +90,22 @@ class Region:
         """The plan's task and model, probed, from no data: asked before a round is booked.
 
         Raises:
-            FedfsdError: this region cannot train the model (see ``model`` and ``probe``).
+            FedfsdError: this region cannot train the model (see ``model``, ``probe`` and ``probe_places``).
         """
         if plan.hash not in self._models:
             self._models.clear()
             task = self.task(plan)
             model = self.model(task, plan)
             probe(model, task, {entry.name for entry in plan.model.arrays}, engine=self.config.engine)
+            if plan.region(self.config.name).packed:
+                probe_places(
+                    model,
+                    task,
+                    [plan.region(self.config.name)],
+                    device=resolve(self.config.device),
+                    precision=plan.precision,
+                    engine=self.config.engine,
+                )
             self._models[plan.hash] = task, model
         return self._models[plan.hash]
 
@@ -208,9 +217,9 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     booked = gate.reserve(plan, round, arrays)
     released = gate.released(booked)
     if released is None:
-        update = _train(region, arrays, plan, round)
+        update = _train(region, arrays, plan, round, booked.arrays_sha256)
         released = gate.release(update, booked, plan)
-    if round == plan.num_rounds:
+    if round == plan.rounds_of(region.config.name):
         gate.settle(plan.hash)
         randomness.destroy_run_key(region.keys, plan.hash)
     return released
@@ -224,18 +233,21 @@ def _gate(region: Region) -> Gate | RemoteGate:
 
 def _unbooked(region: Region, arrays: Arrays, plan: Plan, round: int) -> Released:
     """A round without privacy, in a simulation alone: nothing is promised, so nothing is booked."""
-    content = content_of(_train(region, arrays, plan, round), plan, region.config.name, round)
+    sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
+    update = _train(region, arrays, plan, round, sha256)
+    content = content_of(update, plan, region.config.name, round)
     return Released(entry=0, entry_hash="", sha256=canonical.sha256(content), content=content)
 
 
-def _train(region: Region, arrays: Arrays, plan: Plan, round: int) -> dict[str, np.ndarray]:
+def _train(
+    region: Region, arrays: Arrays, plan: Plan, round: int, arrays_sha256: str
+) -> dict[str, np.ndarray]:
     gate = _gate(region)
     gradient, data = region.prepared(plan)
     if plan.mode == "private":
         secret = randomness.run_key(region.keys, plan.hash, create=False)
     else:
         secret = randomness.known_key(plan.hash, region.config.noise_key or None)
-    arrays_sha256 = gate_arrays.sha256(arrays, plan.model.arrays)
     key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
     if region.group is None:
         return local.train(gradient, data, arrays, plan, key, gate.demand_wanted)

@@ -231,7 +231,7 @@ class _Stage:
         self._run = _short(plan, region, as_if or plan.region(region))
         self._arrays = arrays
         # The second round where there is one: what takes every round for the first is found.
-        self._round = min(2, plan.num_rounds)
+        self._round = min(2, plan.rounds_of(region))
         self._key = RoundKey(os.urandom(32), region, plan.hash, self._round, hashlib.sha256().hexdigest())
         self._device = gradient.parameters[0].device
         inputs, targets = task.synthetic(torch.Generator().manual_seed(0))
@@ -258,7 +258,7 @@ class _Stage:
         data = self._table()
         buffers = [buffer.clone() for buffer in self._model.buffers()]
         update, velocity = np.zeros_like(self._start), np.zeros_like(self._start)
-        rate = self._plan.learning_rate(self._round)
+        rate = self._plan.learning_rate(self._plan.round_of(self._key.region, self._round))
         for step in range(self._mine.local_steps):
             record = self._step(data, step, self._start + update)
             yield from self._step_faults(record, data, step)
@@ -285,10 +285,16 @@ class _Stage:
             return
         total, noised, result = record.totals[0], record.noised[0], record.results[0]
         expected = _slots(self._secret("vehicles", step), data.slots, mine.sample_rate)
-        if len(record.slots) != 1 or not np.array_equal(record.slots[0], expected):
+        if mine.packed:  # those with an example, by the number of their windows
+            expected = expected[data.counts[expected] > 0]
+        drawn = np.concatenate([expected[:0], *record.slots])
+        if (len(record.slots) != 1 and not mine.packed) or not np.array_equal(np.sort(drawn), expected):
             yield "other vehicles than those that the run key draws with the planned probability"
-        wide = [taken.shape[1] for taken in record.taken if taken.ndim == 2]
-        if wide != [mine.windows_per_vehicle]:
+        k = mine.windows_per_vehicle
+        counts = np.concatenate([drawn[:0], *(taken.sum(axis=1) for taken in record.taken)])
+        if not np.array_equal(counts, np.minimum(data.counts[drawn], k)) or (
+            not mine.packed and [taken.shape[1] for taken in record.taken] != [k]
+        ):
             yield "more or fewer examples of a vehicle than planned"
         if total[self._gradient.size :].any():
             yield "a gradient in the noise witness block"
@@ -327,12 +333,12 @@ class _Stage:
         if len(without.totals) != 1 or bound is None:
             return
         nobody = self._step(self._table(others=False), step, self._start)
-        yield from _differing(without, nobody)
+        yield from _differing(without, nobody, packed=self._mine.packed)
         if nobody.totals[0].any():
             yield "a sum that is not zero where no vehicle has an example"
         for size in SIZES:
             record = self._step(self._table(vehicle=inside, size=size), step, self._start)
-            yield from _differing(without, record)
+            yield from _differing(without, record, packed=self._mine.packed)
             if not self._within(without.totals[0], record.totals[0], bound):
                 yield "a vehicle that moves the sum by more than C"
             alone = self._step(self._table(vehicle=inside, size=size, others=False), step, self._start)
@@ -340,13 +346,15 @@ class _Stage:
             if not np.linalg.norm(moved) <= _ROUNDING * bound:
                 yield "a vehicle that moves the sum by what depends on the others"
         record = self._step(self._table(vehicle=inside, size=math.nan), step, self._start)
-        yield from _differing(without, record)
-        if not np.array_equal(without.totals[0], record.totals[0]):
+        yield from _differing(without, record, packed=self._mine.packed)
+        moved = record.totals[0] - without.totals[0]
+        # Where windows are packed, others take other places, and their sum is added up in another order.
+        if not np.linalg.norm(moved) <= (_ROUNDING * bound if self._mine.packed else 0):
             yield "a vehicle without a finite gradient that moves the sum"
         if outside is not None:
             one = self._step(self._table(vehicle=outside, size=SIZES[0]), step, self._start)
             other = self._step(self._table(vehicle=outside, size=SIZES[-1]), step, self._start)
-            yield from _differing(one, other)
+            yield from _differing(one, other, packed=self._mine.packed)
             if not np.array_equal(one.totals[0], other.totals[0]):
                 yield "a vehicle that was not drawn and moves the sum"
 
@@ -455,16 +463,17 @@ def mine_std(mine: RegionPlan, round: int) -> float:
     return float(sigmas[(round - 1) % len(sigmas)] or 0.0) * float(mine.max_grad_norm or 0.0)
 
 
-def _differing(one: Record, other: Record) -> Iterator[str]:
-    """What differs between two neighbours and may not."""
+def _differing(one: Record, other: Record, *, packed: bool) -> Iterator[str]:
+    """What differs between two neighbours and may not; packed windows show who has how many."""
     if one.draws != other.draws:
         yield "a draw that depends on a vehicle"
-    if not _equal(one.slots, other.slots):
-        yield "a choice of vehicles that depends on a vehicle"
-    if [taken.shape for taken in one.taken] != [taken.shape for taken in other.taken]:
-        yield "a shape that depends on a vehicle"
-    if one.batches != other.batches:
-        yield "a number or shape of batches that depends on a vehicle"
+    if not packed:
+        if not _equal(one.slots, other.slots):
+            yield "a choice of vehicles that depends on a vehicle"
+        if [taken.shape for taken in one.taken] != [taken.shape for taken in other.taken]:
+            yield "a shape that depends on a vehicle"
+        if one.batches != other.batches:
+            yield "a number or shape of batches that depends on a vehicle"
     if len(one.totals) != len(other.totals):
         yield "a number of noised sums that depends on a vehicle"
     if one.results[0].shape != other.results[0].shape:

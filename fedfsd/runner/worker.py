@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 
 from fedfsd import formats
 from fedfsd.config.experiment import GradientEngine
 from fedfsd.config.load import Frozen
 from fedfsd.engine import randomness
 from fedfsd.errors import PlanError
-from fedfsd.flower import private
+from fedfsd.flower import held, private
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import message, outcome
 from fedfsd.gate.frame import Frames
@@ -158,7 +158,7 @@ class Worker:
         self._gate.begin(self._frames, task)
         content = RecordDict(
             {
-                "arrays": ArrayRecord({name: Array(array) for name, array in arrays.items()}),
+                "arrays": held.record(arrays),
                 "config": ConfigRecord({"plan": plan.document(), "round": task.round}),
             }
         )

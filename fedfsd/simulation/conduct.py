@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, Protocol
 
-import torch
 from flwr.serverapp import Grid
 
 from fedfsd.federation.strategy import PlannedStrategy
@@ -20,6 +21,7 @@ from fedfsd.simulation import track
 from fedfsd.simulation.prepare import Prepared
 from fedfsd.simulation.trail import Progress, Trail, epsilon_check
 
+_PROGRESS = logging.getLogger("fedfsd.progress")
 Checks = dict[str, dict[str, float | None] | None]
 
 
@@ -54,7 +56,6 @@ def conduct(
         NotReadyError: too few regions in a round; the run can be resumed.
     """
     started = time.monotonic()
-    torch.set_num_threads(1)  # several regions at a time use the cores better than one with many threads
     server = prepared.experiment.server
     strategy = PlannedStrategy(
         strategies.resolve(server.strategy, server.options),
@@ -65,7 +66,10 @@ def conduct(
     )
     with track.following(where, prepared.experiment) as trackers:
         trail = Trail(where, prepared, strategy, checks, progress, trackers)
-        first, arrays = trail.begin(resume=resume)
-        final = on(lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round))
-        trail.finish(final, spent=keeper.finish(), seconds=time.monotonic() - started)
+        with closing(trail):
+            _PROGRESS.info("round 1 of %d: the regions load their data", prepared.plan.num_rounds)
+            first, arrays = trail.begin(resume=resume)
+            final = on(lambda grid: strategy.start(grid, arrays, first_round=first, on_round=trail.on_round))
+            trail.settle()
+            trail.finish(final, spent=keeper.finish(), seconds=time.monotonic() - started)
         trackers.end(trail.final, [where.path / "plan.json", write_report(where.path)])

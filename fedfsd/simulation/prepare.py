@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from fedfsd.drive import overlap, table
 from fedfsd.drive.table import Table
 from fedfsd.engine import backbone
 from fedfsd.engine.pretraining import pretrain
-from fedfsd.engine.probe import probe
+from fedfsd.engine.probe import probe, probe_places
 from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.mechanism.accountant import epsilon_pld
@@ -27,6 +28,7 @@ from fedfsd.task.gather import Survey, survey
 from fedfsd.task.task import Examples, Task
 
 _MOST_SETS = 8
+_PROGRESS = logging.getLogger("fedfsd.progress")
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,14 @@ def prepare(
         )
     surveys = {name: survey(task, tables, name) for name in names}
     rosters = {name: _roster(experiment, surveys[name], mine[name]) for name in names}
+    vehicles = sum(one.vehicles for one in surveys.values())
+    _PROGRESS.info("data: %d training vehicles of %d regions", vehicles, len(names))
     public = public_of(experiment, task)
     overlap.demand_apart([part for one in mine.values() for part in one], public, place="pretraining.path")
     initial, frozen, model = start_of(experiment, task, public)
+    _PROGRESS.info("plan: calibrating the noise")
     plan = build(experiment, rosters, task_plan(task), model, run=run, limits=limits)
+    demand_places(experiment, plan, task, initial, frozen)
     return Prepared(
         experiment=experiment,
         plan=plan,
@@ -202,6 +208,21 @@ def model_with(plan: Plan, task: Task, arrays: Arrays, frozen: bytes | None) -> 
         backbone.restore(model, list(arrays), frozen, place="backbone")
     backbone.put_arrays(model, arrays)
     return model.eval()
+
+
+def demand_places(
+    experiment: Experiment, plan: Plan, task: Task, initial: Arrays, frozen: bytes | None
+) -> None:
+    """As each region will: refuse to pack windows of a model whose bits depend on their place.
+
+    Raises:
+        ModelError: they do.
+    """
+    packed = [mine for mine in plan.regions.values() if mine.packed]
+    if packed:
+        model = model_with(plan, task, initial, frozen)
+        backbone.freeze(model, initial)
+        probe_places(model, task, packed, precision=plan.precision, engine=experiment.training.engine)
 
 
 def regions_of(experiment: Experiment, tables: tuple[Table, ...]) -> list[str]:

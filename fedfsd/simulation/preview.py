@@ -129,7 +129,7 @@ def _noise(plan: Plan, name: str) -> float:
 def _ends(plan: Plan, name: str) -> list[float]:
     """The noise multipliers of the first and the last round."""
     noise = plan.region(name).noise
-    return [noise.noise_multiplier(round) if noise else 0.0 for round in (1, plan.num_rounds)]
+    return [noise.noise_multiplier(round) if noise else 0.0 for round in (1, plan.rounds_of(name))]
 
 
 def _saved(plan: Plan, name: str) -> float | None:
@@ -141,7 +141,7 @@ def _saved(plan: Plan, name: str) -> float | None:
         target_epsilon=mine.target_epsilon,
         target_delta=mine.target_delta,
         sample_rate=mine.sample_rate,
-        steps=mine.local_steps * plan.num_rounds,
+        steps=mine.local_steps * plan.rounds_of(name),
     )
     return 1 - plan.effective_noise(name) / flat
 

@@ -35,7 +35,7 @@ from fedfsd.service import lock, patience
 from fedfsd.simulation import track
 from fedfsd.simulation.books import write_receipts
 from fedfsd.simulation.conduct import checks_of, conduct
-from fedfsd.simulation.prepare import Prepared, public_of, start_of, task_of, task_plan
+from fedfsd.simulation.prepare import Prepared, demand_places, public_of, start_of, task_of, task_plan
 from fedfsd.simulation.trail import Progress
 from fedfsd.task import registry
 from fedfsd.task.task import Task
@@ -113,6 +113,7 @@ def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
     _public(experiment, task)
     initial, frozen, model = start_of(experiment, task, public_of(experiment, task))
     plan = build(experiment, rosters, task_plan(task), model)
+    demand_places(experiment, plan, task, initial, frozen)
     checks_of(plan)
     where = run_folder.create(output, experiment, plan)
     save_file(initial, where.path / START)

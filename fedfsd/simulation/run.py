@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from flwr.serverapp import Grid
 from torch import nn
 
@@ -14,7 +15,7 @@ from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.engine.device import demand_precision, resolve
 from fedfsd.errors import UsageError
-from fedfsd.federation.grid import ProcessGrid
+from fedfsd.federation.grid import ProcessGrid, warm
 from fedfsd.flower import strategy as strategies
 from fedfsd.plan.plan import Arrays
 from fedfsd.report import notebook, run_folder
@@ -119,6 +120,8 @@ def run(
         )
     if output is None:
         output = (run_folder.newest if resume else run_folder.free)(Path("runs"), experiment.name)
+    if engine == "local":
+        warm(CLIENT)
 
     def on(nodes: list[NodeConfig], work: Callable[[Grid], Arrays]) -> Arrays:
         if engine == "ray":
@@ -173,6 +176,7 @@ def _run(
         run_folder.demand_new(output)  # refused before the work, as is what follows
     strategies.resolve(experiment.server.strategy, experiment.server.options)
     track.of(experiment.track)
+    torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     limits = None if resume or ledgers is None else books.limits(ledgers)
     prepared = prepare(experiment, run=run_folder.run_of(output) if resume else None, limits=limits)
     nodes = {name: node_config(experiment, output, name, ledgers) for name in prepared.plan.regions}

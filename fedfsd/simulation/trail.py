@@ -5,11 +5,13 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -87,12 +89,20 @@ class Trail:
         """After ``finish``: every figure, such as ``fde_m/EU`` or ``fde_m/pooled``."""
         self._seconds = 0.0
         self._first = 1
+        self._pending: Future[None] | None = None
+        # Of one thread, which keeps to the order of rounds.
+        self._beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
     def begin(self, *, resume: bool) -> tuple[int, dict[str, np.ndarray]]:
         """The first round to run and the arrays it starts from."""
         if resume and self.folder.checkpoint.exists():
             done, arrays = checkpoint.restore(self.folder.checkpoint, self.strategy)
             self.folder.keep_rounds(done)
+            line = checkpoint.note(self.folder.checkpoint)
+            if (
+                line is not None and self.folder.rounds()[-1]["round"] < done
+            ):  # cut off while it was evaluated
+                self._log(line, self._write(line, self.strategy.released(arrays, done)))
             self._first = done + 1
             return done + 1, arrays
         self.folder.keep_rounds(-1)
@@ -108,24 +118,36 @@ class Trail:
         return 1, self.prepared.initial
 
     def on_round(self, done: Round) -> None:
-        """Evaluate where due, write the line and the checkpoint, tell the watcher."""
-        every = self.prepared.experiment.server.evaluate_every
-        due = done.number % every == 0 or done.number == self.plan.num_rounds
-        found = self._headlines(done.model) if due else {}
-        regions = {name: _line(outcome) for name, outcome in done.outcomes.items()}
-        for name, value in found.items():
-            regions[name][self.headline.key] = value
+        """Write the checkpoint; evaluation, the line and the watcher follow beside the next round."""
+        self.settle()
+        regions = {name: self._line(name, done.number, outcome) for name, outcome in done.outcomes.items()}
         line = {"round": done.number, "seconds": round(done.seconds, 4), "regions": regions}
         if done.late:
             line["late"] = [
-                {"region": task.region, "round": task.round, **_line(outcome)}
+                {
+                    "region": task.region,
+                    "round": task.round,
+                    **self._line(task.region, task.round, outcome),
+                }
                 for task, outcome in sorted(done.late.items(), key=lambda one: (one[0].region, one[0].round))
             ]
-        self.folder.append_round(line)
-        checkpoint.save(self.folder.checkpoint, self.strategy, done)
+        checkpoint.save(self.folder.checkpoint, self.strategy, done, line)
+        self._pending = self._beside.submit(self._tell, done, line)
+
+    def settle(self) -> None:
+        """Wait until the last round is written and told; whatever the watcher raised is raised here."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Wait as ``settle``, whatever was raised: nothing more is written afterwards."""
+        self._beside.shutdown()
+
+    def _tell(self, done: Round, line: dict[str, Any]) -> None:
+        found = self._write(line, done.model)
         self._seconds += done.seconds
-        epsilon = {name: self._spent(name, done.number) for name in self.plan.regions}
-        self.trackers.log(done.number, self._tracked(found, epsilon) | {"round_seconds": done.seconds})
+        epsilon = self._log(line, found)
         self.progress(
             Progress(
                 round=done.number,
@@ -141,12 +163,30 @@ class Trail:
             )
         )
 
+    def _log(self, line: dict[str, Any], found: Mapping[str, float]) -> dict[str, float | None]:
+        """Tell the trackers of a round; what each region has spent by its end."""
+        number = line["round"]
+        epsilon = {name: self._spent(name, number) for name in self.plan.regions}
+        self.trackers.log(number, self._tracked(found, epsilon) | {"round_seconds": line["seconds"]})
+        return epsilon
+
+    def _write(self, line: dict[str, Any], model: Arrays) -> dict[str, float]:
+        """Evaluate where due and write the line; the headlines."""
+        number, every = line["round"], self.prepared.experiment.server.evaluate_every
+        due = number % every == 0 or number == self.plan.num_rounds
+        found = self._headlines(model) if due else {}
+        for name, value in found.items():
+            line["regions"].setdefault(name, {})[self.headline.key] = value
+        self.folder.append_round(line)
+        return found
+
     def finish(self, model: Arrays, *, spent: dict[str, dict[str, Any]], seconds: float) -> None:
         """Write the model, examples and, last, the metrics that mark the run complete.
 
         Args:
             spent: by region, what its ledger says of its grant.
         """
+        self.settle()
         save_file(backbone.whole(model, self.prepared.backbone), self.folder.model)
         net = self._loaded(model)
         shown = {
@@ -242,6 +282,20 @@ class Trail:
         backbone.put_arrays(self.model, arrays)
         return self.model
 
+    def _line(self, name: str, number: int, outcome: RegionOutcome) -> dict[str, Any]:
+        """What became of a region that a round asked; one that is not asked in every round counts its own."""
+        own = (
+            {} if self.plan.region(name).rounds is None else {"own_round": self.plan.rounds_of(name, number)}
+        )
+        return {
+            "outcome": outcome.code,
+            "sha256": outcome.sha256,
+            "bytes": outcome.bytes,
+            "entry": outcome.entry,
+            **({} if outcome.finding is None else {"finding": outcome.finding}),
+            **own,
+        }
+
     def _spent(self, name: str, number: int) -> float | None:
         """The next computed point of the curve: never below what was spent."""
         return next((epsilon for at, epsilon in self.spent[name] if at >= number), None)
@@ -255,16 +309,6 @@ def _by_region(values: Mapping[str, float], unit: str) -> str:
     return ", ".join(
         [*(f"{name} {amount(one, unit, bare=True)}" for name, one in others), f"{last} {amount(value, unit)}"]
     )
-
-
-def _line(outcome: RegionOutcome) -> dict[str, Any]:
-    return {
-        "outcome": outcome.code,
-        "sha256": outcome.sha256,
-        "bytes": outcome.bytes,
-        "entry": outcome.entry,
-        **({} if outcome.finding is None else {"finding": outcome.finding}),
-    }
 
 
 def _backbone(plan: Plan) -> dict[str, Any]:
@@ -283,19 +327,24 @@ def load_model(folder: Folder) -> nn.Module:
 
 
 def epsilon_by_round(plan: Plan, name: str) -> list[tuple[int, float]]:
-    """Epsilon after some ten rounds of the plan, the last included; empty where nothing is promised."""
+    """Epsilon after some ten rounds of the plan, the last included; empty where nothing is promised.
+
+    Between the ends it may be a trifle high: on a coarser grid, and never above that of the whole plan.
+    """
     mine = plan.region(name)
     if mine.epsilon is None:
         return []
     count = min(plan.num_rounds, _CURVE_POINTS)
     rounds = sorted({max(1, round(plan.num_rounds * part / count)) for part in range(1, count + 1)})
-    return [
-        (
-            number,
-            accountant.epsilon_pld(plan.events(name, number), mine.target_delta),
-        )
-        for number in rounds
-    ]
+    return [(number, _epsilon_after(plan, name, number, whole=mine.epsilon)) for number in rounds]
+
+
+def _epsilon_after(plan: Plan, name: str, number: int, *, whole: float) -> float:
+    own = plan.rounds_of(name, number)
+    if own in (0, plan.rounds_of(name)):
+        return whole if own else 0.0
+    delta = plan.region(name).target_delta
+    return min(whole, accountant.epsilon_pld(plan.events(name, number), delta, coarse=True))
 
 
 def epsilon_check(plan: Plan, name: str) -> dict[str, float | None] | None:

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from fedfsd import canonical
 from fedfsd.engine import backbone, clip, trunk
-from fedfsd.engine.local import model_on, train
-from fedfsd.engine.probe import probe
+from fedfsd.engine.local import lanes_of, model_on, train
+from fedfsd.engine.probe import probe, probe_places
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.vehicle import place
 from fedfsd.errors import ConfigError, ModelError, NotReadyError, RefusedError
@@ -387,11 +387,19 @@ def examples(counts: list[int], seed: int = 0) -> Examples:
 
 
 def update(
-    model: nn.Module, found: Examples, names: tuple[str, ...], *, behind: bool, engine: str = "auto"
+    model: nn.Module,
+    found: Examples,
+    names: tuple[str, ...],
+    *,
+    behind: bool,
+    engine: str = "auto",
+    packed: bool = False,
 ) -> dict[str, np.ndarray]:
     """One round of three steps without noise worth mentioning."""
     shapes = {name: tuple(one.shape) for name, one in model.named_parameters() if name in names}
     plan = planned({**shapes, WITNESS: (64,)}, roster=12, local_steps=3, noise_multiplier=0.01, epsilon=1.0)
+    mine = plan.region(REGION).model_copy(update={"packed": packed})
+    plan = plan.model_copy(update={"format": 3, "regions": {REGION: mine}})
     arrays = {name: one.detach().numpy() for name, one in model.named_parameters() if name in names}
     arrays[WITNESS] = np.zeros(64, np.float32)
     model = copy.deepcopy(model)
@@ -424,6 +432,35 @@ def test_features_kept_or_computed_again_are_the_same_bits(monkeypatch, counts):
         for name in kept:
             np.testing.assert_allclose(kept[name], other[name], rtol=1e-3, atol=1e-6)
     assert (np.abs(kept["out.weight"]).max() > 5 * np.abs(kept[WITNESS]).max()) == any(counts)
+
+
+def test_features_are_packed_as_windows_are(monkeypatch):
+    model, found = net(Split), examples(CARS)
+    names = backbone.trained(model, "out")
+    forward, seen = trunk.Head.forward, []
+    monkeypatch.setattr(
+        trunk.Head, "forward", lambda *given: (seen.append(len(given[1])), forward(*given))[1]
+    )
+    usual = update(model, found, names, behind=True)
+    computed = sum(seen)
+    packed = update(model, found, names, behind=True, packed=True)
+    assert sum(seen) - computed not in (0, computed)
+    monkeypatch.setattr(trunk, "_KEPT", 0)
+    again = update(model, found, names, behind=True, packed=True)
+    for name in usual:
+        assert np.array_equal(packed[name], again[name])
+        np.testing.assert_allclose(packed[name], usual[name], rtol=1e-4, atol=1e-7)
+
+
+def test_what_is_packed_behind_a_trunk_is_tried_behind_it(monkeypatch):
+    model, seen = net(Split), []
+    backbone.freeze(model, backbone.trained(model, "out"))
+    usual = trunk.Head.forward
+    monkeypatch.setattr(trunk.Head, "forward", lambda *given: (seen.append(len(given[1])), usual(*given))[1])
+    mine = planned().region(REGION).model_copy(update={"packed": True, "roster": 60})
+    probe_places(model, TASK, [mine])
+    shapes = lanes_of(mine, sum(one.numel() for one in model.out.parameters()), CPU)
+    assert {lane.vehicles * lane.places for lane in shapes} == set(seen)
 
 
 def test_a_vehicles_features_depend_on_no_other():

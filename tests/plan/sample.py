@@ -187,7 +187,7 @@ def noise_alone(plan: Plan, region: str, round: int, *, scale: float = 1.0, key:
     for _ in range(mine.local_steps):
         velocity = plan.optimizer.momentum * velocity
         velocity = velocity + mine.noise.noised(np.zeros(plan.model.size), stream, round=round) / mine.divisor
-        update = update - plan.learning_rate(round) * velocity
+        update = update - plan.learning_rate(plan.round_of(region, round)) * velocity
     return update.astype("<f4").tobytes()
 
 

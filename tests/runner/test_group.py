@@ -74,8 +74,8 @@ def test_two_processes_make_what_one_makes(tmp_path, place, group):
     np.testing.assert_array_equal(one[1], two[1])  # the witness block is noise alone
 
 
-@pytest.mark.parametrize("clip", [0.01, None])
-def test_the_sum_of_two_processes_is_that_of_one(tmp_path, place, group, clip):
+@pytest.mark.parametrize(("clip", "vehicles"), [(0.01, None), (0.01, 8), (None, None)])
+def test_the_sum_of_two_processes_is_that_of_one(tmp_path, place, group, clip, vehicles):
     """Without noise, which is larger: every vehicle clipped, and nobody."""
     plan = rehearsal()
     here = region(place, tmp_path / "here", plan, group)
@@ -86,7 +86,8 @@ def test_the_sum_of_two_processes_is_that_of_one(tmp_path, place, group, clip):
     with group.together(plan, here.pins(plan), own) as shared:
         for gradient in (own, shared):
             gradient.set_parameters(torch.linspace(-1, 1, own.size))
-            sums.append(gradient.clipped_sum(data, slots, window, taken, max_grad_norm=clip).numpy())
+            found = gradient.clipped_sum(data, slots, window, taken, max_grad_norm=clip, vehicles=vehicles)
+            sums.append(found.numpy())
     assert np.linalg.norm(sums[0]) > (0.01 if clip else 0.1)
     assert np.linalg.norm(sums[0] - sums[1]) <= 1e-6 * np.linalg.norm(sums[0])
 

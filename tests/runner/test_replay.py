@@ -10,7 +10,7 @@ from plan.sample import REGION, by_round, planned
 from torch import nn
 
 from experiments.planted.faults import BUGS, WITNESS_SIZE
-from fedfsd.engine import local
+from fedfsd.engine import local, sampler
 from fedfsd.errors import RefusedError
 from fedfsd.plan.plan import WITNESS, Plan
 from fedfsd.runner import replay
@@ -22,6 +22,11 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def small_plan(**changes) -> Plan:
     return planned(shapes(TwoPaths()), **{"roster": 40, "max_grad_norm": 0.05, **changes})
+
+
+def changed(plan: Plan, **of_region) -> Plan:
+    mine = plan.region(REGION).model_copy(update=of_region)
+    return plan.model_copy(update={"format": 3, "regions": {REGION: mine}})
 
 
 def replayed(plan: Plan | None = None, model: nn.Module | None = None) -> replay.Replayed:
@@ -59,6 +64,26 @@ def test_a_model_whose_gradients_opacus_finds_passes():
     model = TwoPaths()
     model.body[1] = nn.RMSNorm(8)
     assert replayed(planned(shapes(model), roster=40, max_grad_norm=0.05), model).faults == ()
+
+
+def test_a_region_that_is_asked_in_some_rounds_passes():
+    optimizer = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.5, "schedule": "cosine"}
+    plan = small_plan(optimizer=optimizer)
+    assert replayed(changed(plan, rounds=(1, 3))).faults == ()
+    assert replayed(changed(plan, rounds=(3,))).faults == ()
+
+
+@pytest.mark.parametrize("changes", [{}, {"roster": 300, "sample_rate": 0.05}, {"windows_per_vehicle": 1}])
+def test_packed_windows_pass(changes):
+    assert replayed(changed(small_plan(**changes), packed=True)).faults == ()
+
+
+def test_packing_that_leaves_somebody_out_is_found(monkeypatch):
+    def pack(shapes, taken):
+        yield from ((lane, chosen[1:]) for lane, chosen in sampler.pack(shapes, taken))
+
+    monkeypatch.setattr(local, "pack", pack)
+    assert any("other vehicles" in one for one in replayed(changed(small_plan(), packed=True)).faults)
 
 
 @pytest.mark.parametrize("bug", BUGS)

@@ -24,6 +24,7 @@ def test_a_rehearsal_over_the_border_gives_the_model_of_the_simulation(tmp_path,
     text = text.replace("num_rounds = 20", "num_rounds = 3\nlocal_steps = 2")
     text = text.replace('path = "public"', 'path = "public"\nsteps = 100')
     text += "\n[regions.CN]\nspeed = 0.5\n"  # unequal regions, too
+    text = text.replace("[server]\n", "[server]\nregions_per_round = 2\n")
     # A part of the model alone, on what its own code makes of the rest.
     text += '\n[model]\ntrainable = "head"\nbackbone = "model"\n'
     experiment = tmp_path / "rehearsal.toml"
@@ -59,7 +60,7 @@ def test_a_rehearsal_over_the_border_gives_the_model_of_the_simulation(tmp_path,
     found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     for name, mine in simulated.metrics["regions"].items():
         assert found["regions"][name]["fde_m"] == pytest.approx(mine["fde_m"], rel=1e-4)
-        assert found["regions"][name]["rounds_released"] == 3
+        assert found["regions"][name]["rounds_released"] == 2
     assert (run / "report.html").read_text(encoding="utf-8").count("rehearsal") > 0
     # The region's own figure stays with its runner.
     assert list((folder / "cn" / "train").glob("figures.jsonl"))

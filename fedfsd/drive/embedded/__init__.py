@@ -8,6 +8,7 @@ of the broad PUBLIC profile, for pre-training that spends no privacy. Both are m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import as_file, files
 
 from fedfsd.drive.table import Table, read
@@ -29,8 +30,9 @@ RECIPES = {
 }
 
 
+@cache
 def load(name: str) -> tuple[Table, ...]:
-    """The embedded table ``name`` as `fedfsd.drive.table.read` gives it.
+    """The embedded table ``name`` as `fedfsd.drive.table.read` gives it, read once a process.
 
     Raises:
         DataError: there is no such table.

@@ -611,6 +611,17 @@ def check_document(document: dict[str, Any], region: str, entry: Entry) -> None:
     must(1 <= rounds <= 10**6 and 1 <= ours["local_steps"] <= 10**6, "a plan's rounds or steps")
     must(min(ours["roster"], ours["windows_per_vehicle"]) >= 1, "a plan's roster or windows")
     mechanism, noise = ours.get("mechanism"), ours.get("noise_multiplier")
+    own = ours.get("rounds")
+    if own is not None:
+        must(
+            version == 3 and isinstance(own, list) and all(is_integer(one) for one in own),
+            "a region's rounds",
+        )
+        must(
+            own == sorted(set(own)) and own[0] >= 1 and own[-1] <= rounds,
+            "a region's rounds",
+        )
+        rounds = len(own)
     noises = {"noise_multiplier": noise} if mechanism is None else mechanism
     if mechanism is not None:
         must(version >= 2 and is_mechanism(mechanism) and noise is None, "a plan's mechanism")
