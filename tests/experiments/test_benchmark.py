@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from experiments.benchmark import crowd, figure, fleet, imports, recordings, step, tls, turn, windows, wire
+from experiments.benchmark import crowd, figure, fleet, imports, recordings, step, tls, turn, ways, windows, wire
 from experiments.benchmark.__main__ import main
 from experiments.benchmark.row import Row, place
 from fedfsd.drive.check import check
@@ -48,8 +48,8 @@ def test_numbers_come_with_versions_and_processor():
 @pytest.mark.parametrize("model", ["mlp", "transformer"])
 def test_every_way_of_a_private_step_is_the_same_step(model, monkeypatch):
     """With hardly any noise: what the benchmark compares must be worth comparing."""
-    monkeypatch.setattr(step, "_NOISE", 1e-6)
-    steps = step.Steps(step.Case(model, vehicles=5, windows=3, time=1.0))
+    monkeypatch.setattr(ways, "NOISE", 1e-6)
+    steps = ways.Steps(ways.Case(model, vehicles=5, windows=3))
     moved = {}
     for name in ("private", "hooks", "vmap"):
         found = steps.way(name)()
@@ -61,8 +61,8 @@ def test_every_way_of_a_private_step_is_the_same_step(model, monkeypatch):
 
 
 def test_a_case_is_timed_in_turns_against_the_plain_step():
-    found = step._times(step.Case("mlp", vehicles=3, windows=2, time=1.0), 4)
-    assert set(found["ratios"]) == set(step.WAYS)
+    found = step._times(ways.Case("mlp", vehicles=3, windows=2), 4)
+    assert set(found["ratios"]) == {*step.WAYS, "noise"}
     assert {len(ratios) for ratios in found["ratios"].values()} == {4} == {len(found["plain"])}
     assert found["ratios"]["plain"] == [1.0] * 4
 

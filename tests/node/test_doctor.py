@@ -390,12 +390,12 @@ def test_the_data_are_counted_for_every_open_plan_and_what_is_wrong_comes_before
 
 def test_data_of_a_task_that_no_plan_has_named_yet_are_not_counted_as_forecastings(folder):
     pin = (
-        '[[tasks]]\nname = "camera"\ndistribution = "x"\nversion = "1"\npackage_sha256 = "' + 64 * "0" + '"\n'
+        '[[tasks]]\nname = "lidar"\ndistribution = "x"\nversion = "1"\npackage_sha256 = "' + 64 * "0" + '"\n'
     )
     policy = folder / "policy.toml"
     policy.write_text(policy.read_text().replace("tasks = []\n", "") + pin)
     told = doctor.windows(patient(folder, survey=lambda *_: pytest.fail("asked")))
-    assert (told.outcome, "camera" in told.found, "before a plan" in told.found) == ("ok", False, True)
+    assert (told.outcome, "lidar" in told.found, "before a plan" in told.found) == ("ok", False, True)
 
 
 def test_who_may_not_read_the_data_is_told_who_may(folder):
@@ -430,7 +430,7 @@ def test_a_task_that_nobody_reviewed_is_not_run_to_count(tmp_path):
     (other, broken) = separation.surveys(
         train,
         [
-            {"task": {"name": "camera", "options": {}}, "pin": None, "roster": 5},
+            {"task": {"name": "lidar", "options": {}}, "pin": None, "roster": 5},
             {"task": {"name": "forecasting", "options": {}}, "pin": None, "roster": 5},
         ],
     )
