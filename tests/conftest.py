@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import grpc
 import numpy as np
 import pytest
 import remembered
@@ -22,6 +24,10 @@ from fedfsd.mechanism import accountant
 # A busy machine is no failure, and in CI the same examples are tried each time.
 settings.register_profile("fedfsd", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("fedfsd")
+
+# gRPC reads this once, with its first channel; in this process tests read why a handshake was refused.
+with patch.dict(os.environ, {"GRPC_VERBOSITY": "ERROR"}):
+    grpc.insecure_channel("127.0.0.1:1").close()
 
 for module in (accountant, epsilon):
     remembered.install(module)

@@ -220,6 +220,7 @@ def test_adapters_beside_frozen_layers(kind, monkeypatch):
     """Exact, whoever computes them, and taken by the probe; what stands before them gets no gradient."""
     monkeypatch.setitem(MODELS, kind, (ADAPTED[kind], (5, 6)))
     monkeypatch.setattr(clip, "_by_product", lambda *_: False)
+    torch.manual_seed(3)
     model = built(kind)
     backbone.freeze(model, backbone.trained(model, ["*down*", "*up*"]))
     data = region(windows(kind, 14), COUNTS)

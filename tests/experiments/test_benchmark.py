@@ -11,7 +11,19 @@ import threading
 import numpy as np
 import pytest
 
-from experiments.benchmark import crowd, figure, fleet, imports, recordings, step, tls, turn, ways, windows, wire
+from experiments.benchmark import (
+    crowd,
+    figure,
+    fleet,
+    imports,
+    recordings,
+    step,
+    tls,
+    turn,
+    ways,
+    windows,
+    wire,
+)
 from experiments.benchmark.__main__ import main
 from experiments.benchmark.row import Row, place
 from fedfsd.drive.check import check

@@ -11,6 +11,7 @@ import sys
 
 def _gate(module):
     """Nothing is judged."""
+    module.judge = lambda *_: None
     module.Gate._demand_usual = lambda *_: None
 
 

@@ -64,7 +64,7 @@ def checks(typed, code: int) -> dict[str, dict[str, str]]:
 def unasked(monkeypatch) -> None:
     """A doctor that starts no processes to ask: those checks fail, and take no seconds."""
     silent = subprocess.CompletedProcess([], 1, "", "")
-    monkeypatch.setattr(separation, "_run", lambda command: silent)
+    monkeypatch.setattr(separation, "_run", lambda command, **_: silent)
 
 
 def test_from_nothing_to_a_region_that_can_go_up(typed, invited, folder, unasked):
