@@ -29,7 +29,7 @@ def check(
     ] = False,
     experiment: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Count the windows of its task; forecasting if left out."),
+        typer.Option(metavar="FILE", help="Count the windows of its task; if left out, of the table's kind."),
     ] = None,
     _json: Json = False,
 ) -> Answer:
@@ -42,7 +42,7 @@ def check(
     from fedfsd.service.memory import give_back
 
     give_back(2**16)  # what one part of the recordings took is not kept for the next
-    chosen = _chosen(experiment)
+    chosen = _chosen(path, experiment)
     names, found = _tracks(path) if chosen.name == "forecasting" else _of_task(path, chosen)
     surveys = _surveys(path, names, chosen)
     found += [_nothing(one) for one in surveys if not one.with_window]
@@ -63,11 +63,25 @@ def check(
     )
 
 
-def _chosen(experiment: Path | None) -> Task:
+def _chosen(path: str, experiment: Path | None) -> Task:
+    """The experiment's task; without one, that of tables with frames or of tracks."""
     from fedfsd.config.experiment import Experiment, Task
     from fedfsd.config.load import load
 
-    return Task() if experiment is None else load(Experiment, experiment).task
+    if experiment is not None:
+        return load(Experiment, experiment).task
+    return Task(name="camera") if _has_frames(Path(path)) else Task()
+
+
+def _has_frames(path: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = next(iter(sorted(path.glob("*.parquet"))), None) if path.is_dir() else path
+    try:
+        return file is not None and "image" in pq.read_schema(file).names
+    except (pa.ArrowInvalid, OSError):
+        return False  # what is wrong with the file is said when it is read
 
 
 def _tracks(path: str) -> tuple[list[str], list[Finding]]:

@@ -18,6 +18,7 @@ from PIL import Image
 import fedfsd
 from fedfsd.audit.evidence import load
 from fedfsd.audit.verify import verify
+from fedfsd.cli.data_check import check
 from fedfsd.drive import table
 from fedfsd.drive.table import Table
 from fedfsd.engine.probe import probe
@@ -299,3 +300,11 @@ def test_real_frames_are_read(tmp_path):
     assert len(found) > 500
     task = Camera({})
     assert 0.3 < score.mean(task.baseline_scores(found), task.metrics[0]) < 8
+
+
+def test_the_check_knows_a_table_of_frames_by_its_columns(small, tmp_path):
+    table.write(small, tmp_path / "fleet.parquet", schema=drives.SCHEMA)
+    for path in (tmp_path / "fleet.parquet", tmp_path):
+        said = check(str(path)).text
+        assert "nothing found" in said
+        assert "EU: N = " in said
