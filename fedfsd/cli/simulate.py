@@ -95,7 +95,11 @@ def told(folder: Path) -> str:
     mode = HEADINGS[run.plan.mode]
     crossing = crossing_of(run)
     harmed = worse_than_start(run)
-    warning = f"training made the model worse than its own start in {listed(harmed)}\n" if harmed else ""
+    warning = (
+        f"training did not help in {listed(harmed)}: the start is as good there, or better\n"
+        if harmed
+        else ""
+    )
     return (
         f"{table(rows)}\n"
         f"{warning}"

@@ -387,7 +387,7 @@ def test_a_model_worse_than_its_start_is_not_headlined_as_a_success(tmp_path: Pa
     assert page.worse_than_start(found) == ["SG", "US"]
     assert "worse than its own start" not in title(read_run(write_run(tmp_path / "good")))
     text = write_report(run).read_text(encoding="utf-8")
-    assert "Training made the model worse in SG and US" in text
+    assert "Training did not help in SG and US" in text
     worse = read_run(write_run(tmp_path / "worse", shift_m=0.6))
     assert "% worse than its own start, " in title(worse)
 

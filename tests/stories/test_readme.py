@@ -57,7 +57,7 @@ def shape(text: str) -> list[str]:
     """Text without what differs from run to run: figures, hashes, widths of columns, breaks of lines."""
     text = re.sub(r"\b[0-9a-f]{8,64}\b", "hash", text)
     text = re.sub(r"-?\d[\d.,]*", "0", text)
-    text = re.sub(r"training made the model worse[^\n]*\n", "", text)
+    text = re.sub(r"training did not help[^\n]*\n", "", text)
     return text.split()
 
 
