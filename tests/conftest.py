@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+
+# gRPC reads this once, when it is loaded; in this process tests read why a handshake was refused. A worker of
+# pytest-xdist finds what fedfsd set in its parent.
+os.environ["GRPC_VERBOSITY"] = "INFO"
 
 import grpc
 import numpy as np
@@ -25,9 +28,8 @@ from fedfsd.mechanism import accountant
 settings.register_profile("fedfsd", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("fedfsd")
 
-# gRPC reads this once, with its first channel; in this process tests read why a handshake was refused.
-with patch.dict(os.environ, {"GRPC_VERBOSITY": "ERROR"}):
-    grpc.insecure_channel("127.0.0.1:1").close()
+grpc.insecure_channel("127.0.0.1:1").close()
+os.environ["GRPC_VERBOSITY"] = "NONE"  # as in every process that a test starts
 
 for module in (accountant, epsilon):
     remembered.install(module)
