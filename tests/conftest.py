@@ -41,9 +41,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(STARTUP), *paths])
 
 
 LONGEST = (
-    "survival/test_survival_kill.py",
+    "survival/test_survival.py",
     "mechanism/test_accountant.py",
-    "survival/test_survival_trouble.py",
     "test_contributing.py",
     "security/test_whole_federation.py",
     "mechanism/test_calibration.py",
