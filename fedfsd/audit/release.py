@@ -25,6 +25,7 @@ from fedfsd.language import say
 from fedfsd.ledger.entry import Incident, Release
 from fedfsd.mechanism import watch
 from fedfsd.mechanism.watch import Sight, State
+from fedfsd.plan.plan import BLOCKS
 
 
 def check_incidents(ledger: Ledger) -> Iterator[Finding]:
@@ -196,7 +197,7 @@ class Planned:
 
 def power(shapes: Mapping[str, tuple[int, ...]], *, rounds: int, regions: int) -> str:
     """What the statistics notice by a plan's end, for people."""
-    size = sum(prod(shape) for name, shape in shapes.items() if name != "noise_witness")
+    size = sum(prod(shape) for name, shape in shapes.items() if name not in BLOCKS)
     witness = sum(prod(shape) for name, shape in shapes.items() if name == "noise_witness")
     shares = [share / 100 for share in range(99, 0, -1)]
     block = next(
