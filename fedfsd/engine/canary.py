@@ -16,7 +16,6 @@ out. The bounds that grow with the number of vehicles in a sum (``clipping_norm`
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -77,14 +76,6 @@ def of(plan: Plan, region: str) -> Canaries | None:
     if not mine.canaries or mine.max_grad_norm is None:
         return None
     return Canaries(mine.canaries, plan.model.canaries, mine.windows_per_vehicle, mine.max_grad_norm)
-
-
-def coins(seed: bytes, count: int) -> np.ndarray:
-    """(count,) bool: who is in. The last, whose gradient is not finite, always is."""
-    content = hashlib.shake_256(b"fedfsd/coins/v1\n" + seed).digest(-(-count // 8))
-    found = np.unpackbits(np.frombuffer(content, np.uint8))[:count].astype(bool)
-    found[-1:] = True
-    return found
 
 
 def tossed(data: VehicleData, inside: Sequence[bool] | np.ndarray) -> VehicleData:

@@ -24,13 +24,12 @@ released, on coins and on public constants, so it says nothing of vehicles that 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import erfc, exp, inf, log, sqrt
 
 import numpy as np
-
-from fedfsd.language import mark
 
 Array = np.ndarray
 FINDINGS = ("canary-sensitivity", "canary-noise", "canary-not-finite", "canary-draws")
@@ -54,6 +53,14 @@ class Check:
     expected: float
     fails: bool
     meaning: str
+
+
+def coins(seed: bytes, count: int) -> Array:
+    """(count,) bool: who is in. The last, whose gradient is not finite, always is."""
+    content = hashlib.shake_256(b"fedfsd/coins/v1\n" + seed).digest(-(-count // 8))
+    found: Array = np.unpackbits(np.frombuffer(content, np.uint8))[:count].astype(bool)
+    found[-1:] = True
+    return found
 
 
 def pulls_of(gains: Array, noise_multiplier: float) -> Array:
@@ -109,28 +116,28 @@ def checks(
             moved,
             sample_rate,
             bool(inside.any()) and _mean_tail(moved * reach, pulls, sample_rate, int(inside.sum())) < -alone,
-            mark("an included canary moves the sum by C times the sample rate, on average"),
+            "an included canary moves the sum by C times the sample rate, on average",
         ),
         Check(
             "noise on parameters",
             out / freedom,
             1.0,
             _off(out / freedom, freedom, 0.0, alone),
-            mark("the mean square of what nobody moves, in units of the planned noise"),
+            "the mean square of what nobody moves, in units of the planned noise",
         ),
         Check(
             "not finite",
             float(found[-1]),
             0.0,
             erfc(abs(float(found[-1])) / sqrt(2)) < exp(-alone),
-            mark("a canary whose gradient is not finite moves nothing, in units of the planned noise"),
+            "a canary whose gradient is not finite moves nothing, in units of the planned noise",
         ),
         Check(
             "independent draws",
             worst[0],
             1.0,
             worst[1],
-            mark("a variance of included canaries, over that of independent draws and noise"),
+            "a variance of included canaries, over that of independent draws and noise",
         ),
     )
 

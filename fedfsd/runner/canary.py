@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedfsd.audit.lower_bound import LEAST, Bounds, bounds
+from fedfsd.audit.lower_bound import Bounds, bounds_of
 from fedfsd.engine import canary, local
 from fedfsd.engine.device import resolve
 from fedfsd.engine.randomness import RoundKey
@@ -29,7 +29,7 @@ from fedfsd.engine.vehicle import VehicleData
 from fedfsd.gate.watch import sight
 from fedfsd.ledger.digest import coins_commitment
 from fedfsd.mechanism import watch
-from fedfsd.mechanism.canary import Check, checks, pulls_of, scores
+from fedfsd.mechanism.canary import Check, checks, coins, pulls_of, scores
 from fedfsd.mechanism.kind import gains
 from fedfsd.mechanism.watch import State
 from fedfsd.plan.plan import CANARIES, WITNESS, Arrays, ArraySchema, Plan, RegionPlan
@@ -108,12 +108,6 @@ def trial(
     )
 
 
-def bounds_of(inside: np.ndarray, outside: np.ndarray, *, delta: float) -> Bounds | None:
-    """Lower bounds on epsilon; None with too few canaries."""
-    enough = len(inside) + len(outside) >= LEAST and len(inside) > 1 and len(outside) > 1
-    return bounds(inside, outside, delta=delta) if enough else None
-
-
 def trained(
     plan: Plan,
     region: str,
@@ -129,8 +123,8 @@ def trained(
     run = _alone(plan, region, as_if or mine, count)
     canaries = canary.of(run, region)
     assert canaries is not None
-    coins = canary.coins(seed or os.urandom(32), count)
-    data = canary.tossed(canaries.beside(_nobody(where)), coins)
+    inside = coins(seed or os.urandom(32), count)
+    data = canary.tossed(canaries.beside(_nobody(where)), inside)
     gradient = local.model_on(_Nothing(), lambda made, _: made, where, canaries=canaries)
     arrays: Arrays = {one.name: np.zeros(one.shape, np.float32) for one in run.model.arrays}
     key, state = os.urandom(32), State()
@@ -146,7 +140,7 @@ def trained(
         std = noise.witness_std(round, moved, divisor=mine.divisor)
         seen.append(-update[CANARIES].astype(np.float64) / std)
         pulls.append(pulls_of(moved, noise.noise_multiplier(round)))
-    return Trained(np.array(seen), coins, np.array(pulls), alarm)
+    return Trained(np.array(seen), inside, np.array(pulls), alarm)
 
 
 class _Nothing(nn.Module):

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfsd.engine import canary
 from fedfsd.ledger import digest
 from fedfsd.ledger.disk import write_whole
-from fedfsd.mechanism.canary import pulls_of, verdict
+from fedfsd.mechanism.canary import coins, pulls_of, verdict
 from fedfsd.mechanism.kind import gains
 from fedfsd.plan.plan import CANARIES, Arrays, Plan
 
@@ -48,8 +47,8 @@ def judged(folder: Path, plan: Plan, region: str, round: int, update: Arrays, ru
         *(_in_units(plan, region, number, blocks[number]) for number in sorted(blocks)), strict=True
     )
     looks = sum(plan.rounds_of(name) for name in plan.regions)
-    coins = canary.coins(digest.coins_seed(run_key), mine.canaries)
-    return verdict(np.array(seen), coins, np.array(pulls), mine.sample_rate, looks=looks)
+    inside = coins(digest.coins_seed(run_key), mine.canaries)
+    return verdict(np.array(seen), inside, np.array(pulls), mine.sample_rate, looks=looks)
 
 
 def document(folder: Path, plan_hash: str) -> Path:

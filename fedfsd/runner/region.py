@@ -27,6 +27,7 @@ from fedfsd.gate.policy import ModelPin, Policy, declared, simulated
 from fedfsd.gate.remote import RemoteGate
 from fedfsd.ledger import digest
 from fedfsd.ledger.ledger import Released
+from fedfsd.mechanism.canary import coins as tosses
 from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.runner import coins, replay
 from fedfsd.runner.group import Group
@@ -260,7 +261,7 @@ def _train(
     secret = _secret(region, plan)
     count = plan.region(region.config.name).canaries
     if count:
-        data = canary.tossed(data, canary.coins(digest.coins_seed(secret), count))
+        data = canary.tossed(data, tosses(digest.coins_seed(secret), count))
     key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
     if region.group is None:
         return local.train(gradient, data, arrays, plan, key, gate.demand_wanted)

@@ -11,8 +11,8 @@ from plan.sample import REGION, by_round, planned
 from experiments.planted.faults import BUGS
 from fedfsd.audit import empirical
 from fedfsd.cli.main import run
-from fedfsd.engine import canary as engine_canary
 from fedfsd.errors import ConfigError, NotReadyError
+from fedfsd.mechanism.canary import coins
 from fedfsd.plan.plan import Plan
 from fedfsd.runner import canary, selftest
 
@@ -58,11 +58,11 @@ def test_coins_are_fair_and_committed_to():
     one, other = (canary.trial(planned(roster=150), REGION, seed=seed) for _ in range(2))
     assert one.commitment == other.commitment
     assert one.commitment == hashlib.sha256(b"fedfsd/canaries/v1\n" + bytes.fromhex(one.seed)).hexdigest()
-    coins = engine_canary.coins(seed, 4096)
-    assert abs(coins.mean() - 0.5) < 0.05
+    inside = coins(seed, 4096)
+    assert abs(inside.mean() - 0.5) < 0.05
     digest = hashlib.shake_256(b"fedfsd/coins/v1\n" + seed).digest(512)
-    assert [digest[i // 8] >> 7 - i % 8 & 1 == 1 for i in range(4095)] == coins[:-1].tolist()
-    assert coins[-1]
+    assert [digest[i // 8] >> 7 - i % 8 & 1 == 1 for i in range(4095)] == inside[:-1].tolist()
+    assert inside[-1]
 
 
 def test_few_vehicles_give_no_bound():
