@@ -26,6 +26,7 @@ Count = Annotated[int, Field(ge=1)]
 PRETRAINING, OWN = "pretraining", "model"
 """Of ``model.backbone``; anything else is a file."""
 _LATER: Mapping[tuple[str, str], Any] = {
+    ("audit", "canaries"): 0.0,
     ("model", "trainable"): "all",
     ("model", "backbone"): PRETRAINING,
     ("privacy", "pack_windows"): False,
@@ -161,6 +162,14 @@ class Server(Frozen):
     evaluate_every: Count = 1
 
 
+class Audit(Frozen):
+    """What is audited while it runs."""
+
+    canaries: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Synthetic vehicles beside each region's own, as a share of its roster; 0: none. They cost the vehicles
+    nothing, and a step about as much time as their share."""
+
+
 class Experiment(Frozen):
     """One experiment. Every key has a default but the name."""
 
@@ -180,6 +189,7 @@ class Experiment(Frozen):
     privacy: Privacy = Privacy()
     training: Training = Training()
     server: Server = Server()
+    audit: Audit = Audit()
     track: dict[str, Options] = Field(default_factory=dict)
     """Where the figures go as well, by name of the tracker (mlflow, tensorboard, wandb), with its options. No
     part of what is trained: not in the resolved experiment."""
@@ -229,4 +239,6 @@ def _without_later_keys(found: dict[str, Any]) -> bool:
         return False
     for table, key in _LATER:
         del found[table][key]
+        if not found[table]:
+            del found[table]
     return True

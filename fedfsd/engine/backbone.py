@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fedfsd import canonical
 from fedfsd.errors import ConfigError, NotReadyError, RefusedError
-from fedfsd.plan.plan import WITNESS, Arrays, BackbonePlan, ModelPlan
+from fedfsd.plan.plan import BLOCKS, Arrays, BackbonePlan, ModelPlan
 
 ALL, NORMS = "all", "norms"
 SUFFIX = ".safetensors"
@@ -118,13 +118,13 @@ def put(model: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 
 def put_arrays(model: nn.Module, arrays: Arrays) -> None:
-    """The same for arrays that crossed; the witness block is dropped."""
-    put(model, {name: torch.from_numpy(np.array(one)) for name, one in arrays.items() if name != WITNESS})
+    """The same for arrays that crossed; what is no part of the model is dropped."""
+    put(model, {name: torch.from_numpy(np.array(one)) for name, one in arrays.items() if name not in BLOCKS})
 
 
 def whole(arrays: Arrays, frozen: bytes | None) -> dict[str, Tensor]:
     """All weights of a model for its file: what is trained, and the backbone if there is one."""
-    mine = {name: torch.from_numpy(one) for name, one in arrays.items() if name != WITNESS}
+    mine = {name: torch.from_numpy(one) for name, one in arrays.items() if name not in BLOCKS}
     return {**({} if frozen is None else safe.load(frozen)), **mine}
 
 
@@ -147,7 +147,7 @@ def fit(model: nn.Module, plan: ModelPlan, files: str | Path) -> None:
         RefusedError: the plan's arrays are not the model's, or the model's own weights are others.
         NotReadyError: no file has the plan's hash.
     """
-    names = [entry.name for entry in plan.arrays if entry.name != WITNESS]
+    names = [entry.name for entry in plan.own]
     _demand_schema(model, plan)
     if plan.backbone is None:
         return
@@ -232,7 +232,7 @@ def _words(model: nn.Module) -> list[str]:
 
 def _demand_schema(model: nn.Module, plan: ModelPlan) -> None:
     """The plan's arrays must be this model's: swapped or reshaped ones would be trained as something else."""
-    wanted = [(entry.name, entry.shape) for entry in plan.arrays if entry.name != WITNESS]
+    wanted = [(entry.name, entry.shape) for entry in plan.own]
     chosen = {name for name, _ in wanted}
     mine = [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]
     if plan.backbone is not None:

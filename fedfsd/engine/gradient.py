@@ -65,7 +65,9 @@ class VehicleGradient:
         self.size = sum(self._sizes)
         # What windows are computed through, frozen parts too: it stands for what a window takes of memory.
         self.through = (
-            self.size if isinstance(model, Head) else sum(one.numel() for one in model.parameters())
+            self.size
+            if any(isinstance(one, Head) for one in model.modules())
+            else sum(one.numel() for one in model.parameters())
         )
         unknown = {} if engine == "hooks" else layer.unknown(model)
         for name, kind in list(unknown.items())[:1]:
@@ -162,7 +164,7 @@ class VehicleGradient:
                     continue
                 # A vehicle without a finite gradient does not count; which it is, only its own says.
             inputs = data.inputs_of(rows)
-            targets = {name: values[rows] for name, values in data.targets.items()}
+            targets = data.targets_of(rows)
             found = self._batch_sum(inputs, targets, filled, max_grad_norm, formed=vehicles is not None)
             total += found.to(total.device)
         return total
@@ -172,8 +174,7 @@ class VehicleGradient:
         some = rows[taken][:, None]
         if not len(some):
             return torch.zeros(self.size, device=rows.device)
-        targets = {name: values[some] for name, values in data.targets.items()}
-        return self._plain(data.inputs_of(some), targets, _shares(taken)[taken][:, None])
+        return self._plain(data.inputs_of(some), data.targets_of(some), _shares(taken)[taken][:, None])
 
     def _batch_sum(
         self,

@@ -47,6 +47,10 @@ class VehicleData:
         """What the model is given for the examples ``rows`` (...), (..., ...) each."""
         return {name: values[rows] for name, values in self.inputs.items()}
 
+    def targets_of(self, rows: torch.Tensor) -> Tensors:
+        """The same of targets."""
+        return {name: values[rows] for name, values in self.targets.items()}
+
 
 def place(examples: Examples, *, roster: int, device: torch.device) -> VehicleData:
     """Move ``examples`` to ``device``, each vehicle into a slot of its own, also beyond the roster.

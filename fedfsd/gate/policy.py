@@ -84,6 +84,8 @@ class Policy(Frozen):
     max_windows_per_vehicle: Annotated[int, Field(ge=1)] = 1024
     min_witness_size: Annotated[int, Field(ge=0)] = 1024
     """Without a noise witness block nobody can tell that noise was added."""
+    max_canary_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Synthetic vehicles per vehicle of the roster: they cost no privacy, but time."""
     max_steps: Annotated[int, Field(ge=1)] = 100_000
     max_rounds: Annotated[int, Field(ge=1)] = 10_000
     max_release_bytes: Annotated[int, Field(ge=1)] = 500_000_000
@@ -190,6 +192,7 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     mine = plan.region(region)
     caps = [
         ("roster", mine.roster, policy.max_roster),
+        ("canaries per vehicle", (mine.canaries - 1) / mine.roster, policy.max_canary_share),
         ("windows_per_vehicle", mine.windows_per_vehicle, policy.max_windows_per_vehicle),
         ("sample_rate", mine.sample_rate, policy.max_sample_rate),
         ("steps", mine.local_steps * plan.rounds_of(region), policy.max_steps),

@@ -21,8 +21,8 @@ from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.statement import Crossing
-from fedfsd.plan.build import Limit, Roster, build
-from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
+from fedfsd.plan.build import Limit, Roster, build, canaries
+from fedfsd.plan.plan import CANARIES, WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
 from fedfsd.simulation import public_start
 from fedfsd.task import registry
 from fedfsd.task.gather import Survey, survey
@@ -84,7 +84,7 @@ def prepare(
     _PROGRESS.info("data: %d training vehicles of %d regions", vehicles, len(names))
     public = public_of(experiment, task)
     overlap.demand_apart([part for one in mine.values() for part in one], public, place="pretraining.path")
-    initial, frozen, model = start_of(experiment, task, public)
+    initial, frozen, model = start_of(experiment, task, public, rosters)
     _PROGRESS.info("plan: calibrating the noise")
     plan = build(experiment, rosters, task_plan(task), model, run=run, limits=limits)
     demand_places(experiment, plan, task, initial, frozen)
@@ -123,7 +123,7 @@ def public_of(experiment: Experiment, task: Task) -> tuple[Table, ...]:
 
 
 def start_of(
-    experiment: Experiment, task: Task, public: Sequence[Table]
+    experiment: Experiment, task: Task, public: Sequence[Table], rosters: Mapping[str, Roster]
 ) -> tuple[dict[str, np.ndarray], bytes | None, ModelPlan]:
     """The arrays of the model before the first round, probed and pre-trained, and their part of the plan.
 
@@ -145,7 +145,8 @@ def start_of(
         if chosen.backbone == PRETRAINING and not whole:
             backbone.freeze(model, [name for name, _ in model.named_parameters()])
         public_start.start(model, task, public, experiment)
-    initial = arrays_of(model, names, witness_size=chosen.witness_size)
+    most = max((canaries(experiment, roster) for roster in rosters.values()), default=0)
+    initial = arrays_of(model, names, witness_size=chosen.witness_size, canaries=most)
     schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
     content = None if whole else backbone.packed(model, names)
     return (
@@ -187,13 +188,17 @@ def _take_weights(chosen: Model, model: nn.Module, names: Sequence[str], *, whol
     backbone.restore(model, names, content, place=f"model.backbone: {chosen.backbone}")
 
 
-def arrays_of(model: nn.Module, names: Collection[str], *, witness_size: int) -> dict[str, np.ndarray]:
-    """The model's parameters of these names, float32, with the noise witness block last."""
+def arrays_of(
+    model: nn.Module, names: Collection[str], *, witness_size: int, canaries: int = 0
+) -> dict[str, np.ndarray]:
+    """The model's parameters of these names, float32; behind them canaries' and the noise witness block."""
     arrays = {
         name: value.detach().cpu().numpy().astype(np.float32)
         for name, value in model.named_parameters()
         if name in names
     }
+    if canaries:
+        arrays[CANARIES] = np.zeros(canaries, np.float32)
     if witness_size:
         arrays[WITNESS] = np.zeros(witness_size, np.float32)
     return arrays

@@ -111,7 +111,7 @@ def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
     rosters = rosters_of(experiment)
     task = task_of(experiment)
     _public(experiment, task)
-    initial, frozen, model = start_of(experiment, task, public_of(experiment, task))
+    initial, frozen, model = start_of(experiment, task, public_of(experiment, task), rosters)
     plan = build(experiment, rosters, task_plan(task), model)
     demand_places(experiment, plan, task, initial, frozen)
     checks_of(plan)

@@ -231,7 +231,7 @@ class Trail:
             "num_rounds": self.plan.num_rounds,
             "plan": self.plan.hash,
             "task": described(self.task),
-            "parameters": self.plan.model.size - self.plan.model.witness_size,
+            "parameters": self.plan.model.parameters,
             **_backbone(self.plan),
             "witness_size": self.plan.model.witness_size,
             "versions": {name: metadata.version(name) for name in _PACKAGES}

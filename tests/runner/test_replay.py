@@ -73,7 +73,7 @@ def test_a_region_that_is_asked_in_some_rounds_passes():
     assert replayed(changed(plan, rounds=(3,))).faults == ()
 
 
-@pytest.mark.parametrize("changes", [{}, {"roster": 300, "sample_rate": 0.05}, {"windows_per_vehicle": 1}])
+@pytest.mark.parametrize("changes", [{}, {"roster": 300, "sample_rate": 0.05}, {"windows_per_vehicle": 2}])
 def test_packed_windows_pass(changes):
     assert replayed(changed(small_plan(**changes), packed=True)).faults == ()
 
