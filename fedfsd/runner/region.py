@@ -25,6 +25,7 @@ from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, content_of
 from fedfsd.gate.policy import ModelPin, Policy, declared, simulated
 from fedfsd.gate.remote import RemoteGate
+from fedfsd.gate.resident import demand_other_start
 from fedfsd.ledger.ledger import Released
 from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.runner import replay
@@ -211,6 +212,8 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
         resolve(region.config.device), plan.precision
     )  # like the model, before anything is booked
     region.demand_model(plan)
+    if round == 1:
+        demand_other_start(Path(region.config.folder), arrays)
     if plan.mode == "none":
         return _unbooked(region, arrays, plan, round)
     region.replay(plan, arrays)
