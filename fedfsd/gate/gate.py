@@ -11,6 +11,7 @@ import numpy as np
 from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.policy import ModelPin, Policy
+from fedfsd.gate.resident import demand_shareable
 from fedfsd.gate.watch import UnusualNoiseError, Watcher
 from fedfsd.language import say
 from fedfsd.ledger import program as programs
@@ -80,6 +81,7 @@ class Gate:
         self, content: bytes | memoryview, booked: Booked, plan: Plan, canaries: str = ""
     ) -> Released:
         """The same for an update that came as bytes; they are judged in place."""
+        demand_shareable(content, place="release")
         self._demand_usual(gate_arrays.view(content, plan.model.arrays), booked, plan, canaries)
         return self.ledger.release(content, booked)
 

@@ -180,6 +180,17 @@ def _unlisted(plan: Plan, listed: set[str]) -> list[str]:
     return [f"its backbone {frozen.sha256[:16]} is not listed under backbones in the policy"]
 
 
+def code_objections(policy: Policy, plan: Plan) -> list[str]:
+    """What of the plan's code and frozen weights nobody reviewed for this region."""
+    found = []
+    if policy.models is not None or policy.tasks is not None:
+        model = policy.pin(plan.model.name, plan.task.name)
+        found += unreviewed(plan, model=model, task=policy.pin_task(plan.task.name))
+    if policy.backbones is not None:
+        found += _unlisted(plan, {one.sha256 for one in policy.backbones})
+    return found
+
+
 def warnings(plan: Plan, region: str) -> list[str]:
     """What a region's people should know of a plan that its policy may accept."""
     mine = plan.region(region)
@@ -206,11 +217,7 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
         found.append(say("roster {roster} is not the declared one", roster=mine.roster))
     if policy.identity not in (None, mine.identity):
         found.append(say("identity {identity} is not the declared one", identity=mine.identity))
-    if policy.models is not None or policy.tasks is not None:
-        model = policy.pin(plan.model.name, plan.task.name)
-        found += unreviewed(plan, model=model, task=policy.pin_task(plan.task.name))
-    if policy.backbones is not None:
-        found += _unlisted(plan, {one.sha256 for one in policy.backbones})
+    found += code_objections(policy, plan)
     if plan.model.witness_size < policy.min_witness_size:
         found.append(
             say(

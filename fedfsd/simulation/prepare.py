@@ -15,7 +15,7 @@ from torch import nn
 from fedfsd.config.experiment import OWN, PRETRAINING, REGION_PATTERN, Experiment, Model, Region
 from fedfsd.drive import overlap, table
 from fedfsd.drive.table import Table
-from fedfsd.engine import backbone
+from fedfsd.engine import backbone, resident
 from fedfsd.engine.probe import probe, probe_places
 from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
@@ -79,6 +79,9 @@ def prepare(
             hint='rehearse on tables whose origin is "synthetic" or "published"',
         )
     surveys = {name: survey(task, tables, name) for name in names}
+    if experiment.resident is not None:
+        for one in surveys.values():
+            resident.demand_enough(one.with_window, place=f"region {one.region}")
     rosters = {name: _roster(experiment, surveys[name], mine[name]) for name in names}
     vehicles = sum(one.vehicles for one in surveys.values())
     _PROGRESS.info("data: %d training vehicles of %d regions", vehicles, len(names))
