@@ -1,12 +1,14 @@
-"""``python -m experiments.four_regions.choose``: every setting of the recipe, chosen on generated traffic alone.
+"""``python -m experiments.four_regions.choose``: the recipe's settings, chosen on generated traffic alone.
 
-Nobody drove that traffic, so a search of any length costs nobody anything: whoever runs the recipe on vehicles
-on which nothing was tried pays the epsilon of that one run. Regions are generated with the profiles and as many
-vehicles as asked for (rosters are public); the start is pre-trained on the traffic of the profile PUBLIC.
+Nobody drove that traffic, so a search of any length costs nobody anything: whoever runs the recipe on
+vehicles on which nothing was tried pays the epsilon of that one run. Regions are generated with the profiles
+and as many vehicles as asked for (rosters are public); the start is pre-trained on traffic of the profile
+PUBLIC.
 
-Successive halving at epsilon 1: settings drawn at random from ``GRID`` get one run each, the better ones one more
-run each time with another start and other noise. Then the rate is chosen again for each weaker promise. The score
-is the mean over regions of FDE over constant velocity's FDE. Writes recipe.toml, and choose.csv with every run.
+Successive halving at epsilon 1: settings drawn at random from ``GRID`` get one run each, the better ones one
+more run each time with another start and other noise. Then the rate is chosen again for each weaker promise.
+The score is the mean over regions of FDE over constant velocity's FDE. Writes recipe.toml, and choose.csv
+with every run.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class Search:
     _stages: dict[tuple[Any, int], Stage] = field(default_factory=dict)
 
     def score(self, setting: Setting, seed: int, epsilon: str) -> float:
-        """Of one run, written down; with epsilon ``none`` nothing is clipped or noised. Once made it is kept."""
+        """Of one run, which is made once; with epsilon ``none`` nothing is clipped or noised."""
         asked = {"epsilon": epsilon, **setting, "seed": seed}
         for line in self._logged():
             if asked.items() <= line.items():

@@ -1,13 +1,13 @@
 """A run in this process: the regions' own private steps and the coordinator's own rounds, nothing in between.
 
-No ledger, no processes, no run folder: for generated traffic alone, where nobody is protected, and for choosing
-settings, which takes many runs. Step, noise, plan and strategy are those of every run.
+No ledger, no processes, no run folder: for generated traffic alone, where nobody needs protection, and for
+choosing settings, which takes many runs. Step, noise, plan and strategy are those of every run.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NoReturn
@@ -17,10 +17,11 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedfsd.config.experiment import Experiment
-from fedfsd.engine import local
+from fedfsd.engine import backbone, local
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.vehicle import VehicleData, place
 from fedfsd.errors import RefusedError
+from fedfsd.federation import moments
 from fedfsd.federation.strategy import PlannedStrategy
 from fedfsd.flower import held, private
 from fedfsd.flower import strategy as strategies
@@ -69,16 +70,14 @@ class Stage:
         return self._errors(self.prepared.plan, self.prepared.initial)
 
     def run(self, experiment: Experiment) -> dict[str, float]:
-        """FDE by region, m, after a run of ``experiment``: that of ``prepared`` but for settings of training."""
+        """FDE by region, m, after ``experiment``: the prepared one but for settings of training."""
         of = self.prepared
         plan = build(experiment, of.rosters, of.plan.task, of.plan.model)
         private.become(1)
         private.quiet()
-        strategy = PlannedStrategy(
-            strategies.resolve(experiment.server.strategy, experiment.server.options),
-            plan,
-            round_timeout_seconds=60.0,
-        )
+        inner = strategies.resolve(experiment.server.strategy, experiment.server.options)
+        moments.bind(inner, plan, model_with(plan, of.task, of.initial, of.backbone))
+        strategy = PlannedStrategy(inner, plan, round_timeout_seconds=60.0)
         grid = _Here(plan, of, self.data)
         return self._errors(plan, strategy.start(grid, of.initial, on_round=lambda _: None))
 
@@ -95,6 +94,7 @@ class _Here(PolledGrid):
         self._plan, self._data = plan, data
         self._names = dict(enumerate(plan.regions, start=2))
         model = model_with(plan, prepared.task, prepared.initial, prepared.backbone)
+        backbone.freeze(model, prepared.initial)
         self._gradient = local.model_on(model, prepared.task.loss, _CPU, plan.precision)
         self._secret = os.urandom(32)
         self._replies: dict[str, Message] = {}

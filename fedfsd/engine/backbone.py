@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fedfsd import canonical
 from fedfsd.errors import ConfigError, NotReadyError, RefusedError
-from fedfsd.plan.plan import WITNESS, Arrays, BackbonePlan, ModelPlan
+from fedfsd.plan.plan import STATISTICS, WITNESS, Arrays, BackbonePlan, ModelPlan
 
 ALL, NORMS = "all", "norms"
 SUFFIX = ".safetensors"
@@ -53,7 +53,7 @@ def trained(model: nn.Module, wanted: str | Sequence[str]) -> tuple[str, ...]:
         raise ConfigError(
             "model.trainable", got="an empty list", expected="what is trained", hint='write "all"'
         )
-    return tuple(name for name in names if name in chosen)
+    return tuple(name for name in names if name in chosen or name == STATISTICS)
 
 
 def freeze(model: nn.Module, names: Iterable[str]) -> None:
