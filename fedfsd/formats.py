@@ -24,7 +24,7 @@ from fedfsd.errors import ConfigError, FormatError
 
 READ: Mapping[str, tuple[int, ...]] = {
     "experiment": (1, 2, 3, 4),
-    "plan": (1, 2, 3),
+    "plan": (1, 2, 3, 4),
     "policy": (1,),
     "region.toml": (1,),
     "train.toml": (1, 2),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fedfsd import canonical
 from fedfsd.errors import ConfigError, NotReadyError, RefusedError
 from fedfsd.gate.resident import demand_shareable
-from fedfsd.plan.plan import BLOCKS, Arrays, BackbonePlan, ModelPlan
+from fedfsd.plan.plan import BLOCKS, STATISTICS, Arrays, BackbonePlan, ModelPlan
 
 ALL, NORMS = "all", "norms"
 SUFFIX = ".safetensors"
@@ -54,7 +54,7 @@ def trained(model: nn.Module, wanted: str | Sequence[str]) -> tuple[str, ...]:
         raise ConfigError(
             "model.trainable", got="an empty list", expected="what is trained", hint='write "all"'
         )
-    return tuple(name for name in names if name in chosen)
+    return tuple(name for name in names if name in chosen or name == STATISTICS)
 
 
 def freeze(model: nn.Module, names: Iterable[str]) -> None:

@@ -37,7 +37,7 @@ def demand_shareable(content: bytes | memoryview | Path, *, place: str) -> None:
 
 
 def weights_sha256(arrays: Arrays) -> str:
-    """Of the values that are trained, in their order, without the blocks that are no part of the model: little-endian float32."""
+    """Of the trained values in their order, without blocks beside the model: little-endian float32."""
     digest = hashlib.sha256()
     for name, array in arrays.items():
         if name not in BLOCKS:

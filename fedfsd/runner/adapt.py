@@ -32,7 +32,7 @@ from fedfsd.gate.policy import ModelPin
 from fedfsd.gate.resident import demand_shareable, weights_sha256
 from fedfsd.ledger.disk import write_whole
 from fedfsd.plan import plan as plans
-from fedfsd.plan.plan import WITNESS, Arrays, Plan
+from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.runner.peer import Reviewed
 from fedfsd.runner.region import Region, RegionConfig
 from fedfsd.task import score
@@ -80,7 +80,7 @@ def own_models(
 
 def keep(folder: Path, plan: Plan, arrays: Arrays, round: int) -> None:
     """Put aside the model that a round was sent, so that nobody need be asked for it later."""
-    schema = [entry for entry in plan.model.arrays if entry.name != WITNESS]
+    schema = list(plan.model.own)
     content = save({entry.name: np.ascontiguousarray(arrays[entry.name]) for entry in schema},
                    {"plan": plan.hash, "round": str(round)})  # fmt: skip
     write_whole(folder / SHARED, content)
@@ -124,7 +124,7 @@ def adapt(folder: Path, config: RegionConfig, given: BinaryIO) -> dict[str, Any]
     )
     test = task.examples(table.in_region(tables, name), test=True)
     card = _card(plan, name, own, chosen) | {"figures": _figures(task, own, shared, test)}
-    names = [entry.name for entry in plan.model.arrays if entry.name != WITNESS]
+    names = [entry.name for entry in plan.model.own]
     card["weights_sha256"] = weights_sha256(
         {key: dict(own.trained.model.named_parameters())[key].detach().numpy() for key in names}
     )
@@ -156,7 +156,7 @@ def _missing(plan: Plan) -> NotReadyError:
 def _model(region: Region, task: Task, plan: Plan, content: bytes, *, place: str) -> nn.Module:
     """The plan's model with the weights of a file, which may have its frozen ones too."""
     demand_shareable(content, place=place)
-    schema = [entry for entry in plan.model.arrays if entry.name != WITNESS]
+    schema = list(plan.model.own)
     try:
         given = load(content)
         arrays = {entry.name: given[entry.name] for entry in schema}

@@ -6,7 +6,9 @@ import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.statement import Crossing
 from fedfsd.plan.build import Limit, Roster, build, canaries
 from fedfsd.plan.plan import CANARIES, WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
+from fedfsd.plan.written import MOMENTS
 from fedfsd.simulation import public_start
 from fedfsd.task import registry
 from fedfsd.task.gather import Survey, survey
@@ -137,9 +140,10 @@ def start_of(
     torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     chosen = experiment.model
     model = task.model(chosen.name, chosen.options, seed=experiment.seed)
+    _demand_moments(experiment, model)
     names = backbone.trained(model, chosen.trainable)
     built = backbone.packed(model, names)
-    whole = len(names) == len(list(model.parameters()))
+    whole = len(names) == len(list(model.parameters())) and not hasattr(model, "moments")
     if not whole:
         backbone.freeze(model, names)
     _take_weights(chosen, model, names, whole=whole)
@@ -148,6 +152,8 @@ def start_of(
         if chosen.backbone == PRETRAINING and not whole:
             backbone.freeze(model, [name for name, _ in model.named_parameters()])
         public_start.start(model, task, public, experiment)
+    if experiment.server.strategy == MOMENTS:
+        _fit_moments(model, task, public, experiment)
     most = max((canaries(experiment, roster) for roster in rosters.values()), default=0)
     initial = arrays_of(model, names, witness_size=chosen.witness_size, canaries=most)
     schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
@@ -164,6 +170,30 @@ def start_of(
             backbone=None if content is None else backbone.planned(model, names, content, built=built),
         ),
     )
+
+
+def _demand_moments(experiment: Experiment, model: nn.Module) -> None:
+    """The strategy moments, or a model without any."""
+    there = hasattr(model, "moments")
+    if (experiment.server.strategy == MOMENTS) != there:
+        raise ConfigError(
+            "server.strategy",
+            got=f"{experiment.server.strategy!r} and a model {'with' if there else 'without'} moments",
+            expected="moments in both, or in neither",
+            hint='set server.strategy = "moments" and model.options.moments, for the model mlp',
+        )
+
+
+def _fit_moments(model: Any, task: Task, public: Sequence[Table], experiment: Experiment) -> None:
+    """Whiten by public examples, as pre-training saw them."""
+    drawn = task.public_batches(
+        public,
+        experiment.pretraining.augmentation,
+        batch_size=experiment.pretraining.batch_size,
+        random=np.random.default_rng(experiment.seed),
+    )
+    with torch.no_grad():
+        model.moments.fit(model.equations(*inputs.values(), targets) for inputs, targets in islice(drawn, 16))
 
 
 def _take_weights(chosen: Model, model: nn.Module, names: Sequence[str], *, whole: bool) -> None:
