@@ -6,9 +6,9 @@ task under ``task`` and any other mechanism of a region under ``mechanism``, in 
 ``noise_multiplier``. Format 3 names under ``rounds`` of a region those in which it is asked, where it is not
 asked in all, and says where its windows are ``packed`` and how many ``canaries`` it has; under
 ``model.backbone`` it names what of the model is not trained, and under ``precision`` what models compute in,
-where that is not float32. Format 4 has the strategy ``moments``, whose first round releases moments instead of
-gradients. A new plan is written in the oldest format that can hold it, so that regions of earlier releases can
-take part; a plan that was read keeps the format in which it came, and with it its hash.
+where that is not float32. Format 4 has the strategy ``moments``, whose first round releases moments instead
+of gradients. A new plan is written in the oldest format that can hold it, so that regions of earlier releases
+can take part; a plan that was read keeps the format in which it came, and with it its hash.
 """
 
 from __future__ import annotations
