@@ -145,7 +145,7 @@ def examples(
     for number, one in enumerate(tables):
         mine = np.flatnonzero(one.test == test)
         rows = one.rows.drop_columns("image").take(mine)
-        found = _followed(rows, one.rows["image"].is_valid().to_numpy()[mine])
+        found = followed(rows, one.rows["image"].is_valid().to_numpy()[mine])
         whose = np.array([slot[key] for key in rows["vehicle"].to_pylist()], np.int64)
         for row, reason in found.refused.items():
             dropped[reason][whose[row]] += 1
@@ -258,7 +258,7 @@ def content(path: Path) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Followed:
+class Followed:
     """The rows whose frame has a path, and why others have none."""
 
     rows: np.ndarray
@@ -268,7 +268,7 @@ class _Followed:
     refused: dict[int, str]
 
 
-def _followed(rows: pa.Table, framed: np.ndarray) -> _Followed:
+def followed(rows: pa.Table, framed: np.ndarray) -> Followed:
     """Paths by interpolation between poses of the same car and recording; ``framed``: which have a frame."""
     codes = _codes(rows)
     t, x, y, heading, speed = (
@@ -282,7 +282,7 @@ def _followed(rows: pa.Table, framed: np.ndarray) -> _Followed:
     pose = pose[np.lexsort((t[pose], codes[pose]))]
     if not len(pose):
         empty = np.zeros(0)
-        return _Followed(np.zeros(0, np.int64), empty, empty, np.zeros((0, len(HORIZONS), 2)), refused)
+        return Followed(np.zeros(0, np.int64), empty, empty, np.zeros((0, len(HORIZONS), 2)), refused)
     span = 1 + np.ptp(t[pose]) + HORIZONS[-1] + _GAP
     place = codes[pose] * (2 * span) + t[pose] - t[pose].min()  # one axis on which recordings lie apart
     turn = np.unwrap(heading[pose])
@@ -305,7 +305,7 @@ def _followed(rows: pa.Table, framed: np.ndarray) -> _Followed:
     usable = met.all(axis=1) & near.all(axis=1)
     refused |= {int(row): _PATHLESS for row in pose[at[~usable]]}
     kept = at[usable]
-    return _Followed(pose[kept], speed[pose[kept]], rate[usable], path[usable], refused)
+    return Followed(pose[kept], speed[pose[kept]], rate[usable], path[usable], refused)
 
 
 def _codes(rows: pa.Table) -> np.ndarray:

@@ -20,10 +20,11 @@ from torch.nn import functional
 
 from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen, load, within
+from fedfsd.drive.check import Finding
 from fedfsd.drive.table import Table
 from fedfsd.errors import DataError
 from fedfsd.gate.policy import ModelPin
-from fedfsd.task.camera import drives, model, picture
+from fedfsd.task.camera import check, drives, model, picture
 from fedfsd.task.camera.drives import HORIZONS
 from fedfsd.task.camera.model import Seen
 from fedfsd.task.camera.render import HEIGHT, WIDTH
@@ -85,6 +86,10 @@ class Camera(PathTask):
 
     def region_tables(self, path: str, region: str) -> tuple[Table, ...]:
         return drives.region_tables(path, region)
+
+    def check(self, tables: Sequence[Table]) -> list[Finding]:
+        """What the drives get wrong."""
+        return check.check(tables)
 
     def examples(self, tables: Sequence[Table], *, test: bool) -> Examples:
         chosen = self._options

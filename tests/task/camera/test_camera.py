@@ -165,7 +165,7 @@ def test_paths_are_those_of_the_slow_reference(seed):
         return_index=True,
     )
     rows = rows.take(np.sort(first))  # two poses at one time are nobody's
-    found, slow = drives._followed(rows, rows["image"].is_valid().to_numpy()), slow_paths(rows)
+    found, slow = drives.followed(rows, rows["image"].is_valid().to_numpy()), slow_paths(rows)
     assert set(found.rows.tolist()) == set(slow)
     for place, row in enumerate(found.rows):
         np.testing.assert_allclose(found.path[place], slow[int(row)], atol=1e-4)
