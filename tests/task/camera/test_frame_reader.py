@@ -22,7 +22,7 @@ SPEED, RATE, HZ, COUNT = 8.0, 0.2, 10.0, 50
 T = np.arange(COUNT) / HZ
 HEADING = RATE * T
 X, Y = SPEED / RATE * np.sin(HEADING), SPEED / RATE * (1 - np.cos(HEADING))  # a turn to the left
-KITTI = Path("/work/shared/data/camera/DE_kitti.parquet")
+KITTI = Path(__file__).parents[4] / "shared" / "data" / "camera" / "DE_kitti.parquet"
 
 
 def picture(number: int, kind: str = "JPEG") -> bytes:
