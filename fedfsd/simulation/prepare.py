@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from fedfsd.config.experiment import OWN, PRETRAINING, REGION_PATTERN, Experiment, Model, Region
 from fedfsd.drive import overlap, table
 from fedfsd.drive.table import Table
 from fedfsd.engine import backbone
-from fedfsd.engine.pretraining import pretrain
 from fedfsd.engine.probe import probe, probe_places
 from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
@@ -23,6 +23,7 @@ from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.statement import Crossing
 from fedfsd.plan.build import Limit, Roster, build
 from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
+from fedfsd.simulation import public_start
 from fedfsd.task import registry
 from fedfsd.task.gather import Survey, survey
 from fedfsd.task.task import Examples, Task
@@ -130,6 +131,7 @@ def start_of(
 
     That no vehicle of ``public`` is a private one is for the caller to see to, if it has private data.
     """
+    torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     chosen = experiment.model
     model = task.model(chosen.name, chosen.options, seed=experiment.seed)
     names = backbone.trained(model, chosen.trainable)
@@ -142,7 +144,7 @@ def start_of(
     if public:
         if chosen.backbone == PRETRAINING and not whole:
             backbone.freeze(model, [name for name, _ in model.named_parameters()])
-        pretrain(model, task, public, experiment.pretraining, seed=experiment.seed)
+        public_start.start(model, task, public, experiment)
     initial = arrays_of(model, names, witness_size=chosen.witness_size)
     schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
     content = None if whole else backbone.packed(model, names)

@@ -24,7 +24,7 @@ from fedfsd.gate.outcome import RELEASED
 from fedfsd.mechanism import accountant
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Arrays, Plan
-from fedfsd.report.run_folder import EXAMPLES, Folder, releases
+from fedfsd.report.run_folder import EXAMPLES, Folder, releases, seconds_left
 from fedfsd.report.words import amount
 from fedfsd.simulation.prepare import Prepared, model_with
 from fedfsd.simulation.track import Trackers
@@ -48,7 +48,8 @@ class Progress:
     headline_unit: str
     epsilon: Mapping[str, float | None]
     outcomes: Mapping[str, str]
-    seconds_left: float
+    seconds_left: float | None
+    """None where it cannot be known yet."""
 
     def told(self, headline: Mapping[str, float]) -> str:
         """One line for people; ``headline`` is what was measured last, since not every round is evaluated."""
@@ -60,8 +61,10 @@ class Progress:
         missing = [f"{name} {code}" for name, code in self.outcomes.items() if code != RELEASED]
         if missing:
             parts.append("without " + ", ".join(missing[:_SHOWN]))
-        minutes, seconds = divmod(round(self.seconds_left), 60)
-        return " | ".join([*parts, f"{minutes}:{seconds:02d} left"])
+        if self.seconds_left is not None:
+            minutes, seconds = divmod(round(self.seconds_left), 60)
+            parts.append(f"{minutes}:{seconds:02d} left")
+        return " | ".join(parts)
 
 
 class Trail:
@@ -87,8 +90,7 @@ class Trail:
         self.checks = checks
         self.final: dict[str, float] = {}
         """After ``finish``: every figure, such as ``fde_m/EU`` or ``fde_m/pooled``."""
-        self._seconds = 0.0
-        self._first = 1
+        self._seconds: list[float] = []
         self._pending: Future[None] | None = None
         # Of one thread, which keeps to the order of rounds.
         self._beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
@@ -103,7 +105,6 @@ class Trail:
                 line is not None and self.folder.rounds()[-1]["round"] < done
             ):  # cut off while it was evaluated
                 self._log(line, self._write(line, self.strategy.released(arrays, done)))
-            self._first = done + 1
             return done + 1, arrays
         self.folder.keep_rounds(-1)
         start = self._headlines(self.prepared.initial)
@@ -146,7 +147,7 @@ class Trail:
 
     def _tell(self, done: Round, line: dict[str, Any]) -> None:
         found = self._write(line, done.model)
-        self._seconds += done.seconds
+        self._seconds.append(done.seconds)
         epsilon = self._log(line, found)
         self.progress(
             Progress(
@@ -157,9 +158,7 @@ class Trail:
                 headline_unit=self.headline.unit,
                 epsilon=epsilon,
                 outcomes={name: outcome.code for name, outcome in done.outcomes.items()},
-                seconds_left=self._seconds
-                / (done.number - self._first + 1)
-                * (self.plan.num_rounds - done.number),
+                seconds_left=seconds_left(self._seconds, self.plan.num_rounds - done.number),
             )
         )
 

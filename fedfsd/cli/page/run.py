@@ -39,7 +39,7 @@ def values(folder: Path) -> dict[str, Any]:
     """What the template needs of a run."""
     run = read_run(folder)
     done = max([0, *(line["round"] for line in run.rounds)])
-    left = seconds_left(run.rounds, run.plan.num_rounds)
+    left = seconds_left([line["seconds"] for line in run.rounds if line["round"]], run.plan.num_rounds - done)
     return {
         "title": title(run) if run.folder.complete else run.plan.name,
         "heading": run.heading,
