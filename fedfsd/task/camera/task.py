@@ -33,6 +33,8 @@ from fedfsd.task.task import Examples, Metric, Scores, Tensors
 
 _PLACES = 3  # frames of a synthetic car
 _SECOND = 2  # points a second
+_CURVE = 0.1  # m to the side a metre ahead, after 3 s
+_DARK = 70.0  # of 255, on average: by night
 
 
 class Options(Frozen):
@@ -188,7 +190,7 @@ class Camera(PathTask):
             found[f"ade_{second}s_m"] = distance[:, :points].mean(axis=1)
         found["lateral_m"] = np.abs(error[:, -1, 1])
         found["yaw_rate_fde_m"] = np.linalg.norm(constant_yaw_rate(examples) - truth, axis=-1)[:, -1]
-        return Scores({metric.key: found[metric.key] for metric in self.metrics}, examples.owner)
+        return Scores({one.key: found[one.key] for one in self.metrics}, examples.owner, kinds(examples))
 
     def picture(
         self, shown: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str], *, heading: str
@@ -202,6 +204,14 @@ class Camera(PathTask):
             "(right: 5 in 100 are harder). Below each from above, driving upwards: the path driven (grey), "
             "the forecast (in the region's colour), straight on (dashed), and how far off those two end."
         )
+
+
+def kinds(examples: Examples) -> dict[str, np.ndarray]:
+    """Straight or curve by the path driven, day or night by the frame's mean brightness, (W,) bool each."""
+    end = examples.targets["path"][:, -1]
+    curve = np.abs(end[:, 1]) > _CURVE * np.maximum(end[:, 0], 1.0)
+    night = np.array([frame.mean() < _DARK for frame in examples.inputs["image"]], bool)
+    return {"straight": ~curve, "curve": curve, "day": ~night, "night": night}
 
 
 def straight(examples: Examples) -> np.ndarray:
