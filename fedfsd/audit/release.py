@@ -156,8 +156,8 @@ class Planned:
         own = self.document["regions"][self.region].get("rounds")
         return round if own is None else int(own[round - 1])
 
-    def std(self, round: int) -> tuple[float, float | None]:
-        """(standard deviation of an entry's noise, unit of the grid that entries without gradient lie on)."""
+    def std(self, round: int) -> tuple[float, float, float | None]:
+        """Standard deviations of an entry's noise, of all steps and of the last; the grid of the witness."""
         mine = self.document["regions"][self.region]
         one = rounds_of(event_of(self.document, self.region, self.rounds), self.rounds)[round]
         moved = self._moved(round)
@@ -168,7 +168,8 @@ class Planned:
             raise ValueError("no noise")
         widest = min(2.0**-20 * step_std, 2.0**-11 * one.max_grad_norm / sqrt(self.size))
         grid = 2.0 ** floor(log2(widest))
-        return std, moved[0] * grid / divisor if max(moved) == min(moved) else None
+        lattice = moved[0] * grid / divisor if max(moved) == min(moved) else None
+        return std, step_std * moved[-1] / divisor, lattice
 
     def _moved(self, round: int) -> list[float]:
         """How far one unit of each step's gradient has moved the parameters by the round's end."""
@@ -200,8 +201,8 @@ class Planned:
         parts = self._parts(path, round)
         if parts is None:
             return None
-        std, lattice = self.std(round)
-        return seen(parts, round, std=std, lattice=lattice)
+        std, last, lattice = self.std(round)
+        return seen(parts, round, std=std, last=last, lattice=lattice)
 
     def _parts(self, path: Path, round: int) -> dict[str, np.ndarray] | None:
         if not 1 <= round <= self.rounds or path.stat().st_size != 4 * self.size:
@@ -217,11 +218,17 @@ class Planned:
     @property
     def power(self) -> str:
         """Which missing noise would have been noticed, for people."""
-        return power(dict(self.shapes), rounds=self.rounds, regions=len(self.regions))
+        std, last, _ = self.std(1)
+        return power(
+            dict(self.shapes), rounds=self.rounds, regions=len(self.regions), earlier=(std / last) ** 2 - 1
+        )
 
 
-def power(shapes: Mapping[str, tuple[int, ...]], *, rounds: int, regions: int) -> str:
-    """What the statistics notice by a plan's end, for people."""
+def power(shapes: Mapping[str, tuple[int, ...]], *, rounds: int, regions: int, earlier: float = 0.0) -> str:
+    """What the statistics notice by a plan's end, for people.
+
+    ``earlier``: the variance of the noise of a round's earlier steps, in units of that of the last.
+    """
     size = sum(prod(shape) for name, shape in shapes.items() if name not in BLOCKS)
     witness = sum(prod(shape) for name, shape in shapes.items() if name == "noise_witness")
     shares = [share / 100 for share in range(99, 0, -1)]
@@ -230,7 +237,12 @@ def power(shapes: Mapping[str, tuple[int, ...]], *, rounds: int, regions: int) -
     )
     model = {
         signal: next(
-            (one for one in shares if watch.noticed(one, size, rounds, regions=regions, signal=signal)), None
+            (
+                one
+                for one in shares
+                if watch.noticed(one, size, rounds, regions=regions, signal=signal, earlier=earlier)
+            ),
+            None,
         )
         for signal in (0.0, 0.5)
     }

@@ -45,12 +45,12 @@ class Canaries:
 
     def accompany(self, model: nn.Module, loss: Loss) -> tuple[nn.Module, Loss]:
         """The model with the block behind its parameters, and the loss of an example of either kind."""
-        push = torch.full((self.count,), NORM * self.max_grad_norm)
-        push[-1] = inf
+        push = torch.full((self.count + 1,), NORM * self.max_grad_norm)
+        push[-2:] = torch.tensor([inf, 0.0])  # the last canary; and, by the index -1, vehicles
 
         def either(made: tuple[Tensor, Tensor, Tensor], targets: Tensors) -> Tensor:
             of_model, value, canary = made
-            there = push.to(value.device)[canary.clamp(min=0)] * value
+            there = push.to(value.device)[canary] * value
             return torch.where(canary < 0, loss(of_model, targets), there)
 
         return _Accompanied(model, self.size), either

@@ -57,7 +57,8 @@ class VehicleGradient:
         engine: GradientEngine = "auto",
     ) -> None:
         """ModelError where ``engine`` is fast and the model has a layer that it does not know."""
-        self._loss, self._precision = loss, precision
+        self._loss, self._precision, self._collecting = loss, precision, False
+        self._moments = hasattr(model, "moments")
         learning = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
         self._names, self.parameters = (list(part) for part in zip(*learning, strict=True))
         self._sizes = [parameter.numel() for parameter in self.parameters]
@@ -79,8 +80,13 @@ class VehicleGradient:
         hooks = engine == "hooks" or bool(unknown)
         self._model: _Taped | _Hooked = _Hooked(model) if hooks else _Taped(model)
 
-    def set_parameters(self, flat: Tensor) -> None:
-        """Copy (P,) values into the model, in the order of its parameters."""
+    def set_parameters(self, flat: Tensor, *, collecting: bool = False) -> None:
+        """Copy (P,) values into the model, in the order of its parameters.
+
+        ``collecting``: what follows are the moments of its least-squares head (``task.moments``), not
+        gradients of the task's loss.
+        """
+        self._collecting = collecting
         with torch.no_grad():
             parts = flat.split(self._sizes)
             torch._foreach_copy_(
@@ -113,7 +119,9 @@ class VehicleGradient:
     def _plain(self, inputs: Tensors, targets: Tensors, share: Tensor) -> Tensor:
         parts = []
         found = self._model.plain(self._loss_of(inputs, targets, share))
-        for name, part in zip(self._names, found, strict=True):
+        for name, size, part in zip(self._names, self._sizes, found, strict=True):
+            if part is None and self._moments:  # a round is of moments, or of the others
+                part = torch.zeros(size, device=share.device)
             if part is None:
                 raise ModelError(
                     f"model parameter {name}",
@@ -203,9 +211,10 @@ class VehicleGradient:
         def loss(model: nn.Module) -> Tensor:
             flat = {name: values.flatten(0, 1) for name, values in targets.items()}
             # Autocast for the model's passes alone: norms, sums and what follows them are never shortened.
-            short = self._precision == "bfloat16"
+            short = self._precision == "bfloat16" and not self._collecting
+            given = [values.flatten(0, 1) for values in inputs.values()]
             with torch.autocast(share.device.type, torch.bfloat16, enabled=short):
-                losses = self._loss(model(*(values.flatten(0, 1) for values in inputs.values())), flat)
+                losses = _moments(model, given, flat) if self._collecting else self._loss(model(*given), flat)
             # A place that is not taken repeats one of the vehicle's own examples, so its gradient times its
             # zero share is zero unless the vehicle's gradient is not finite anyway.
             return (losses * share.flatten()).sum()
@@ -242,6 +251,13 @@ class _Taped:
     def _learn(self, yes: bool) -> None:
         for parameter in self._parameters:
             parameter.requires_grad_(yes)
+
+
+def _moments(model: Any, inputs: Sequence[Tensor], targets: Tensors) -> Tensor:
+    """The loss of each example (B,) whose gradient is its moments."""
+    with torch.no_grad():
+        design, response = model.equations(*inputs, targets)
+    return torch.as_tensor(model.moments(design, response))
 
 
 class _Hooked:

@@ -38,13 +38,14 @@ def train(
     """
     mine = plan.region(key.region)
     size = gradient.size
-    rate = plan.learning_rate(plan.round_of(key.region, key.round))
+    number = plan.round_of(key.region, key.round)
+    rate, collecting = plan.learning_rate(number), plan.collects(number)
     flat = np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]).astype(np.float64)
     start = torch.from_numpy(flat).to(wide(data.device))
     update, velocity = torch.zeros_like(start), torch.zeros_like(start)
     for step in range(mine.local_steps):
         demand_wanted()
-        gradient.set_parameters((start + update)[:size].float().to(data.device))
+        gradient.set_parameters((start + update)[:size].float().to(data.device), collecting=collecting)
         noisy = private_step(gradient, data, mine, key, step=step, size=len(start))
         velocity = velocity.mul_(plan.optimizer.momentum).add_(noisy)
         update -= rate * velocity

@@ -11,7 +11,9 @@ import numpy as np
 from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.policy import ModelPin, Policy
+from fedfsd.gate.resident import demand_shareable
 from fedfsd.gate.watch import UnusualNoiseError, Watcher
+from fedfsd.language import say
 from fedfsd.ledger import program as programs
 from fedfsd.ledger.ledger import Booked, Ledger, Released
 from fedfsd.mechanism import canary
@@ -79,6 +81,7 @@ class Gate:
         self, content: bytes | memoryview, booked: Booked, plan: Plan, canaries: str = ""
     ) -> Released:
         """The same for an update that came as bytes; they are judged in place."""
+        demand_shareable(content, place="release")
         self._demand_usual(gate_arrays.view(content, plan.model.arrays), booked, plan, canaries)
         return self.ledger.release(content, booked)
 
@@ -193,13 +196,22 @@ def unnoticed(witness_size: int) -> str | None:
         return None
     least = least_noise_passed(witness_size)
     if not least:
-        block = (
-            f"A noise witness block of {witness_size} entries" if witness_size else "No noise witness block"
+        if not witness_size:
+            return say(
+                "No noise witness block: nobody but the region itself can notice that noise is missing."
+            )
+        return say(
+            "A noise witness block of {size} entries: nobody but the region itself can notice that noise is"
+            " missing.",
+            size=witness_size,
         )
-        return f"{block}: nobody but the region itself can notice that noise is missing."
-    return (
-        f"The noise witness block has {witness_size} entries: noise of {least:.0%} of its planned scale"
-        f" passes every second round ({USUAL_WITNESS} entries: {least_noise_passed(USUAL_WITNESS):.0%})."
+    return say(
+        "The noise witness block has {size} entries: noise of {least:.0%} of its planned scale passes every"
+        " second round ({usual} entries: {usual_least:.0%}).",
+        size=witness_size,
+        least=least,
+        usual=USUAL_WITNESS,
+        usual_least=least_noise_passed(USUAL_WITNESS),
     )
 
 

@@ -24,11 +24,14 @@ from fedfsd.mechanism import influence, kind
 from fedfsd.mechanism.event import Event
 from fedfsd.mechanism.kind import AnyPlan, Mechanism
 from fedfsd.plan import written
+from fedfsd.plan.written import MOMENTS
 
 WITNESS = "noise_witness"
 CANARIES = "canary_block"
 BLOCKS = (CANARIES, WITNESS)
 """Arrays that are no part of the model: no vehicle's gradient touches them."""
+STATISTICS = "moments.statistics.weight"
+"""The array of moments in a plan of the strategy moments."""
 MAX_AXES = 16
 """Of an array: more would only make sizes that no float can hold."""
 Arrays = Mapping[str, np.ndarray]
@@ -225,7 +228,7 @@ class RegionPlan(Frozen):
 class Plan(Frozen):
     """A whole run. Two sides hold the same plan exactly when ``hash`` agrees."""
 
-    format: Literal[1, 2, 3] = 1
+    format: Literal[1, 2, 3, 4] = 1
     """How its document is written (see ``written``); by default the oldest that can hold it."""
     name: str
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = 32 * "0"
@@ -280,6 +283,12 @@ class Plan(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _moments_are_sent(self) -> Plan:
+        if (self.strategy == MOMENTS) != any(array.name == STATISTICS for array in self.model.arrays):
+            raise ValueError(f"the strategy {MOMENTS} with a model that has moments, or neither")
+        return self
+
+    @model_validator(mode="after")
     def _somebody_is_asked(self) -> Plan:
         asked = [mine.rounds for mine in self.regions.values()]
         if asked and None not in asked:
@@ -300,6 +309,10 @@ class Plan(Frozen):
         """Which round of the plan is the region's own round ``own``."""
         rounds = self.region(name).rounds
         return own if rounds is None else rounds[own - 1]
+
+    def collects(self, number: int) -> bool:
+        """Whether round ``number`` releases the moments of a least-squares head, not gradients."""
+        return self.strategy == MOMENTS and number == 1
 
     def asked(self, number: int) -> dict[str, int]:
         """The regions that round ``number`` asks, each with which of its own rounds that is."""
@@ -411,6 +424,7 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "task": plain if known else {"name": "", "options": {}},
         "precision": given.get("precision", written.FLOAT32),
+        "strategy": given.get("strategy"),
         "model": model.model_dump()
         if isinstance(model, ModelPlan)
         else model

@@ -25,6 +25,7 @@ from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, content_of
 from fedfsd.gate.policy import ModelPin, Policy, declared, simulated
 from fedfsd.gate.remote import RemoteGate
+from fedfsd.gate.resident import demand_other_start
 from fedfsd.ledger import digest
 from fedfsd.ledger.ledger import Released
 from fedfsd.mechanism.canary import coins as tosses
@@ -223,6 +224,8 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
         resolve(region.config.device), plan.precision
     )  # like the model, before anything is booked
     region.demand_model(plan)
+    if round == 1:
+        demand_other_start(Path(region.config.folder), arrays)
     if plan.mode == "none":
         return _unbooked(region, arrays, plan, round)
     region.replay(plan, arrays)

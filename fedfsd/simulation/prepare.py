@@ -6,16 +6,18 @@ import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from fedfsd.config.experiment import OWN, PRETRAINING, REGION_PATTERN, Experiment, Model, Region
 from fedfsd.drive import overlap, table
 from fedfsd.drive.table import Table
-from fedfsd.engine import backbone
-from fedfsd.engine.pretraining import pretrain
+from fedfsd.engine import backbone, resident
 from fedfsd.engine.probe import probe, probe_places
 from fedfsd.errors import ConfigError, DataError
 from fedfsd.gate import arrays as gate_arrays
@@ -23,6 +25,8 @@ from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.statement import Crossing
 from fedfsd.plan.build import Limit, Roster, build, canaries
 from fedfsd.plan.plan import CANARIES, WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
+from fedfsd.plan.written import MOMENTS
+from fedfsd.simulation import public_start
 from fedfsd.task import registry
 from fedfsd.task.gather import Survey, survey
 from fedfsd.task.task import Examples, Task
@@ -78,6 +82,9 @@ def prepare(
             hint='rehearse on tables whose origin is "synthetic" or "published"',
         )
     surveys = {name: survey(task, tables, name) for name in names}
+    if experiment.resident is not None:
+        for one in surveys.values():
+            resident.demand_enough(one.with_window, place=f"region {one.region}")
     rosters = {name: _roster(experiment, surveys[name], mine[name]) for name in names}
     vehicles = sum(one.vehicles for one in surveys.values())
     _PROGRESS.info("data: %d training vehicles of %d regions", vehicles, len(names))
@@ -130,11 +137,13 @@ def start_of(
 
     That no vehicle of ``public`` is a private one is for the caller to see to, if it has private data.
     """
+    torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     chosen = experiment.model
     model = task.model(chosen.name, chosen.options, seed=experiment.seed)
+    _demand_moments(experiment, model)
     names = backbone.trained(model, chosen.trainable)
     built = backbone.packed(model, names)
-    whole = len(names) == len(list(model.parameters()))
+    whole = len(names) == len(list(model.parameters())) and not hasattr(model, "moments")
     if not whole:
         backbone.freeze(model, names)
     _take_weights(chosen, model, names, whole=whole)
@@ -142,7 +151,9 @@ def start_of(
     if public:
         if chosen.backbone == PRETRAINING and not whole:
             backbone.freeze(model, [name for name, _ in model.named_parameters()])
-        pretrain(model, task, public, experiment.pretraining, seed=experiment.seed)
+        public_start.start(model, task, public, experiment)
+    if experiment.server.strategy == MOMENTS:
+        _fit_moments(model, task, public, experiment)
     most = max((canaries(experiment, roster) for roster in rosters.values()), default=0)
     initial = arrays_of(model, names, witness_size=chosen.witness_size, canaries=most)
     schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
@@ -159,6 +170,30 @@ def start_of(
             backbone=None if content is None else backbone.planned(model, names, content, built=built),
         ),
     )
+
+
+def _demand_moments(experiment: Experiment, model: nn.Module) -> None:
+    """The strategy moments, or a model without any."""
+    there = hasattr(model, "moments")
+    if (experiment.server.strategy == MOMENTS) != there:
+        raise ConfigError(
+            "server.strategy",
+            got=f"{experiment.server.strategy!r} and a model {'with' if there else 'without'} moments",
+            expected="moments in both, or in neither",
+            hint='set server.strategy = "moments" and model.options.moments, for the model mlp',
+        )
+
+
+def _fit_moments(model: Any, task: Task, public: Sequence[Table], experiment: Experiment) -> None:
+    """Whiten by public examples, as pre-training saw them."""
+    drawn = task.public_batches(
+        public,
+        experiment.pretraining.augmentation,
+        batch_size=experiment.pretraining.batch_size,
+        random=np.random.default_rng(experiment.seed),
+    )
+    with torch.no_grad():
+        model.moments.fit(model.equations(*inputs.values(), targets) for inputs, targets in islice(drawn, 16))
 
 
 def _take_weights(chosen: Model, model: nn.Module, names: Sequence[str], *, whole: bool) -> None:

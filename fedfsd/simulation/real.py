@@ -24,6 +24,7 @@ from fedfsd.drive import table
 from fedfsd.drive.table import Table
 from fedfsd.errors import ConfigError, FedfsdError, NotReadyError
 from fedfsd.flower import strategy as strategies
+from fedfsd.gate.resident import demand_shareable
 from fedfsd.ledger.disk import write_whole
 from fedfsd.ledger.key import SigningKey
 from fedfsd.plan import plan as plans
@@ -231,6 +232,7 @@ def _prepared(where: Folder) -> Prepared:
     plan = plans.read((where.path / "plan.json").read_text(encoding="utf-8"))
     task = registry.of(plan.task.name, plan.task.options)
     mine = _public(experiment, task)
+    demand_shareable(where.path / START, place=START)
     initial = load_file(where.path / START)
     return Prepared(
         experiment=experiment,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,13 +44,12 @@ def summary(metrics: Sequence[Metric], scores: Scores) -> dict[str, Any]:
     }
 
 
-def figures(task: Task, found: Scores, simple: Scores, start: Scores) -> dict[str, Any]:
-    """What metrics.json says of one region: the model, and beside it the baseline and the start."""
+def figures(task: Task, found: Scores, beside: Mapping[str, Scores]) -> dict[str, Any]:
+    """What metrics.json says of one region: the model, and what stands beside it by its headline alone."""
     first = headline(task)
     return {
         **summary(task.metrics, found),
-        key_of(task.baseline, first): mean(simple, first),
-        key_of("start", first): mean(start, first),
+        **{key_of(name, first): mean(scores, first) for name, scores in beside.items()},
     }
 
 

@@ -171,6 +171,11 @@ def key_of(prefix: str, metric: Metric) -> str:
     return f"{prefix.replace(' ', '_')}_{metric.key}"
 
 
+START, STAYS_HOME, ALONE = "start", "stays home", "alone"
+"""What stands beside a result, with the task's baseline: the model before the first round; the model trained
+on by a region for itself; the start trained in the same way, without the federation."""
+
+
 def described(task: Task) -> dict[str, Any]:
     """What metrics.json and comparisons say of the task, for machines that read them."""
     first = headline(task)

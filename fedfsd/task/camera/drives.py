@@ -29,6 +29,7 @@ from fedfsd.drive import table
 from fedfsd.drive.stored import stored
 from fedfsd.drive.table import Table
 from fedfsd.errors import NotReadyError
+from fedfsd.service import cache
 from fedfsd.task.camera.render import HEIGHT, WIDTH
 from fedfsd.task.task import Examples
 
@@ -86,12 +87,12 @@ def _generated(name: str) -> Path:
     from fedfsd.task.camera import fleet
 
     made = RECIPES[name]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedfsd"
-    path = cache / f"camera-{name}-{made.cars}x{made.frames}-{made.seed}-{fleet.VERSION}.parquet"
+    kept = cache.folder()
+    path = kept / f"camera-{name}-{made.cars}x{made.frames}-{made.seed}-{fleet.VERSION}.parquet"
     if not path.exists():
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            part = cache / f"{path.name}.{os.getpid()}"
+            kept.mkdir(parents=True, exist_ok=True)
+            part = kept / f"{path.name}.{os.getpid()}"
             table.write(
                 fleet.generate(made.regions, cars=made.cars, frames=made.frames, seed=made.seed),
                 part,
@@ -100,7 +101,7 @@ def _generated(name: str) -> Path:
             part.replace(path)
         except OSError as error:
             raise NotReadyError(
-                str(cache),
+                str(kept),
                 got=error.strerror,
                 expected="a folder to keep the generated frames in",
                 hint="set XDG_CACHE_HOME to a writable folder",

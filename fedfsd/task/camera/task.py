@@ -20,16 +20,14 @@ from torch.nn import functional
 
 from fedfsd.config.load import Frozen, load, within
 from fedfsd.drive.table import Table
-from fedfsd.errors import DataError, ModelError
+from fedfsd.errors import DataError
 from fedfsd.gate.policy import ModelPin
 from fedfsd.task.camera import drives, model, picture
 from fedfsd.task.camera.drives import HORIZONS
 from fedfsd.task.camera.render import HEIGHT, WIDTH
+from fedfsd.task.path import MISS_M, PathTask, best_of
 from fedfsd.task.task import Examples, Metric, Scores, Tensors
 
-MISS_M = 2.0
-_BATCH = 256
-_QUANTILES = (0.1, 0.5, 0.8, 0.95)  # of straight on's error: the frames that are shown
 _PLACES = 3  # frames of a synthetic car
 _SECOND = 2  # points a second
 
@@ -47,15 +45,13 @@ class Augmentation(Frozen):
     """Half of the frames are mirrored, with their paths."""
 
 
-class Camera:
+class Camera(PathTask):
     """image (B, 3, H, W) uint8, speed (B, 1) m/s -> paths (B, K, F, 2) m in the car's axes, scores (B, K)."""
 
     name: ClassVar[str] = "camera"
     baseline: ClassVar[str] = "straight on"
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        with within("task.options"):
-            self._options = load(Options, options)
+    kind, driven, pictured, batch = Options, "path", "image", 256
+    quantiles = (0.1, 0.5, 0.8, 0.95)
 
     @property
     def metrics(self) -> Sequence[Metric]:
@@ -71,10 +67,6 @@ class Camera:
             Metric("miss_rate", "missed", "%", f"the share whose best path ends more than {MISS_M:g} m off"),
         )
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return self._options.model_dump()
-
     def tables(self, path: str) -> tuple[Table, ...]:
         return drives.tables(path)
 
@@ -89,16 +81,6 @@ class Camera:
     ) -> nn.Module:
         return model.build(name, options, seed=seed, reviewed=reviewed)
 
-    def demand_output(self, output: Any, targets: Tensors) -> None:
-        paths, scores = output
-        if paths.shape[2:] != targets["path"].shape[1:] or paths.shape[:2] != scores.shape:
-            raise ModelError(
-                "model",
-                got=f"paths {tuple(paths.shape)}, scores {tuple(scores.shape)}",
-                expected=f"paths (B, K, {len(HORIZONS)}, 2) and scores (B, K)",
-                hint="see fedfsd/task/camera/model.py",
-            )
-
     def loss(self, output: Any, targets: Tensors) -> Tensor:
         """The best path's error in metres a second of horizon, and how unlikely that path was thought."""
         paths, scores = output
@@ -107,9 +89,7 @@ class Camera:
         ).sum(dim=-1)
         horizons = torch.tensor(HORIZONS, dtype=paths.dtype, device=paths.device)
         by_path = (error / horizons).mean(dim=-1)
-        best = by_path.detach().argmin(dim=1)
-        chosen = by_path.gather(1, best[:, None]).squeeze(1)
-        return chosen + functional.cross_entropy(scores, best, reduction="none")
+        return best_of(by_path, scores)
 
     def synthetic(self, random: torch.Generator) -> tuple[Tensors, Tensors]:
         speeds = torch.tensor([8.0, 20.0, 0.0, 60.0, 1e4, torch.nan])
@@ -158,30 +138,11 @@ class Camera:
             image = (image * gain[:, None, None, None]).clamp(0, 255).to(torch.uint8)
             yield {"image": image, "speed": speed}, {"path": path}
 
-    def scores(self, net: nn.Module, examples: Examples) -> Scores:
-        return _measured(*predict(net, examples), examples)
+    def simple(self, examples: Examples) -> np.ndarray:
+        return straight(examples)
 
-    def baseline_scores(self, examples: Examples) -> Scores:
-        paths = straight(examples)[:, None]
-        return _measured(paths, np.zeros((len(paths), 1), np.float32), examples)
-
-    def showcase(self, net: nn.Module, examples: Examples) -> dict[str, np.ndarray]:
-        if not len(examples):
-            return {}
-        off = np.linalg.norm(straight(examples) - examples.targets["path"], axis=-1)[:, -1]
-        rows = np.argsort(off)[[int(quantile * (len(off) - 1)) for quantile in _QUANTILES]]
-        chosen = Examples(
-            examples.vehicles,
-            examples.owner[rows],
-            {name: array[rows] for name, array in examples.inputs.items()},
-            {name: array[rows] for name, array in examples.targets.items()},
-        )
-        return {
-            "image": chosen.inputs["image"],
-            "path": chosen.targets["path"],
-            "paths": predict(net, chosen)[0],
-            "straight": straight(chosen),
-        }
+    def measured(self, paths: np.ndarray, scores: np.ndarray, examples: Examples) -> Scores:
+        return _measured(paths, scores, examples)
 
     def picture(
         self, shown: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str], *, heading: str
@@ -195,16 +156,6 @@ class Camera:
             "(right: 5 in 100 are harder). Below each from above, driving upwards: the path driven (grey), "
             "the forecast (in the region's colour), straight on (dashed), and how far off those two end."
         )
-
-
-def predict(net: nn.Module, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """Paths (W, K, F, 2) and scores (W, K) of ``net``."""
-    image, speed = (torch.from_numpy(examples.inputs[name]) for name in ("image", "speed"))
-    with torch.inference_mode():
-        parts = [net(*part) for part in zip(image.split(_BATCH), speed.split(_BATCH), strict=True)]
-    return torch.cat([paths for paths, _ in parts]).numpy(), torch.cat(
-        [scores for _, scores in parts]
-    ).numpy()
 
 
 def straight(examples: Examples) -> np.ndarray:
