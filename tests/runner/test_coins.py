@@ -15,7 +15,7 @@ from fedfsd.audit import coins as opened_coins
 from fedfsd.audit.evidence import load
 from fedfsd.audit.verify import verify
 from fedfsd.cli.main import run
-from fedfsd.errors import BudgetError, ConfigError, NotReadyError, RefusedError
+from fedfsd.errors import ConfigError, NotReadyError, RefusedError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import Policy
 from fedfsd.gate.watch import UnusualNoiseError
@@ -126,7 +126,7 @@ def test_a_fault_ends_the_plan_and_contradicts_the_ledger(tmp_path, monkeypatch)
         run_round(region, ALL, PLAN, 1)
     found = next(one for one in rounds_in(tmp_path, "incident"))
     assert (found["round"], found["finding"]) == (1, "canary-sensitivity")
-    with pytest.raises(BudgetError):
+    with pytest.raises(RefusedError, match="ended here with an incident in round 1"):
         run_round(region, ALL, PLAN, 1)
     region.gate.ledger.bundle(tmp_path / "bundle.zip")
     assert verify(load([tmp_path / "bundle.zip"])).exit_code == 10
