@@ -105,6 +105,10 @@ class _Beside(VehicleData):
     vehicles: VehicleData = field(kw_only=True)
     canaries: Canaries = field(kw_only=True)
 
+    @property
+    def company(self) -> int:
+        return self.canaries.count
+
     def inputs_of(self, rows: Tensor) -> Tensors:
         beyond = rows - self.padding - 1
         canary = torch.where(beyond < 0, -1, beyond.clamp(min=0) // self.canaries.examples)

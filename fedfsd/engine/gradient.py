@@ -154,8 +154,14 @@ class VehicleGradient:
                 whom depends on the others' windows, so every gradient is formed: no rounding may be shared.
             processes: how many share the roster, each with as many slots.
         """
-        each, places = -(-data.roster // processes), window.shape[1]
+        places, company = window.shape[1], data.company
+        if company:  # canaries that are out take no place: how many are in says nothing of vehicles
+            some = (slots >= company) | taken.any(axis=1)
+            slots, window, taken = slots[some], window[some], taken[some]
+        each = -(-(data.roster - company or company) // processes)
         size = vehicles or micro_batch(each, sample_rate, places, self.through, data.device)
+        if data.roster > company and not vehicles:  # about as many micro-batches as without them
+            size += -(-size * company // (2 * (data.roster - company)))
         count = len(slots) + -len(slots) % size
         index = np.full((count, places), data.padding)
         index[: len(slots)] = data.first[slots, None] + window
