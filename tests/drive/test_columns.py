@@ -226,7 +226,7 @@ WRONG = {
     "no-companion": (lambda f: (f / "00_tracksMeta.csv").unlink(), "no file 00_tracksMeta.csv beside it"),
     "no-column": (
         lambda f: write(f / "00_tracksMeta.csv", "trackId,kind", "0,car"),
-        "no column class and its companions",
+        "no column class, nor in its companions",
     ),
     "two-rates": (
         lambda f: write(f / "00_recordingMeta.csv", "frameRate", "25", "30"),
@@ -329,7 +329,9 @@ def test_a_table_beyond_the_limit_of_what_is_held_is_read(tmp_path, monkeypatch)
     path.write_text("\n".join([*lines, "0,1,7,left,5,0,1.8,4.5,10,0", "0,1", ""]))
     with (tmp_path / "a" / "00_tracksMeta.csv").open("a") as meta:
         meta.writelines(f"0,{car},car\n" for car in range(10, 30))
-    with pytest.raises(DataError, match=r"line 142, column x: text that is no number.*line 143: 2 cells"):
+    with pytest.raises(
+        DataError, match=r"line 142, column xCenter: text that is no number.*line 143: 2 cells"
+    ):
         read(tmp_path / "a", "ind")
     whole = read(tmp_path / "a", "ind", skip_unfit=True)
     monkeypatch.setattr("fedfsd.drive.reader.spool.HELD", 1)

@@ -28,6 +28,7 @@ from fedfsd.drive.reader.drive import (
     bare,
     damaged,
     drive,
+    no_rate,
     optional,
     remainder,
     types_left_out,
@@ -75,12 +76,15 @@ def reader(mapping: Mapping) -> Reader:
     return replace(READER, read=lambda path, options: read(path, options, mapping), files=mapping.files)
 
 
-def read(path: Path, options: Options, mapping: Mapping) -> Iterator[Drive]:
+def read(path: Path, options: Options, mapping: Mapping, *, names: Sequence[str] = ()) -> Iterator[Drive]:
     """Read one table of any size; each value of the column ``recording``, if there is one, is a recording.
 
     A table that is too large to be held is spread into parts, each with all rows of its vehicles.
+
+    Args:
+        names: of the columns of a file without a header, whose cells are separated by spaces.
     """
-    source = _source(path, options, mapping)
+    source = _source(path, options, mapping, names)
     usual: float | None = None
     waiting: list[_Part] = []
     with ExitStack() as stack:
@@ -98,7 +102,7 @@ def read(path: Path, options: Options, mapping: Mapping) -> Iterator[Drive]:
                 usual = usual or (float(np.median(part.hz)) if part.hz is not None else None)
     for part in waiting:
         if usual is None:
-            raise damaged(path, "no vehicle seen twice", "vehicles that move on, or hz in the mapping")
+            raise no_rate(path, len(part.vehicle), len(np.unique(part.vehicle)))
         yield from _drives(source, part, usual)
     yield remainder(
         options.recording, delimited.ragged_left_out(source.layout), delimited.ragged(source.layout)
@@ -113,7 +117,7 @@ def _parts(source: _Source, stack: ExitStack) -> Parts:
     return parts
 
 
-def _source(path: Path, options: Options, mapping: Mapping) -> _Source:
+def _source(path: Path, options: Options, mapping: Mapping, names: Sequence[str] = ()) -> _Source:
     """The table's layout, and the companions beside it, which are small."""
     wanted = {name: column for name, column in mapping.columns.model_dump().items() if column is not None}
     if mapping.hz_column:
@@ -121,9 +125,10 @@ def _source(path: Path, options: Options, mapping: Mapping) -> _Source:
     own = ["vehicle", "time", *(("x", "y") if mapping.columns.x else ("latitude", "longitude"))]
     keys = [each.key for each in mapping.companions if each.key]
     # A column of the file may have several meanings; each is read once.
+    own = own if mapping.companions else list(wanted)
     required = list(dict.fromkeys([*(wanted[name] for name in own), *keys]))
     others = [column for column in dict.fromkeys(wanted.values()) if column not in required]
-    layout = delimited.layout(path, required, others, scratch=options.scratch)
+    layout = delimited.layout(path, required, others, scratch=options.scratch, names=names)
     texts = {wanted.get(name) for name in ("vehicle", "recording", "type")} | set(keys)
     texts |= {wanted["time"]} if mapping.units.time == "iso" else set()
     layout = replace(layout, numbers=frozenset(layout.wanted) - texts)
@@ -134,8 +139,7 @@ def _source(path: Path, options: Options, mapping: Mapping) -> _Source:
             companions.append((each.key, _companion(path, each, needed)))
             needed = [column for column in needed if column not in companions[-1][1].layout.wanted]
     if needed:
-        beside = " and its companions" if mapping.companions else ""
-        raise damaged(path, f"no column {', '.join(needed)}{beside}", ", ".join(wanted.values()))
+        raise damaged(path, f"no column {', '.join(needed)}, nor in its companions", ", ".join(needed))
     source = _Source(mapping, options, layout, wanted, tuple(companions), mapping.projection)
     if mapping.columns.x or mapping.projection:
         return source
@@ -183,7 +187,8 @@ def _cells(source: _Source, rows: pa.Table) -> Cells:
                 cells = pa.concat_arrays([other.text(column), pa.array([""])])
                 columns[column] = pa.chunked_array([cells.take(at)])
     found = {meaning: columns[column] for meaning, column in source.wanted.items()}
-    return Cells(source.layout, pa.table({**found, delimited.ROW: rows[delimited.ROW]}))
+    rows = pa.table({**found, delimited.ROW: rows[delimited.ROW]})
+    return Cells(source.layout, rows, titles=source.wanted)
 
 
 def _part(source: _Source, rows: pa.Table) -> _Part:
