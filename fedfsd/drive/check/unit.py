@@ -119,7 +119,7 @@ def units(index: Index, parts: Sequence[Scale]) -> Iterator[Finding]:
         elif metres[place] > 0 and np.isfinite(metres[place]):
             by = f"; by the velocities {1 / metres[place]:.3g} units are a metre"
         if large[place] and scale.hz[place] > FAST_HZ:
-            by += f"; at {scale.hz[place]:g} rows a second, were frames taken for ms?"
+            by += f" (at {scale.hz[place]:g} rows a second: were frames taken for ms?)"
         what = "hardly a metre apart" if small[place] else "mostly faster than 70 m/s"
         return (
             f"the vehicles are {what}: x and y are not in m, or t is not in s{by}. Convert them in the source"

@@ -7,7 +7,7 @@ file (types and sizes of the tracks, the frame rate) are joined by key.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -39,8 +39,8 @@ from fedfsd.drive.reader.spool import Parts
 from fedfsd.drive.table import LeftOut
 from fedfsd.errors import DataError, UsageError
 
-# Rows that --guess looks at.
-GUESS_ROWS = 5000
+# Rows and files that --guess looks at.
+GUESS_ROWS, GUESS_FILES = 5000, 100
 
 
 @dataclass(frozen=True)
@@ -380,8 +380,13 @@ def guess(paths: Sequence[Path]) -> tuple[Path, Proposal]:
         UsageError: nothing in it that could be vehicle, time and position, or files of another format.
     """
     patterns = [f"{pattern}{end}" for pattern in READER.files for end in ("", *ENDINGS)]
+    refused: UsageError | None = None
     for path in paths:
         found = sorted({f for name in patterns for f in path.rglob(name)}) if path.is_dir() else [path]
+        found = found[:GUESS_FILES]
+        for file in found:  # companions are tables, too
+            if known := _known(file):
+                return file, known
         if other := format_of(found[0] if found else path):
             raise UsageError(
                 "--guess",
@@ -390,20 +395,22 @@ def guess(paths: Sequence[Path]) -> tuple[Path, Proposal]:
                 hint=f"they need no mapping: import them with --format {other}",
             )
         for file in found:
-            return file, _known(file) or _proposed(file)
-    raise damaged(paths[0], "no table", f"a file named {' or '.join(READER.files)}")
+            try:
+                return file, _proposed(file)
+            except UsageError as error:
+                refused = refused or error
+    raise refused or damaged(paths[0], "no table", f"a file named {' or '.join(READER.files)}")
 
 
 def _known(path: Path) -> Proposal | None:
     """The shipped mapping whose columns and companions are all there."""
     for name in shipped():
         mapping = mappings.read(name)
-        try:
-            rows = next(_source(path, Options(""), mapping).layout.batches(), None)
-        except DataError:
+        if not any(fnmatch(bare(path.name), each) for each in mapping.files):
             continue
-        if rows is not None and any(fnmatch(bare(path.name), each) for each in mapping.files):
-            return Proposal(mappings.text(name), {f"shipped mapping {name}": 0.95})
+        with suppress(DataError):
+            if next(_source(path, Options(""), mapping).layout.batches(), None) is not None:
+                return Proposal(mappings.text(name), {f"shipped mapping {name}": 0.95})
     return None
 
 

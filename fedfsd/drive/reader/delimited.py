@@ -332,12 +332,14 @@ def layout(
     return Layout(path, places, scratch, separator, skipped, len(found), empty)
 
 
-def header(path: Path) -> list[str]:
-    """The names of the columns, as they are in the file."""
+def header(path: Path, required: Sequence[str] = ()) -> list[str]:
+    """The names of the columns, as they are in the file; DataError where a required one is missing."""
     if _is_parquet(path):
         with _parquet(path, None) as file:
-            return list(file.schema_arrow.names)
-    return _head(path, ())[2]
+            found = list(file.schema_arrow.names)
+        _demand(path, required, {name.lower(): name for name in found})
+        return found
+    return _head(path, required)[2]
 
 
 def _is_parquet(path: Path) -> bool:
@@ -454,7 +456,7 @@ def _head(path: Path, required: Sequence[str]) -> tuple[int, str, list[str], boo
         no_text = text.replaced and _is_no_text(path)
     if not data:
         raise DataError(str(path), got="an empty file", expected="a recording", hint="leave the file out")
-    if no_text or b"\0" in data[:HEAD_BYTES]:
+    if no_text or 8 * data[:HEAD_BYTES].count(b"\0") > len(data[:HEAD_BYTES]):
         raise damaged(path, _no_text(path), "text in UTF-8, or in UTF-16 with a byte order mark")
     lines = re.split("\r\n|\n|\r", data.decode(errors="replace"))
     filled = [n for n, line in enumerate(lines) if line.strip() and not line.startswith(("#", "sep="))]

@@ -26,7 +26,7 @@ CASE = "case_id"
 
 def read(path: Path, options: Options) -> Iterator[Drive]:
     """Read one CSV of any size; ``t`` is timestamp_ms in s, the rates are those of the tracks' time steps."""
-    header = {name.lower() for name in delimited.header(path)}
+    header = {name.lower() for name in delimited.header(path, list(COLUMNS.values()))}
     there = {name: column for name, column in (OPTIONAL | {"recording": CASE}).items() if column in header}
     mapping = Mapping(
         columns=Columns(**COLUMNS, **there), units=Units(time="ms"), types={kind: kind for kind in TYPES}
