@@ -87,8 +87,8 @@ def lead(found: Sequence[Row], together: float) -> str:
     mine = next(row for row in found if row.rung == "federated_eps1")
     return (
         f"Every setting was chosen on generated traffic alone; then each rung was run once on these "
-        f"vehicles. At epsilon 1 **epsilon_search = epsilon = {page.upwards(mine.epsilon_search)}**. A region that "
-        f"adopts one rung pays that rung's epsilon. On these very recordings all private rungs were run, "
+        f"vehicles. At epsilon 1 **epsilon_search = epsilon = {page.upwards(mine.epsilon_search)}**. A region "
+        f"that adopts one rung pays that rung's epsilon. On these very recordings all private rungs were run, "
         f"which compose to {page.upwards(together)}, and one rung without noise, which promises nothing."
     )
 

@@ -129,9 +129,16 @@ def public_of(experiment: Experiment, task: Task) -> tuple[Table, ...]:
 
 
 def start_of(
-    experiment: Experiment, task: Task, public: Sequence[Table], rosters: Mapping[str, Roster]
+    experiment: Experiment,
+    task: Task,
+    public: Sequence[Table],
+    rosters: Mapping[str, Roster],
+    *,
+    trained: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[dict[str, np.ndarray], bytes | None, ModelPlan]:
     """The arrays of the model before the first round, probed and pre-trained, and their part of the plan.
+
+    ``trained``: what the same pre-training made already.
 
     Between them stands the file of the weights that are not trained, if there are any.
 
@@ -148,7 +155,9 @@ def start_of(
         backbone.freeze(model, names)
     _take_weights(chosen, model, names, whole=whole)
     probe(model, task, names, engine=experiment.training.engine)
-    if public:
+    if trained is not None:
+        backbone.put(model, trained)
+    elif public:
         if chosen.backbone == PRETRAINING and not whole:
             backbone.freeze(model, [name for name, _ in model.named_parameters()])
         public_start.start(model, task, public, experiment)
