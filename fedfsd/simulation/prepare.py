@@ -16,8 +16,8 @@ from fedfsd.config.experiment import OWN, PRETRAINING, REGION_PATTERN, Experimen
 from fedfsd.drive import overlap, table
 from fedfsd.drive.table import Table
 from fedfsd.engine import backbone
-from fedfsd.engine.probe import probe, probe_places
-from fedfsd.errors import ConfigError, DataError
+from fedfsd.engine.probe import failure, probe, probe_places
+from fedfsd.errors import ConfigError, DataError, FedfsdError, ModelError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.statement import Crossing
@@ -133,7 +133,7 @@ def start_of(
     """
     torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     chosen = experiment.model
-    model = task.model(chosen.name, chosen.options, seed=experiment.seed)
+    model = _built(task, experiment)
     names = backbone.trained(model, chosen.trainable)
     built = backbone.packed(model, names)
     whole = len(names) == len(list(model.parameters()))
@@ -160,6 +160,22 @@ def start_of(
             backbone=None if content is None else backbone.planned(model, names, content, built=built),
         ),
     )
+
+
+def _built(task: Task, experiment: Experiment) -> nn.Module:
+    """The model as its code makes it; whatever that code raises is an error of the model."""
+    chosen = experiment.model
+    try:
+        return task.model(chosen.name, chosen.options, seed=experiment.seed)
+    except FedfsdError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"model {chosen.name}",
+            got=f"code that fails: {failure(error)}",
+            expected="a model made from its options",
+            hint="see fedfsd/task/task.py for the contract",
+        ) from error
 
 
 def _take_weights(chosen: Model, model: nn.Module, names: Sequence[str], *, whole: bool) -> None:
