@@ -82,7 +82,7 @@ def read(path: Path, options: Options) -> list[Drive]:
     with unpacked(path, options.scratch) as file:
         plain_sqlite.demand_whole(file, path)
         try:
-            with AnyReader([file], default_typestore=_standard_types()) as bag:
+            with AnyReader([file], default_typestore=standard_types()) as bag:
                 topic, kind, rows, unread = _rows(path, options, bag)
         except DataError:
             raise
@@ -124,7 +124,7 @@ def _rows(path: Path, options: Options, bag: Any) -> tuple[str, str, np.ndarray,
 
 
 @cache
-def _standard_types() -> Any:
+def standard_types() -> Any:
     """For recordings that do not bring their definitions; making it takes a third of a second."""
     from rosbags.typesys import Stores, get_typestore
 
