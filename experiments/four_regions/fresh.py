@@ -30,7 +30,10 @@ RECIPE = HERE / "recipe.toml"
 RUNGS = (CONSTANT_VELOCITY, START, *(rung for rung in LADDER if rung.kind == "federated"))
 
 
-def recipe(path: Path = RECIPE) -> dict[str, dict[str, Any]]:
+ALWAYS = (CONSTANT_VELOCITY, START, next(rung for rung in RUNGS if rung.name == "federated_eps1"))
+
+
+def recipe(path: Path) -> dict[str, dict[str, Any]]:
     """What ``choose`` wrote. NotReadyError where there is nothing."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -52,12 +55,17 @@ def overrides(chosen: Mapping[str, Mapping[str, Any]], rung: Rung) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
-def rows(study: Study, chosen: Mapping[str, Mapping[str, Any]], seed: int) -> tuple[list[Row], float]:
-    """One run a rung, with epsilon_search = epsilon; and what all private rungs compose to."""
+def rows(
+    study: Study, chosen: Mapping[str, Mapping[str, Any]], rungs: Sequence[Rung], seeds: Sequence[int]
+) -> tuple[list[Row], float]:
+    """A run a rung and seed, with epsilon_search = epsilon; and what all private runs compose to."""
     measured: dict[Rung, dict[int, Measured]] = {}
-    for rung in RUNGS:
+    for rung in rungs:
         print(rung.title, file=sys.stderr, flush=True)
-        measured[rung] = {seed: measure(study, rung, seed, overrides=overrides(chosen, rung))}
+        measured[rung] = {
+            seed: measure(study, rung, seed, overrides=overrides(chosen, rung))
+            for seed in (seeds if rung.seeded else seeds[:1])
+        }
     nothing = {name: Spent(0.0, 0.0, 0, 0, 0) for name in study.rosters}
     found = [replace(row, epsilon_search=row.epsilon) for row in result.rows(study, measured, nothing)]
     return found, max(_together(measured, name) for name in study.rosters)
@@ -87,9 +95,10 @@ def lead(found: Sequence[Row], together: float) -> str:
     mine = next(row for row in found if row.rung == "federated_eps1")
     return (
         f"Every setting was chosen on generated traffic alone; then each rung was run once on these "
-        f"vehicles. At epsilon 1 **epsilon_search = epsilon = {page.upwards(mine.epsilon_search)}**. A region "
-        f"that adopts one rung pays that rung's epsilon. On these very recordings all private rungs were run, "
-        f"which compose to {page.upwards(together)}, and one rung without noise, which promises nothing."
+        f"vehicles. At epsilon 1 **epsilon_search = epsilon = {page.upwards(mine.epsilon_search)}**. A "
+        f"region that adopts one rung pays that rung's epsilon. On these very recordings all private rungs "
+        f"were run, which compose to {page.upwards(together)}, and one rung without noise, which promises "
+        f"nothing."
     )
 
 
@@ -99,16 +108,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m experiments.four_regions.fresh",
         description="The chosen recipe, one run a rung, on vehicles that nothing was tried on.",
     )
-    given = cli.parse(parser, arguments, seeds=[1])
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="what choose wrote")
+    parsed, _ = parser.parse_known_args(arguments)
+    given = cli.parse(parser, arguments, seeds=[1], rungs=[rung.name for rung in RUNGS])
 
     def work() -> None:
-        chosen = recipe()
-        shared = [*given.overrides]
-        found, together = rows(open_study(given.data, shared, given.output), chosen, given.seeds[0])
+        rungs = [rung for rung in RUNGS if rung.name in given.rungs or rung in ALWAYS]
+        study = open_study(given.data, given.overrides, given.output)
+        found, together = rows(study, recipe(parsed.recipe), rungs, given.seeds)
         text = f"{lead(found, together)}\n\n{page.ladder_table(found)}\n\n{verdict(found)}"
         for place in (given.output, HERE / "fresh") if given.publish else (given.output,):
             place.mkdir(parents=True, exist_ok=True)
             result.write(found, place / "results.csv")
+            (place / "ladder.md").write_text(f"{text}\n", encoding="utf-8")
             (place / "ladder.svg").write_text(picture.ladder(found), encoding="utf-8")
         if given.publish:
             page.put(HERE / "README.md", "fresh", text)
