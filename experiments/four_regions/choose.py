@@ -179,10 +179,10 @@ def write(
 ) -> None:
     """``name``.toml and a line a run in ``name``.csv, both in ``folder``."""
     text = ["# Chosen on generated traffic alone by python -m experiments.four_regions.choose."]
-    for name, part in found.items():
+    for heading, part in found.items():
         text += [
             "",
-            f"[{name}]",
+            f"[{heading}]",
             *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in part.items()),
         ]
     (folder / f"{name}.toml").write_text("\n".join(text) + "\n", encoding="utf-8")
