@@ -17,6 +17,7 @@ from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.errors import ConfigError
 from fedfsd.federation import checkpoint, moments
+from fedfsd.gate.policy import warnings
 from fedfsd.mechanism.calibration import noise_multiplier
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import STATISTICS, WITNESS
@@ -68,6 +69,7 @@ def test_one_release_a_region_at_the_price_of_one_gaussian(run):
     for name, mine in plan.regions.items():
         assert (mine.noise_multiplier, plan.events(name)[0].steps) == (sigma, 1)
         assert 3.9 < mine.epsilon <= 4.0
+    assert "second moments" in warnings(plan, "CN")[-1]
     lines = [json.loads(line) for line in (run.path / "rounds.jsonl").read_text().splitlines()]
     sent = {one["bytes"] for line in lines[1:] for one in line["regions"].values()}
     assert sent == {4 * (64 + SIZE + 512)}
