@@ -183,8 +183,8 @@ def warnings(plan: Plan, region: str) -> list[str]:
     said = [None if plan.mode == "none" else delta_warning(mine.target_delta, mine.roster)]
     if plan.collects(plan.round_of(region, 1)):
         said.append(
-            "its first round releases noised second moments of features and their cross moments with what the "
-            "model misses, not gradients"
+            "its first round releases noised second moments of features and their cross moments with what "
+            "the model misses, not gradients"
         )
     return [one for one in said if one]
 
