@@ -68,7 +68,9 @@ class VehicleGradient:
         self.size = sum(self._sizes)
         # What windows are computed through, frozen parts too: it stands for what a window takes of memory.
         self.through = (
-            self.size if isinstance(model, Head) else sum(one.numel() for one in model.parameters())
+            self.size
+            if any(isinstance(one, Head) for one in model.modules())
+            else sum(one.numel() for one in model.parameters())
         )
         unknown = {} if engine == "hooks" else layer.unknown(model)
         for name, kind in list(unknown.items())[:1]:
@@ -154,8 +156,14 @@ class VehicleGradient:
                 whom depends on the others' windows, so every gradient is formed: no rounding may be shared.
             processes: how many share the roster, each with as many slots.
         """
-        each, places = -(-data.roster // processes), window.shape[1]
+        places, company = window.shape[1], data.company
+        if company:  # canaries that are out take no place: how many are in says nothing of vehicles
+            some = (slots >= company) | taken.any(axis=1)
+            slots, window, taken = slots[some], window[some], taken[some]
+        each = -(-(data.roster - company or company) // processes)
         size = vehicles or micro_batch(each, sample_rate, places, self.through, data.device)
+        if data.roster > company and not vehicles:  # about as many micro-batches as without them
+            size += -(-size * company // (2 * (data.roster - company)))
         count = len(slots) + -len(slots) % size
         index = np.full((count, places), data.padding)
         index[: len(slots)] = data.first[slots, None] + window
@@ -172,7 +180,7 @@ class VehicleGradient:
                     continue
                 # A vehicle without a finite gradient does not count; which it is, only its own says.
             inputs = data.inputs_of(rows)
-            targets = {name: values[rows] for name, values in data.targets.items()}
+            targets = data.targets_of(rows)
             found = self._batch_sum(inputs, targets, filled, max_grad_norm, formed=vehicles is not None)
             total += found.to(total.device)
         return total
@@ -182,8 +190,7 @@ class VehicleGradient:
         some = rows[taken][:, None]
         if not len(some):
             return torch.zeros(self.size, device=rows.device)
-        targets = {name: values[some] for name, values in data.targets.items()}
-        return self._plain(data.inputs_of(some), targets, _shares(taken)[taken][:, None])
+        return self._plain(data.inputs_of(some), data.targets_of(some), _shares(taken)[taken][:, None])
 
     def _batch_sum(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import ceil, sqrt
 from statistics import median
 from typing import Any, Literal
 
@@ -126,6 +126,7 @@ def build(
                     epsilon=noise[name].epsilon,
                     rounds=turns[name],
                     packed=privacy.pack_windows,
+                    canaries=canaries(experiment, roster),
                 )
                 for name, roster in sorted(rosters.items())
             },
@@ -165,6 +166,12 @@ def local_steps(experiment: Experiment, names: Iterable[str]) -> dict[str, int]:
         name: region.local_steps or max(1, round(most * speeds[name] / fastest))
         for name, region in written.items()
     }
+
+
+def canaries(experiment: Experiment, roster: Roster) -> int:
+    """Canaries of a region; none without privacy, which leaves nothing to audit."""
+    share = experiment.audit.canaries
+    return 0 if experiment.mode == "none" else ceil(share * roster.size)
 
 
 def rounds(experiment: Experiment, names: Iterable[str]) -> dict[str, tuple[int, ...] | None]:
