@@ -61,7 +61,7 @@ def test_a_drive_begins_alike_whoever_forecasts_and_the_table_has_every_row(monk
     blind = driving.drive("intersection", 3, lambda histories: np.full((len(histories), FUTURE, 2), 1e6))
     assert blind != one
     drives = [Drive(True, True, 1.0, 2.0), Drive(False, False, 2.0, 3.0)]
-    found = {name: {scene: drives for scene in driving.SCENES} for name in ("a", "b")}
+    found = {name: dict.fromkeys(driving.SCENES, drives) for name in ("a", "b")}
     lines = study.table(found).splitlines()
     assert len(lines) == 2 + 2 * len(driving.SCENES)
     assert "50% (9 to 91)" in lines[2]
