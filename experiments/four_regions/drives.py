@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from zlib import crc32
@@ -17,10 +17,16 @@ POOLED = "pooled"
 
 
 def as_one_region(tables: Sequence[Table]) -> Table:
-    """All drives in one region; keys carry where they came from, so that no two vehicles become one."""
+    """All drives in one region."""
+    return joined(tables, {name: POOLED for part in tables for name in part.regions})
+
+
+def joined(tables: Sequence[Table], regions: Mapping[str, str]) -> Table:
+    """The drives under other regions; keys carry where they came from, so that no two vehicles become one."""
     rows = _joined(tables)
-    keys = [f"{region}/{key}" for region, key in zip(rows.text("region"), rows.text("vehicle"), strict=True)]
-    return _with(rows, region=pa.array([POOLED] * len(keys)), vehicle=pa.array(keys))
+    was = rows.text("region")
+    keys = [f"{region}/{key}" for region, key in zip(was, rows.text("vehicle"), strict=True)]
+    return _with(rows, region=pa.array([regions[name] for name in was]), vehicle=pa.array(keys))
 
 
 def for_validation(tables: Sequence[Table]) -> Table:

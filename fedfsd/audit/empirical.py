@@ -1,4 +1,6 @@
-"""What trainings of canaries showed of a plan's mechanism: the document of ``fedfsd audit canaries``.
+"""What canaries showed of a plan's mechanism: the document of ``fedfsd audit canaries``.
+
+They were trained alone, or stood beside vehicles in the plan's rounds.
 
 A region, or anybody with its program, makes it; nothing in it is computed from data. It shows what that
 program did on that machine, and is as believable as whoever ran it.
@@ -53,6 +55,15 @@ class RegionFound(Frozen):
     replay: tuple[str, ...]
     """The faults that a replay found."""
     commitment: Hex32
+    """To the coins."""
+    of: Literal["training", "rounds"] = "training"
+    """Whether canaries were trained alone, or stood beside vehicles in the plan's rounds."""
+    committed: bool | None = True
+    """Of rounds: whether the ledger commits to the coins; None: to none."""
+    missing: tuple[int, ...] = ()
+    """Of rounds: those whose released bytes were not there."""
+    noticed: float | None = None
+    """Of rounds: from how many times C on clipping would have been noticed."""
 
 
 class Found(Frozen):
@@ -102,6 +113,7 @@ def sentences(found: Sequence[Found], region: str, plans: Mapping[str, Any]) -> 
         )
         faults = [*one.replay, *(check.name for check in one.checks if check.fails)]
         faults += [one.alarm] if one.alarm else []
+        faults += [say("coins that its ledger does not commit to")] if one.committed is False else []
         if faults:
             yield say(
                 "{about}: its mechanism was tried and is not the plan's: {faults}",
@@ -109,12 +121,26 @@ def sentences(found: Sequence[Found], region: str, plans: Mapping[str, Any]) -> 
                 faults="; ".join(faults),
             )
             continue
-        yield say(
-            "{about}: a replay on neighbouring tables found no difference but a clipped sum within C, and "
-            "{steps:,} private steps of canaries agree with the plan's sensitivity, sampling and noise",
-            about=about,
-            steps=one.steps,
-        )
+        if one.of == "rounds":
+            yield say(
+                "{about}: {steps:,} private steps with canaries beside vehicles agree with the plan's "
+                "sensitivity, sampling and noise, by released bytes and by coins to which {ledger}",
+                about=about,
+                steps=one.steps,
+                ledger=say("the ledger committed") if one.committed else say("nothing committed"),
+            )
+            if one.missing:
+                yield say(
+                    "{about}: {count} rounds are missing from that", about=about, count=len(one.missing)
+                )
+        else:
+            yield say(
+                "{about}: a replay on neighbouring tables found no difference but a clipped sum within C, "
+                "and {steps:,} private steps of canaries agree with the plan's sensitivity, sampling and "
+                "noise",
+                about=about,
+                steps=one.steps,
+            )
         if one.bounds is not None:
             mine = one.bounds
             yield say(

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from fedfsd.audit.explained import CHECKS
-from fedfsd.audit.finding import Kind
+from fedfsd.audit.finding import Kind, said
 from fedfsd.audit.report import merged
 from fedfsd.audit.text import number
 from fedfsd.audit.timeline import drawing
@@ -63,7 +63,7 @@ def _rendered(template: str, document: Mapping[str, Any], **more: Any) -> str:
         "percent": percent,
         "say": say,
     }
-    environment.globals["_"] = say
+    environment.globals |= {"_": say, "placed": said}
     return environment.get_template(template).render(
         report=document,
         title=title(document),

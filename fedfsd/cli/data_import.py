@@ -63,7 +63,8 @@ def import_(
     ] = None,
     task: Annotated[TaskOption, typer.Option(help="What the table is for.")] = TaskOption.forecasting,
     source: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the data set; the format if left out.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the data set, in each key; the format if left out."),
     ] = None,
     country: Annotated[str | None, typer.Option(metavar="NAME", help="For the reader of the table.")] = None,
     city: Annotated[str | None, typer.Option(metavar="NAME", help="Where the files do not say.")] = None,
@@ -163,7 +164,8 @@ def import_(
     from fedfsd.drive.reader.mapping import read
 
     cities = tuple(name.lower() for name in city_only or ())
-    facts = Facts(region, licence, identity.value, origin.value, source or format, country, city, cities)
+    declared = (region, licence, identity.value, origin.value, source or format, country, city, cities)
+    facts = Facts(*declared, marked=source is None)
     made = import_to(
         output,
         paths,

@@ -30,13 +30,18 @@ class VehicleData:
     """S - N: computed from the data, so nothing that can be seen may depend on it."""
 
     @property
+    def company(self) -> int:
+        """How many of the first slots are of no vehicle of the region's (``engine.canary``)."""
+        return 0
+
+    @property
     def slots(self) -> int:
         """S."""
         return len(self.counts)
 
     @property
     def roster(self) -> int:
-        """N, as planned."""
+        """N, as planned, and the company."""
         return self.slots - self.surplus
 
     @property
@@ -47,6 +52,10 @@ class VehicleData:
     def inputs_of(self, rows: torch.Tensor) -> Tensors:
         """What the model is given for the examples ``rows`` (...), (..., ...) each."""
         return {name: values[rows] for name, values in self.inputs.items()}
+
+    def targets_of(self, rows: torch.Tensor) -> Tensors:
+        """The same of targets."""
+        return {name: values[rows] for name, values in self.targets.items()}
 
 
 def place(examples: Examples, *, roster: int, device: torch.device) -> VehicleData:

@@ -163,7 +163,7 @@ def _claims(plan: Plan) -> list[Claim]:
 
 def _parameters(plan: Plan) -> int:
     """d, what the model has without the witness block."""
-    return plan.model.size - plan.model.witness_size
+    return plan.model.parameters
 
 
 def _memory(plan: Plan, name: str) -> int:

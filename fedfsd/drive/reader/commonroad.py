@@ -8,37 +8,41 @@ ids in its overlapping scenarios, so the key is map and id.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
+import pyarrow as pa
 
 from fedfsd.drive.reader.drive import (
+    NUMBERS,
     Drive,
     Options,
     Reader,
-    content,
     damaged,
     drive,
+    remainder,
     together,
     tracks_left_out,
 )
-from fedfsd.drive.reader.plain_xml import parse
+from fedfsd.drive.reader.plain_xml import children
 from fedfsd.errors import DataError
 
-MAX_BYTES = 64 * 2**20
+# States that become arrays together.
+ROWS = 2**16
 VERSIONS = ("2018b", "2020a")
 TYPES = ("car", "truck", "bus", "motorcycle", "taxi", "priorityVehicle")
 
 
-def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the file says all of it
-    """Read one scenario; static and environment obstacles and planning problems are left out.
+def read(path: Path, options: Options) -> Iterator[Drive]:
+    """Read one scenario, obstacle by obstacle; what does not move and planning problems are left out.
 
     A scenario in which one obstacle is a prediction is no recording: all such obstacles are named at once.
     """
-    root = parse(content(path, limit=MAX_BYTES), path)
+    elements = children(path)
+    root = next(elements)
     if root.tag != "commonRoad" or root.get("commonRoadVersion") not in VERSIONS:
         version = (root.get("commonRoadVersion") or "none")[:20]
         raise damaged(
@@ -48,31 +52,55 @@ def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the fil
         )
     step = _float(path, root.get("timeStepSize"), "timeStepSize")
     scenario = root.get("benchmarkID") or path.stem
-    obstacles = [(_type(obstacle), obstacle) for obstacle in _obstacles(root)]
-    rows, errors = [], []
-    for kind, obstacle in obstacles:
+    tracks: list[_Track] = []
+    errors: list[DataError] = []
+    others: list[tuple[str, int]] = []
+    rows = 0
+    for obstacle in filter(_is_dynamic, elements):
+        kind = (obstacle.findtext("type") or "").strip()
+        if kind not in TYPES:
+            others.append((kind, len(_states(obstacle))))
+            continue
         try:
-            rows += _rows(path, kind, obstacle, step) if kind in TYPES else []
+            tracks.append(_track(path, kind, obstacle, step))
         except DataError as error:
             errors.append(error)
+            continue
+        rows += len(tracks[-1].numbers)
+        if rows > ROWS:
+            yield _drive(path, scenario, step, tracks)
+            tracks, rows = [], 0
     if errors:
         raise together(errors, str(path))
-    vehicle, kinds, *numbers = zip(*rows, strict=True) if rows else [()] * 10
-    names = ("t", "x", "y", "vx", "vy", "heading", "length", "width")
-    return [
-        drive(
-            path,
-            scenario,
-            hz=1 / step if step > 0 else 0.0,
-            vehicle=[f"{_map(scenario)}/{number}" for number in vehicle],
-            type=kinds,
-            columns={name: np.array(column) for name, column in zip(names, numbers, strict=True)},
-            left_out=tracks_left_out(
-                (kind, len(_states(obstacle))) for kind, obstacle in obstacles if kind not in TYPES
-            ),
-            time_column="timeStepSize",
+    if tracks:
+        yield _drive(path, scenario, step, tracks)
+    yield remainder(options.recording, tracks_left_out(others))
+
+
+@dataclass(frozen=True)
+class _Track:
+    number: str
+    kind: str
+    numbers: np.ndarray  # (R, 8): NUMBERS
+
+
+def _drive(path: Path, scenario: str, step: float, tracks: Sequence[_Track]) -> Drive:
+    sizes = [len(each.numbers) for each in tracks]
+
+    def each_row(names: Iterable[str]) -> pa.DictionaryArray:
+        return pa.DictionaryArray.from_arrays(
+            np.repeat(np.arange(len(sizes)), sizes), pa.array(names, pa.string())
         )
-    ]
+
+    return drive(
+        path,
+        scenario,
+        hz=1 / step if step > 0 else 0.0,
+        vehicle=each_row(f"{_map(scenario)}/{each.number}" for each in tracks),
+        type=each_row(each.kind for each in tracks),
+        columns=dict(zip(NUMBERS, np.concatenate([each.numbers for each in tracks]).T, strict=True)),
+        time_column="timeStepSize",
+    )
 
 
 def _map(scenario: str) -> str:
@@ -81,16 +109,10 @@ def _map(scenario: str) -> str:
     return "_".join(parts[:2])
 
 
-def _obstacles(root: Element) -> Iterator[Element]:
-    for element in root:
-        if element.tag == "dynamicObstacle" or (
-            element.tag == "obstacle" and (element.findtext("role") or "").strip() == "dynamic"
-        ):
-            yield element
-
-
-def _type(obstacle: Element) -> str:
-    return (obstacle.findtext("type") or "").strip()
+def _is_dynamic(element: Element) -> bool:
+    return element.tag == "dynamicObstacle" or (
+        element.tag == "obstacle" and (element.findtext("role") or "").strip() == "dynamic"
+    )
 
 
 def _states(obstacle: Element) -> list[Element]:
@@ -98,8 +120,7 @@ def _states(obstacle: Element) -> list[Element]:
     return obstacle.findall("initialState") + obstacle.findall("trajectory/state")
 
 
-def _rows(path: Path, kind: str, obstacle: Element, step: float) -> list[tuple[Any, ...]]:
-    """(id, type, t, x, y, vx, vy, heading, length, width) of each state of a vehicle."""
+def _track(path: Path, kind: str, obstacle: Element, step: float) -> _Track:
     number = obstacle.get("id")
     if not number:
         raise damaged(path, "an obstacle without id", "an id for each obstacle")
@@ -115,8 +136,8 @@ def _rows(path: Path, kind: str, obstacle: Element, step: float) -> list[tuple[A
         heading = _float(path, state.findtext("orientation/exact", "nan"), f"{place}: orientation")
         speed = _float(path, state.findtext("velocity/exact", "nan"), f"{place}: velocity")
         vx, vy = speed * math.cos(heading), speed * math.sin(heading)
-        rows.append((number, kind, t, x, y, vx, vy, heading, length, width))
-    return rows
+        rows.append((t, x, y, vx, vy, heading, length, width))
+    return _Track(number, kind, np.array(rows).reshape(-1, 8))
 
 
 def _float(path: Path, text: str | None, place: str) -> float:

@@ -171,11 +171,26 @@ def drive(
 def no_vehicle(path: Path, left_out: Iterable[LeftOut] = ()) -> DataError:
     """The refusal of a file in which nothing is a vehicle; ``left_out`` is what else was in it."""
     others = ", ".join(dict.fromkeys(each.why for each in left_out))
+    hint = "leave this file out, or check that the format is the right one"
+    if any(each.why.startswith("type ") for each in left_out):
+        hint += "; a mapping (--format columns) can say which types are vehicles"
     return DataError(
         str(path),
         got=f"no vehicle track (but {others})" if others else "no vehicle track",
         expected="cars, trucks, buses or motorcycles",
-        hint="leave this file out, or check that the format is the right one",
+        hint=hint,
+    )
+
+
+def no_rate(path: Path, rows: int, vehicles: int) -> DataError:
+    """The refusal of a file in whose times nothing moves on."""
+    if rows == vehicles:
+        return damaged(path, "no vehicle seen twice", "vehicles that move on, or a rate (hz)")
+    return DataError(
+        str(path),
+        got=f"times that stand still in most of {rows} rows of {vehicles} vehicles",
+        expected="a time for each row",
+        hint="write the times with all their digits, or check which column has them",
     )
 
 
@@ -329,11 +344,10 @@ def bare(name: str) -> str:
 def damaged(path: Path, what: str, expected: str) -> DataError:
     """The refusal of a file that is not what its format says, with what it looks like."""
     looks = recognise(path)
-    hint = (
-        f"the file looks like {looks}; if that is the format given, it is incomplete"
-        if looks
-        else "check that the file is whole and of this format"
-    )
+    hint = "check that the file is whole and of this format"
+    if looks:
+        also = "; if that is the format given, it is incomplete" if "--format" in looks else ""
+        hint = f"the file looks like {looks}{also}"
     return DataError(str(path), got=what, expected=expected, hint=hint)
 
 
