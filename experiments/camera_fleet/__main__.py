@@ -82,7 +82,7 @@ class Study:
         if path.exists():
             backbone.restore(model, (), path.read_bytes(), place=str(path))
             return model
-        steps = 1200 if public == "public" else 600
+        steps = 2000 if public == "public" else 1000
         chosen = Pretraining(path=public, steps=steps, batch_size=64, learning_rate=3e-3)
         pretrain(model, task, task.tables(str(self.paths[public])), chosen, seed=1)
         path.write_bytes(backbone.packed(model, ()))

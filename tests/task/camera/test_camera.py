@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 import fedfsd
 from fedfsd.audit.evidence import load
+from fedfsd.audit.statement import statement
 from fedfsd.audit.verify import verify
 from fedfsd.cli.data_check import check
 from fedfsd.drive import table
@@ -380,7 +382,11 @@ def test_a_private_run_on_frames_reports_and_verifies(small, tmp_path):
     assert "<image" in (run.path / "figures" / "examples.svg").read_text(encoding="utf-8")
     bundles = sorted((run.path / "bundles").glob("*.zip"))
     evidence = load(bundles, receipts=run.path / "receipts.json", trust=run.path / "trust.keys")
-    assert verify(evidence).headline == "holds"
+    report = verify(evidence)
+    assert report.headline == "holds"
+    said = json.dumps(statement(evidence, report))
+    assert "a person whom several cars filmed is not protected as a person" in said
+    assert {one["kind"] for one in run.metrics["pooled"]["by_kind"]} >= {"straight", "day"}
 
 
 @pytest.mark.skipif(not KITTI.exists(), reason="the real frames are not here")
