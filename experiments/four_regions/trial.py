@@ -77,7 +77,9 @@ class Stage:
     def run(self, experiment: Experiment) -> tuple[dict[str, float], dict[str, float]]:
         """FDE by region, m, of the public start and after ``experiment``."""
         made = experiment.model.options.get("width"), experiment.seed
-        initial, frozen, model = start_of(experiment, self.task, self.public, trained=self._trained.get(made))
+        initial, frozen, model = start_of(
+            experiment, self.task, self.public, {}, trained=self._trained.get(made)
+        )
         self._trained.setdefault(made, backbone.whole(initial, frozen))
         plan = build(experiment, self.rosters, task_plan(self.task), model)
         net = model_with(plan, self.task, initial, frozen)

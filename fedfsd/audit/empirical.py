@@ -16,7 +16,7 @@ from pydantic import Field
 
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError, NotReadyError
-from fedfsd.language import say
+from fedfsd.language import mark, say
 from fedfsd.ledger.entry import Hex32, Text
 
 MOST_BYTES = 2**22
@@ -156,3 +156,30 @@ def sentences(found: Sequence[Found], region: str, plans: Mapping[str, Any]) -> 
                 delta=mine.delta,
                 claimed=say("none") if one.epsilon is None else f"{one.epsilon:.2f}",
             )
+
+
+BOUNDS = (
+    ("gaussian_pair", mark("two Gaussians")),
+    ("one_run_f", mark("trade-off curves")),
+    ("one_run", mark("any mechanism")),
+)
+"""Lower bounds, the tightest first; each assumes less than the one before."""
+
+
+def beside_claims(found: Sequence[Found], region: str, plans: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The lower bounds that they state of a region's plans, each beside its claim."""
+    return [
+        {
+            "plan": document.plan,
+            "of": one.of,
+            "epsilon": one.epsilon,
+            "delta": one.bounds.delta,
+            "confidence": one.bounds.confidence,
+            "canaries": one.bounds.canaries,
+            "bounds": {name: getattr(one.bounds, name) for name, _ in BOUNDS},
+        }
+        for document in found
+        if document.plan in plans
+        and (one := document.regions.get(region)) is not None
+        and one.bounds is not None
+    ]

@@ -18,8 +18,8 @@ from fedfsd.config.experiment import OWN, PRETRAINING, REGION_PATTERN, Experimen
 from fedfsd.drive import overlap, table
 from fedfsd.drive.table import Table
 from fedfsd.engine import backbone, resident
-from fedfsd.engine.probe import probe, probe_places
-from fedfsd.errors import ConfigError, DataError
+from fedfsd.engine.probe import failure, probe, probe_places
+from fedfsd.errors import ConfigError, DataError, FedfsdError, ModelError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.statement import Crossing
@@ -146,7 +146,7 @@ def start_of(
     """
     torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     chosen = experiment.model
-    model = task.model(chosen.name, chosen.options, seed=experiment.seed)
+    model = _built(task, experiment)
     _demand_moments(experiment, model)
     names = backbone.trained(model, chosen.trainable)
     built = backbone.packed(model, names)
@@ -203,6 +203,22 @@ def _fit_moments(model: Any, task: Task, public: Sequence[Table], experiment: Ex
     )
     with torch.no_grad():
         model.moments.fit(model.equations(*inputs.values(), targets) for inputs, targets in islice(drawn, 16))
+
+
+def _built(task: Task, experiment: Experiment) -> nn.Module:
+    """The model as its code makes it; whatever that code raises is an error of the model."""
+    chosen = experiment.model
+    try:
+        return task.model(chosen.name, chosen.options, seed=experiment.seed)
+    except FedfsdError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"model {chosen.name}",
+            got=f"code that fails: {failure(error)}",
+            expected="a model made from its options",
+            hint="see fedfsd/task/task.py for the contract",
+        ) from error
 
 
 def _take_weights(chosen: Model, model: nn.Module, names: Sequence[str], *, whole: bool) -> None:
