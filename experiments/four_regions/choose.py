@@ -6,8 +6,9 @@ its regions joined at a time, so that each has about a thousand training vehicle
 traffic of the profile PUBLIC.
 
 Successive halving at epsilon 1: settings drawn at random from ``GRIDS`` get one run each, the better ones one
-more run each time with another start and other noise. Then the rate is chosen again for each weaker promise.
-The score is the mean over regions of FDE over constant velocity's FDE. Writes recipe.toml, and choose.csv
+more run each time with another start and other noise; ties go to the setting that can move the model
+farthest. Then the rate is chosen again for each weaker promise.
+The score is the mean over regions of FDE over constant velocity's FDE. Writes recipe.toml, and recipe.csv
 with every run.
 """
 
@@ -33,6 +34,7 @@ from experiments.four_regions.trial import Stage
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.drive import embedded, table
+from fedfsd.plan.written import MOMENTS
 
 HERE = Path(__file__).parent
 BOTH: Mapping[str, tuple[Any, ...]] = {
@@ -64,6 +66,8 @@ EPSILON = 1.0
 WEAKER: Mapping[str, tuple[float, ...]] = {"2": (1, 2), "4": (1, 2, 4), "8": (1, 2, 4)}
 """By epsilon: what the rate at epsilon 1 is multiplied by. A run without noise does not clip either."""
 NOT_PRIVATE = (0.03, 0.1, 0.3)
+TIE = 0.004
+"""By so much the score of one setting differs from run to run."""
 ALWAYS: Mapping[str, Any] = {"privacy.max_noise_std": 1e9}
 """The clip is what the recipe says."""
 Setting = Mapping[str, Any]
@@ -111,29 +115,35 @@ class Search:
         return [json.loads(line) for line in text.splitlines()]
 
     def halving(self, settings: Sequence[Setting], keep: Sequence[int]) -> Setting:
-        """The best of ``settings``: of those left, as many as ``keep`` says get a run more each time."""
+        """The best of ``settings``: of those left, as many as ``keep`` says get a run more each time.
+
+        Of those that are as good as the best, the one that can move the model farthest: recordings differ
+        more from the public start than generated regions do.
+        """
         left = [(setting, [self.score(setting, 1, f"{EPSILON:g}")]) for setting in settings]
         for number, most in enumerate(keep):
             left = sorted(left, key=lambda one: fmean(one[1]))[:most]
             seed = number + 2
             for setting, scores in left:
                 scores.append(self.score(setting, seed, f"{EPSILON:g}"))
-        return min(left, key=lambda one: fmean(one[1]))[0]
+        best = min(fmean(scores) for _, scores in left)
+        return max((setting for setting, scores in left if fmean(scores) <= best + TIE), key=_reach)
 
-    def rate(self, setting: Setting, rates: Sequence[float], epsilon: str, seeds: Sequence[int]) -> float:
-        """The learning rate with the least mean score."""
-        scores = {
-            rate: fmean(self.score({**setting, RATE: rate}, seed, epsilon) for seed in seeds)
-            for rate in rates
-        }
-        return min(scores, key=lambda rate: scores[rate])
+    def rate(self, setting: Setting, rates: Sequence[float], epsilon: str) -> float:
+        """The learning rate with the least score."""
+        return min(rates, key=lambda rate: self.score({**setting, RATE: rate}, 1, epsilon))
 
 
-def drawn(count: int, *, seed: int) -> list[Setting]:
+def _reach(setting: Setting) -> float:
+    """How far clipped gradients could move the model."""
+    return float(setting[RATE] * setting["privacy.max_grad_norm"] * (setting["training.num_rounds"]))
+
+
+def drawn(grids: Mapping[str, Mapping[str, tuple[Any, ...]]], count: int, *, seed: int) -> list[Setting]:
     """So many different settings of each strategy."""
     random = np.random.default_rng(seed)
     found: list[Setting] = []
-    for number, (strategy, grid) in enumerate(GRIDS.items(), start=1):
+    for number, (strategy, grid) in enumerate(grids.items(), start=1):
         while len(found) < number * count:
             one = {key: values[int(random.integers(len(values)))] for key, values in grid.items()}
             if one["training.num_rounds"] == 1:
@@ -151,31 +161,32 @@ def traffic(path: Path) -> str:
     return str(path)
 
 
-def choose(search: Search, *, settings: int, keep: Sequence[int]) -> dict[str, Any]:
+def choose(search: Search, settings: Sequence[Setting], keep: Sequence[int]) -> dict[str, Any]:
     """The recipe: ``recipe`` for every run, ``learning_rate`` by promise."""
-    best = search.halving(drawn(settings, seed=1), keep)
+    best = search.halving(settings, keep)
     rest = {key: value for key, value in best.items() if key != RATE}
-    seeds = (1,)
     rates = {f"{EPSILON:g}": best[RATE]}
+    one_release = best["server.strategy"] == MOMENTS and best["training.num_rounds"] == 1
     for epsilon, factors in WEAKER.items():
-        rates[epsilon] = search.rate(rest, [best[RATE] * factor for factor in factors], epsilon, seeds)
-    rates["none"] = search.rate(rest, NOT_PRIVATE, "none", seeds)
+        tried = factors[:1] if one_release else factors  # of one release no rate changes anything
+        rates[epsilon] = search.rate(rest, [best[RATE] * factor for factor in tried], epsilon)
+    rates["none"] = best[RATE] if one_release else search.rate(rest, NOT_PRIVATE, "none")
     return {"recipe": {**ALWAYS, **rest}, "learning_rate": rates}
 
 
-def write(found: Mapping[str, Mapping[str, Any]], lines: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """recipe.toml and choose.csv in ``folder``."""
-    text = [
-        "# Chosen on generated traffic alone by python -m experiments.four_regions.choose; runs: choose.csv."
-    ]
-    for name, part in found.items():
+def write(
+    found: Mapping[str, Mapping[str, Any]], lines: Sequence[Mapping[str, Any]], folder: Path, name: str
+) -> None:
+    """``name``.toml and a line a run in ``name``.csv, both in ``folder``."""
+    text = ["# Chosen on generated traffic alone by python -m experiments.four_regions.choose."]
+    for heading, part in found.items():
         text += [
             "",
-            f"[{name}]",
+            f"[{heading}]",
             *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in part.items()),
         ]
-    (folder / "recipe.toml").write_text("\n".join(text) + "\n", encoding="utf-8")
-    with (folder / "choose.csv").open("w", encoding="utf-8", newline="") as file:
+    (folder / f"{name}.toml").write_text("\n".join(text) + "\n", encoding="utf-8")
+    with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
         columns = list(dict.fromkeys(key for line in lines for key in line))
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
@@ -189,7 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Choose the recipe's settings on generated traffic alone.",
     )
     parser.add_argument("--settings", type=int, default=10, help="how many are drawn from each grid")
-    parser.add_argument("--keep", type=int, nargs="*", default=[5, 2], help="how many go on after each round")
+    parser.add_argument("--keep", type=int, nargs="*", default=[8], help="how many go on after each round")
+    parser.add_argument("--strategy", nargs="+", choices=GRIDS, default=list(GRIDS), help="which are tried")
+    parser.add_argument("--rounds", type=int, nargs="+", metavar="N", help="how many, in place of the grids'")
+    parser.add_argument("--name", default="recipe", help="of the files that are written")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every run")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/four_regions/choose"), metavar="DIR")
     parser.add_argument("--publish", action="store_true", help="also write into the study's own folder")
@@ -198,10 +212,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         tables = traffic(given.output / "traffic.parquet")
         search = Search(tables, given.set, given.output / "runs.jsonl")
-        found = choose(search, settings=given.settings, keep=given.keep)
+        rounds = {"training.num_rounds": tuple(given.rounds)} if given.rounds else {}
+        grids = {strategy: {**GRIDS[strategy], **rounds} for strategy in given.strategy}
+        found = choose(search, drawn(grids, given.settings, seed=1), given.keep)
         for folder in (given.output, HERE) if given.publish else (given.output,):
-            write(found, search.lines, folder)
-        print((given.output / "recipe.toml").read_text(encoding="utf-8"))
+            write(found, search.lines, folder, given.name)
+        print((given.output / f"{given.name}.toml").read_text(encoding="utf-8"))
 
     return cli.answer(work)
 

@@ -182,7 +182,7 @@ def start_of(
 
 
 def _demand_moments(experiment: Experiment, model: nn.Module) -> None:
-    """The strategy moments, or a model without any."""
+    """The strategy moments with a model that has them and public traffic to whiten by, or none of it."""
     there = hasattr(model, "moments")
     if (experiment.server.strategy == MOMENTS) != there:
         raise ConfigError(
@@ -190,6 +190,13 @@ def _demand_moments(experiment: Experiment, model: nn.Module) -> None:
             got=f"{experiment.server.strategy!r} and a model {'with' if there else 'without'} moments",
             expected="moments in both, or in neither",
             hint='set server.strategy = "moments" and model.options.moments, for the model mlp',
+        )
+    if there and experiment.pretraining.path == "none":
+        raise ConfigError(
+            "pretraining.path",
+            got='"none" with the strategy moments',
+            expected="public traffic, by which features are whitened",
+            hint='set pretraining.path = "public"',
         )
 
 
