@@ -53,7 +53,9 @@ def releases(noise: Mechanism, key: RoundKey, random: np.random.Generator) -> It
         velocity = update = np.zeros(size + WITNESS_SIZE)
         for step in range(noise.local_steps):
             stream = _at(key, round, step)
-            total = torch.from_numpy(np.concatenate([signal, np.zeros(WITNESS_SIZE)]))
+            # In every third round the gradient takes back all that the steps before have moved.
+            back = (update if round % 3 == 0 else np.zeros_like(update))[:size] / RATE * DIVISOR
+            total = torch.from_numpy(np.concatenate([signal + back, np.zeros(WITNESS_SIZE)]))
             noised = noise.noised(total, stream, round=round).numpy()
             velocity = MOMENTUM * velocity + noised / DIVISOR
             update = update - RATE * velocity
