@@ -63,6 +63,12 @@ def bounds(
     return Bounds(count, delta, confidence, plain, curve, pair)
 
 
+def bounds_of(inside: np.ndarray, outside: np.ndarray, *, delta: float) -> Bounds | None:
+    """The same; None with too few canaries."""
+    enough = len(inside) + len(outside) >= LEAST and len(inside) > 1 and len(outside) > 1
+    return bounds(inside, outside, delta=delta) if enough else None
+
+
 def one_run(
     canaries: int, *, guesses: int, correct: int, delta: float, error: float = 1 - CONFIDENCE
 ) -> float:

@@ -25,6 +25,7 @@ from fedfsd.language import say
 from fedfsd.ledger.entry import Incident, Release
 from fedfsd.mechanism import watch
 from fedfsd.mechanism.watch import Sight, State
+from fedfsd.plan.plan import BLOCKS, CANARIES
 
 
 def check_incidents(ledger: Ledger) -> Iterator[Finding]:
@@ -157,15 +158,9 @@ class Planned:
 
     def std(self, round: int) -> tuple[float, float, float | None]:
         """Standard deviations of an entry's noise, of all steps and of the last; the grid of the witness."""
-        mine, optimizer = self.document["regions"][self.region], self.document["optimizer"]
+        mine = self.document["regions"][self.region]
         one = rounds_of(event_of(self.document, self.region, self.rounds), self.rounds)[round]
-        rate = optimizer["learning_rate"]
-        if optimizer["schedule"] == "cosine":
-            rate *= (1 + cos(pi * (self.number(round) - 1) / self.document["num_rounds"])) / 2
-        moved = [
-            _moved(step, mine["local_steps"], rate, optimizer["momentum"])
-            for step in range(mine["local_steps"])
-        ]
+        moved = self._moved(round)
         divisor = mine["sample_rate"] * mine["roster"]
         step_std = one.noise_multiplier * one.max_grad_norm
         std = step_std * sqrt(sum(one * one for one in moved)) / divisor
@@ -176,8 +171,40 @@ class Planned:
         lattice = moved[0] * grid / divisor if max(moved) == min(moved) else None
         return std, step_std * moved[-1] / divisor, lattice
 
+    def _moved(self, round: int) -> list[float]:
+        """How far one unit of each step's gradient has moved the parameters by the round's end."""
+        steps, optimizer = self.document["regions"][self.region]["local_steps"], self.document["optimizer"]
+        rate = optimizer["learning_rate"]
+        if optimizer["schedule"] == "cosine":
+            rate *= (1 + cos(pi * (self.number(round) - 1) / self.document["num_rounds"])) / 2
+        return [_moved(step, steps, rate, optimizer["momentum"]) for step in range(steps)]
+
+    def pulls(self, round: int) -> list[float]:
+        """By how much of an entry's planned noise a drawn canary moves its entry, step by step."""
+        one = rounds_of(event_of(self.document, self.region, self.rounds), self.rounds)[round]
+        moved = self._moved(round)
+        return [gain / (one.noise_multiplier * sqrt(sum(all * all for all in moved))) for gain in moved]
+
+    @property
+    def looks(self) -> int:
+        """How many verdicts on canaries there are, of all regions."""
+        own = (one.get("rounds") for one in self.document["regions"].values())
+        return sum(self.document["num_rounds"] if one is None else len(one) for one in own)
+
+    def canaries(self, path: Path, round: int) -> np.ndarray | None:
+        """The canaries' block in units of its planned noise, larger where gradients made it so."""
+        parts = self._parts(path, round)
+        return None if parts is None else -parts[CANARIES].astype(np.float64) / self.std(round)[0]
+
     def sight(self, path: Path, round: int) -> Sight | None:
         """What the statistics see of the update in a file; None where it is none of this plan's."""
+        parts = self._parts(path, round)
+        if parts is None:
+            return None
+        std, last, lattice = self.std(round)
+        return seen(parts, round, std=std, last=last, lattice=lattice)
+
+    def _parts(self, path: Path, round: int) -> dict[str, np.ndarray] | None:
         if not 1 <= round <= self.rounds or path.stat().st_size != 4 * self.size:
             return None
         with path.open("rb") as file:
@@ -186,8 +213,7 @@ class Planned:
         parts = dict(zip((name for name, _ in self.shapes), np.split(flat, ends[:-1]), strict=True))
         if not np.isfinite(flat).all():
             return None
-        std, last, lattice = self.std(round)
-        return seen(parts, round, std=std, last=last, lattice=lattice)
+        return parts
 
     @property
     def power(self) -> str:
@@ -203,7 +229,7 @@ def power(shapes: Mapping[str, tuple[int, ...]], *, rounds: int, regions: int, e
 
     ``earlier``: the variance of the noise of a round's earlier steps, in units of that of the last.
     """
-    size = sum(prod(shape) for name, shape in shapes.items() if name != "noise_witness")
+    size = sum(prod(shape) for name, shape in shapes.items() if name not in BLOCKS)
     witness = sum(prod(shape) for name, shape in shapes.items() if name == "noise_witness")
     shares = [share / 100 for share in range(99, 0, -1)]
     block = next(

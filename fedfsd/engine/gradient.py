@@ -58,6 +58,9 @@ class VehicleGradient:
     ) -> None:
         """ModelError where ``engine`` is fast and the model has a layer that it does not know."""
         self._loss, self._precision = loss, precision
+        self.collecting = False
+        """See ``set_parameters``."""
+        self._moments = hasattr(model, "moments")
         learning = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
         self._names, self.parameters = (list(part) for part in zip(*learning, strict=True))
         self._sizes = [parameter.numel() for parameter in self.parameters]
@@ -65,7 +68,9 @@ class VehicleGradient:
         self.size = sum(self._sizes)
         # What windows are computed through, frozen parts too: it stands for what a window takes of memory.
         self.through = (
-            self.size if isinstance(model, Head) else sum(one.numel() for one in model.parameters())
+            self.size
+            if any(isinstance(one, Head) for one in model.modules())
+            else sum(one.numel() for one in model.parameters())
         )
         unknown = {} if engine == "hooks" else layer.unknown(model)
         for name, kind in list(unknown.items())[:1]:
@@ -77,8 +82,13 @@ class VehicleGradient:
         hooks = engine == "hooks" or bool(unknown)
         self._model: _Taped | _Hooked = _Hooked(model) if hooks else _Taped(model)
 
-    def set_parameters(self, flat: Tensor) -> None:
-        """Copy (P,) values into the model, in the order of its parameters."""
+    def set_parameters(self, flat: Tensor, *, collecting: bool = False) -> None:
+        """Copy (P,) values into the model, in the order of its parameters.
+
+        ``collecting``: what follows are the moments of its least-squares head (``task.moments``), not
+        gradients of the task's loss.
+        """
+        self.collecting = collecting
         with torch.no_grad():
             parts = flat.split(self._sizes)
             torch._foreach_copy_(
@@ -111,7 +121,9 @@ class VehicleGradient:
     def _plain(self, inputs: Tensors, targets: Tensors, share: Tensor) -> Tensor:
         parts = []
         found = self._model.plain(self._loss_of(inputs, targets, share))
-        for name, part in zip(self._names, found, strict=True):
+        for name, size, part in zip(self._names, self._sizes, found, strict=True):
+            if part is None and self._moments:  # a round is of moments, or of the others
+                part = torch.zeros(size, device=share.device)
             if part is None:
                 raise ModelError(
                     f"model parameter {name}",
@@ -144,8 +156,14 @@ class VehicleGradient:
                 whom depends on the others' windows, so every gradient is formed: no rounding may be shared.
             processes: how many share the roster, each with as many slots.
         """
-        each, places = -(-data.roster // processes), window.shape[1]
+        places, company = window.shape[1], data.company
+        if company:  # canaries that are out take no place: how many are in says nothing of vehicles
+            some = (slots >= company) | taken.any(axis=1)
+            slots, window, taken = slots[some], window[some], taken[some]
+        each = -(-(data.roster - company or company) // processes)
         size = vehicles or micro_batch(each, sample_rate, places, self.through, data.device)
+        if data.roster > company and not vehicles:  # about as many micro-batches as without them
+            size += -(-size * company // (2 * (data.roster - company)))
         count = len(slots) + -len(slots) % size
         index = np.full((count, places), data.padding)
         index[: len(slots)] = data.first[slots, None] + window
@@ -162,7 +180,7 @@ class VehicleGradient:
                     continue
                 # A vehicle without a finite gradient does not count; which it is, only its own says.
             inputs = data.inputs_of(rows)
-            targets = {name: values[rows] for name, values in data.targets.items()}
+            targets = data.targets_of(rows)
             found = self._batch_sum(inputs, targets, filled, max_grad_norm, formed=vehicles is not None)
             total += found.to(total.device)
         return total
@@ -172,8 +190,7 @@ class VehicleGradient:
         some = rows[taken][:, None]
         if not len(some):
             return torch.zeros(self.size, device=rows.device)
-        targets = {name: values[some] for name, values in data.targets.items()}
-        return self._plain(data.inputs_of(some), targets, _shares(taken)[taken][:, None])
+        return self._plain(data.inputs_of(some), data.targets_of(some), _shares(taken)[taken][:, None])
 
     def _batch_sum(
         self,
@@ -202,9 +219,10 @@ class VehicleGradient:
         def loss(model: nn.Module) -> Tensor:
             flat = {name: values.flatten(0, 1) for name, values in targets.items()}
             # Autocast for the model's passes alone: norms, sums and what follows them are never shortened.
-            short = self._precision == "bfloat16"
+            short = self._precision == "bfloat16" and not self.collecting
+            given = [values.flatten(0, 1) for values in inputs.values()]
             with torch.autocast(share.device.type, torch.bfloat16, enabled=short):
-                losses = self._loss(model(*(values.flatten(0, 1) for values in inputs.values())), flat)
+                losses = _moments(model, given, flat) if self.collecting else self._loss(model(*given), flat)
             # A place that is not taken repeats one of the vehicle's own examples, so its gradient times its
             # zero share is zero unless the vehicle's gradient is not finite anyway.
             return (losses * share.flatten()).sum()
@@ -241,6 +259,13 @@ class _Taped:
     def _learn(self, yes: bool) -> None:
         for parameter in self._parameters:
             parameter.requires_grad_(yes)
+
+
+def _moments(model: Any, inputs: Sequence[Tensor], targets: Tensors) -> Tensor:
+    """The loss of each example (B,) whose gradient is its moments."""
+    with torch.no_grad():
+        design, response = model.equations(*inputs, targets)
+    return torch.as_tensor(model.moments(design, response))
 
 
 class _Hooked:

@@ -18,6 +18,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from fedfsd.config.experiment import GradientEngine, Precision
 from fedfsd.engine import layer, trunk
+from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.local import lanes_of, model_on
 from fedfsd.errors import ModelError
 from fedfsd.plain_text import plain
@@ -146,6 +147,11 @@ def _compare(
     flat = {name: values.flatten(0, 1) for name, values in targets.items()}
     with torch.no_grad():
         task.demand_output(model(*(values.flatten(0, 1) for values in inputs.values())), flat)
+    for gradient.collecting in (False, True) if hasattr(model, "moments") else (False,):
+        _compare_gradients(gradient, inputs, targets)
+
+
+def _compare_gradients(gradient: VehicleGradient, inputs: Tensors, targets: Tensors) -> None:
     places = next(iter(inputs.values())).shape[:2]
     taken = torch.ones(places, dtype=torch.bool)
     together = gradient.mean_by_vehicle(inputs, targets, taken)

@@ -45,12 +45,12 @@ class Shared:
         self._own, self._device = own, device
         self.size, self.through = own.size, own.through
 
-    def set_parameters(self, flat: Tensor) -> None:
-        """Copy (P,) values into the model of every process."""
+    def set_parameters(self, flat: Tensor, *, collecting: bool = False) -> None:
+        """Copy (P,) values into the model of every process; see ``VehicleGradient.set_parameters``."""
         with _together():
-            _tell(self._device, _WEIGHTS)
+            _tell(self._device, _WEIGHTS, int(collecting))
             dist.broadcast(flat.to(_carried(self._device)), 0)
-        self._own.set_parameters(flat)
+        self._own.set_parameters(flat, collecting=collecting)
 
     def clipped_sum(
         self,
@@ -97,7 +97,7 @@ def serve(own: VehicleGradient, data: VehicleData) -> None:
             flat = torch.empty(own.size, device=carried)
             with _together():
                 dist.broadcast(flat, 0)
-            own.set_parameters(flat.to(device))
+            own.set_parameters(flat.to(device), collecting=bool(count))
             continue
         drawn = torch.empty(count * (1 + 2 * places), dtype=torch.int64, device=carried)
         with _together():

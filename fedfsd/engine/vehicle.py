@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fedfsd.drive import mapped
 from fedfsd.task.task import Examples, Tensors
 
 
@@ -29,13 +30,18 @@ class VehicleData:
     """S - N: computed from the data, so nothing that can be seen may depend on it."""
 
     @property
+    def company(self) -> int:
+        """How many of the first slots are of no vehicle of the region's (``engine.canary``)."""
+        return 0
+
+    @property
     def slots(self) -> int:
         """S."""
         return len(self.counts)
 
     @property
     def roster(self) -> int:
-        """N, as planned."""
+        """N, as planned, and the company."""
         return self.slots - self.surplus
 
     @property
@@ -46,6 +52,10 @@ class VehicleData:
     def inputs_of(self, rows: torch.Tensor) -> Tensors:
         """What the model is given for the examples ``rows`` (...), (..., ...) each."""
         return {name: values[rows] for name, values in self.inputs.items()}
+
+    def targets_of(self, rows: torch.Tensor) -> Tensors:
+        """The same of targets."""
+        return {name: values[rows] for name, values in self.targets.items()}
 
 
 def place(examples: Examples, *, roster: int, device: torch.device) -> VehicleData:
@@ -92,5 +102,9 @@ def within(total: torch.Tensor, longest: float) -> torch.Tensor:
 
 
 def _padded(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    padding = np.zeros((1, *array.shape[1:]), array.dtype)
-    return torch.from_numpy(np.concatenate([array, padding])).to(device)
+    if not isinstance(array, np.memmap):
+        padding = np.zeros((1, *array.shape[1:]), array.dtype)
+        return torch.from_numpy(np.concatenate([array, padding])).to(device)
+    full = mapped.zeros((len(array) + 1, *array.shape[1:]), array.dtype)  # as the task keeps it
+    full[:-1] = array
+    return torch.from_numpy(full).to(device)

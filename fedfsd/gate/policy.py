@@ -84,6 +84,8 @@ class Policy(Frozen):
     max_windows_per_vehicle: Annotated[int, Field(ge=1)] = 1024
     min_witness_size: Annotated[int, Field(ge=0)] = 1024
     """Without a noise witness block nobody can tell that noise was added."""
+    max_canary_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Synthetic vehicles per vehicle of the roster: they cost no privacy, but time."""
     max_steps: Annotated[int, Field(ge=1)] = 100_000
     max_rounds: Annotated[int, Field(ge=1)] = 10_000
     max_release_bytes: Annotated[int, Field(ge=1)] = 500_000_000
@@ -178,11 +180,27 @@ def _unlisted(plan: Plan, listed: set[str]) -> list[str]:
     return [f"its backbone {frozen.sha256[:16]} is not listed under backbones in the policy"]
 
 
+def code_objections(policy: Policy, plan: Plan) -> list[str]:
+    """What of the plan's code and frozen weights nobody reviewed for this region."""
+    found = []
+    if policy.models is not None or policy.tasks is not None:
+        model = policy.pin(plan.model.name, plan.task.name)
+        found += unreviewed(plan, model=model, task=policy.pin_task(plan.task.name))
+    if policy.backbones is not None:
+        found += _unlisted(plan, {one.sha256 for one in policy.backbones})
+    return found
+
+
 def warnings(plan: Plan, region: str) -> list[str]:
     """What a region's people should know of a plan that its policy may accept."""
     mine = plan.region(region)
-    said = None if plan.mode == "none" else delta_warning(mine.target_delta, mine.roster)
-    return [said] if said else []
+    said = [None if plan.mode == "none" else delta_warning(mine.target_delta, mine.roster)]
+    if plan.collects(plan.round_of(region, 1)):
+        said.append(
+            "its first round releases noised second moments of features and their cross moments with what "
+            "the model misses, not gradients"
+        )
+    return [one for one in said if one]
 
 
 def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
@@ -190,6 +208,7 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     mine = plan.region(region)
     caps = [
         ("roster", mine.roster, policy.max_roster),
+        ("canaries per vehicle", (mine.canaries - 1) / mine.roster, policy.max_canary_share),
         ("windows_per_vehicle", mine.windows_per_vehicle, policy.max_windows_per_vehicle),
         ("sample_rate", mine.sample_rate, policy.max_sample_rate),
         ("steps", mine.local_steps * plan.rounds_of(region), policy.max_steps),
@@ -203,11 +222,7 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
         found.append(say("roster {roster} is not the declared one", roster=mine.roster))
     if policy.identity not in (None, mine.identity):
         found.append(say("identity {identity} is not the declared one", identity=mine.identity))
-    if policy.models is not None or policy.tasks is not None:
-        model = policy.pin(plan.model.name, plan.task.name)
-        found += unreviewed(plan, model=model, task=policy.pin_task(plan.task.name))
-    if policy.backbones is not None:
-        found += _unlisted(plan, {one.sha256 for one in policy.backbones})
+    found += code_objections(policy, plan)
     if plan.model.witness_size < policy.min_witness_size:
         found.append(
             say(

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fedfsd.errors import RefusedError
-from fedfsd.ledger.disk import unwritable
+from fedfsd.ledger.disk import write_whole
 from fedfsd.mechanism import watch
 from fedfsd.mechanism.kind import Mechanism, gains
 from fedfsd.mechanism.watch import Alarm, Sight, State
@@ -96,13 +96,7 @@ class Watcher:
     def _keep(self, plan_hash: str, region: str, round: int, state: State) -> None:
         path = self._path(plan_hash, region, round)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        try:
-            # What a power cut takes is begun anew; a process that ends leaves the old file or the new one.
-            part.write_bytes(_written(state))
-            part.replace(path)
-        except OSError as error:
-            raise unwritable(path, error) from None
+        write_whole(path, _written(state))
         for number in sorted(self._rounds(plan_hash, region))[:-2]:
             self._path(plan_hash, region, number).unlink(missing_ok=True)
 

@@ -99,7 +99,7 @@ def describe(node: Node, plan: Plan, *, data_set: str | None, today: datetime.da
         "weight": mine.weight,
         "task": plan.task.name,
         "model": plan.model.name,
-        "parameters": plan.model.size - plan.model.witness_size,
+        "parameters": plan.model.parameters,
         "backbone": None if plan.model.backbone is None else plan.model.backbone.model_dump(mode="json"),
         "witness_size": plan.model.witness_size,
         "release_bytes": 4 * plan.model.size,

@@ -29,7 +29,7 @@ from fedfsd.report import figure, words
 from fedfsd.report.run_folder import EXAMPLES, Folder, releases
 from fedfsd.report.words import HEADINGS
 from fedfsd.task import registry
-from fedfsd.task.task import Metric, Task, headline, key_of
+from fedfsd.task.task import ALONE, START, STAYS_HOME, Metric, Task, headline, key_of
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _WEAK = 0.99  # from here on an attacker may guess almost always right
@@ -71,7 +71,13 @@ class WrittenRun:
     @property
     def start_key(self) -> str:
         """Of the headline before the first round."""
-        return key_of("start", self.headline)
+        return key_of(START, self.headline)
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """What else the run measured each region with: name and key; empty without [resident]."""
+        keys = {name: key_of(name, self.headline) for name in (STAYS_HOME, ALONE)}
+        return {name: key for name, key in keys.items() if key in self.pooled}
 
     @property
     def regions(self) -> dict[str, Figures]:

@@ -106,7 +106,7 @@ def generate(
     """A table of camera drives (``fedfsd.task.camera.drives``) of ``cars`` cars in each of ``regions``.
 
     Args:
-        regions: of ``REGIONS``, or ``public`` or ``generic``.
+        regions: of ``REGIONS`` or ``STAND_INS``, or ``public`` or ``generic``.
         frames: of each car, each with 3 s of path ahead.
         seed: equal seeds give equal tables.
         progress: called with (region, cars so far, cars) after each car.
@@ -114,7 +114,7 @@ def generate(
     Raises:
         UsageError: an unknown region, none, one named twice, or a number that is too small.
     """
-    known = (*REGIONS, "public", "generic")
+    known = (*REGIONS, *STAND_INS, "public", "generic")
     if not regions or set(regions) - set(known) or len(set(regions)) < len(regions):
         raise UsageError(
             "regions",
@@ -139,7 +139,7 @@ def _car(region: str, number: int, frames: int, seed: int) -> pa.Table:
     """All rows of one car."""
     random = np.random.default_rng((seed, crc32(region.encode()), number))
     key = f"{region}/car-{seed}-{number}"
-    here = REGIONS.get(region, _PLAIN)
+    here = STAND_INS.get(region) or REGIONS.get(region, _PLAIN)
     mount, driver = _mount(random, here), _driver(random, here)
     images: list[bytes | None] = []
     poses = []
@@ -319,6 +319,10 @@ def _side(scene: Scene, driver: _Driver, speed: float, way: np.ndarray) -> np.nd
     inside = driver.cut * np.tanh(60 * scene.curvature) * (1 - np.exp(-(settled**2)))
     found: np.ndarray = bent - back + turn + inside
     return found
+
+
+STAND_INS = {f"stand-in-{n}": _anywhere(np.random.default_rng((n, 77))) for n in range(1, 5)}
+"""Regions that are nowhere, to choose settings on: each of one style, drawn as widely as public frames."""
 
 
 def _jpeg(picture: np.ndarray) -> bytes:
