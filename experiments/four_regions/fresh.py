@@ -3,7 +3,7 @@
 One run for each promise, and one without noise. Since every setting was chosen on generated traffic
 (``choose``), nothing but a rung's own run was ever made on these vehicles in order to get that rung: its
 epsilon_search is its epsilon. The rungs share their training vehicles; what all of them compose to is said
-beside the table.
+beside the table. On the development data, which study.toml knows, epsilon_search is what was spent there.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from typing import Any
 from experiments.four_regions import cli, page, picture, result
 from experiments.four_regions.result import MEAN, Row
 from experiments.four_regions.rung import CONSTANT_VELOCITY, LADDER, START, Rung
-from experiments.four_regions.spent import Spent
+from experiments.four_regions.spent import spent
 from experiments.four_regions.study import Measured, Study, measure, open_study
 from fedfsd.errors import NotReadyError
-from fedfsd.mechanism.accountant import compose
 
 HERE = Path(__file__).parent
 RECIPE = HERE / "recipe.toml"
 RUNGS = (CONSTANT_VELOCITY, START, *(rung for rung in LADDER if rung.kind == "federated"))
 
 
-def recipe(path: Path = RECIPE) -> dict[str, dict[str, Any]]:
+ALWAYS = (CONSTANT_VELOCITY, START, next(rung for rung in RUNGS if rung.name == "federated_eps1"))
+
+
+def recipe(path: Path) -> dict[str, dict[str, Any]]:
     """What ``choose`` wrote. NotReadyError where there is nothing."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -52,22 +54,26 @@ def overrides(chosen: Mapping[str, Mapping[str, Any]], rung: Rung) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
-def rows(study: Study, chosen: Mapping[str, Mapping[str, Any]], seed: int) -> tuple[list[Row], float]:
-    """One run a rung, with epsilon_search = epsilon; and what all private rungs compose to."""
+def rows(
+    study: Study, chosen: Mapping[str, Mapping[str, Any]], rungs: Sequence[Rung], seeds: Sequence[int]
+) -> tuple[list[Row], float | None]:
+    """A run a rung and seed, with epsilon_search = epsilon; and what all private runs compose to.
+
+    On vehicles on which more was tried, with what all of that composes to in each row; then None.
+    """
     measured: dict[Rung, dict[int, Measured]] = {}
-    for rung in RUNGS:
+    for rung in rungs:
         print(rung.title, file=sys.stderr, flush=True)
-        measured[rung] = {seed: measure(study, rung, seed, overrides=overrides(chosen, rung))}
-    nothing = {name: Spent(0.0, 0.0, 0, 0, 0) for name in study.rosters}
-    found = [replace(row, epsilon_search=row.epsilon) for row in result.rows(study, measured, nothing)]
-    return found, max(_together(measured, name) for name in study.rosters)
-
-
-def _together(measured: Mapping[Rung, Mapping[int, Measured]], name: str) -> float:
-    """What the private runs on one region's training vehicles compose to."""
-    mine = [one.privacy[name] for by_seed in measured.values() for one in by_seed.values()]
-    events = [[privacy.event] for privacy in mine if privacy.event is not None]
-    return compose(events, min(one.delta for one in mine if one.delta is not None))
+        measured[rung] = {
+            seed: measure(study, rung, seed, overrides=overrides(chosen, rung))
+            for seed in (seeds if rung.seeded else seeds[:1])
+        }
+    cost = spent(study, [one.privacy for by_seed in measured.values() for one in by_seed.values()])
+    found = result.rows(study, measured, cost)
+    together = max(one.epsilon for one in cost.values())
+    if any(one.search or one.before for one in cost.values()):
+        return found, None
+    return [replace(row, epsilon_search=row.epsilon) for row in found], together
 
 
 def verdict(found: Sequence[Row]) -> str:
@@ -87,9 +93,10 @@ def lead(found: Sequence[Row], together: float) -> str:
     mine = next(row for row in found if row.rung == "federated_eps1")
     return (
         f"Every setting was chosen on generated traffic alone; then each rung was run once on these "
-        f"vehicles. At epsilon 1 **epsilon_search = epsilon = {page.upwards(mine.epsilon_search)}**. A region that "
-        f"adopts one rung pays that rung's epsilon. On these very recordings all private rungs were run, "
-        f"which compose to {page.upwards(together)}, and one rung without noise, which promises nothing."
+        f"vehicles. At epsilon 1 **epsilon_search = epsilon = {page.upwards(mine.epsilon_search)}**. A "
+        f"region that adopts one rung pays that rung's epsilon. On these very recordings all private rungs "
+        f"were run, which compose to {page.upwards(together)}, and one rung without noise, which promises "
+        f"nothing."
     )
 
 
@@ -99,19 +106,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m experiments.four_regions.fresh",
         description="The chosen recipe, one run a rung, on vehicles that nothing was tried on.",
     )
-    given = cli.parse(parser, arguments, seeds=[1])
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="what choose wrote")
+    parsed, _ = parser.parse_known_args(arguments)
+    given = cli.parse(parser, arguments, seeds=[1], rungs=[rung.name for rung in RUNGS])
 
     def work() -> None:
-        chosen = recipe()
-        shared = [*given.overrides]
-        found, together = rows(open_study(given.data, shared, given.output), chosen, given.seeds[0])
-        text = f"{lead(found, together)}\n\n{page.ladder_table(found)}\n\n{verdict(found)}"
-        for place in (given.output, HERE / "fresh") if given.publish else (given.output,):
+        rungs = [rung for rung in RUNGS if rung.name in given.rungs or rung in ALWAYS]
+        study = open_study(given.data, given.overrides, given.output)
+        found, together = rows(study, recipe(parsed.recipe), rungs, given.seeds)
+        said = [] if together is None else [lead(found, together)]
+        text = "\n\n".join([*said, page.ladder_table(found), verdict(found)])
+        name = "fresh" if parsed.recipe == RECIPE else parsed.recipe.stem
+        for place in (given.output, HERE / name) if given.publish else (given.output,):
             place.mkdir(parents=True, exist_ok=True)
             result.write(found, place / "results.csv")
+            (place / "ladder.md").write_text(f"{text}\n", encoding="utf-8")
             (place / "ladder.svg").write_text(picture.ladder(found), encoding="utf-8")
         if given.publish:
-            page.put(HERE / "README.md", "fresh", text)
+            page.put(HERE / "README.md", name, text)
         print(text)
 
     return cli.answer(work)

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
+from torch import nn
 
 from fedfsd.config.experiment import Experiment
+from fedfsd.drive import table
+from fedfsd.drive.table import Table
 from fedfsd.engine import backbone, local
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.vehicle import VehicleData, place
@@ -27,75 +29,80 @@ from fedfsd.flower import held, private
 from fedfsd.flower import strategy as strategies
 from fedfsd.flower.polled import PolledGrid
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.plan.build import build
+from fedfsd.plan.build import Roster, build
 from fedfsd.plan.plan import Plan
-from fedfsd.simulation.prepare import Prepared, model_with, prepare
+from fedfsd.simulation.prepare import model_with, public_of, regions_of, start_of, task_of, task_plan
 from fedfsd.task import gather
-from fedfsd.task.task import Scores
+from fedfsd.task.task import Examples, Scores, Task
 
 _CPU = torch.device("cpu")
 
 
 @dataclass
 class Stage:
-    """What runs of one start share: its data and its pre-trained model."""
+    """What all runs share: data, and the pre-trained weights of each width and seed."""
 
-    prepared: Prepared
-    data: dict[str, VehicleData] = field(default_factory=dict)
+    task: Task
+    public: tuple[Table, ...]
+    rosters: Mapping[str, Roster]
+    tests: Mapping[str, Examples]
+    data: Mapping[str, VehicleData]
+    _trained: dict[object, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, experiment: Experiment) -> Stage:
-        """Read, cut and pre-train once. RefusedError where a drive was recorded."""
+        """Read and cut the data. RefusedError where a drive was recorded."""
         torch.set_num_threads(1)
-        prepared = prepare(experiment)
-        if any("recorded" in found for found in prepared.origins.values()):
+        private.become(1)
+        private.quiet()
+        task = task_of(experiment)
+        tables = task.tables(experiment.data.path)
+        if any(part.origin == "recorded" for part in tables):
             raise RefusedError("data.path", got="recorded drives", expected="generated traffic")
-        tables = prepared.task.tables(experiment.data.path)
-        data = {
-            name: place(gather.gather(prepared.task, tables, name)[0], roster=roster.size, device=_CPU)
-            for name, roster in prepared.rosters.items()
-        }
-        return cls(prepared, data)
+        names = regions_of(experiment, tables)
+        examples = {name: gather.gather(task, tables, name)[0] for name in names}
+        return cls(
+            task,
+            public_of(experiment, task),
+            {name: Roster(len(one.vehicles), "physical", counted=True) for name, one in examples.items()},
+            {name: task.examples(table.in_region(tables, name), test=True) for name in names},
+            {name: place(one, roster=len(one.vehicles), device=_CPU) for name, one in examples.items()},
+        )
 
     @cached_property
     def baseline(self) -> dict[str, float]:
         """FDE of constant velocity by region, m."""
-        return _fde(
-            {name: self.prepared.task.baseline_scores(one) for name, one in self.prepared.test.items()}
+        return _fde({name: self.task.baseline_scores(one) for name, one in self.tests.items()})
+
+    def run(self, experiment: Experiment) -> tuple[dict[str, float], dict[str, float]]:
+        """FDE by region, m, of the public start and after ``experiment``."""
+        made = experiment.model.options.get("width"), experiment.seed
+        initial, frozen, model = start_of(
+            experiment, self.task, self.public, {}, trained=self._trained.get(made)
         )
-
-    @cached_property
-    def start(self) -> dict[str, float]:
-        """FDE of the public start by region, m."""
-        return self._errors(self.prepared.plan, self.prepared.initial)
-
-    def run(self, experiment: Experiment) -> dict[str, float]:
-        """FDE by region, m, after ``experiment``: the prepared one but for settings of training."""
-        of = self.prepared
-        plan = build(experiment, of.rosters, of.plan.task, of.plan.model)
-        private.become(1)
-        private.quiet()
+        self._trained.setdefault(made, backbone.whole(initial, frozen))
+        plan = build(experiment, self.rosters, task_plan(self.task), model)
+        net = model_with(plan, self.task, initial, frozen)
+        start = self._errors(net)
         inner = strategies.resolve(experiment.server.strategy, experiment.server.options)
-        moments.bind(inner, plan, model_with(plan, of.task, of.initial, of.backbone))
+        moments.bind(inner, plan, net)
         strategy = PlannedStrategy(inner, plan, round_timeout_seconds=60.0)
-        grid = _Here(plan, of, self.data)
-        return self._errors(plan, strategy.start(grid, of.initial, on_round=lambda _: None))
+        grid = _Here(plan, model_with(plan, self.task, initial, frozen), self.task, self.data)
+        found = strategy.start(grid, initial, on_round=lambda _: None)
+        return start, self._errors(model_with(plan, self.task, found, frozen))
 
-    def _errors(self, plan: Plan, arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
-        of = self.prepared
-        model = model_with(plan, of.task, arrays, of.backbone)
-        return _fde({name: of.task.scores(model, one) for name, one in of.test.items()})
+    def _errors(self, model: nn.Module) -> dict[str, float]:
+        return _fde({name: self.task.scores(model, one) for name, one in self.tests.items()})
 
 
 class _Here(PolledGrid):
     """The regions of one plan; a message is answered where it is pushed."""
 
-    def __init__(self, plan: Plan, prepared: Prepared, data: Mapping[str, VehicleData]) -> None:
+    def __init__(self, plan: Plan, model: nn.Module, task: Task, data: Mapping[str, VehicleData]) -> None:
         self._plan, self._data = plan, data
         self._names = dict(enumerate(plan.regions, start=2))
-        model = model_with(plan, prepared.task, prepared.initial, prepared.backbone)
-        backbone.freeze(model, prepared.initial)
-        self._gradient = local.model_on(model, prepared.task.loss, _CPU, plan.precision)
+        backbone.freeze(model, [one.name for one in plan.model.arrays])
+        self._gradient = local.model_on(model, task.loss, _CPU, plan.precision)
         self._secret = os.urandom(32)
         self._replies: dict[str, Message] = {}
 

@@ -11,6 +11,8 @@ import numpy as np
 RATE_FACTOR = 1.3
 # A track keeps a period of its own when that share of at least so many steps is within a tenth of it.
 STEADY_STEPS, STEADY_SHARE, NEAR = 10, 0.9, 0.1
+# Less than that share of a track's rows at another time than the one before: the times were rounded.
+MOVING_ON = 1 / 8
 _SIGN = np.uint32(2**31)
 
 
@@ -79,7 +81,7 @@ def steady(
 
 
 def rates(owner: np.ndarray, t: np.ndarray) -> np.ndarray | None:
-    """Frames a second of each row's track, for rows in any order; None where no track has two times.
+    """Frames a second of each row's track, for rows in any order; None where times hardly ever move on.
 
     A track that keeps a period of its own has its own rate, any other the most usual of all tracks.
 
@@ -93,7 +95,7 @@ def rates(owner: np.ndarray, t: np.ndarray) -> np.ndarray | None:
         order = np.lexsort((t, owner))
         steps = np.diff(t[order])
     forward = same & (steps > 0)
-    if not forward.any():
+    if not forward.any() or forward.sum() < MOVING_ON * same.sum():
         return None
     steps, tracks = steps[forward], int(owner.max()) + 1
     usual = float(np.median(steps))

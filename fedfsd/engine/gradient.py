@@ -57,7 +57,9 @@ class VehicleGradient:
         engine: GradientEngine = "auto",
     ) -> None:
         """ModelError where ``engine`` is fast and the model has a layer that it does not know."""
-        self._loss, self._precision, self._collecting = loss, precision, False
+        self._loss, self._precision = loss, precision
+        self.collecting = False
+        """See ``set_parameters``."""
         self._moments = hasattr(model, "moments")
         learning = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
         self._names, self.parameters = (list(part) for part in zip(*learning, strict=True))
@@ -86,7 +88,7 @@ class VehicleGradient:
         ``collecting``: what follows are the moments of its least-squares head (``task.moments``), not
         gradients of the task's loss.
         """
-        self._collecting = collecting
+        self.collecting = collecting
         with torch.no_grad():
             parts = flat.split(self._sizes)
             torch._foreach_copy_(
@@ -217,10 +219,10 @@ class VehicleGradient:
         def loss(model: nn.Module) -> Tensor:
             flat = {name: values.flatten(0, 1) for name, values in targets.items()}
             # Autocast for the model's passes alone: norms, sums and what follows them are never shortened.
-            short = self._precision == "bfloat16" and not self._collecting
+            short = self._precision == "bfloat16" and not self.collecting
             given = [values.flatten(0, 1) for values in inputs.values()]
             with torch.autocast(share.device.type, torch.bfloat16, enabled=short):
-                losses = _moments(model, given, flat) if self._collecting else self._loss(model(*given), flat)
+                losses = _moments(model, given, flat) if self.collecting else self._loss(model(*given), flat)
             # A place that is not taken repeats one of the vehicle's own examples, so its gradient times its
             # zero share is zero unless the vehicle's gradient is not finite anyway.
             return (losses * share.flatten()).sum()

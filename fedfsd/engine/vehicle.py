@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fedfsd.drive import mapped
 from fedfsd.task.task import Examples, Tensors
 
 
@@ -101,5 +102,9 @@ def within(total: torch.Tensor, longest: float) -> torch.Tensor:
 
 
 def _padded(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    padding = np.zeros((1, *array.shape[1:]), array.dtype)
-    return torch.from_numpy(np.concatenate([array, padding])).to(device)
+    if not isinstance(array, np.memmap):
+        padding = np.zeros((1, *array.shape[1:]), array.dtype)
+        return torch.from_numpy(np.concatenate([array, padding])).to(device)
+    full = mapped.zeros((len(array) + 1, *array.shape[1:]), array.dtype)  # as the task keeps it
+    full[:-1] = array
+    return torch.from_numpy(full).to(device)

@@ -45,6 +45,27 @@ def solved(
     return _shifted(model, start, np.asarray(mean), noise=noise, ridge=ridge)
 
 
+def mixed(
+    plan: Plan,
+    model: nn.Module,
+    start: Arrays,
+    means: Mapping[str, np.ndarray],
+    region: str,
+    *,
+    own: float,
+    ridge: float,
+) -> dict[str, np.ndarray]:
+    """``solved`` with a region's own mix: the share ``own`` of its moments, the rest as the plan weighs all.
+
+    From releases alone, so it costs nothing and reveals nothing beyond them. ``own`` is public: a share
+    chosen on a region's vehicles would be one more look at them.
+    """
+    total = sum(plan.region(name).weight for name in means)
+    weights = {name: (1 - own) * plan.region(name).weight / total for name in means}
+    weights[region] += own
+    return solved(plan, model, start, means, weights, ridge=ridge)
+
+
 def released(plan: Plan, region: str, update: Arrays) -> np.ndarray:
     """A region's noised mean moments, (S,), from the update of its first round."""
     return -update[STATISTICS].ravel().astype(np.float64) / _reach(plan, region)
@@ -64,12 +85,11 @@ def _solved(
 ) -> dict[str, np.ndarray]:
     """For the strategy: ``means`` is the weighted mean of the regions' models, as Flower averages them."""
     total = sum(mine.weight for mine in plan.regions.values())
-    reach = {name: plan.scale(name) * _reach(plan, name) for name in plan.regions}
-    (one,) = {round(value, 9) for value in reach.values()}
-    mean = (start[STATISTICS] - means[STATISTICS]).ravel().astype(np.float64) / one
-    noise = sqrt(
-        sum((mine.weight / total * noise_std(plan, name)) ** 2 for name, mine in plan.regions.items())
-    )
+    shares = {name: mine.weight / total for name, mine in plan.regions.items()}
+    # Updates count by step, so a region's reach times its scale is the same everywhere.
+    reach = sum(share * plan.scale(name) * _reach(plan, name) for name, share in shares.items())
+    mean = (start[STATISTICS] - means[STATISTICS]).ravel().astype(np.float64) / reach
+    noise = sqrt(sum((share * noise_std(plan, name)) ** 2 for name, share in shares.items()))
     return _shifted(model, start, mean, noise=noise, ridge=ridge)
 
 

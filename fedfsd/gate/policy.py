@@ -194,8 +194,13 @@ def code_objections(policy: Policy, plan: Plan) -> list[str]:
 def warnings(plan: Plan, region: str) -> list[str]:
     """What a region's people should know of a plan that its policy may accept."""
     mine = plan.region(region)
-    said = None if plan.mode == "none" else delta_warning(mine.target_delta, mine.roster)
-    return [said] if said else []
+    said = [None if plan.mode == "none" else delta_warning(mine.target_delta, mine.roster)]
+    if plan.collects(plan.round_of(region, 1)):
+        said.append(
+            "its first round releases noised second moments of features and their cross moments with what "
+            "the model misses, not gradients"
+        )
+    return [one for one in said if one]
 
 
 def objections(policy: Policy, plan: Plan, region: str) -> list[str]:

@@ -94,6 +94,7 @@ def build(
                 steps[name],
                 [moved[number - 1] for number in turns[name] or range(1, len(moved) + 1)],
                 (limits or {}).get(name),
+                collects=experiment.server.strategy == MOMENTS and (turns[name] or (1,))[0] == 1,
             )
             for name, roster in rosters.items()
         }
@@ -254,8 +255,10 @@ def _noise(
     local_steps: int,
     moved: Sequence[float],
     limit: Limit | None,
+    *,
+    collects: bool,
 ) -> _Noise:
-    """What one region adds and promises."""
+    """What one region adds and promises; ``collects``: its first round is one of moments."""
     if experiment.mode == "none":
         return _Noise(0.0, None, 0.0)
     privacy = experiment.privacy
@@ -269,7 +272,7 @@ def _noise(
     region = experiment.regions.get(name)
     target = (region and region.target_epsilon) or privacy.target_epsilon
     shape = influence.shape(moved)
-    split = experiment.server.strategy == MOMENTS and len(moved) > 1
+    split = collects and len(moved) > 1
     if split:  # a share of the loss for the moments, of which each round's is 1 / sigma^2
         share = float(experiment.server.options.get("share", 0.5))
         rounds = len(moved)

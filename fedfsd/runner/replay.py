@@ -178,9 +178,11 @@ def replay(
         as_if: constants to run with instead of the plan's: to see that a wrong mechanism is found.
     """
     started = time.monotonic()
-    stage = _Stage(gradient, model, task, plan, region, arrays, as_if)
-    faults = tuple(dict.fromkeys(stage.faults()))
-    return Replayed(faults, stage.runs, time.monotonic() - started)
+    # The second round where there is one: what takes every round for the first is found.
+    rounds = {min(2, plan.rounds_of(region))} | ({1} if plan.collects(plan.round_of(region, 1)) else set())
+    stages = [_Stage(gradient, model, task, plan, region, arrays, as_if, one) for one in sorted(rounds)]
+    faults = tuple(dict.fromkeys(fault for stage in stages for fault in stage.faults()))
+    return Replayed(faults, sum(stage.runs for stage in stages), time.monotonic() - started)
 
 
 def of_plan(
@@ -228,13 +230,13 @@ class _Stage:
         region: str,
         arrays: Arrays,
         as_if: RegionPlan | None,
+        round: int,
     ) -> None:
         self._gradient, self._model, self._plan = gradient, model, _short(plan, region, plan.region(region))
         self._mine: RegionPlan = self._plan.region(region)
         self._run = _short(plan, region, as_if or plan.region(region))
         self._arrays = arrays
-        # The second round where there is one: what takes every round for the first is found.
-        self._round = min(2, plan.rounds_of(region))
+        self._round = round
         self._key = RoundKey(os.urandom(32), region, plan.hash, self._round, hashlib.sha256().hexdigest())
         self._device = gradient.parameters[0].device
         beside = canary.of(plan, region)
@@ -393,7 +395,8 @@ class _Stage:
         self.runs += 1
         record = Record()
         flat = torch.from_numpy(weights[: self._gradient.size].astype(np.float32))
-        self._gradient.set_parameters(flat.to(self._device))
+        collecting = self._plan.collects(self._plan.round_of(self._key.region, self._round))
+        self._gradient.set_parameters(flat.to(self._device), collecting=collecting)
         seen = self._model.register_forward_pre_hook(
             lambda _, given: record.batches.append(tuple((tuple(one.shape), str(one.dtype)) for one in given))
         )

@@ -18,8 +18,8 @@ from fedfsd.config.experiment import OWN, PRETRAINING, REGION_PATTERN, Experimen
 from fedfsd.drive import overlap, table
 from fedfsd.drive.table import Table
 from fedfsd.engine import backbone, resident
-from fedfsd.engine.probe import probe, probe_places
-from fedfsd.errors import ConfigError, DataError
+from fedfsd.engine.probe import failure, probe, probe_places
+from fedfsd.errors import ConfigError, DataError, FedfsdError, ModelError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.statement import Crossing
@@ -129,9 +129,16 @@ def public_of(experiment: Experiment, task: Task) -> tuple[Table, ...]:
 
 
 def start_of(
-    experiment: Experiment, task: Task, public: Sequence[Table], rosters: Mapping[str, Roster]
+    experiment: Experiment,
+    task: Task,
+    public: Sequence[Table],
+    rosters: Mapping[str, Roster],
+    *,
+    trained: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[dict[str, np.ndarray], bytes | None, ModelPlan]:
     """The arrays of the model before the first round, probed and pre-trained, and their part of the plan.
+
+    ``trained``: what the same pre-training made already.
 
     Between them stands the file of the weights that are not trained, if there are any.
 
@@ -139,7 +146,7 @@ def start_of(
     """
     torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     chosen = experiment.model
-    model = task.model(chosen.name, chosen.options, seed=experiment.seed)
+    model = _built(task, experiment)
     _demand_moments(experiment, model)
     names = backbone.trained(model, chosen.trainable)
     built = backbone.packed(model, names)
@@ -148,7 +155,9 @@ def start_of(
         backbone.freeze(model, names)
     _take_weights(chosen, model, names, whole=whole)
     probe(model, task, names, engine=experiment.training.engine)
-    if public:
+    if trained is not None:
+        backbone.put(model, trained)
+    elif public:
         if chosen.backbone == PRETRAINING and not whole:
             backbone.freeze(model, [name for name, _ in model.named_parameters()])
         public_start.start(model, task, public, experiment)
@@ -173,7 +182,7 @@ def start_of(
 
 
 def _demand_moments(experiment: Experiment, model: nn.Module) -> None:
-    """The strategy moments, or a model without any."""
+    """The strategy moments with a model that has them and public traffic to whiten by, or none of it."""
     there = hasattr(model, "moments")
     if (experiment.server.strategy == MOMENTS) != there:
         raise ConfigError(
@@ -181,6 +190,13 @@ def _demand_moments(experiment: Experiment, model: nn.Module) -> None:
             got=f"{experiment.server.strategy!r} and a model {'with' if there else 'without'} moments",
             expected="moments in both, or in neither",
             hint='set server.strategy = "moments" and model.options.moments, for the model mlp',
+        )
+    if there and experiment.pretraining.path == "none":
+        raise ConfigError(
+            "pretraining.path",
+            got='"none" with the strategy moments',
+            expected="public traffic, by which features are whitened",
+            hint='set pretraining.path = "public"',
         )
 
 
@@ -194,6 +210,22 @@ def _fit_moments(model: Any, task: Task, public: Sequence[Table], experiment: Ex
     )
     with torch.no_grad():
         model.moments.fit(model.equations(*inputs.values(), targets) for inputs, targets in islice(drawn, 16))
+
+
+def _built(task: Task, experiment: Experiment) -> nn.Module:
+    """The model as its code makes it; whatever that code raises is an error of the model."""
+    chosen = experiment.model
+    try:
+        return task.model(chosen.name, chosen.options, seed=experiment.seed)
+    except FedfsdError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"model {chosen.name}",
+            got=f"code that fails: {failure(error)}",
+            expected="a model made from its options",
+            hint="see fedfsd/task/task.py for the contract",
+        ) from error
 
 
 def _take_weights(chosen: Model, model: nn.Module, names: Sequence[str], *, whole: bool) -> None:

@@ -31,7 +31,7 @@ from fedfsd.simulation.prepare import Prepared, model_with
 from fedfsd.simulation.track import Trackers
 from fedfsd.task import registry, score
 from fedfsd.task.gather import gather, tables_of
-from fedfsd.task.task import ALONE, START, STAYS_HOME, Scores, described, headline
+from fedfsd.task.task import ALONE, START, STAYS_HOME, Examples, Scores, described, headline
 
 _CURVE_POINTS = 10
 _SHOWN = 6  # regions by name; more are averaged
@@ -214,13 +214,13 @@ class Trail:
     def _metrics(self, net: nn.Module, spent: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:
         found = self._scores(net)
         own = self._own_models(net)
+        simple = {name: self.task.baseline_scores(test) for name, test in self.prepared.test.items()}
         beside = {
-            self.task.baseline: {
-                name: self.task.baseline_scores(test) for name, test in self.prepared.test.items()
-            },
+            self.task.baseline: simple,
             START: self._scores(self._loaded(self.prepared.initial)),
             **own,
         }
+        kinds = self._kinds()
         nothing = score.nothing(self.task)
         rounds = self.folder.rounds()
         arrived = Counter(name for line in rounds for name, _, _ in releases(line))
@@ -230,6 +230,7 @@ class Trail:
                 found.get(name, nothing),
                 {what: one.get(name, nothing) for what, one in beside.items()},
             )
+            | self._by_kind({name: found[name]} if name in found else {}, simple, kinds)
             | self._privacy(name, arrived[name])
             | spent.get(name, {})
             for name in self.plan.regions
@@ -255,8 +256,28 @@ class Trail:
                 self.task,
                 score.pool(found.values()) if found else nothing,
                 {what: score.pool(one.values()) if one else nothing for what, one in beside.items()},
-            ),
+            )
+            | self._by_kind(found, simple, kinds),
         }
+
+    def _kinds(self) -> dict[str, Mapping[str, np.ndarray]]:
+        """By region which test examples are of a kind; empty where the task knows none."""
+        known: Callable[[Examples], Mapping[str, np.ndarray]] | None = getattr(self.task, "kinds", None)
+        return {} if known is None else {name: known(test) for name, test in self.prepared.test.items()}
+
+    def _by_kind(
+        self,
+        found: Mapping[str, Scores],
+        simple: Mapping[str, Scores],
+        kinds: Mapping[str, Mapping[str, np.ndarray]],
+    ) -> dict[str, Any]:
+        """The figures of some regions together by kind of example."""
+        names = [name for name in found if name in kinds]
+        if not names:
+            return {}
+        together = {kind: np.concatenate([kinds[name][kind] for name in names]) for kind in kinds[names[0]]}
+        one, other = (score.pool(each[name] for name in names) for each in (found, simple))
+        return {"by_kind": score.by_kind(self.task, one, other, together)}
 
     def _privacy(self, name: str, released: int) -> dict[str, Any]:
         mine = self.plan.region(name)

@@ -35,9 +35,12 @@ class Moments(nn.Module):
     whitening: Tensor
     unit: Tensor
 
-    def __init__(self, features: int, kept: int, responses: int, *, second: float) -> None:
-        """``second``: how much second moments count in the norm, beside cross moments."""
+    def __init__(self, features: int, kept: int, responses: int, *, second: float, length: float) -> None:
+        """Both public: how much ``second`` moments count in the norm, beside cross moments; and the median
+        ``length`` of a public example's moments, beside the norm to which vehicles are clipped.
+        """
         super().__init__()
+        self.length = length
         self.kept, self.responses, self.second = min(kept, features), responses, second
         self._row, self._column = np.triu_indices(self.kept)
         size = len(self._row) + self.kept * responses
@@ -53,7 +56,7 @@ class Moments(nn.Module):
         return torch.as_tensor(self.statistics(moments)).squeeze(1)
 
     def of(self, design: Tensor, response: Tensor) -> Tensor:
-        """Each example's moments (B, S), of public length about 1; norms are those of the matrices."""
+        """Each example's moments (B, S), in units in which public ones have ``length``, in the median."""
         white = design @ self.whitening
         second = torch.einsum("bei,bej->bij", white, white)[:, self._row, self._column]
         twice = torch.as_tensor(np.where(self._row == self._column, 1.0, sqrt(2.0)), dtype=second.dtype)
@@ -76,7 +79,7 @@ class Moments(nn.Module):
         scale = values[best].clamp(min=1e-9 * float(values[-1])).rsqrt()
         self.whitening.copy_(vectors[:, best] * scale)
         self.unit.fill_(1.0)
-        self.unit.copy_(self.of(design, response).norm(dim=1).median())
+        self.unit.copy_(self.of(design, response).norm(dim=1).median() / self.length)
 
     def solve(self, mean: np.ndarray, *, noise: float, ridge: float) -> Tensor:
         """The head's correction (D, R) from the mean moments (S,) of many vehicles.

@@ -16,7 +16,7 @@ from torch.nn import functional
 from fedfsd.canvas import FAINT, INK
 from fedfsd.config.load import Frozen, load, within
 from fedfsd.errors import ModelError
-from fedfsd.task.task import Examples, Metric, Scores, Tensors
+from fedfsd.task.task import CONFIDENCE, HIT, Examples, Metric, Scores, Tensors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,14 +122,23 @@ def metrics(future_seconds: float) -> tuple[Metric, ...]:
 def measure(paths: np.ndarray, scores: np.ndarray, future: np.ndarray, owner: np.ndarray) -> Scores:
     """Errors of ``paths`` (W, K, F, 2) with ``scores`` (W, K) against ``future`` (W, F, 2).
 
-    ADE and FDE are of the likeliest path, the others of the best of K.
+    ADE and FDE are of the likeliest path, the others of the best of K. Of several paths also how likely the
+    likeliest was thought, and whether it was the best.
     """
     distance = np.linalg.norm(paths - future[:, None], axis=-1)  # (W, K, F)
     average, final = distance.mean(axis=2), distance[:, :, -1]
     likeliest = scores.argmax(axis=1)
     row = np.arange(len(paths))
+    thought = {}
+    if scores.shape[1] > 1:
+        chance = np.exp(scores - scores.max(axis=1, keepdims=True))
+        thought = {
+            CONFIDENCE: 1 / chance.sum(axis=1),  # the likeliest's own is exp(0)
+            HIT: likeliest == final.argmin(axis=1),
+        }
     return Scores(
         {
+            **thought,
             "fde_m": final[row, likeliest],
             "ade_m": average[row, likeliest],
             "min_ade_k_m": average.min(axis=1),

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fedfsd.task.task import Metric, Scores, Task, headline, key_of
+from fedfsd.task.task import CONFIDENCE, HIT, Metric, Scores, Task, headline, key_of
 
-_RESAMPLES = 1000
+_RESAMPLES, _BINS = 1000, 10
 
 
 def nothing(task: Task) -> Scores:
@@ -51,6 +51,34 @@ def figures(task: Task, found: Scores, beside: Mapping[str, Scores]) -> dict[str
         **summary(task.metrics, found),
         **{key_of(name, first): mean(scores, first) for name, scores in beside.items()},
     }
+
+
+def by_kind(
+    task: Task, found: Scores, simple: Scores, kinds: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """What metrics.json says of each kind of example that there is: as ``figures``, without the start."""
+    lines = []
+    for kind, mine in kinds.items():
+        if mine.any():
+            part, plain = (
+                Scores({key: values[mine] for key, values in one.values.items()}, one.owner[mine])
+                for one in (found, simple)
+            )
+            thought = {key: float(part.values[key].mean()) for key in (CONFIDENCE, HIT) if key in part.values}
+            if thought:
+                thought["calibration"] = calibration(part)
+            lines.append({"kind": kind, **figures(task, part, {task.baseline: plain}), **thought})
+    return lines
+
+
+def calibration(scores: Scores) -> float:
+    """The expected calibration error: how far confidence is from the share of hits, over bins of confidence.
+
+    Source: Guo, Pleiss, Sun, Weinberger 2017, equation 3, with ten bins.
+    """
+    confidence, hit = scores.values[CONFIDENCE], scores.values[HIT]
+    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+    return float(np.abs(np.bincount(bins, confidence - hit, minlength=_BINS)).sum() / len(scores))
 
 
 def bootstrap(values: np.ndarray, owner: np.ndarray) -> tuple[float, float]:

@@ -226,7 +226,7 @@ WRONG = {
     "no-companion": (lambda f: (f / "00_tracksMeta.csv").unlink(), "no file 00_tracksMeta.csv beside it"),
     "no-column": (
         lambda f: write(f / "00_tracksMeta.csv", "trackId,kind", "0,car"),
-        "no column class and its companions",
+        "no column class, nor in its companions",
     ),
     "two-rates": (
         lambda f: write(f / "00_recordingMeta.csv", "frameRate", "25", "30"),
@@ -267,11 +267,124 @@ def test_a_mapping_is_asked_for(tmp_path):
         mapping.read("nosuch")
 
 
-@pytest.mark.parametrize("make", [ind, highd])
-def test_a_shipped_mapping_is_recognised(tmp_path, make):
-    make(tmp_path)
-    _, found = columns.guess([tmp_path / ("00_tracks.csv" if make is ind else "01_tracks.csv")])
-    assert found.sure == {f"shipped mapping {make.__name__}": 0.95}
+LEVELX = "trackLifetime,xCenter,yCenter,heading,width,length,xVelocity,yVelocity,xAcceleration,yAcceleration"
+FEET = 0.3048
+# The files of each source with the header lines they are published with; cells that are not named are 0.
+PUBLISHED = {
+    "highd": {
+        "01_recordingMeta.csv": (
+            "id,frameRate,locationId,speedLimit,month,weekDay,startTime,duration,upperLaneMarkings",
+            [{"frameRate": 25, "upperLaneMarkings": "8.5;12.6"}],
+        ),
+        "01_tracks.csv": (
+            "frame,id,x,y,width,height,xVelocity,yVelocity,xAcceleration,dhw,thw,ttc,precedingId,laneId",
+            [{"frame": n, "id": 1, "x": n * 0.4, "width": 4, "height": 2} for n in range(N)],
+        ),
+        "01_tracksMeta.csv": (
+            "id,width,height,initialFrame,class,drivingDirection",
+            [{"id": 1, "class": "Car"}],
+        ),
+    },
+    "ind": {
+        "00_recordingMeta.csv": (
+            "recordingId,locationId,frameRate,speedLimit,latLocation,lonLocation,xUtmOrigin,yUtmOrigin",
+            [{"frameRate": 25.0}],
+        ),
+        "00_tracks.csv": (
+            f"recordingId,trackId,frame,{LEVELX},lonLaneletPos,laneChange,laneletId",
+            [
+                {"trackId": 1, "frame": n, "xCenter": n * 0.4, "length": 4, "width": 2, "laneChange": "0;1"}
+                for n in range(N)
+            ],
+        ),
+        "00_tracksMeta.csv": (
+            "recordingId,trackId,initialFrame,finalFrame,numFrames,width,length,class",
+            [{"trackId": 1, "class": "car"}],
+        ),
+    },
+    "ngsim": {
+        "Next_Generation_Simulation__NGSIM__Vehicle_Trajectories.csv": (
+            "Vehicle_ID,Frame_ID,Total_Frames,Global_Time,Local_X,Local_Y,Global_X,Global_Y,v_length,v_Width,"
+            "v_Class,v_Vel,v_Acc,Lane_ID,O_Zone,D_Zone,Int_ID,Section_ID,Direction,Movement,Location",
+            [
+                {"Vehicle_ID": 1, "Global_Time": 1118846980200 + 40 * n, "Local_X": n * 0.4 / FEET}
+                | {"v_length": 4 / FEET, "v_Width": 2 / FEET, "v_Class": 2, "Location": "us-101"}
+                for n in range(N)
+            ],
+        )
+    },
+    "ngsim-site": {
+        "trajectories-0750am-0805am.csv": (
+            "Vehicle_ID,Frame_ID,Total_Frames,Global_Time,Local_X,Local_Y,Global_X,Global_Y,v_Length,v_Width,"
+            "v_Class,v_Vel,v_Acc,Lane_ID,Preceding,Following,Space_Headway,Time_Headway",
+            [
+                {"Vehicle_ID": 1, "Global_Time": 1118846980200 + 40 * n, "Local_X": n * 0.4 / FEET}
+                | {"v_Length": 4 / FEET, "v_Width": 2 / FEET, "v_Class": 2}
+                for n in range(N)
+            ],
+        )
+    },
+    "v2x-seq": {
+        "10000.csv": (
+            "city,timestamp,id,type,sub_type,tag,x,y,z,length,width,height,theta,v_x,v_y,intersect_id",
+            [
+                {"timestamp": 1626155123 + n / 25, "id": 1, "type": "VEHICLE", "sub_type": "CAR"}
+                | {"x": n * 0.4, "length": 4, "width": 2}
+                for n in range(N)
+            ],
+        )
+    },
+    "sind": {
+        "Ped_smoothed_tracks.csv": (
+            "track_id,frame_id,timestamp_ms,agent_type,x,y,vx,vy,ax,ay",
+            [{"track_id": "P1", "timestamp_ms": n * 40, "agent_type": "pedestrian"} for n in range(N)],
+        ),
+        "Veh_smoothed_tracks.csv": (
+            "track_id,frame_id,timestamp_ms,agent_type,x,y,vx,vy,yaw_rad,heading_rad,length,width,ax,ay,v_lon",
+            [
+                {"track_id": 1, "timestamp_ms": n * 40, "agent_type": "car", "x": n * 0.4}
+                | {"length": 4, "width": 2}
+                for n in range(N)
+            ],
+        ),
+    },
+    "citysim": {
+        "FreewayC-01.csv": (
+            "frameNum,carId,carCenterX,carCenterY,headX,headY,boundingBox1X,boundingBox1Y,carCenterXft,"
+            "carCenterYft,headXft,headYft,speed,heading,course,laneId",
+            [{"frameNum": n, "carId": 1, "carCenterXft": n * 0.4 / FEET} for n in range(N)],
+        )
+    },
+    "dut": {
+        "intersection_01_traj_ped_filtered.csv": (
+            "id,frame,label,x_est,y_est,vx_est,vy_est",
+            [{"id": 1, "frame": n, "label": "ped"} for n in range(N)],
+        ),
+        "intersection_01_traj_veh_filtered.csv": (
+            "id,frame,label,x_est,y_est,psi_est,vel_est",
+            [{"id": 1, "frame": n, "label": "veh", "x_est": n * 0.4} for n in range(N)],
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize("name", mapping.shipped())
+def test_a_folder_as_it_is_published_is_recognised_and_imported(tmp_path, name):
+    for file, (header, rows) in PUBLISHED[name].items():
+        cells = [",".join(str(row.get(column, 0)) for column in header.split(",")) for row in rows]
+        write(tmp_path / file, header, *cells)
+    _, found = columns.guess([tmp_path])
+    assert found.sure == {f"shipped mapping {name}": 0.95}
+    made = read(tmp_path, name)
+    assert made.rows.num_rows == N
+    steps = np.diff(np.sort(made.number("x")))
+    assert steps == pytest.approx(np.full(N - 1, 0.4), abs=2e-3)
+    assert set(made.text("type")) == {"car"}
+    sizes = made.number("length"), made.number("width")
+    if name in ("citysim", "dut"):
+        assert np.isnan(sizes).all()
+    else:
+        assert np.allclose(sizes, [[4], [2]], atol=1e-3)
 
 
 GUESSES = [
@@ -279,6 +392,7 @@ GUESSES = [
     ("id,timestamp,lat,lon,speed_kmh", "7,{s},49.{n:04},8.4,30", {"time": "s", "speed": "km/h"}),
     ("track_id,frame,x,y,heading", "7,{n},{n},0,{n}0", {"time": "frame", "heading": "deg"}),
     ("t,id,easting,northing", "{s},7,{n},4", {"time": "s"}),
+    ("id,time,x,y,length", "7,{s},{n},4,15", {"time": "s", "position": "ft", "size": "ft"}),
     ("datetime,id,x_ft,y_ft", "2026-05-01T08:00:{n:02},7,{n},4", {"time": "iso", "position": "ft"}),
 ]
 
@@ -329,7 +443,9 @@ def test_a_table_beyond_the_limit_of_what_is_held_is_read(tmp_path, monkeypatch)
     path.write_text("\n".join([*lines, "0,1,7,left,5,0,1.8,4.5,10,0", "0,1", ""]))
     with (tmp_path / "a" / "00_tracksMeta.csv").open("a") as meta:
         meta.writelines(f"0,{car},car\n" for car in range(10, 30))
-    with pytest.raises(DataError, match=r"line 142, column x: text that is no number.*line 143: 2 cells"):
+    with pytest.raises(
+        DataError, match=r"line 142, column xCenter: text that is no number.*line 143: 2 cells"
+    ):
         read(tmp_path / "a", "ind")
     whole = read(tmp_path / "a", "ind", skip_unfit=True)
     monkeypatch.setattr("fedfsd.drive.reader.spool.HELD", 1)

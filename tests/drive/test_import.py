@@ -116,6 +116,32 @@ def test_a_table_whose_times_collapse_is_refused(tmp_path, kind, start, hz, fine
     assert {one.name for one in check(read_back)} == {"coarse-time"}
 
 
+@pytest.mark.parametrize("digits", ["{:.6g}", "{:.9g}", "{:.10g}"])
+def test_times_that_were_rounded_until_they_are_one_are_refused(tmp_path, digits):
+    lines = []
+    for line in rows(start=1.718e12, samples=60):
+        cells = line.split(",")
+        cells[2] = digits.format(float(cells[2]))
+        lines.append(",".join(cells))
+    with pytest.raises(DataError) as caught:
+        read(csv(tmp_path, lines))
+    assert "with all their digits" in caught.value.hint
+    assert "delete" not in str(caught.value) + caught.value.hint
+
+
+@pytest.mark.parametrize("gap_s", [86_400 * 40, 1.7e9, -1.7e9])
+def test_a_recording_by_two_clocks_or_of_many_days_is_cut_where_float32_ends(tmp_path, gap_s):
+    later = [
+        line.replace(f"{car},", f"{car + 5},", 1)
+        for car, line in ((int(each[0]), each) for each in rows(start=100 + gap_s * 1000))
+    ]
+    made = read(csv(tmp_path, rows() + later))
+    assert len(set(made.text("recording"))) == 2
+    for key in set(made.text("vehicle")):
+        t = np.sort(made.number("t")[made.text("vehicle") == key])
+        assert np.diff(t) == pytest.approx(np.full(29, 0.1), abs=2e-3)
+
+
 @pytest.mark.parametrize(
     ("factor", "said"), [(1e-3, "1,000 times too small"), (1e3, "1,000 times too large"), (1e6, "too large")]
 )
@@ -424,20 +450,37 @@ def test_types_that_are_left_out_are_counted_by_rows_and_vehicles(tmp_path):
 
 
 def test_the_folder_that_was_given_stays_in_the_key(tmp_path):
+    named = {"format": "interaction", "source": "interaction", **FACTS}
     found = set()
     for site in ("north", "south"):
         path = csv(tmp_path / site, rows())
         for chosen in (path, path.parent, [path]):
-            keys = set(import_drives(chosen, format="interaction", **FACTS).text("vehicle"))
+            keys = set(import_drives(chosen, **named).text("vehicle"))
             assert keys == {f"interaction/{site}/vehicle_tracks_001/{car}" for car in (1, 2, 3)}
         found |= keys
     assert len(found) == 6
     both = [tmp_path / "north", tmp_path / "south"]
-    assert set(import_drives(both, format="interaction", **FACTS).text("vehicle")) == found
+    assert set(import_drives(both, **named).text("vehicle")) == found
     # Folders of the same name are told apart by what is above them.
     csv(tmp_path / "east" / "north", rows())
-    made = import_drives([tmp_path / "north", tmp_path / "east" / "north"], format="interaction", **FACTS)
+    made = import_drives([tmp_path / "north", tmp_path / "east" / "north"], **named)
     assert len(set(made.text("vehicle"))) == 6
+
+
+def test_the_same_names_at_another_site_are_other_vehicles_unless_the_data_set_is_named(tmp_path):
+    sites = []
+    for site in ("north", "south", "again"):
+        path = csv(tmp_path / site / "data", rows(cars=2 if site == "south" else 3))
+        sites.append([set(read(path.parent, source=name).text("vehicle")) for name in (None, "ours")])
+    (north, ours), (south, theirs), (again, _) = sites
+    assert not north & south
+    # One recording has one key, wherever it is; who names a data set answers for its names.
+    assert north == again
+    assert theirs < ours
+    packed = tmp_path / "packed" / "data" / "vehicle_tracks_001.csv"
+    packed.parent.mkdir(parents=True)
+    packed.write_bytes(gzip.compress((tmp_path / "north" / "data" / packed.name).read_bytes()))
+    assert set(read(packed).text("vehicle")) == north
 
 
 @pytest.mark.parametrize("apart", [0.0, 0.01, 1.0])

@@ -55,7 +55,7 @@ def test_a_reader_from_another_package_is_found_and_its_ego_tracks_share_a_key(t
     for day in ("monday", "tuesday"):
         (tmp_path / day).mkdir()
         (tmp_path / day / "trip.line").write_text("0 1 2")
-    made = import_drives([tmp_path / "monday", tmp_path / "tuesday"], format="line", **FACTS)
+    made = import_drives([tmp_path / "monday", tmp_path / "tuesday"], format="line", source="line", **FACTS)
     assert set(made.text("recording")) == {"monday/trip", "tuesday/trip"}
     assert set(made.text("vehicle")) == {"line/monday/trip/1", "line/tuesday/trip/1", "line/Oslo/ego"}
     assert set(made.rows["city"].to_pylist()) == {"Oslo"}

@@ -31,7 +31,7 @@ NUMBERS = table.NUMBER_COLUMNS
 
 def read(format: str, path: Path, **options) -> table.Table:
     mapping = MAPPING if format == "columns" else None
-    return import_drives(path, format=format, mapping=mapping, **(FACTS | options))
+    return import_drives(path, format=format, mapping=mapping, **(FACTS | {"source": format} | options))
 
 
 def write(format: str, output: Path, path: Path, *, skip_unfit: bool = False):

@@ -23,7 +23,7 @@ def numbers(made: table.Table, *names: str) -> list[list[float]]:
 
 
 def test_apolloscape():
-    made = import_drives(FIXTURE / "apolloscape.txt", format="apolloscape", **FACTS)
+    made = import_drives(FIXTURE / "apolloscape.txt", format="apolloscape", source="apolloscape", **FACTS)
     assert made.text("vehicle").tolist() == [
         f"apolloscape/fixture/apolloscape/{n}" for n in (1, 3, 1, 1, 1, 1)
     ]
@@ -64,7 +64,7 @@ def test_interaction_cases_are_recordings(tmp_path):
     rows = ["case_id,track_id,timestamp_ms,agent_type,x,y"]
     rows += [f"{case},1,{time},car,{time / 100},0" for case in (1, 2) for time in (100, 200, 300)]
     (tmp_path / "train.csv").write_text("\n".join(rows))
-    made = import_drives(tmp_path / "train.csv", format="interaction", **FACTS)
+    made = import_drives(tmp_path / "train.csv", format="interaction", source="i", **FACTS)
     assert set(made.text("recording")) == {f"{tmp_path.name}/train/{case}" for case in (1, 2)}
     assert len(set(made.text("vehicle"))) == 2
 
@@ -192,7 +192,7 @@ DAMAGED = {
     "apolloscape": [
         (lambda data: data[:-20], "line 9"),
         (lambda data: data.replace(b"105.0", b"abc"), "no number"),
-        (lambda data: data.replace(b"\n11 1", b"\nnan 1"), "line 4"),
+        (lambda data: data.replace(b"\n11 1", b"\nx 1"), "line 4"),
         (lambda data: b"\n".join(line for line in data.split(b"\n") if b" 3 90" in line), "no vehicle"),
         (lambda _: b"\n\n", "no line"),
         (lambda _: b"\x00\xff\xfe", "line 1"),
@@ -203,7 +203,7 @@ DAMAGED = {
         (lambda data: data[:-20], r"line 6: got \d+ cells, expected 11"),
         (lambda data: data.split(b"\n")[0] + b"\n", "no vehicle"),
         (lambda data: data.replace(b"Car", b"dog").replace(b"Truck", b"cat"), "no vehicle"),
-        (lambda _: b"\xff\xfe\x00", "neither UTF-8 nor UTF-16"),
+        (lambda _: b"\xff\xfe\x00", "bytes that are no text"),
         (lambda _: b"\n", "no line"),
     ],
     "commonroad": [
@@ -334,7 +334,7 @@ def test_xml_nested_deeply_is_no_crash(tmp_path):
     ],
 )
 def test_the_samples_read_as_the_extract_has_them(format, folder, extract, recordings, differ):
-    made = import_drives(SAMPLES / folder, format=format, **FACTS)
+    made = import_drives(SAMPLES / folder, format=format, source=format, **FACTS)
     (known,) = table.read(SHARED / f"{extract}.parquet")
     for name, their_name in recordings.items():
         # The extract has no motorcycles.

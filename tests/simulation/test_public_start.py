@@ -165,5 +165,5 @@ def test_the_start_of_a_plan_computes_with_one_thread(trained):
 
     asked = Experiment.model_validate({"name": "x", "model": {"name": "mlp"}})
     torch.set_num_threads(2)
-    start_of(asked, task_of(asked), ())
+    start_of(asked, task_of(asked), (), {})
     assert torch.get_num_threads() == 1

@@ -52,6 +52,21 @@ def test_table_page_and_comparison_show_them(run, tmp_path, monkeypatch):
     assert shown in line
 
 
+def test_figures_by_kind_of_driving_are_in_the_metrics_and_on_the_page(run):
+    found = {one["kind"]: one for one in run.metrics["pooled"]["by_kind"]}
+    assert (
+        sum(one["test_windows"] for kind, one in found.items() if "m/s" in kind)
+        == run.metrics["pooled"]["test_windows"]
+    )
+    mine = [one["by_kind"] for one in run.metrics["regions"].values()]
+    for kind, one in found.items():
+        parts = [part for lines in mine for part in lines if part["kind"] == kind]
+        assert sum(part["test_windows"] for part in parts) == one["test_windows"]
+        total = sum(part["fde_m"] * part["test_windows"] for part in parts)
+        assert total / one["test_windows"] == pytest.approx(one["fde_m"])
+        assert f"<tr><th>{kind}</th>" in run.report.read_text()
+
+
 def test_no_model_of_a_single_region_is_left(run):
     files = sorted(run.path.rglob("*.safetensors"))
     assert [path.name for path in files] == ["checkpoint.safetensors", "model.safetensors"]

@@ -57,7 +57,16 @@ FRAMES: dict[str, tuple[_Frame, str]] = {
     "matches with vy reversed": (lambda vx, vy, _c, _s: (vx, -vy), "the y axes differ: multiply vy by -1"),
     "matches with vx reversed": (lambda vx, vy, _c, _s: (-vx, vy), "the x axes differ: multiply vx by -1"),
     "matches with vx and vy exchanged": (lambda vx, vy, _c, _s: (vy, vx), "exchange vx and vy"),
+    "matches after rotation by the heading, across before along": (
+        lambda vx, vy, cos, sin: (cos * vy + sin * vx, sin * vy - cos * vx),
+        "vx and vy are across and along the vehicle: exchange them and rotate them by the heading",
+    ),
 }
+# The same by the direction of travel, where the headings are unknown or wrong.
+TRAVEL = (
+    "matches after rotation by the direction of travel",
+    "vx and vy are along and across the vehicle: rotate them by the direction of travel",
+)
 
 
 def velocity(tracks: Tracks) -> Iterator[Finding]:
@@ -76,9 +85,10 @@ def velocity(tracks: Tracks) -> Iterator[Finding]:
         off = measured & ~fit.matches
     named = np.zeros(len(measured), bool)  # in a frame of its own
     if (off & ~backwards).any():
-        cos, sin = np.cos(tracks.number["heading"]), np.sin(tracks.number["heading"])
-        for said, (frame, fix) in FRAMES.items():
-            other = _fit(tracks, *frame(vx, vy, cos, sin))[1]
+        turns = [(said, frame, fix, tracks.number["heading"]) for said, (frame, fix) in FRAMES.items()]
+        along = next(iter(FRAMES.values()))[0]
+        for said, frame, fix, turn in (*turns, (TRAVEL[0], along, TRAVEL[1], _course(tracks)[0])):
+            other = _fit(tracks, *frame(vx, vy, np.cos(turn), np.sin(turn)))[1]
             # Not where reversing explains as much.
             rest = _rule(tracks, off & ~named, other.matches, measured & ~off & ~named)
             rest &= tracks.by_place(off & ~backwards & ~named) > 0
@@ -96,10 +106,18 @@ def velocity(tracks: Tracks) -> Iterator[Finding]:
     yield from per_recording(
         tracks, "velocity-reversed", "error", "tracks", tracks.by_place(flipped), totals, fix
     )
-    fix = "off the motion, by an angle that no frame explains: recompute vx and vy from the positions"
     astray = off & ~flipped
+    still = tracks.by_place(astray & (tracks.by_track(np.hypot(vx, vy) > 0) == 0))
+
+    def recompute(place: int) -> str:
+        if 2 * still[place] > tracks.by_place(astray)[place]:
+            return (
+                "they are zero while the vehicles move: recompute vx and vy from the positions, or drop them"
+            )
+        return "off the motion, by an angle that no frame explains: recompute vx and vy from the positions"
+
     yield from per_recording(
-        tracks, "velocity-off-motion", "error", "tracks", tracks.by_place(astray), totals, fix
+        tracks, "velocity-off-motion", "error", "tracks", tracks.by_place(astray), totals, recompute
     )
     # A reversed velocity may be scaled as well.
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -193,6 +211,10 @@ def heading(tracks: Tracks) -> Iterator[Finding]:
     )
     course, speed = _course(tracks)
     rows = (speed > MOVING_MPS) & known
+    if (jumps := jump_steps(tracks)).any():  # whose direction is not the vehicle's
+        before = np.cumsum(jumps)
+        low, high = tracks.chord(0.5)
+        rows &= before[low] == before[high]
     measured = tracks.by_track(rows) >= MIN_POINTS
     with np.errstate(invalid="ignore"):
         beyond = tracks.by_track(np.abs(stated) > 2 * np.pi + 0.01) > 0
@@ -229,7 +251,7 @@ def heading(tracks: Tracks) -> Iterator[Finding]:
         "heading-not-wrapped",
         "note",
         "tracks",
-        tracks.by_place(beyond & ~degrees & ~against),
+        tracks.by_place(beyond & ~degrees & ~(tracks.by_place(against) > 0)[tracks.place]),
         total,
         unwrapped,
     )

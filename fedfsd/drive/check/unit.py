@@ -29,6 +29,8 @@ PER_METRE = {
     "millimetres": 1000.0,
     "kilometres": 0.001,
 }
+# No camera and no tracker has that many rows a second.
+FAST_HZ = 240.0
 CARS = ("car", "vehicle", "taxi", "van", "suv")
 MIN_TRACKS = 3
 
@@ -42,6 +44,7 @@ class Scale:
     large: np.ndarray  # (P,) bool, too fast for vehicles
     globe: np.ndarray  # (P,) bool, positions could be longitude and latitude
     metres: np.ndarray  # (P,) m by the velocities in a unit of position; NaN without any
+    hz: np.ndarray  # (P,) the stated rate
     place: np.ndarray  # (K,) int32, of all
     length: np.ndarray  # (K,) float32
     width: np.ndarray  # (K,) float32
@@ -65,6 +68,7 @@ class Scale:
             large=tracks.too_fast & ~small,
             globe=_on_the_globe(tracks),
             metres=metres,
+            hz=grouped_median(tracks.rate, tracks.place, len(tracks.places)),
             place=(tracks.place + first_place).astype(np.int32),
             length=length,
             width=width,
@@ -114,6 +118,8 @@ def units(index: Index, parts: Sequence[Scale]) -> Iterator[Finding]:
             by += f" ({_unit(length[place], width[place]) or 'pixels?'})"
         elif metres[place] > 0 and np.isfinite(metres[place]):
             by = f"; by the velocities {1 / metres[place]:.3g} units are a metre"
+        if large[place] and scale.hz[place] > FAST_HZ:
+            by += f" (at {scale.hz[place]:g} rows a second: were frames taken for ms?)"
         what = "hardly a metre apart" if small[place] else "mostly faster than 70 m/s"
         return (
             f"the vehicles are {what}: x and y are not in m, or t is not in s{by}. Convert them in the source"

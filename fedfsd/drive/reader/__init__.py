@@ -108,7 +108,7 @@ def import_drives(
             recording twice, a rate that contradicts the file's.
         UsageError: an unknown format.
     """
-    facts = Facts(region, licence, identity, origin, source or format, country, city)
+    facts = Facts(region, licence, identity, origin, source or format, country, city, marked=source is None)
     options = Options("", hz=hz)
     with gather.gathered(
         _paths(paths), _reader(format, mapping), facts, options, skip_unfit=skip_unfit

@@ -7,92 +7,53 @@ object_width object_height heading. Types: 1 small vehicle, 2 big vehicle (3 ped
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from fedfsd.drive.reader.drive import (
-    Drive,
-    Options,
-    Reader,
-    bare,
-    central_differences,
-    content,
-    damaged,
-    drive,
-    types_left_out,
-)
-from fedfsd.errors import DataError
+from fedfsd.drive.reader import columns
+from fedfsd.drive.reader.drive import Drive, Options, Reader, bare, central_differences, encoded
+from fedfsd.drive.reader.mapping import Columns, Mapping, Units
 
-FIELDS = 10
-TYPES = {1: "car", 2: "truck_bus"}
-OTHERS = {3: "pedestrian", 4: "motor- or bicyclist", 5: "other"}
+FIELDS = ("frame", "object", "type", "x", "y", "z", "length", "width", "height", "heading")
+OTHERS = {"type 3": "type pedestrian", "type 4": "type motor- or bicyclist", "type 5": "type other"}
 HZ = 2.0
+MAPPING = Mapping(
+    columns=Columns(
+        vehicle="object",
+        time="frame",
+        type="type",
+        x="x",
+        y="y",
+        heading="heading",
+        length="length",
+        width="width",
+    ),
+    units=Units(time="frame"),
+    types={"1": "car", "2": "truck_bus"},
+    hz=HZ,
+)
 
 
-def read(path: Path, options: Options) -> list[Drive]:
-    """Read one ``result_*.txt``.
+def read(path: Path, options: Options) -> Iterator[Drive]:
+    """Read one ``result_*.txt`` of any size.
 
-    ``t`` counts from the file's first frame. Velocities are central differences within runs
-    without a missing frame. The heading is passed on as annotated (rad); it often disagrees with
-    the motion, which ``fedfsd data check`` reports.
+    Velocities are central differences within runs without a missing frame. The heading is passed on as
+    annotated (rad); it often disagrees with the motion, which ``fedfsd data check`` reports.
     """
-    values = _numbers(path)
-    frame, kind = values[:, 0], values[:, 2]
-    hz = options.hz or HZ
-    t = (frame - frame.min()) / hz
-    keep = np.isin(kind, list(TYPES))
-    left_out = types_left_out([OTHERS.get(int(k), f"{k:g}") for k in kind[~keep]], values[~keep, 1])
-    t, values = t[keep], values[keep]
-    vehicle = np.array([str(int(number)) for number in values[:, 1]])
-    columns = {
-        "t": t,
-        "x": values[:, 3],
-        "y": values[:, 4],
-        "heading": values[:, 9],
-        "length": values[:, 6],
-        "width": values[:, 7],
-    }
-    for speed, position in (("vx", "x"), ("vy", "y")):
-        columns[speed] = central_differences(vehicle, t, columns[position], max_gap_seconds=1.5 / hz)
     stem = Path(bare(path.name)).stem
     recording = options.recording.removesuffix(stem) + stem.removeprefix("result_").removesuffix("_frame")
-    return [
-        drive(
-            path,
-            recording,
-            hz=hz,
-            vehicle=[f"{recording}/{number}" for number in vehicle],
-            type=[TYPES[int(number)] for number in values[:, 2]],
-            columns=columns,
-            left_out=left_out,
-        )
-    ]
-
-
-def _numbers(path: Path) -> np.ndarray:
-    """The file's numbers, (rows, FIELDS)."""
-    rows = []
-    lines = content(path).splitlines()
-    for number, line in enumerate(lines, start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        try:
-            row = [float(field) for field in fields]
-        except ValueError:
-            row = []
-        if len(row) != FIELDS or not np.isfinite(row[:3]).all():
-            raise DataError(
-                f"{path}: line {number}",
-                got=f"{len(fields)} fields" if len(fields) != FIELDS else "a field that is no number",
-                expected=f"{FIELDS} numbers",
-                hint="delete the line if the file was cut short, else fetch it again",
-            )
-        rows.append(row)
-    if not rows:
-        raise damaged(path, "no line", f"lines of {FIELDS} numbers")
-    return np.array(rows)
+    gap = 1.5 / (options.hz or HZ)
+    for each in columns.read(path, replace(options, recording=recording), MAPPING, names=FIELDS):
+        owner, t = np.asarray(encoded(each.vehicle).indices), each.columns["t"]
+        speeds = {
+            f"v{axis}": central_differences(owner, t, each.columns[axis], max_gap_seconds=gap)
+            for axis in "xy"
+        }
+        left_out = tuple(replace(one, why=OTHERS.get(one.why, one.why)) for one in each.left_out)
+        yield replace(each, columns=each.columns | speeds, left_out=left_out)
 
 
 READER = Reader(

@@ -6,14 +6,13 @@ no sizes, so length and width are NaN.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from fedfsd.drive.reader.drive import Drive, Options, Reader, content, damaged, drive, types_left_out
+from fedfsd.drive.reader import delimited
+from fedfsd.drive.reader.drive import Drive, Options, Reader, damaged, drive, types_left_out
 
 TYPES = ("vehicle", "bus", "motorcyclist")
 EGO = "AV"
@@ -33,7 +32,9 @@ COLUMNS = (
 
 def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the file says all of it
     """Read one ``scenario_*.parquet``; track ids are kept apart per scenario."""
-    rows = _rows(path)
+    rows = delimited.read(path, COLUMNS).rows.combine_chunks()
+    if not rows.num_rows:
+        raise damaged(path, "no row", "an Argoverse 2 scenario")
     try:
         first = rows.slice(0, 1).to_pylist()[0]
         # Timestamps are in ns.
@@ -64,19 +65,6 @@ def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the fil
             left_out=left_out,
         )
     ]
-
-
-def _rows(path: Path) -> pa.Table:
-    try:
-        rows = pq.read_table(io.BytesIO(content(path)))
-    except (pa.ArrowInvalid, OSError):
-        raise damaged(path, "not a readable Parquet file", "an Argoverse 2 scenario") from None
-    missing = [name for name in COLUMNS if name not in rows.column_names]
-    if missing:
-        raise damaged(path, f"no column {', '.join(missing)}", "an Argoverse 2 scenario")
-    if not rows.num_rows:
-        raise damaged(path, "no row", "an Argoverse 2 scenario")
-    return rows
 
 
 READER = Reader(

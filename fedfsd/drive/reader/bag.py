@@ -82,7 +82,7 @@ def read(path: Path, options: Options) -> list[Drive]:
     with unpacked(path, options.scratch) as file:
         plain_sqlite.demand_whole(file, path)
         try:
-            with AnyReader([file], default_typestore=_standard_types()) as bag:
+            with AnyReader([file], default_typestore=standard_types()) as bag:
                 topic, kind, rows, unread = _rows(path, options, bag)
         except DataError:
             raise
@@ -113,7 +113,7 @@ def _rows(path: Path, options: Options, bag: Any) -> tuple[str, str, np.ndarray,
     for connection, logged, data in bag.messages([each for each in connections if each.topic == topic]):
         try:
             message = bag.deserialize(_message(data), connection.msgtype)
-            waiting.append((_time(message.header.stamp, logged), *numbers(message)))
+            waiting.append((time_of(message.header.stamp, logged), *numbers(message)))
         except Exception:  # a damaged message is one of any kind to a generated parser
             unread += 1
         if len(waiting) >= _MESSAGES:
@@ -124,7 +124,7 @@ def _rows(path: Path, options: Options, bag: Any) -> tuple[str, str, np.ndarray,
 
 
 @cache
-def _standard_types() -> Any:
+def standard_types() -> Any:
     """For recordings that do not bring their definitions; making it takes a third of a second."""
     from rosbags.typesys import Stores, get_typestore
 
@@ -140,7 +140,7 @@ def _message(data: bytes) -> bytes:
     return unpacked_
 
 
-def _time(stamp: Any, logged: int) -> float:
+def time_of(stamp: Any, logged: int) -> float:
     """When it was measured, s; when it was written where the message does not say."""
     return float(stamp.sec + 1e-9 * stamp.nanosec) if stamp.sec or stamp.nanosec else logged * 1e-9
 

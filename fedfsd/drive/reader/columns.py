@@ -7,7 +7,7 @@ file (types and sizes of the tracks, the frame rate) are joined by key.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -28,6 +28,7 @@ from fedfsd.drive.reader.drive import (
     bare,
     damaged,
     drive,
+    no_rate,
     optional,
     remainder,
     types_left_out,
@@ -38,8 +39,8 @@ from fedfsd.drive.reader.spool import Parts
 from fedfsd.drive.table import LeftOut
 from fedfsd.errors import DataError, UsageError
 
-# Rows that --guess looks at.
-GUESS_ROWS = 5000
+# Rows and files that --guess looks at.
+GUESS_ROWS, GUESS_FILES = 5000, 100
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,15 @@ def reader(mapping: Mapping) -> Reader:
     return replace(READER, read=lambda path, options: read(path, options, mapping), files=mapping.files)
 
 
-def read(path: Path, options: Options, mapping: Mapping) -> Iterator[Drive]:
+def read(path: Path, options: Options, mapping: Mapping, *, names: Sequence[str] = ()) -> Iterator[Drive]:
     """Read one table of any size; each value of the column ``recording``, if there is one, is a recording.
 
     A table that is too large to be held is spread into parts, each with all rows of its vehicles.
+
+    Args:
+        names: of the columns of a file without a header, whose cells are separated by spaces.
     """
-    source = _source(path, options, mapping)
+    source = _source(path, options, mapping, names)
     usual: float | None = None
     waiting: list[_Part] = []
     with ExitStack() as stack:
@@ -98,7 +102,7 @@ def read(path: Path, options: Options, mapping: Mapping) -> Iterator[Drive]:
                 usual = usual or (float(np.median(part.hz)) if part.hz is not None else None)
     for part in waiting:
         if usual is None:
-            raise damaged(path, "no vehicle seen twice", "vehicles that move on, or hz in the mapping")
+            raise no_rate(path, len(part.vehicle), len(np.unique(part.vehicle)))
         yield from _drives(source, part, usual)
     yield remainder(
         options.recording, delimited.ragged_left_out(source.layout), delimited.ragged(source.layout)
@@ -113,7 +117,7 @@ def _parts(source: _Source, stack: ExitStack) -> Parts:
     return parts
 
 
-def _source(path: Path, options: Options, mapping: Mapping) -> _Source:
+def _source(path: Path, options: Options, mapping: Mapping, names: Sequence[str] = ()) -> _Source:
     """The table's layout, and the companions beside it, which are small."""
     wanted = {name: column for name, column in mapping.columns.model_dump().items() if column is not None}
     if mapping.hz_column:
@@ -121,9 +125,10 @@ def _source(path: Path, options: Options, mapping: Mapping) -> _Source:
     own = ["vehicle", "time", *(("x", "y") if mapping.columns.x else ("latitude", "longitude"))]
     keys = [each.key for each in mapping.companions if each.key]
     # A column of the file may have several meanings; each is read once.
+    own = own if mapping.companions else list(wanted)
     required = list(dict.fromkeys([*(wanted[name] for name in own), *keys]))
     others = [column for column in dict.fromkeys(wanted.values()) if column not in required]
-    layout = delimited.layout(path, required, others, scratch=options.scratch)
+    layout = delimited.layout(path, required, others, scratch=options.scratch, names=names)
     texts = {wanted.get(name) for name in ("vehicle", "recording", "type")} | set(keys)
     texts |= {wanted["time"]} if mapping.units.time == "iso" else set()
     layout = replace(layout, numbers=frozenset(layout.wanted) - texts)
@@ -134,8 +139,7 @@ def _source(path: Path, options: Options, mapping: Mapping) -> _Source:
             companions.append((each.key, _companion(path, each, needed)))
             needed = [column for column in needed if column not in companions[-1][1].layout.wanted]
     if needed:
-        beside = " and its companions" if mapping.companions else ""
-        raise damaged(path, f"no column {', '.join(needed)}{beside}", ", ".join(wanted.values()))
+        raise damaged(path, f"no column {', '.join(needed)}, nor in its companions", ", ".join(needed))
     source = _Source(mapping, options, layout, wanted, tuple(companions), mapping.projection)
     if mapping.columns.x or mapping.projection:
         return source
@@ -183,7 +187,8 @@ def _cells(source: _Source, rows: pa.Table) -> Cells:
                 cells = pa.concat_arrays([other.text(column), pa.array([""])])
                 columns[column] = pa.chunked_array([cells.take(at)])
     found = {meaning: columns[column] for meaning, column in source.wanted.items()}
-    return Cells(source.layout, pa.table({**found, delimited.ROW: rows[delimited.ROW]}))
+    rows = pa.table({**found, delimited.ROW: rows[delimited.ROW]})
+    return Cells(source.layout, rows, titles=source.wanted)
 
 
 def _part(source: _Source, rows: pa.Table) -> _Part:
@@ -375,8 +380,13 @@ def guess(paths: Sequence[Path]) -> tuple[Path, Proposal]:
         UsageError: nothing in it that could be vehicle, time and position, or files of another format.
     """
     patterns = [f"{pattern}{end}" for pattern in READER.files for end in ("", *ENDINGS)]
+    refused: UsageError | None = None
     for path in paths:
         found = sorted({f for name in patterns for f in path.rglob(name)}) if path.is_dir() else [path]
+        found = found[:GUESS_FILES]
+        for file in found:  # companions are tables, too
+            if known := _known(file):
+                return file, known
         if other := format_of(found[0] if found else path):
             raise UsageError(
                 "--guess",
@@ -385,20 +395,22 @@ def guess(paths: Sequence[Path]) -> tuple[Path, Proposal]:
                 hint=f"they need no mapping: import them with --format {other}",
             )
         for file in found:
-            return file, _known(file) or _proposed(file)
-    raise damaged(paths[0], "no table", f"a file named {' or '.join(READER.files)}")
+            try:
+                return file, _proposed(file)
+            except UsageError as error:
+                refused = refused or error
+    raise refused or damaged(paths[0], "no table", f"a file named {' or '.join(READER.files)}")
 
 
 def _known(path: Path) -> Proposal | None:
     """The shipped mapping whose columns and companions are all there."""
     for name in shipped():
         mapping = mappings.read(name)
-        try:
-            rows = next(_source(path, Options(""), mapping).layout.batches(), None)
-        except DataError:
+        if not any(fnmatch(bare(path.name), each) for each in mapping.files):
             continue
-        if rows is not None and any(fnmatch(bare(path.name), each) for each in mapping.files):
-            return Proposal(mappings.text(name), {f"shipped mapping {name}": 0.95})
+        with suppress(DataError):
+            if next(_source(path, Options(""), mapping).layout.batches(), None) is not None:
+                return Proposal(mappings.text(name), {f"shipped mapping {name}": 0.95})
     return None
 
 

@@ -11,7 +11,7 @@ import codecs
 import csv as plain_csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +22,14 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from fedfsd.drive.reader.drive import MAX_BYTES, damaged, too_large
-from fedfsd.drive.reader.recognise import recognise
+from fedfsd.drive.reader.drive import COMPRESSED, MAX_BYTES, damaged, too_large
+from fedfsd.drive.reader.recognise import HEAD_BYTES, recognise
 from fedfsd.drive.reader.spool import opened, unpacked
 from fedfsd.drive.table import LeftOut
 from fedfsd.errors import DataError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_OTHER_SEPARATORS = {" ": "spaces", ":": "colons"}  # of which a header alone is no proof
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(nan|NaN|inf)$"
 # How tools write that a value is missing: the only cells that an error may repeat.
 _NO_KEY = ("", "na", "nan", "n/a", "null", "none")
@@ -37,6 +38,8 @@ _MISSING = {"na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "?", "."}
 ROW = "\0row"
 # Bytes that are parsed at once, rows of Parquet, bytes among which the header is.
 BLOCK, ROWS, HEAD = 2**23, 2**17, 2**20
+# Lines among which it is.
+TITLES = 50
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _REPLACED = "\ufffd"
 
@@ -181,6 +184,8 @@ class Cells:
     errors: list[DataError] = field(default_factory=list)
     unfit: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     """(R,) bool, rows with a cell that cannot be read."""
+    titles: Mapping[str, str] = field(default_factory=dict)
+    """What the file calls a column that has another name here."""
 
     def __post_init__(self) -> None:
         self.unfit = np.zeros(self.rows.num_rows, bool)
@@ -256,7 +261,7 @@ class Cells:
         more = int(bad.sum()) - 1
         self.errors.append(
             DataError(
-                f"{self.path}: {self._place(int(bad.argmax()))}, column {column}",
+                f"{self.path}: {self._place(int(bad.argmax()))}, column {self.titles.get(column, column)}",
                 got=got + (f", and {more} more cells of this column" if more else ""),
                 expected=expected,
                 hint="mend the cell, or import the other rows with --skip-unfit",
@@ -289,9 +294,17 @@ def read(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> C
 
 
 def layout(
-    path: Path, required: Sequence[str], optional: Sequence[str] = (), *, scratch: Path | None = None
+    path: Path,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    scratch: Path | None = None,
+    names: Sequence[str] = (),
 ) -> Layout:
     """Where the wanted columns of a file are.
+
+    Args:
+        names: of all columns of a file without a header, separated by spaces.
 
     Raises:
         DataError: not a table of text, no header, a column missing.
@@ -302,6 +315,12 @@ def layout(
         _demand(path, required, names)
         wanted = [name for name in (*required, *optional) if name.lower() in names]
         return Layout(path, {name: names[name.lower()] for name in wanted}, scratch, width=len(names))
+    if names:
+        with opened(path) as take:
+            if not take(HEAD).strip():
+                raise damaged(path, "no line", f"lines of {len(names)} values")
+        places = {name: f"{names.index(name)}" for name in (*required, *optional)}
+        return Layout(path, places, scratch, " ", 0, len(names))
     skipped, separator, found, empty = _head(path, required)
     lower = [name.lower() for name in found]
     wanted = [name for name in (*required, *optional) if name.lower() in lower]
@@ -313,12 +332,14 @@ def layout(
     return Layout(path, places, scratch, separator, skipped, len(found), empty)
 
 
-def header(path: Path) -> list[str]:
-    """The names of the columns, as they are in the file."""
+def header(path: Path, required: Sequence[str] = ()) -> list[str]:
+    """The names of the columns, as they are in the file; DataError where a required one is missing."""
     if _is_parquet(path):
         with _parquet(path, None) as file:
-            return list(file.schema_arrow.names)
-    return _head(path, ())[2]
+            found = list(file.schema_arrow.names)
+        _demand(path, required, {name.lower(): name for name in found})
+        return found
+    return _head(path, required)[2]
 
 
 def _is_parquet(path: Path) -> bool:
@@ -369,7 +390,8 @@ def ragged(found: Layout) -> list[DataError]:
         DataError(
             f"{found.path}: line {line}",
             got=f"{cells} cells{more}",
-            expected=f"{found.width}, as in the header (separated by {SEPARATORS[found.separator]})",
+            expected=f"{found.width} separated by {(SEPARATORS | _OTHER_SEPARATORS)[found.separator]}, as in "
+            + ("the header" if found.skipped else "this format"),
             hint="mend the line (the last one of a file that was cut), or leave it out with --skip-unfit",
         )
     ]
@@ -431,43 +453,64 @@ def _head(path: Path, required: Sequence[str]) -> tuple[int, str, list[str], boo
         text = _Utf8(take)
         data = text.read(HEAD) or b""
         all_of_it = not text.read(1)
-        is_utf_16 = text.replaced and _starts(path, _UTF_16)
+        no_text = text.replaced and _is_no_text(path)
     if not data:
         raise DataError(str(path), got="an empty file", expected="a recording", hint="leave the file out")
-    if is_utf_16:
-        raise damaged(path, "text that is neither UTF-8 nor UTF-16", "UTF-8")
+    if no_text or 8 * data[:HEAD_BYTES].count(b"\0") > len(data[:HEAD_BYTES]):
+        raise damaged(path, _no_text(path), "text in UTF-8, or in UTF-16 with a byte order mark")
     lines = re.split("\r\n|\n|\r", data.decode(errors="replace"))
-    number = next(
-        (n for n, line in enumerate(lines) if line.strip() and not line.startswith(("#", "sep="))), None
-    )
-    if number is None:
+    filled = [n for n, line in enumerate(lines) if line.strip() and not line.startswith(("#", "sep="))]
+    if not filled:
         raise damaged(path, "no line", "a header line, then rows of as many cells")
-    names = {one: _names(lines[number], one) for one in SEPARATORS}
     needed = {name.lower() for name in required}
 
-    def hits(one: str) -> tuple[int, int]:
-        return len(needed & {name.lower() for name in names[one]}), len(names[one])
+    def hits(found: list[str]) -> tuple[int, int]:
+        return len(needed & {name.lower() for name in found}), len(found)
 
-    separator = max(SEPARATORS, key=hits)
-    missing = [name for name in required if name.lower() not in {n.lower() for n in names[separator]}]
+    def split(number: int) -> tuple[str, list[str]]:
+        names = {one: _names(lines[number], one) for one in SEPARATORS}
+        separator = max(SEPARATORS, key=lambda one: hits(names[one]))
+        return separator, names[separator]
+
+    # A title may be above the header: it is the first line that has all that is needed.
+    number = next((n for n in filled[:TITLES] if hits(split(n)[1])[0] == len(needed)), filled[0])
+    separator, names = split(number)
+    missing = [name for name in required if name.lower() not in {n.lower() for n in names}]
     if missing:
         raise (None if recognise(path) else _not_text(path)) or damaged(
-            path, _why(names[separator], separator, missing), ", ".join(required)
+            path, _why(lines[number], names, separator, missing), ", ".join(required)
         )
     empty = all_of_it and not any(line.strip() for line in lines[number + 1 :])
-    return number + 1, separator, names[separator], empty
+    return number + 1, separator, names, empty
 
 
-def _starts(path: Path, marks: tuple[bytes, ...]) -> bool:
+def _is_no_text(path: Path) -> bool:
+    """Whether what is neither UTF-8 nor UTF-16 is no other text either."""
     with opened(path) as take:
-        return take(2) in marks
+        head = take(HEAD_BYTES)
+    return head.startswith((*_UTF_16, *COMPRESSED)) or b"\0" in head
 
 
-def _why(names: list[str], separator: str, missing: list[str]) -> str:
-    """Which columns are missing, or that no header is there at all."""
+def _no_text(path: Path) -> str:
+    """What a file is that is no text, as far as its first bytes say."""
+    with opened(path) as take:
+        head = take(HEAD_BYTES)
+    packed = next((codec for magic, codec in COMPRESSED.items() if head.startswith(magic)), None)
+    if packed:
+        return f"a {packed} file in a compressed file"
+    if len(head) > 1 and 0 in (head[0], head[1]) and any(head):
+        return "UTF-16 or UTF-32 text without a byte order mark"
+    return "bytes that are no text"
+
+
+def _why(line: str, names: list[str], separator: str, missing: list[str]) -> str:
+    """Which columns are missing, or that no header is there at all, or which separator it has."""
     numbers = sum(name.lstrip("+-").replace(".", "", 1).isdigit() for name in names)
     if len(names) > 1 and 2 * numbers >= len(names):
         return f"values in the first line, {len(names)} separated by {SEPARATORS[separator]}: no header"
+    for other, name in _OTHER_SEPARATORS.items():
+        if len(names) == 1 and len(found := line.split(None if other == " " else other)) > 1:
+            return f"{len(found)} cells separated by {name} in the first line"
     written = (
         f" in a header of {len(names)} names separated by {SEPARATORS[separator]}" if len(names) > 1 else ""
     )

@@ -150,7 +150,7 @@ def drive(
     if not len(keys):
         raise no_vehicle(path, left_out)
     numbers = {name: np.asarray(columns.get(name, np.full(len(keys), np.nan)), float) for name in NUMBERS}
-    egos = np.zeros(len(keys), bool) if ego is None else np.asarray(list(ego), bool)
+    egos = np.zeros(len(keys), bool) if ego is None else np.asarray(ego, bool)
     rows = (len(keys),)
     uneven = [name for name, values in numbers.items() if values.shape != rows]
     if np.shape(hz) not in ((), rows):
@@ -171,11 +171,26 @@ def drive(
 def no_vehicle(path: Path, left_out: Iterable[LeftOut] = ()) -> DataError:
     """The refusal of a file in which nothing is a vehicle; ``left_out`` is what else was in it."""
     others = ", ".join(dict.fromkeys(each.why for each in left_out))
+    hint = "leave this file out, or check that the format is the right one"
+    if any(each.why.startswith("type ") for each in left_out):
+        hint += "; a mapping (--format columns) can say which types are vehicles"
     return DataError(
         str(path),
         got=f"no vehicle track (but {others})" if others else "no vehicle track",
         expected="cars, trucks, buses or motorcycles",
-        hint="leave this file out, or check that the format is the right one",
+        hint=hint,
+    )
+
+
+def no_rate(path: Path, rows: int, vehicles: int) -> DataError:
+    """The refusal of a file in whose times nothing moves on."""
+    if rows == vehicles:
+        return damaged(path, "no vehicle seen twice", "vehicles that move on, or a rate (hz)")
+    return DataError(
+        str(path),
+        got=f"times that stand still in most of {rows} rows of {vehicles} vehicles",
+        expected="a time for each row",
+        hint="write the times with all their digits, or check which column has them",
     )
 
 
@@ -201,7 +216,8 @@ def _names(
     found: np.ndarray | pa.DictionaryArray
     if isinstance(names, pa.DictionaryArray):
         listed = [change(name) for name in names.dictionary.to_pylist()]
-        found = pa.DictionaryArray.from_arrays(names.indices, pa.array(listed, pa.string()))
+        distinct = pa.array(listed, pa.string()).dictionary_encode()
+        found = pa.DictionaryArray.from_arrays(distinct.indices.take(names.indices), distinct.dictionary)
         longest = max(map(len, listed), default=0)
     else:
         if not (isinstance(names, np.ndarray) and names.dtype.kind == "U"):
@@ -329,11 +345,10 @@ def bare(name: str) -> str:
 def damaged(path: Path, what: str, expected: str) -> DataError:
     """The refusal of a file that is not what its format says, with what it looks like."""
     looks = recognise(path)
-    hint = (
-        f"the file looks like {looks}; if that is the format given, it is incomplete"
-        if looks
-        else "check that the file is whole and of this format"
-    )
+    hint = "check that the file is whole and of this format"
+    if looks:
+        also = "; if that is the format given, it is incomplete" if "--format" in looks else ""
+        hint = f"the file looks like {looks}{also}"
     return DataError(str(path), got=what, expected=expected, hint=hint)
 
 

@@ -4,14 +4,17 @@ Pass 1 reads each recording, checks it and puts it aside; pass 2 knows all that 
 starts and where each city lies, and makes the table's rows. Keys are ``source/reader's key``, but all tracks
 of the recording car in one source and city share ``source/city/ego`` (the region stands in for an unknown
 city), so that its owner is one vehicle. The split follows from the keys. A recording that is named after
-its file keeps the name of the folder that was given. ``t`` starts at 0 in each recording: its start is
-subtracted in float64. Coordinates beyond 10 km are shifted by whole kilometres, one shift a city, to keep
+its file keeps the name of the folder that was given; unless the data set was named, too, it has a mark of
+what is in the file, as other places use the same names. ``t`` starts at 0 in each recording: its start is
+subtracted in float64. One that goes on for so long, or by two clocks, that float32 cannot tell its times
+apart is cut into several. Coordinates beyond 10 km are shifted by whole kilometres, one shift a city, to keep
 millimetres in float32. A row that repeats another of its vehicle's is dropped, and recordings that are cuts
 of one are joined where they overlap. Everything that is left out is counted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -38,7 +41,8 @@ from fedfsd.drive.reader.drive import (
     together,
 )
 from fedfsd.drive.reader.recognise import format_of
-from fedfsd.drive.reader.spool import Spool
+from fedfsd.drive.reader.spool import Spool, opened
+from fedfsd.drive.sieve import MAX_TIME_STEP
 from fedfsd.drive.table import Identity, LeftOut, Origin, Table
 from fedfsd.errors import DataError
 
@@ -46,6 +50,14 @@ from fedfsd.errors import DataError
 FAR_M = 10_000.0
 # Two rows of one vehicle at one time are one point where they are no further apart: rounding, smoothing.
 SAME_M = 0.05
+# What a recording is cut into that is too long for float32: s.
+PART_SECONDS = 2**14
+# No time of anything: s.
+NO_TIME_S = 1e15
+# The share of a recording's rows that have another place at the same time, from which its times say nothing.
+COLLAPSED = 0.5
+# Bytes of a file that make its mark.
+MARK_BYTES = 2**20
 # Rows that become rows of the table together.
 GROUP_ROWS = 2**18
 # Recordings that are put aside together, so that a thousand small ones make few batches.
@@ -64,6 +76,7 @@ class Facts:
     country: str | None = None  # where the files do not say
     city: str | None = None  # where the files do not say
     cities: tuple[str, ...] = ()  # only the recordings of these; of all if empty
+    marked: bool = False  # whether recordings that are named after files have a mark of what is in them
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ def gathered(
     """
     with Spool(options.scratch) as spool:
         found = Gathered(facts, spool)
-        found.read(files(paths, reader), reader, options, skip_unfit=skip_unfit)
+        found.read(files(paths, reader, marked=facts.marked), reader, options, skip_unfit=skip_unfit)
         yield found
 
 
@@ -99,6 +112,8 @@ class _Recording:
     city: str | None
     country: str | None
     start: float = np.inf  # the first of its times, s
+    stop: float = -np.inf  # the last, s
+    hz: float = 0.0  # the largest rate in it
     unfit: bool = False
 
 
@@ -153,8 +168,9 @@ class Gathered:
         """Pass 1. DataError for all that is unfit, or if nothing is left."""
         origin_of: dict[str, Path] = {}
         unfit: list[tuple[Path, DataError]] = []
-        pieces: list[Drive] = []
-        for file, name in found:
+        pieces: dict[str, list[Drive]] = {}
+        # By name: the files of one place come one after the other, whatever folders they are in.
+        for file, name in sorted(found, key=lambda each: each[0].name):
             first, counted = len(self._recordings), len(self._left_out)
             try:
                 drives = reader.read(file, replace(options, recording=name))
@@ -168,13 +184,15 @@ class Gathered:
                 del self._left_out[counted:]
                 self._here.clear()
             else:
-                pieces += here
+                for place in [place for place in pieces if all(each.part_of != place for each in here)]:
+                    self._join(pieces.pop(place))
+                for each in here:
+                    pieces.setdefault(each.part_of or "", []).append(each)
                 self._settle()
                 origin_of |= {each.name: file for each in self._recordings[first:]}
                 origin_of |= {each.recording: file for each in here}
-        for one in join.joined(pieces):
-            self._put(one)
-        self._settle()
+        for waiting in pieces.values():
+            self._join(waiting)
         fit = [each for each in self._recordings if not each.unfit]
         if unfit and not (skip_unfit and fit):
             raise together([error for _, error in unfit], f"{len(unfit)} of {len(found)} files")
@@ -216,7 +234,7 @@ class Gathered:
                 why = f"city {each.city or '(unknown)'}"
                 left_out.append(LeftOut(why, len(each.vehicle), len(encoded(each.vehicle).unique())))
             elif each.part_of is None:
-                self._put(each)
+                self._put(each, file)
             else:
                 pieces.append(each)
         if wrong and not (skip_unfit and rows):
@@ -226,11 +244,17 @@ class Gathered:
         self._left_out += left_out
         return pieces
 
-    def _put(self, found: Drive) -> None:
-        """Put the rows of one drive aside, without those that repeat another."""
+    def _put(self, found: Drive, file: Path | None = None) -> None:
+        """Put the rows of one drive aside, without those that repeat another.
+
+        Raises:
+            DataError: most rows of ``file`` are elsewhere than another of their vehicle and time.
+        """
         names, kinds = encoded(found.vehicle), encoded(found.type)
         owner = np.asarray(names.indices)
-        repeat = _repeats(found, owner)
+        repeat, elsewhere = _repeats(found, owner)
+        if file is not None and elsewhere.sum() > COLLAPSED * len(owner):
+            raise _collapsed(file, int(elsewhere.sum()), len(owner))
         if repeat.any():
             self._left_out.append(LeftOut("repeated row", int(repeat.sum()), len(np.unique(owner[repeat]))))
         facts = self._facts
@@ -242,8 +266,10 @@ class Gathered:
         keys.append(f"{facts.source}/{place or facts.region}/ego")
         keep = np.flatnonzero(~repeat)
         columns = {name: found.columns[name][keep] for name in NUMBERS}
-        recording, times = self._recordings[number], columns["t"][np.isfinite(columns["t"])]
-        recording.start = min(recording.start, float(times.min(initial=np.inf)))
+        recording, times = self._recordings[number], columns["t"][np.abs(columns["t"]) < NO_TIME_S]
+        recording.start = float(times.min(initial=recording.start))
+        recording.stop = float(times.max(initial=recording.stop))
+        recording.hz = float(np.max(found.hz, initial=recording.hz))
         self._here[place].add(columns)
         self._waiting.append(
             pa.record_batch(
@@ -258,6 +284,12 @@ class Gathered:
         )
         if sum(each.num_rows for each in self._waiting) >= BATCH_ROWS:
             self._put_waiting()
+
+    def _join(self, pieces: list[Drive]) -> None:
+        """Put the recordings of one place aside."""
+        for one in join.joined(pieces):
+            self._put(one)
+        self._settle()
 
     def _settle(self) -> None:
         """The file was fit: its rows count for where its cities lie."""
@@ -322,13 +354,13 @@ class Gathered:
     def _rows(self) -> Iterator[pa.Table]:
         """The rows that were put aside, from where their recording starts and their city lies."""
         self._put_waiting()
-        found = self._recordings
+        found, names = self._recordings, [each.name for each in self._recordings]
         starts = np.array([each.start if np.isfinite(each.start) else 0.0 for each in found])
         shift = {city: place.shift() for city, place in self._places.items()}
         shifts = np.array([shift.get(each.city, (0.0, 0.0)) for each in found])
         fit = np.array([not each.unfit for each in found])
+        long = np.array([_is_long(each) for each in found])
         texts = {
-            "recording": pa.array([each.name for each in found], pa.string()),
             "country": pa.array([each.country for each in found], pa.string()),
             "city": pa.array([each.city for each in found], pa.string()),
         }
@@ -337,8 +369,12 @@ class Gathered:
             number = rows["recording"].to_numpy()
             columns = {name: rows[name] for name in rows.schema.names}
             columns |= {name: values.take(rows["recording"]) for name, values in texts.items()}
+            seconds = rows["t"].to_numpy() - starts[number]
+            seconds = np.where(np.abs(seconds) < NO_TIME_S, seconds, np.nan)
+            part = np.nan_to_num(seconds // PART_SECONDS).astype(np.int64) * long[number]
             columns |= {
-                "t": rows["t"].to_numpy() - starts[number],
+                "recording": _named(number, part, names),
+                "t": seconds - part * PART_SECONDS,
                 "x": rows["x"].to_numpy() - shifts[number, 0],
                 "y": rows["y"].to_numpy() - shifts[number, 1],
             }
@@ -363,6 +399,31 @@ def _grouped(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
+def _is_long(recording: _Recording) -> bool:
+    """Whether float32 cannot tell its times apart."""
+    span = recording.stop - recording.start
+    return bool(np.spacing(np.float32(span if span > 0 else 0)) * recording.hz > MAX_TIME_STEP)
+
+
+def _named(number: np.ndarray, part: np.ndarray, names: list[str]) -> pa.Array:
+    """The recordings' names, (R,), with what was subtracted from the times of a later part."""
+    if not part.any():
+        return pa.array(names, pa.string()).take(pa.array(number))
+    pairs, place = np.unique(np.stack([number, part]), axis=1, return_inverse=True)
+    distinct = [names[n] + (f"+{p * PART_SECONDS}s" if p else "") for n, p in pairs.T.tolist()]
+    return pa.array(distinct, pa.string()).take(pa.array(place.reshape(-1)))
+
+
+def _collapsed(file: Path, count: int, rows: int) -> DataError:
+    return DataError(
+        f"{file}: times",
+        got=f"{count} of {rows} rows whose vehicle is elsewhere at the same time",
+        expected="one place of a vehicle at a time",
+        hint="write the times with all their digits; or give what has one key and is several vehicles, or "
+        "several recordings, keys of their own",
+    )
+
+
 def _demand_one_country(recordings: list[_Recording]) -> None:
     """A region's table has drives of one country alone, where the files say in which they were recorded."""
     cities: dict[str, set[str]] = defaultdict(set)
@@ -384,8 +445,12 @@ def _inside(error: DataError, file: Path) -> str:
     return error.place.removeprefix(str(file)) if error.place.startswith(str(file)) else ""
 
 
-def files(paths: list[Path], reader: Reader) -> list[tuple[Path, str]]:
-    """Each file once, with a name for its recording: its path from above the folder that was given."""
+def files(paths: list[Path], reader: Reader, *, marked: bool = False) -> list[tuple[Path, str]]:
+    """Each file once, with a name for its recording: its path from above the folder that was given.
+
+    Args:
+        marked: the names have a mark of what is in the file.
+    """
     patterns = (reader.files,) if isinstance(reader.files, str) else reader.files
     files: list[Path] = []
     tops: list[str] = []
@@ -393,7 +458,7 @@ def files(paths: list[Path], reader: Reader) -> list[tuple[Path, str]]:
         found = [path] if not path.is_dir() else []
         for endings in (("", *ENDINGS), ARCHIVES):
             names = [f"{pattern}{ending}" for pattern in patterns for ending in endings]
-            found = found or sorted({file for name in names for file in path.rglob(name)})
+            found = found or sorted({f for name in names for f in path.rglob(name) if not f.is_dir()})
         if not path.exists():
             raise DataError(
                 str(path), got="no readable file", expected="a recording, or a folder", hint="check the path"
@@ -413,9 +478,23 @@ def files(paths: list[Path], reader: Reader) -> list[tuple[Path, str]]:
         raise DataError("paths", got="none", expected="at least one file", hint="name a file or a folder")
     top = os.path.commonpath(tops)
     return [
-        (file, file.with_name(bare(file.name)).relative_to(top).with_suffix("").as_posix())
+        (file, _recording_of(file.with_name(bare(file.name)).relative_to(top), _mark(file) if marked else ""))
         for file in dict.fromkeys(files)
     ]
+
+
+def _recording_of(path: Path, mark: str) -> str:
+    name = path.with_suffix("")
+    return name.as_posix() if name.parent == Path() else f"{name.parent.as_posix()}{mark}/{name.name}"
+
+
+def _mark(file: Path) -> str:
+    """What is in a file, however it is compressed; what cannot be read is said later."""
+    try:
+        with opened(file) as take:
+            return f"@{hashlib.sha256(take(MARK_BYTES)).hexdigest()[:8]}"
+    except DataError:
+        return ""
 
 
 def _check(found: Drive, file: Path, origin_of: dict[str, Path], hz: float | None) -> None:
@@ -437,8 +516,9 @@ def _check(found: Drive, file: Path, origin_of: dict[str, Path], hz: float | Non
         )
 
 
-def _repeats(found: Drive, owner: np.ndarray) -> np.ndarray:
-    """Rows, (R,) bool, that repeat another of their vehicle and time; one elsewhere than the first is kept.
+def _repeats(found: Drive, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, (R,) bool, that repeat another of their vehicle and time, and those that are kept although their
+    vehicle is elsewhere at that time, too.
 
     Args:
         owner: number of each row's vehicle.
@@ -446,13 +526,16 @@ def _repeats(found: Drive, owner: np.ndarray) -> np.ndarray:
     t, x, y = (found.columns[name] for name in ("t", "x", "y"))
     order = np.lexsort((t, owner))
     new = np.r_[True, (np.diff(owner[order]) != 0) | (np.diff(t[order]) != 0)]
-    repeat = np.zeros(len(owner), bool)
+    repeat, elsewhere = np.zeros(len(owner), bool), np.zeros(len(owner), bool)
     if new.all():
-        return repeat
+        return repeat, elsewhere
     # The fullest row first.
     empty = np.sum([np.isnan(found.columns[name]) for name in NUMBERS], axis=0)
     order = order[np.lexsort((empty[order], np.cumsum(new)))]
-    first = order[np.flatnonzero(new)[np.cumsum(new) - 1]]
-    near = np.hypot(x[order] - x[first], y[order] - y[first]) <= SAME_M
-    repeat[order] = ~new & near
-    return repeat
+    group = np.cumsum(new) - 1
+    first = order[np.flatnonzero(new)[group]]
+    distance = np.hypot(x[order] - x[first], y[order] - y[first])
+    repeat[order] = ~new & (distance <= SAME_M)
+    apart = np.bincount(group, distance > SAME_M) > 0
+    elsewhere[order] = apart[group] & ~repeat[order]
+    return repeat, elsewhere

@@ -9,99 +9,30 @@ given: ``fedfsd data check`` compares them with the motion.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from fedfsd.drive import rate
-from fedfsd.drive.reader import delimited
-from fedfsd.drive.reader.delimited import Cells
-from fedfsd.drive.reader.drive import (
-    Drive,
-    Options,
-    Reader,
-    damaged,
-    drive,
-    renamed,
-    together,
-    types_left_out,
-)
-from fedfsd.drive.table import LeftOut
-from fedfsd.errors import DataError
+from fedfsd.drive.reader import columns, delimited
+from fedfsd.drive.reader.drive import Drive, Options, Reader
+from fedfsd.drive.reader.mapping import Columns, Mapping, Units
 
 TYPES = ("car", "van", "truck", "bus", "motorcycle", "motorbike", "trailer")
-NUMBERS = {"vx": "vx", "vy": "vy", "psi_rad": "heading", "length": "length", "width": "width"}
-COLUMNS = ("track_id", "timestamp_ms", "agent_type", "x", "y")
+# What is in every file, and what may be.
+COLUMNS = {"vehicle": "track_id", "time": "timestamp_ms", "type": "agent_type", "x": "x", "y": "y"}
+OPTIONAL = {"vx": "vx", "vy": "vy", "heading": "psi_rad", "length": "length", "width": "width"}
 CASE = "case_id"
 
 
-def read(path: Path, options: Options) -> list[Drive]:
-    """Read one CSV; ``t`` is timestamp_ms in s, the rates are those of the tracks' time steps."""
-    cells = delimited.read(path, COLUMNS, (*NUMBERS, CASE))
-    left_out = _keep_vehicles(cells)
-    columns = {"t": cells.number("timestamp_ms") / 1000, "x": cells.number("x"), "y": cells.number("y")}
-    columns |= {NUMBERS[name]: cells.number(name) for name in NUMBERS if name in cells.rows.column_names}
-    rows_of_all = cells.rows.num_rows
-    cases, case = cells.key(CASE) if CASE in cells.rows.column_names else ([""], np.zeros(rows_of_all, int))
-    tracks, track = cells.key("track_id")
-    owner = case.astype(np.int64) * len(tracks) + track
-    left_out += delimited.left_out(cells, owner) + delimited.ragged_left_out(cells.layout)
-
-    rows = np.flatnonzero(~cells.unfit)
-    rows = rows[np.argsort(case[rows], kind="stable")]
-    hz = rate.rates(owner[rows], columns["t"][rows])
-    if hz is None:
-        hz = _one_rate(path, options, len(rows), left_out, cells.errors)
-    kinds, names = (
-        np.asarray(pc.utf8_lower(cells.text("agent_type"))).astype(np.str_),
-        np.array(tracks, np.str_),
+def read(path: Path, options: Options) -> Iterator[Drive]:
+    """Read one CSV of any size; ``t`` is timestamp_ms in s, the rates are those of the tracks' time steps."""
+    header = {name.lower() for name in delimited.header(path, list(COLUMNS.values()))}
+    there = {name: column for name, column in (OPTIONAL | {"recording": CASE}).items() if column in header}
+    mapping = Mapping(
+        columns=Columns(**COLUMNS, **there), units=Units(time="ms"), types={kind: kind for kind in TYPES}
     )
-    starts = np.flatnonzero(np.diff(case[rows], prepend=-1))
-    drives: list[Drive] = []
-    for start, stop in zip(starts, (*starts[1:], len(rows)), strict=True):
-        here, name = rows[start:stop], cases[case[rows[start]]]
-        recording = f"{options.recording}/{name}" if name else options.recording
-        drives.append(
-            drive(
-                path,
-                recording,
-                hz=hz[start:stop],
-                vehicle=renamed(names[track[here]], f"{recording}/".__add__),
-                type=kinds[here],
-                columns={column: values[here] for column, values in columns.items()},
-                left_out=() if drives else left_out,
-                unfit=() if drives else cells.errors,
-                part_of=_site(options.recording) if name else None,
-                time_column="timestamp_ms",
-            )
-        )
-    return drives
-
-
-def _keep_vehicles(cells: Cells) -> list[LeftOut]:
-    """Go on with the rows of vehicles; what the others are."""
-    kinds = pc.utf8_lower(cells.text("agent_type"))
-    known = np.asarray(pc.is_in(kinds, pa.array(TYPES)))
-    track = cells.text("track_id")
-    if CASE in cells.rows.column_names:
-        track = pc.binary_join_element_wise(cells.text(CASE), track, "/")
-    left_out = types_left_out(kinds.filter(pa.array(~known)), track.filter(pa.array(~known)))
-    cells.keep(known)
-    return list(left_out)
-
-
-def _one_rate(
-    path: Path, options: Options, rows: int, left_out: list[LeftOut], errors: list[DataError]
-) -> np.ndarray:
-    """The rate that was given, for a file in which nothing is seen twice."""
-    if not rows and errors:
-        raise together(errors, str(path))
-    if not rows or options.hz is None:
-        but = f" (but {', '.join(each.why for each in left_out)})" if left_out else ""
-        raise damaged(path, f"no vehicle seen twice{but}", "cars, trucks, buses or motorcycles that move on")
-    return np.full(rows, options.hz)
+    for each in columns.read(path, options, mapping):
+        yield replace(each, part_of=_site(options.recording)) if CASE in header else each
 
 
 def _site(recording: str) -> str:

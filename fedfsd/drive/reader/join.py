@@ -9,13 +9,13 @@ Shapes: R rows of all pieces together, E edges between two pieces or two tracks.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 
-from fedfsd.drive.reader.drive import NUMBERS, Drive
+from fedfsd.drive.reader.drive import NUMBERS, Drive, encoded
 
 # Equal rows that settle how two pieces lie in time, and that two tracks are one.
 MIN_ROWS = 5
@@ -24,20 +24,23 @@ MIN_TRACK_ROWS = 3
 MAX_FRAMES = 2**21
 
 
-def joined(drives: Iterable[Drive]) -> list[Drive]:
-    """The recordings; those with one ``part_of`` that overlap are one, under the first one's name."""
-    groups: dict[object, list[Drive]] = defaultdict(list)
-    for number, each in enumerate(drives):
-        groups[number if each.part_of is None else each.part_of].append(each)
-    return [one for group in groups.values() for one in (_join(group) if len(group) > 1 else group)]
+def joined(drives: Sequence[Drive]) -> Iterator[Drive]:
+    """The recordings of one place; those that overlap are one, under the first one's name.
 
-
-def _join(pieces: list[Drive]) -> list[Drive]:
-    piece = np.repeat(np.arange(len(pieces)), [len(each.vehicle) for each in pieces])
-    t, x, y = (np.concatenate([each.columns[name] for each in pieces]) for name in ("t", "x", "y"))
-    hz = np.concatenate([np.broadcast_to(each.hz, len(each.vehicle)) for each in pieces])
-    names, track = np.unique(np.concatenate([each.vehicle for each in pieces]), return_inverse=True)
-    first = np.full(len(pieces), np.inf)
+    A recording may come in several drives, each with whole vehicles.
+    """
+    names = list(dict.fromkeys(each.recording for each in drives))
+    pieces = {name: number for number, name in enumerate(names)}
+    parts = sorted(drives, key=lambda each: pieces[each.recording])
+    sizes = [len(each.vehicle) for each in parts]
+    piece = np.repeat([pieces[each.recording] for each in parts], sizes)
+    columns = {name: np.concatenate([each.columns[name] for each in parts]) for name in NUMBERS}
+    hz = np.concatenate([np.broadcast_to(each.hz, size) for each, size in zip(parts, sizes, strict=True)])
+    keys, track = _coded([each.vehicle for each in parts])
+    kinds, kind = _coded([each.type for each in parts])
+    ego = np.concatenate([each.ego for each in parts])
+    t, x, y = (columns[name] for name in ("t", "x", "y"))
+    first = np.full(len(names), np.inf)
     np.minimum.at(first, piece, np.where(np.isfinite(t), t, np.inf))
     period = 1 / float(np.median(hz))
     sound = np.isfinite(t) & np.isfinite(x) & np.isfinite(y)
@@ -46,21 +49,36 @@ def _join(pieces: list[Drive]) -> list[Drive]:
     frame = np.where(sound, frame, 0).astype(np.int64)
     where = np.stack([np.round(np.where(sound, axis, 0) * 1000).astype(np.int64) for axis in (x, y)])
 
-    root, start = _laid(len(pieces), *_offsets(where[:, sound], piece[sound], frame[sound]))
-    if (root == np.arange(len(pieces))).all():
-        return pieces
+    root, start = _laid(len(names), *_offsets(where[:, sound], piece[sound], frame[sound]))
     at = start[piece] + frame
-    one = _one_track(np.stack([root[piece], at, *where])[:, sound], track[sound], len(names))
+    one = _one_track(np.stack([root[piece], at, *where])[:, sound], track[sound], len(keys))
+    alone = np.bincount(root, minlength=len(names))[root] == 1
     # Seconds in the joined recording, each piece's own times moved as a whole.
     start -= _lowest(start, root)[root]
     # The same point has the same time in all of them: to the microsecond.
-    seconds = np.round(t - first[piece] + start[piece] * period, 6)
-    bounds = np.searchsorted(piece, np.arange(len(pieces) + 1))
+    columns["t"] = np.where(alone[piece], t, np.round(t - first[piece] + start[piece] * period, 6))
+    one = np.where(alone[piece], track, one[track])
+    bounds = np.searchsorted(piece, np.arange(len(names) + 1))
     members = np.argsort(root, kind="stable")
-    return [
-        _whole(pieces, group, bounds, seconds, names[one[track]], hz)
-        for group in np.split(members, np.flatnonzero(np.diff(root[members])) + 1)
-    ]
+    of_name = {each.recording: each for each in reversed(parts)}
+    for group in np.split(members, np.flatnonzero(np.diff(root[members])) + 1):
+        rows = np.concatenate([np.arange(bounds[member], bounds[member + 1]) for member in group])
+        yield replace(
+            of_name[names[group[0]]],
+            hz=hz[rows],
+            vehicle=pa.DictionaryArray.from_arrays(one[rows], keys),
+            type=pa.DictionaryArray.from_arrays(kind[rows], kinds),
+            columns={name: values[rows] for name, values in columns.items()},
+            ego=ego[rows],
+        )
+
+
+def _coded(names: Sequence[np.ndarray | pa.DictionaryArray]) -> tuple[pa.Array, np.ndarray]:
+    """The distinct names, and the number of each row's, (R,) int64."""
+    parts = [encoded(each) for each in names]
+    whole = pa.chunked_array([part.cast(pa.dictionary(pa.int64(), pa.string())) for part in parts])
+    chunks = whole.unify_dictionaries().chunks
+    return chunks[0].dictionary, np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
 
 
 def _offsets(
@@ -145,28 +163,3 @@ def _lowest(start: np.ndarray, root: np.ndarray) -> np.ndarray:
     lowest = np.full(len(root), np.iinfo(np.int64).max)
     np.minimum.at(lowest, root, start)
     return lowest
-
-
-def _whole(
-    pieces: list[Drive],
-    members: np.ndarray,
-    bounds: np.ndarray,
-    seconds: np.ndarray,
-    vehicle: np.ndarray,
-    hz: np.ndarray,
-) -> Drive:
-    """One recording of its pieces."""
-    parts: list[Drive] = [pieces[member] for member in members]
-    if len(parts) == 1:
-        return parts[0]
-    rows = np.concatenate([np.arange(bounds[member], bounds[member + 1]) for member in members])
-    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in NUMBERS}
-    return replace(
-        parts[0],
-        hz=hz[rows],
-        vehicle=vehicle[rows],
-        type=np.concatenate([part.type for part in parts]),
-        columns=columns | {"t": seconds[rows]},
-        ego=np.concatenate([part.ego for part in parts]),
-        left_out=tuple(each for part in parts for each in part.left_out),
-    )

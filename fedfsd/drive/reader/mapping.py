@@ -25,6 +25,8 @@ from fedfsd.errors import UsageError
 TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "frame": 1.0, "iso": 1.0}
 LENGTHS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "km": 1000.0, "ft": 0.3048}
 SPEEDS = {"m/s": 1.0, "km/h": 1 / 3.6, "mph": 0.44704, "ft/s": 0.3048}
+# Lengths of cars.
+CAR_M = (3.4, 5.8)
 _FOLDER = "shipped"
 
 
@@ -281,6 +283,13 @@ def _units(
         if member in found:
             known = _SUFFIX_UNITS[group].get(_plain(found[member][0].rpartition("_")[2]))
             units[group] = (known, 0.95) if known else ("m", 0.6)
+    if "size" in units and units["size"][1] < 0.9:
+        length = np.nanmedian(np.r_[np.nan, _numbers(values[found["length"][0]])])
+        for unit in ("ft", "cm", "mm"):
+            if CAR_M[0] <= length * LENGTHS[unit] <= CAR_M[1]:
+                units["size"] = (unit, 0.8)
+                if units.get("position", ("", 1))[1] < 0.9:
+                    units["position"] = (unit, 0.5)
     speed = found.get("speed") or found.get("vx")
     if speed:
         known = _SUFFIX_UNITS["speed"].get(_plain(speed[0].rpartition("_")[2]))

@@ -31,7 +31,10 @@ _TABLES: tuple[tuple[frozenset[str], str], ...] = (
 _NUSCENES = ("sample_annotation.json", "ego_pose.json", "calibrated_sensor.json", "instance.json")
 # The columns of a header line -> whose they are; as they are in the file, in lower case.
 _HEADERS: tuple[tuple[frozenset[str], str], ...] = (
-    (frozenset({"track_id", "timestamp_ms", "agent_type"}), "INTERACTION CSV (--format interaction)"),
+    (
+        frozenset({"track_id", "timestamp_ms", "agent_type", "psi_rad"}),
+        "INTERACTION CSV (--format interaction)",
+    ),
     (frozenset({"frame", "xvelocity", "yvelocity"}), "CSV of levelXdata (highD, inD, rounD, exiD, uniD)"),
     (frozenset({"vehicle_id", "frame_id", "local_x"}), "CSV of NGSIM"),
 )

@@ -171,6 +171,8 @@ def opened(path: Path) -> Iterator[Callable[[int], bytes]]:
 def _codec(path: Path) -> str | None:
     """How a file is compressed as a whole."""
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise FileNotFoundError
         with path.open("rb") as file:
             head = file.read(4)
     except OSError:

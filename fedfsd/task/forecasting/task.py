@@ -18,6 +18,7 @@ from fedfsd.drive import source
 from fedfsd.drive.table import Table
 from fedfsd.errors import DataError
 from fedfsd.gate.policy import ModelPin
+from fedfsd.task import driving
 from fedfsd.task.forecasting import picture, predictor, sensor, window
 from fedfsd.task.forecasting.loss import window_loss
 from fedfsd.task.forecasting.model import registry
@@ -65,6 +66,11 @@ class Forecasting(PathTask):
 
     def simple(self, examples: Examples) -> np.ndarray:
         return predictor.last_step(examples.inputs["history"], self.spec.future)
+
+    def kinds(self, examples: Examples) -> dict[str, np.ndarray]:
+        """See ``task.driving``."""
+        history, future = examples.inputs["history"], examples.targets["future"]
+        return driving.kinds(history, future, self.spec.period_seconds)
 
     def tables(self, path: str) -> tuple[Table, ...]:
         return source.tables(path)

@@ -39,6 +39,8 @@ class Options(Frozen):
     """For the strategy moments: of how many whitened features statistics are released; 0: of none."""
     second_moments: Annotated[float, Field(gt=0, le=100)] = 0.5
     """How much second moments count in what is clipped, beside cross moments."""
+    moments_length: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """The length of a public window's moments, in the median; privacy.max_grad_norm clips vehicles' means."""
 
 
 class Mlp(nn.Module):
@@ -75,7 +77,9 @@ class Mlp(nn.Module):
         nn.init.zeros_(self.head.bias)
         if options.moments:
             features = 2 * _MODES * (options.width + 1)
-            self.moments = Moments(features, options.moments, 2, second=options.second_moments)
+            self.moments = Moments(
+                features, options.moments, 2, second=options.second_moments, length=options.moments_length
+            )
 
     def forward(self, history: Tensor) -> tuple[Tensor, Tensor]:
         features, scaled, turned = self._parts(history)
