@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from statistics import median
+from xml.etree import ElementTree
 
+import google_crc32c
 import numpy as np
 import pyarrow.csv as csv
 
 from experiments.benchmark.row import Row
-from fedfsd.drive.reader import Options, columns, nuplan, nuscenes
+from fedfsd.drive.reader import Options, bag, columns, commonroad, nuplan, nuscenes, waymo, waymo_pb2
 from fedfsd.drive.reader.mapping import Mapping
 
 SAMPLES = 500  # rows a vehicle
@@ -48,25 +51,51 @@ def imports(folder: Path, *, quick: bool = False) -> list[Row]:
     table = _table(folder / "a.csv", rows)
     log = _log(folder / "a.db", rows // 3)
     tables = _tables(folder / "v1.0-made", rows // 10)
+    records = _records(folder / "a.tfrecord", rows // 11_648 // 10 + 1)
+    bag_file = _bag(folder / "a.db3", rows // 100)
+    scenario = _scenario(folder / "a.xml", rows // 50_000 + 1)
     options = Options("a", scratch=folder)
-    ratios = {
-        "pyarrow's": _ratio(
-            lambda: _all(columns.read(table, options, MAPPING)), lambda: _parsed(table), turns
+    runs: tuple[tuple[str, str, Callable[[], Iterable[object]], Callable[[], None]], ...] = (
+        (
+            "pyarrow's",
+            f"columns: {rows:,} rows of CSV, the same columns streamed with open_csv",
+            lambda: columns.read(table, options, MAPPING),
+            lambda: _parsed(table),
         ),
-        "sqlite3's": _ratio(lambda: _all(nuplan.read(log, options)), lambda: _fetched(log), turns),
-        "json's": _ratio(lambda: _all(nuscenes.read(tables, options)), lambda: _loaded(tables.parent), turns),
-    }
+        (
+            "sqlite3's",
+            f"nuplan: {rows // 3:,} boxes, the same rows fetched in any order",
+            lambda: nuplan.read(log, options),
+            lambda: _fetched(log),
+        ),
+        (
+            "json's",
+            f"nuscenes: {rows // 10:,} annotations, all tables with json.load",
+            lambda: nuscenes.read(tables, options),
+            lambda: _loaded(tables.parent),
+        ),
+        (
+            "protobuf's",
+            "waymo: scenarios of 128 tracks, parsed and the same fields of each state read",
+            lambda: waymo.read(records, options),
+            lambda: _states(records),
+        ),
+        (
+            "rosbags'",
+            f"bag: {rows // 100:,} odometry messages, each deserialised",
+            lambda: bag.read(bag_file, options),
+            lambda: _messages(bag_file),
+        ),
+        (
+            "ElementTree's",
+            "commonroad: obstacles of 100 states, the elements alone",
+            lambda: commonroad.read(scenario, options),
+            lambda: _elements(scenario),
+        ),
+    )
     found = [
-        Row(f"import speed over {name} own", ratio, 0.5, "", ">=", detail)
-        for (name, ratio), detail in zip(
-            ratios.items(),
-            (
-                f"columns: {rows:,} rows of CSV, the same columns streamed with open_csv",
-                f"nuplan: {rows // 3:,} boxes, the same rows fetched in any order",
-                f"nuscenes: {rows // 10:,} annotations, all tables with json.load",
-            ),
-            strict=True,
-        )
+        Row(f"import speed over {name} own", _ratio(ours, theirs, turns), 0.5, "", ">=", detail)
+        for name, detail, ours, theirs in runs
     ]
     small, large = (_peak(_table(folder / f"{n}.csv", n), folder) for n in (rows // 4, 4 * rows))
     size = (folder / f"{4 * rows}.csv").stat().st_size / 2**20
@@ -79,21 +108,16 @@ def imports(folder: Path, *, quick: bool = False) -> list[Row]:
     ]
 
 
-def _all(drives: Iterator[object]) -> None:
-    for _ in drives:
-        pass
-
-
-def _ratio(ours: Callable[[], None], theirs: Callable[[], None], turns: int) -> float:
-    """Their seconds over ours, the median of interleaved turns."""
+def _ratio(ours: Callable[[], Iterable[object]], theirs: Callable[[], None], turns: int) -> float:
+    """Their CPU seconds over ours, the median of interleaved turns."""
     found = []
     for _ in range(turns):
-        seconds = []
-        for run in (theirs, ours):
-            started = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - started)
-        found.append(seconds[0] / seconds[1])
+        started = time.process_time()
+        theirs()
+        between = time.process_time()
+        for _ in ours():
+            pass
+        found.append((between - started) / (time.process_time() - between))
     return median(found)
 
 
@@ -113,6 +137,36 @@ def _fetched(path: Path) -> None:
 def _loaded(folder: Path) -> None:
     for path in sorted(folder.glob("*.json")):
         json.loads(path.read_bytes())
+
+
+def _states(path: Path) -> None:
+    for _, record in waymo.records(path):
+        for track in waymo_pb2.Scenario.FromString(record or b"").tracks:
+            for s in track.states:
+                _ = (
+                    s.center_x,
+                    s.center_y,
+                    s.velocity_x,
+                    s.velocity_y,
+                    s.heading,
+                    s.length,
+                    s.width,
+                    s.valid,
+                )
+
+
+def _messages(path: Path) -> None:
+    from rosbags.highlevel import AnyReader
+
+    with AnyReader([path], default_typestore=bag.standard_types()) as reader:
+        for connection, _, data in reader.messages():
+            reader.deserialize(data, connection.msgtype)
+
+
+def _elements(path: Path) -> None:
+    for _, element in ElementTree.iterparse(path):
+        if element.tag == "dynamicObstacle":
+            element.clear()
 
 
 def _peak(path: Path, folder: Path) -> float:
@@ -253,3 +307,72 @@ def _tables(folder: Path, annotations: int) -> Path:
     for table, records in tables.items():
         (folder / f"{table}.json").write_text(json.dumps(records, indent=0), encoding="utf-8")
     return folder / "sample_annotation.json"
+
+
+def _records(path: Path, scenarios: int) -> Path:
+    """Scenarios of Waymo Motion with 128 tracks of 91 states."""
+    made = waymo_pb2.Scenario()
+    made.timestamps_seconds.extend(np.arange(91) / 10)
+    for car in range(128):
+        states = made.tracks.add(id=car, object_type=waymo.VEHICLE).states
+        for n in range(91):
+            states.add(center_x=1e3 + n, center_y=5e3 + car, length=4.5, width=1.9, heading=0.1)
+            states[n].velocity_x, states[n].velocity_y, states[n].valid = 10.0, 0.1, n > 5
+    with path.open("wb") as file:
+        for number in range(scenarios):
+            made.scenario_id = f"{number}"
+            data = made.SerializeToString()
+            for part in (struct.pack("<Q", len(data)), data):
+                file.write(part + struct.pack("<I", waymo.masked(google_crc32c.value(part))))
+    return path
+
+
+def _bag(path: Path, messages: int) -> Path:
+    """One car's odometry in a rosbag2 file of SQLite."""
+    head = (
+        b"\0\1\0\0" + struct.pack("<iII", 1_700_000_000, 0, 4) + b"map\0" + struct.pack("<I", 5) + b"base\0"
+    )
+    head += b"\0" * (-(len(head) - 4) % 8)
+    numbers = np.zeros((messages, 7 + 36 + 6 + 36))
+    numbers[:, 0], numbers[:, 6], numbers[:, 43] = np.arange(messages) / 5, 1, 10
+    with closing(sqlite3.connect(path)) as base:
+        base.executescript(
+            "CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT, type TEXT, serialization_format TEXT,"
+            " offered_qos_profiles TEXT);"
+            "CREATE TABLE messages (id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, data BLOB);"
+            "INSERT INTO topics VALUES (1, '/odom', 'nav_msgs/msg/Odometry', 'cdr', '');"
+        )
+        base.executemany(
+            "INSERT INTO messages (topic_id, timestamp, data) VALUES (1, ?, ?)",
+            (
+                (
+                    n,
+                    head[:4]
+                    + struct.pack("<iI", 1_700_000_000 + n // 50, n % 50 * 20_000_000)
+                    + head[12:]
+                    + row,
+                )
+                for n, row in enumerate(row.tobytes() for row in numbers)
+            ),
+        )
+        base.commit()
+    return path
+
+
+def _scenario(path: Path, obstacles: int) -> Path:
+    """A CommonRoad scenario of version 2020a."""
+    state = (
+        "<state><time><exact>{n}</exact></time><position><point><x>{n}.125</x><y>{y}.5</y></point></position>"
+        "<orientation><exact>0.0125</exact></orientation><velocity><exact>10.5</exact></velocity></state>"
+    )
+    with path.open("w", encoding="utf-8") as file:
+        file.write('<commonRoad commonRoadVersion="2020a" benchmarkID="DEU_Made-1_1_T-1" timeStepSize="0.1">')
+        for car in range(100 * obstacles):
+            file.write(
+                f'<dynamicObstacle id="{car}"><type>car</type><shape><rectangle><length>4.5</length>'
+                "<width>1.8</width></rectangle></shape><trajectory>"
+                + "".join(state.format(n=n, y=car) for n in range(100))
+                + "</trajectory></dynamicObstacle>"
+            )
+        file.write("</commonRoad>")
+    return path

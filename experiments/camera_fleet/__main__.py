@@ -253,7 +253,7 @@ def without_learning(study: Study) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.camera_fleet", description=__doc__)
     parser.add_argument("--cars", type=int, default=1000, help="that train in each region, for the head")
-    parser.add_argument("--few", type=int, default=250, help="the same where more than the head learns")
+    parser.add_argument("--few", type=int, default=125, help="the same where more than the head learns")
     parser.add_argument("--frames", type=int, default=3, help="of each car")
     parser.add_argument("--public", type=int, default=8000, help="frames; of the generic set half as many")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="one noise each")
@@ -270,7 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for part in given.parts:
             for public in fleets.PUBLIC if part == "head" else fleets.PUBLIC[:1]:
                 search(study, public, part)
-                climb(study, public, part, given.seeds if public == "public" else given.seeds[:1])
+                many = part == "head" and public == "public"
+                climb(study, public, part, given.seeds if many else given.seeds[:1])
     except TimeoutError:
         print("out of time; the same command continues", file=sys.stderr)
         return 75

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfsd.drive import table
-from fedfsd.task.camera import drives, fleet
+from fedfsd.task.camera import fleet
 from fedfsd.task.camera.task import Camera
 from fedfsd.task.task import Examples
 
@@ -54,7 +53,7 @@ def render(size: Size, folder: Path, seed: int = 1) -> Mapping[str, Path]:
 
 def _render(name: str, size: tuple[int, int, int], path: Path) -> None:
     cars, frames, seed = size
-    table.write(fleet.generate([name], cars=cars, frames=frames, seed=seed), path, schema=drives.SCHEMA)
+    fleet.write(path, [name], cars=cars, frames=frames, seed=seed)
 
 
 def examples(task: Camera, path: Path, *, test: bool) -> Examples:

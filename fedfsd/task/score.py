@@ -24,7 +24,6 @@ def pool(parts: Iterable[Scores]) -> Scores:
     return Scores(
         {key: np.concatenate([part.values[key] for part in parts]) for key in parts[0].values},
         np.concatenate([part.owner + offset for part, offset in zip(parts, offsets, strict=False)]),
-        {kind: np.concatenate([part.kinds[kind] for part in parts]) for kind in parts[0].kinds},
     )
 
 
@@ -42,16 +41,6 @@ def summary(metrics: Sequence[Metric], scores: Scores) -> dict[str, Any]:
         f"{first}_95": interval,
         "test_windows": len(scores),
         "test_vehicles": len(np.unique(scores.owner)),
-        **({"by_kind": _by_kind(first, scores)} if scores.kinds else {}),
-    }
-
-
-def _by_kind(key: str, scores: Scores) -> dict[str, Any]:
-    """The headline of each kind of example that occurs, and how many there are."""
-    return {
-        kind: {key: float(scores.values[key][mine].mean()), "test_windows": int(mine.sum())}
-        for kind, mine in scores.kinds.items()
-        if mine.any()
     }
 
 

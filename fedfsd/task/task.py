@@ -64,8 +64,6 @@ class Scores:
 
     values: dict[str, np.ndarray]  # (W,) each
     owner: np.ndarray  # (W,) the vehicle of each
-    kinds: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Which examples are of a kind that is also measured alone, such as curves, (W,) bool each."""
 
     def __len__(self) -> int:
         return len(self.owner)

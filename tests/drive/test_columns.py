@@ -269,7 +269,7 @@ def test_a_mapping_is_asked_for(tmp_path):
 
 LEVELX = "trackLifetime,xCenter,yCenter,heading,width,length,xVelocity,yVelocity,xAcceleration,yAcceleration"
 FEET = 0.3048
-# The files of each source, with the header lines that they are published with: cells that are not named are 0.
+# The files of each source with the header lines they are published with; cells that are not named are 0.
 PUBLISHED = {
     "highd": {
         "01_recordingMeta.csv": (

@@ -7,10 +7,10 @@ ids in its overlapping scenarios, so the key is map and id.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -27,11 +27,12 @@ from fedfsd.drive.reader.drive import (
     together,
     tracks_left_out,
 )
-from fedfsd.drive.reader.plain_xml import children
+from fedfsd.drive.reader.plain_xml import elements
 from fedfsd.errors import DataError
 
 # States that become arrays together.
 ROWS = 2**16
+TAGS = ("obstacle", "dynamicObstacle")  # 2018b, 2020a
 VERSIONS = ("2018b", "2020a")
 TYPES = ("car", "truck", "bus", "motorcycle", "taxi", "priorityVehicle")
 
@@ -41,8 +42,8 @@ def read(path: Path, options: Options) -> Iterator[Drive]:
 
     A scenario in which one obstacle is a prediction is no recording: all such obstacles are named at once.
     """
-    elements = children(path)
-    root = next(elements)
+    found = elements(path, TAGS)
+    root = next(found)
     if root.tag != "commonRoad" or root.get("commonRoadVersion") not in VERSIONS:
         version = (root.get("commonRoadVersion") or "none")[:20]
         raise damaged(
@@ -56,7 +57,7 @@ def read(path: Path, options: Options) -> Iterator[Drive]:
     errors: list[DataError] = []
     others: list[tuple[str, int]] = []
     rows = 0
-    for obstacle in filter(_is_dynamic, elements):
+    for obstacle in filter(_is_dynamic, found):
         kind = (obstacle.findtext("type") or "").strip()
         if kind not in TYPES:
             others.append((kind, len(_states(obstacle))))
@@ -127,17 +128,40 @@ def _track(path: Path, kind: str, obstacle: Element, step: float) -> _Track:
     place = f"obstacle {number[:20]}"
     length = _float(path, obstacle.findtext("shape/rectangle/length", "nan"), place)
     width = _float(path, obstacle.findtext("shape/rectangle/width", "nan"), place)
-    rows = []
-    for state in _states(obstacle):
-        # An area or an interval is a prediction, not a recording: only exact values are read.
-        t = _float(path, state.findtext("time/exact"), f"{place}: time/exact") * step
-        x = _float(path, state.findtext("position/point/x"), f"{place}: position/point/x")
-        y = _float(path, state.findtext("position/point/y"), f"{place}: position/point/y")
-        heading = _float(path, state.findtext("orientation/exact", "nan"), f"{place}: orientation")
-        speed = _float(path, state.findtext("velocity/exact", "nan"), f"{place}: velocity")
-        vx, vy = speed * math.cos(heading), speed * math.sin(heading)
-        rows.append((t, x, y, vx, vy, heading, length, width))
-    return _Track(number, kind, np.array(rows).reshape(-1, 8))
+    try:
+        rows = [_numbers(state) for state in _states(obstacle)]
+    except (AttributeError, TypeError, ValueError):
+        rows = [_named(path, place, state) for state in _states(obstacle)]
+    frame, x, y, heading, speed = np.array(rows).reshape(-1, 5).T
+    moved = speed * np.cos(heading), speed * np.sin(heading)
+    sizes = np.full(len(rows), length), np.full(len(rows), width)
+    return _Track(number, kind, np.column_stack([frame * step, x, y, *moved, heading, *sizes]))
+
+
+def _numbers(state: Any) -> tuple[float, ...]:
+    """Frame, position, heading and speed of a state that has them all, without a word on what it lacks."""
+    point = state.find("position").find("point")
+    return (
+        float(state.find("time").find("exact").text),
+        float(point.find("x").text),
+        float(point.find("y").text),
+        float(state.find("orientation").find("exact").text),
+        float(state.find("velocity").find("exact").text),
+    )
+
+
+def _named(path: Path, place: str, state: Element) -> tuple[float, ...]:
+    """The same of any state: DataError for what has to be there, NaN for what need not be.
+
+    An area or an interval is a prediction, not a recording: only exact values are read.
+    """
+    return (
+        _float(path, state.findtext("time/exact"), f"{place}: time/exact"),
+        _float(path, state.findtext("position/point/x"), f"{place}: position/point/x"),
+        _float(path, state.findtext("position/point/y"), f"{place}: position/point/y"),
+        _float(path, state.findtext("orientation/exact", "nan"), f"{place}: orientation"),
+        _float(path, state.findtext("velocity/exact", "nan"), f"{place}: velocity"),
+    )
 
 
 def _float(path: Path, text: str | None, place: str) -> float:

@@ -150,7 +150,7 @@ def drive(
     if not len(keys):
         raise no_vehicle(path, left_out)
     numbers = {name: np.asarray(columns.get(name, np.full(len(keys), np.nan)), float) for name in NUMBERS}
-    egos = np.zeros(len(keys), bool) if ego is None else np.asarray(list(ego), bool)
+    egos = np.zeros(len(keys), bool) if ego is None else np.asarray(ego, bool)
     rows = (len(keys),)
     uneven = [name for name, values in numbers.items() if values.shape != rows]
     if np.shape(hz) not in ((), rows):
@@ -216,7 +216,8 @@ def _names(
     found: np.ndarray | pa.DictionaryArray
     if isinstance(names, pa.DictionaryArray):
         listed = [change(name) for name in names.dictionary.to_pylist()]
-        found = pa.DictionaryArray.from_arrays(names.indices, pa.array(listed, pa.string()))
+        distinct = pa.array(listed, pa.string()).dictionary_encode()
+        found = pa.DictionaryArray.from_arrays(distinct.indices.take(names.indices), distinct.dictionary)
         longest = max(map(len, listed), default=0)
     else:
         if not (isinstance(names, np.ndarray) and names.dtype.kind == "U"):

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from fedfsd.drive.reader.drive import (
     Drive,
@@ -32,6 +35,7 @@ from fedfsd.errors import DataError
 TYPES = {0: "unset", 1: "vehicle", 2: "pedestrian", 3: "cyclist", 4: "other"}
 VEHICLE = 1
 NUMBERS = ("x", "y", "vx", "vy", "heading", "length", "width")
+_STATE = attrgetter("center_x", "center_y", "velocity_x", "velocity_y", "heading", "length", "width", "valid")
 # A tf.Example's names of them; each for the past, the present and the future.
 FEATURES = ("x", "y", "velocity_x", "velocity_y", "bbox_yaw", "length", "width")
 SPANS = ("past", "current", "future")
@@ -46,7 +50,7 @@ def read(path: Path, options: Options) -> Iterator[Drive]:
 
         from fedfsd.drive.reader import waymo_pb2
     unfit: list[DataError] = []
-    for number, record in _records(path):
+    for number, record in records(path):
         place = f"{path}: record {number}"
         try:
             if record is None:
@@ -66,7 +70,7 @@ def read(path: Path, options: Options) -> Iterator[Drive]:
 def _of_scenario(path: Path, place: str, scenario: Any) -> Drive:
     """The vehicles of a Scenario proto."""
     times = np.array(scenario.timestamps_seconds)
-    rows, vehicle, ego = [], [], []
+    rows, keys, ego = [np.empty((0, 1 + len(NUMBERS)))], [], []
     others: list[tuple[object, int]] = []
     for index, track in enumerate(scenario.tracks):
         if len(track.states) != len(times):
@@ -74,16 +78,17 @@ def _of_scenario(path: Path, place: str, scenario: Any) -> Drive:
         if track.object_type != VEHICLE and index != scenario.sdc_track_index:
             others.append((_kind(track.object_type), sum(state.valid for state in track.states)))
             continue
-        valid = [
-            (t, s.center_x, s.center_y, s.velocity_x, s.velocity_y, s.heading, s.length, s.width)
-            for t, s in zip(times, track.states, strict=True)
-            if s.valid
-        ]
-        rows += valid
-        vehicle += [str(track.id)] * len(valid)
-        ego += [index == scenario.sdc_track_index] * len(valid)
+        numbers = chain.from_iterable(map(_STATE, track.states))
+        width = 1 + len(NUMBERS)
+        states = np.fromiter(numbers, np.float64, width * len(times)).reshape(-1, width)
+        valid = states[:, -1] == 1
+        rows.append(np.column_stack([times, states[:, :-1]])[valid])
+        keys.append(str(track.id))
+        ego.append(index == scenario.sdc_track_index)
+    owner = np.repeat(np.arange(len(keys)), [len(each) for each in rows[1:]])
+    egos = np.array(ego, bool)
     return _drive(
-        path, place, scenario.scenario_id, times, np.array(rows).reshape(-1, 8), vehicle, ego, others
+        path, place, scenario.scenario_id, times, np.concatenate(rows), keys, owner, egos[owner], others
     )
 
 
@@ -118,9 +123,10 @@ def _of_example(path: Path, place: str, example: Any) -> Drive:
     rows = np.stack([each[chosen] for each in arrays], axis=1)
     owner = np.nonzero(chosen)[0]
     scenario = b"".join(features["scenario/id"].bytes_list.value).decode(errors="replace")
-    vehicle = [f"{ids[row]:.0f}" for row in owner]
     times = np.unique(rows[:, 0])
-    return _drive(path, place, scenario, times, rows, vehicle, ego[owner].tolist(), others)
+    return _drive(
+        path, place, scenario, times, rows, [f"{each:.0f}" for each in ids], owner, ego[owner], others
+    )
 
 
 def _drive(
@@ -129,10 +135,12 @@ def _drive(
     scenario: str,
     times: np.ndarray,
     rows: np.ndarray,
-    vehicle: list[str],
-    ego: list[bool],
+    keys: list[str],
+    owner: np.ndarray,
+    ego: np.ndarray,
     others: list[tuple[object, int]],
 ) -> Drive:
+    """The rows, (R, 8), of the tracks whose number ``owner`` (R,) is."""
     steps = np.diff(times)
     if not scenario or not len(steps) or not (steps > 0).all():
         raise _unfit(place, "no scenario id, or times that do not ascend", "an id, and two times or more")
@@ -140,8 +148,8 @@ def _drive(
         path,
         scenario,
         hz=round(1 / float(np.median(steps)), 3),
-        vehicle=[f"{scenario}/{key}" for key in vehicle],
-        type=["vehicle"] * len(vehicle),
+        vehicle=pa.DictionaryArray.from_arrays(owner, [f"{scenario}/{key}" for key in keys]),
+        type=pa.DictionaryArray.from_arrays(np.zeros(len(owner), np.int8), ["vehicle"]),
         columns=dict(zip(("t", *NUMBERS), rows.T, strict=True)),
         ego=ego,
         left_out=tracks_left_out(others),
@@ -152,7 +160,7 @@ def _kind(number: float) -> str:
     return TYPES.get(int(number), f"{number:g}") if np.isfinite(number) else "unset"
 
 
-def _records(path: Path) -> Iterator[tuple[int, bytes | None]]:
+def records(path: Path) -> Iterator[tuple[int, bytes | None]]:
     """Each record with its number from 1; None where its checksum is wrong.
 
     Raises:
@@ -167,8 +175,8 @@ def _records(path: Path) -> Iterator[tuple[int, bytes | None]]:
             number += 1
             if len(head) < 12:
                 raise _cut(path, number, at)
-            length, masked = struct.unpack("<QI", head)
-            if _masked(checksum(head[:8])) != masked or length > MAX_RECORD:
+            length, crc = struct.unpack("<QI", head)
+            if masked(checksum(head[:8])) != crc or length > MAX_RECORD:
                 if number == 1:
                     raise damaged(path, "no TFRecord file", "records framed as TensorFlow does")
                 raise _cut(path, number, at)
@@ -176,11 +184,12 @@ def _records(path: Path) -> Iterator[tuple[int, bytes | None]]:
             if len(record) < length + 4:
                 raise _cut(path, number, at)
             at += 16 + length
-            whole = _masked(checksum(record[:-4])) == int.from_bytes(record[-4:], "little")
+            whole = masked(checksum(record[:-4])) == int.from_bytes(record[-4:], "little")
             yield number, record[:-4] if whole else None
 
 
-def _masked(crc: int) -> int:
+def masked(crc: int) -> int:
+    """A checksum as TFRecord files have it."""
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 

@@ -60,7 +60,7 @@ _UNREADABLE = "frames that do not decode"
 
 @dataclass(frozen=True)
 class Recipe:
-    """A generated table that needs no file: what ``fleet.generate`` is called with."""
+    """A generated table that needs no file: what ``fleet.write`` is called with."""
 
     regions: tuple[str, ...]
     cars: int
@@ -106,21 +106,16 @@ def _generated(name: str) -> Path:
     from fedfsd.task.camera import fleet
 
     made = RECIPES[name]
-    kept = cache.folder()
-    path = kept / f"camera-{name}-{made.cars}x{made.frames}-{made.seed}-{fleet.VERSION}.parquet"
+    path = cache.folder() / f"camera-{name}-{made.cars}x{made.frames}-{made.seed}-{fleet.VERSION}.parquet"
     if not path.exists():
         try:
-            kept.mkdir(parents=True, exist_ok=True)
-            part = kept / f"{path.name}.{os.getpid()}"
-            table.write(
-                fleet.generate(made.regions, cars=made.cars, frames=made.frames, seed=made.seed),
-                part,
-                schema=SCHEMA,
-            )
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            part = path.with_name(f"{path.name}.{os.getpid()}")
+            fleet.write(part, made.regions, cars=made.cars, frames=made.frames, seed=made.seed)
             part.replace(path)
         except OSError as error:
             raise NotReadyError(
-                str(kept),
+                str(path.parent),
                 got=error.strerror,
                 expected="a folder to keep the generated frames in",
                 hint="set XDG_CACHE_HOME to a writable folder",

@@ -190,7 +190,14 @@ class Camera(PathTask):
             found[f"ade_{second}s_m"] = distance[:, :points].mean(axis=1)
         found["lateral_m"] = np.abs(error[:, -1, 1])
         found["yaw_rate_fde_m"] = np.linalg.norm(constant_yaw_rate(examples) - truth, axis=-1)[:, -1]
-        return Scores({one.key: found[one.key] for one in self.metrics}, examples.owner, kinds(examples))
+        return Scores(found, examples.owner)
+
+    def kinds(self, examples: Examples) -> dict[str, np.ndarray]:
+        """Straight or curve by the path driven, day or night by the frame's mean brightness."""
+        end = examples.targets["path"][:, -1]
+        curve = np.abs(end[:, 1]) > _CURVE * np.maximum(end[:, 0], 1.0)
+        night = np.array([frame.mean() < _DARK for frame in examples.inputs["image"]], bool)
+        return {"straight": ~curve, "curve": curve, "day": ~night, "night": night}
 
     def picture(
         self, shown: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str], *, heading: str
@@ -204,14 +211,6 @@ class Camera(PathTask):
             "(right: 5 in 100 are harder). Below each from above, driving upwards: the path driven (grey), "
             "the forecast (in the region's colour), straight on (dashed), and how far off those two end."
         )
-
-
-def kinds(examples: Examples) -> dict[str, np.ndarray]:
-    """Straight or curve by the path driven, day or night by the frame's mean brightness, (W,) bool each."""
-    end = examples.targets["path"][:, -1]
-    curve = np.abs(end[:, 1]) > _CURVE * np.maximum(end[:, 0], 1.0)
-    night = np.array([frame.mean() < _DARK for frame in examples.inputs["image"]], bool)
-    return {"straight": ~curve, "curve": curve, "day": ~night, "night": night}
 
 
 def straight(examples: Examples) -> np.ndarray:
