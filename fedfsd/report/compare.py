@@ -7,8 +7,8 @@ same vehicles of its region and at its whole plan, also one that stopped early: 
 from __future__ import annotations
 
 import json
-import os
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
