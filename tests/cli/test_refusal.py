@@ -234,6 +234,8 @@ def test_what_is_no_run_or_no_key_is_named(fedfsd, folder):
         assert said.code == 3
         assert "run/plan.json: plan: got a value that is not allowed, expected a JSON object" in said.err
         assert fedfsd(command, "loop").code == 4
+    for output in ("", ".", "/", "run"):
+        assert fedfsd("keys", "new", "fedfsd/EU/officer", "-o", output).code == 2
     said = fedfsd("keys", "show", "run")
     assert said.code == 4
     assert "no file or no Ed25519 key" in said.err
