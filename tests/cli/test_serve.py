@@ -38,6 +38,8 @@ from fedfsd.report.page import read_run, write_report
 from fedfsd.report.run_folder import Folder
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
+SQUEEZED = "one => one.textContent.length > 12 && one.clientWidth < 60 && one.offsetParent"
+"""A cell of a table in which text stands letter by letter."""
 AGO = 10
 """Days since the region's first round."""
 VICIOUS = "<script>alert(1)</script>{{7*7}}"
@@ -369,6 +371,9 @@ def test_pages_load_and_fit_and_are_reached_by_keyboard(request, browser, what):
                 browser.open(url + path, width=width)
                 assert browser.complaints() == [], path
                 assert browser.ask("document.documentElement.scrollWidth") <= width, path
+                assert browser.ask(f"[...document.querySelectorAll('td')].filter({SQUEEZED}).length") == 0, (
+                    path
+                )
                 ink, paper = browser.ask(
                     "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
                 )
