@@ -136,7 +136,7 @@ def _text(alike: list[Finding]) -> str:
     first, fixes = alike[0], {one.fix for one in alike}
     worst = sorted(alike, key=lambda one: -one.count)
     where = ", ".join(plain(part) for part in (first.region, first.source) if part)
-    lines = [f"{first.severity}: {plain(first.name)} in {where}"]
+    lines = [f"{first.severity}: {plain(first.name)} in {where}", f"  {first.what}"]
     for one in worst[:_SHOWN]:
         place = "" if one.recording is None else f" in {plain(one.recording)}"
         fix = f"; fix: {plain(one.fix)}" if len(fixes) > 1 else ""
