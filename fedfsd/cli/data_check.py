@@ -117,8 +117,11 @@ def _surveys(path: str, regions: Sequence[str], chosen: Task) -> list[Survey]:
 def _nothing(survey: Survey) -> Finding:
     from fedfsd.drive.check import Finding
 
-    fix = f"its budget would be spent on noise alone: {'; '.join(survey.reasons) or 'see its recordings'}"
     count = survey.vehicles
+    why = "; ".join(survey.reasons) or (
+        "see its recordings" if count else "all of its vehicles are test vehicles"
+    )
+    fix = f"its budget would be spent on noise alone: {why}"
     return Finding("no-window", "error", survey.region, "", None, count, count, "vehicles", fix)
 
 

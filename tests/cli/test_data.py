@@ -224,7 +224,8 @@ ENDS = {
         {"position-scale": "units are a metre (pixels?)", "no-window": "25 m"},
         "8 of 8 tracks",
     ),
-    "types_not_known": (0, "6 vehicles by their type", {}, ""),
+    # Both of the two that are left are test vehicles.
+    "types_not_known": (0, "6 vehicles by their type", {"no-window": "are test vehicles"}, "0 with a window"),
     "cr_only": (0, "8 vehicles in 1 recordings, 960 rows", {}, ""),
     "semicolon": (0, "8 vehicles in 1 recordings, 960 rows", {}, ""),
     "gz": (0, "8 vehicles in 1 recordings, 960 rows", {}, ""),
