@@ -5,6 +5,8 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.13 python3.14 python
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
+# Tests start many processes: each would compile fedfsd anew where the environment forbids to keep the result.
+export PYTHONDONTWRITEBYTECODE :=
 # As many as a machine of two cores has; more where there are more: make test WORKERS=8
 WORKERS ?= 2
 # A file goes to the next free worker in one piece: what its tests share is made once. The longest come first
@@ -26,7 +28,10 @@ setup: .venv/setup.done
 		"fix: install it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 4; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --no-compile \
+		--editable '.[test]'
+	@# pip would compile on one processor, other packages' tests too. What cannot be compiled is never imported.
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib fedfsd || true
 	@touch $@
 
 # A run of a few minutes in a new folder; its last line is the report to open.

@@ -23,8 +23,8 @@ from typing import Any
 from fedfsd.errors import ConfigError, FormatError
 
 READ: Mapping[str, tuple[int, ...]] = {
-    "experiment": (1, 2, 3),
-    "plan": (1, 2, 3),
+    "experiment": (1, 2, 3, 4),
+    "plan": (1, 2, 3, 4),
     "policy": (1,),
     "region.toml": (1,),
     "train.toml": (1, 2),
@@ -37,6 +37,7 @@ READ: Mapping[str, tuple[int, ...]] = {
     "run folder": (1,),
     "border": (1, 2, 3),
     "declaration": (1,),
+    "own model": (1,),
     "runner socket": (3,),  # gate and runner of a region are upgraded together: 1 and 2 named no program
     "invitation": (1,),
     "signing request": (1,),

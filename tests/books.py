@@ -70,11 +70,11 @@ def keep_books(folder: Path, region: str, *plans: Plan) -> None:
     ledger.close()
 
 
-def rounds_in(folder: Path) -> list[dict[str, Any]]:
-    """The reservations and releases that the books of ``folder`` hold."""
+def rounds_in(folder: Path, *types: str) -> list[dict[str, Any]]:
+    """The entries of these types, by default reservations and releases, that the books of ``folder`` hold."""
     path = folder / MIRROR
     lines = path.read_bytes().splitlines() if path.exists() else []
-    return [one for one in map(json.loads, lines) if one["type"] in ("reserve", "release")]
+    return [one for one in map(json.loads, lines) if one["type"] in (types or ("reserve", "release"))]
 
 
 __all__ = ["keep_books", "open_ledger", "rounds_in"]

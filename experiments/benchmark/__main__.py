@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.benchmark.audit import audit
+from experiments.benchmark.beside import beside
 from experiments.benchmark.border import border
 from experiments.benchmark.clients import clients
 from experiments.benchmark.crowd import crowd
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m experiments.benchmark", description="Measure what the project promises."
     )
     names = ("help", "demo", "step", "windows", "overhead", "clients", "crowd", "wire")
-    names += ("ledger", "audit", "recordings", "border", "imports", "fleet")
+    names += ("ledger", "audit", "recordings", "border", "imports", "fleet", "beside")
     parser.add_argument("--only", choices=names, action="append", help="this part alone; may be repeated")
     parser.add_argument("--data", help="real recordings to train on; else the study's published results")
     parser.add_argument("--full", action="store_true", help="fleet: 100,000 vehicles instead of 10,000")
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "recordings": lambda: recordings(given.data, folder / "recordings", quick=given.quick),
             "border": lambda: border(folder / "border", quick=given.quick),
             "fleet": lambda: fleet(folder / "fleet", full=given.full, quick=given.quick),
+            "beside": lambda: beside(quick=given.quick),
             "imports": lambda: imports(folder / "imports", quick=given.quick),
         }
         for name in names:

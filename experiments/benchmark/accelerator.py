@@ -47,6 +47,8 @@ CASES = (
     Case("ResNet-18", 128, 1),
 )
 STEPS, TURNS = 5, 7
+SCALE = 2.0**20
+"""Steps of the grid in the noise's standard deviation, about as a plan has them."""
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 _MEGABYTE = 2**20
 _PACKAGES = ("torch", "numpy", "opacus", "pydantic", "cryptography")
@@ -207,10 +209,10 @@ def _noise_seconds(device: torch.device, size: int, turns: int) -> dict[str, Any
     key = RoundKey(bytes(32), "EU", "plan", 1, "")
     counters = torch.arange(-(-size // 8), device=device)
     ways: dict[str, Callable[[], object]] = {
-        "noise of a step": lambda: noise.of_step(key, 0, device).normal(size),
+        "noise of a step": lambda: noise.of_step(key, 0, device).whole(size, SCALE),
         "keystream by operations": lambda: chacha.operations(counters, (1,) * 8),
         "torch's own, not fit for a release": lambda: torch.randn(size, device=device),
-        "AES-256 on the host, one thread": lambda: Stream(bytes(32)).normal(size),
+        "AES-256 on the host, one thread": lambda: noise.HostNoise(Stream(bytes(32))).whole(size, SCALE),
     }
     if device.type == "cuda":
         ways["keystream by one function"] = lambda: chacha.fused(counters, (1,) * 8)
@@ -237,7 +239,7 @@ def _step(steps: Steps, turns: int) -> dict[str, Any]:
             ways[name] = way
     key = RoundKey(bytes(32), "EU", "plan", 1, "")
     ways["noise"] = lambda: [
-        noise.of_step(key, step, steps.device).normal(steps.size) for step in range(STEPS)
+        noise.of_step(key, step, steps.device).whole(steps.size, SCALE) for step in range(STEPS)
     ]
     took: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(turns + 1):

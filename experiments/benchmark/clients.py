@@ -3,7 +3,8 @@
 A client trains the same transformer by five steps of ten of its fifty vehicles, one window each. What is
 measured is the time from one round to the next, the coordinator's part included: with one worker beside pfl,
 which has one process, and with one worker for each of two cores beside Ray. A peer that is not installed
-(``pip install "fedfsd[peers]"``) has no row that passes, and the row says so. pfl and ours run in turn.
+has no row that passes, and the row says so: Ray comes with fedfsd's extra ``ray``; pfl 0.6.0 wants an older
+dp-accounting, so it is installed without its dependencies. pfl and ours run in turn.
 """
 
 from __future__ import annotations

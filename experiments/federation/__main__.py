@@ -13,16 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.federation.stage import FEDFSD, Stage, StageError
+from fedfsd.config.experiment import Experiment
+from fedfsd.config.load import load
+from fedfsd.errors import FedfsdError
+from fedfsd.simulation.prepare import task_of
 
 HERE = Path(__file__).parent
-REGIONS = ("CN", "EU", "US")
 
 
 def main(arguments: Sequence[str] | None = None, *, stages: type[Stage] = Stage) -> int:
     """The command; 1 where something did not work, else what ``audit verify`` says."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.federation",
-        description="Bring up a coordinator and three regions, run an experiment over the border,"
+        description="Bring up a coordinator and an experiment's regions, run an experiment over the border,"
         " show their status, shut down, and verify what they leave.",
     )
     parser.add_argument("-o", "--output", type=Path, help="a new folder for all of it")
@@ -30,7 +33,14 @@ def main(arguments: Sequence[str] | None = None, *, stages: type[Stage] = Stage)
     parser.add_argument("--test-only", action="store_true", help="regions also take rehearsals")
     given = parser.parse_args(arguments)
     output = given.output or Path("runs") / time.strftime("federation-%Y%m%d-%H%M%S")
-    stage = stages(output.resolve(), REGIONS, test_only=given.test_only)
+    try:
+        loaded = load(Experiment, given.experiment)
+        tables = task_of(loaded).tables(loaded.data.path)
+    except FedfsdError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    names = loaded.data.regions or sorted({name for one in tables for name in one.regions})
+    stage = stages(output.resolve(), names, tables=tables, test_only=given.test_only)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return story(stage, given.experiment.resolve())

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedfsd.drive import source, table
+from fedfsd.drive.table import Table
 from fedfsd.service import patience
 
 FEDFSD = (str(Path(sys.executable).with_name("fedfsd")),)
@@ -59,6 +60,8 @@ class Stage:
 
     folder: Path
     names: Sequence[str]
+    tables: Sequence[Table] = ()
+    """The regions' drives, by region; without any, the generated traffic inside the package."""
     test_only: bool = False
     separate: bool | None = None
     """Whether gate and runner are users of their own; by default where this machine and folder allow it."""
@@ -127,9 +130,9 @@ class Stage:
         home = self.folder / name.lower()
         for inner in ("data", "officer"):
             (home / inner).mkdir(parents=True, mode=0o700)
-        (mine,) = table.in_region(source.tables("embedded"), name)
+        (mine,) = table.in_region(self.tables or source.tables("embedded"), name)
         data = home / "data" / "drives.parquet"
-        table.write(mine, data)
+        table.write(mine, data, schema=mine.rows.schema)
         rows = mine.rows
         training = rows.filter(pc.invert(rows["test"]))
         roster = len(pc.unique(pa.chunked_array(training["vehicle"])))

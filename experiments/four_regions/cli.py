@@ -29,6 +29,7 @@ def parse(
     *,
     seeds: Sequence[int],
     rungs: Sequence[str] = (),
+    study: str = "four_regions",
 ) -> Given:
     """Add the arguments to ``parser`` and read them; ``--set data.path=`` counts as ``--data``."""
     parser.add_argument("--data", default="embedded", help="a table, a folder of tables, or embedded")
@@ -39,7 +40,7 @@ def parse(
         "--output",
         type=Path,
         metavar="DIR",
-        help="runs/four_regions/NAME if left out; continued if there",
+        help=f"runs/{study}/NAME if left out; continued if there",
     )
     parser.add_argument("--publish", action="store_true", help="also write into the study's own folder")
     if rungs:
@@ -54,7 +55,7 @@ def parse(
         data=data,
         overrides=tuple(text for text in given.set if not text.startswith("data.path=")),
         seeds=tuple(dict.fromkeys(given.seeds)),
-        output=given.output or Path("runs/four_regions") / name,
+        output=given.output or Path("runs") / study / name,
         publish=given.publish,
         rungs=tuple(given.rungs) if rungs else (),
     )

@@ -1,14 +1,12 @@
-"""The same drives arranged otherwise: as one region, or with validation vehicles as the test vehicles."""
+"""The same drives under other regions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from zlib import crc32
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fedfsd.drive import table
 from fedfsd.drive.table import Table
@@ -17,23 +15,16 @@ POOLED = "pooled"
 
 
 def as_one_region(tables: Sequence[Table]) -> Table:
-    """All drives in one region; keys carry where they came from, so that no two vehicles become one."""
+    """All drives in one region."""
+    return joined(tables, {name: POOLED for part in tables for name in part.regions})
+
+
+def joined(tables: Sequence[Table], regions: Mapping[str, str]) -> Table:
+    """The drives under other regions; keys carry where they came from, so that no two vehicles become one."""
     rows = _joined(tables)
-    keys = [f"{region}/{key}" for region, key in zip(rows.text("region"), rows.text("vehicle"), strict=True)]
-    return _with(rows, region=pa.array([POOLED] * len(keys)), vehicle=pa.array(keys))
-
-
-def for_validation(tables: Sequence[Table]) -> Table:
-    """The training vehicles alone, a fixed fifth of them in the place of the test vehicles."""
-    rows = _joined(tables)
-    training = Table(rows.rows.filter(pc.invert(rows.rows["test"])), rows.licence, rows.identity, rows.origin)
-    held_out = {key: is_validation(key) for key in set(training.text("vehicle"))}
-    return _with(training, test=pa.array([held_out[key] for key in training.text("vehicle")]))
-
-
-def is_validation(vehicle: str) -> bool:
-    """One training vehicle in five, by the digits of the CRC-32 that the test split leaves alone."""
-    return crc32(vehicle.encode()) // 10 % 5 == 0
+    was = rows.text("region")
+    keys = [f"{region}/{key}" for region, key in zip(was, rows.text("vehicle"), strict=True)]
+    return _with(rows, region=pa.array([regions[name] for name in was]), vehicle=pa.array(keys))
 
 
 @contextmanager

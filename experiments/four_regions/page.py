@@ -90,8 +90,10 @@ def ladder_table(rows: Sequence[Row]) -> str:
                 rung.title,
                 *(_figure(row) for row in mine),
                 f"{pooled.miss_rate:.0%}",
-                "none promised" if math.isinf(pooled.epsilon) else upwards(pooled.epsilon),
-                upwards(pooled.epsilon_search),
+                *(
+                    "none promised" if math.isinf(one) else upwards(one)
+                    for one in (pooled.epsilon, pooled.epsilon_search)
+                ),
             ]
         )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -102,7 +104,7 @@ def verdict(rows: Sequence[Row]) -> str:
     means = {(row.rung, row.region): row for row in rows if row.seed == MEAN}
     regions = [region for region in dict.fromkeys(row.region for row in rows) if region != POOLED]
     against = [
-        f"{region} {_change(means[FEDERATED_8.name, region], means[CONSTANT_VELOCITY.name, region])}"
+        f"{region} {change(means[FEDERATED_8.name, region], means[CONSTANT_VELOCITY.name, region])}"
         for region in regions
     ]
     text = f"At epsilon 8 the federation's FDE against constant velocity's: {', '.join(against)}."
@@ -149,5 +151,6 @@ def _figure(row: Row) -> str:
     return f"{text} ({row.note})" if row.note else text
 
 
-def _change(mine: Row, other: Row) -> str:
+def change(mine: Row, other: Row) -> str:
+    """How much smaller one FDE is than another."""
     return f"{mine.fde_m / other.fde_m - 1:+.1%}".replace("-", "−")

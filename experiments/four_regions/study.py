@@ -25,7 +25,8 @@ from fedfsd.report.run_folder import Folder
 from fedfsd.simulation import run as simulation
 from fedfsd.simulation.prepare import Prepared, model_with, prepare
 from fedfsd.simulation.run import Run
-from fedfsd.task.forecasting import metric, predictor
+from fedfsd.task.forecasting import predictor
+from fedfsd.task.path import single
 from fedfsd.task.task import Examples, Scores, Task
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart.toml"
@@ -174,4 +175,4 @@ def _best_predictor(study: Study, region: str) -> str:
 
 def _predict(one: Callable[[np.ndarray, int], np.ndarray], test: Examples) -> Scores:
     future = test.targets["future"]
-    return metric.single(one(test.inputs["history"], future.shape[1]), future, test.owner)
+    return single(one(test.inputs["history"], future.shape[1]), future, test.owner)

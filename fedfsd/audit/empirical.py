@@ -1,4 +1,6 @@
-"""What trainings of canaries showed of a plan's mechanism: the document of ``fedfsd audit canaries``.
+"""What canaries showed of a plan's mechanism: the document of ``fedfsd audit canaries``.
+
+They were trained alone, or stood beside vehicles in the plan's rounds.
 
 A region, or anybody with its program, makes it; nothing in it is computed from data. It shows what that
 program did on that machine, and is as believable as whoever ran it.
@@ -14,7 +16,7 @@ from pydantic import Field
 
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError, NotReadyError
-from fedfsd.language import say
+from fedfsd.language import mark, say
 from fedfsd.ledger.entry import Hex32, Text
 
 MOST_BYTES = 2**22
@@ -53,6 +55,15 @@ class RegionFound(Frozen):
     replay: tuple[str, ...]
     """The faults that a replay found."""
     commitment: Hex32
+    """To the coins."""
+    of: Literal["training", "rounds"] = "training"
+    """Whether canaries were trained alone, or stood beside vehicles in the plan's rounds."""
+    committed: bool | None = True
+    """Of rounds: whether the ledger commits to the coins; None: to none."""
+    missing: tuple[int, ...] = ()
+    """Of rounds: those whose released bytes were not there."""
+    noticed: float | None = None
+    """Of rounds: from how many times C on clipping would have been noticed."""
 
 
 class Found(Frozen):
@@ -102,6 +113,7 @@ def sentences(found: Sequence[Found], region: str, plans: Mapping[str, Any]) -> 
         )
         faults = [*one.replay, *(check.name for check in one.checks if check.fails)]
         faults += [one.alarm] if one.alarm else []
+        faults += [say("coins that its ledger does not commit to")] if one.committed is False else []
         if faults:
             yield say(
                 "{about}: its mechanism was tried and is not the plan's: {faults}",
@@ -109,12 +121,26 @@ def sentences(found: Sequence[Found], region: str, plans: Mapping[str, Any]) -> 
                 faults="; ".join(faults),
             )
             continue
-        yield say(
-            "{about}: a replay on neighbouring tables found no difference but a clipped sum within C, and "
-            "{steps:,} private steps of canaries agree with the plan's sensitivity, sampling and noise",
-            about=about,
-            steps=one.steps,
-        )
+        if one.of == "rounds":
+            yield say(
+                "{about}: {steps:,} private steps with canaries beside vehicles agree with the plan's "
+                "sensitivity, sampling and noise, by released bytes and by coins to which {ledger}",
+                about=about,
+                steps=one.steps,
+                ledger=say("the ledger committed") if one.committed else say("nothing committed"),
+            )
+            if one.missing:
+                yield say(
+                    "{about}: {count} rounds are missing from that", about=about, count=len(one.missing)
+                )
+        else:
+            yield say(
+                "{about}: a replay on neighbouring tables found no difference but a clipped sum within C, "
+                "and {steps:,} private steps of canaries agree with the plan's sensitivity, sampling and "
+                "noise",
+                about=about,
+                steps=one.steps,
+            )
         if one.bounds is not None:
             mine = one.bounds
             yield say(
@@ -130,3 +156,30 @@ def sentences(found: Sequence[Found], region: str, plans: Mapping[str, Any]) -> 
                 delta=mine.delta,
                 claimed=say("none") if one.epsilon is None else f"{one.epsilon:.2f}",
             )
+
+
+BOUNDS = (
+    ("gaussian_pair", mark("two Gaussians")),
+    ("one_run_f", mark("trade-off curves")),
+    ("one_run", mark("any mechanism")),
+)
+"""Lower bounds, the tightest first; each assumes less than the one before."""
+
+
+def beside_claims(found: Sequence[Found], region: str, plans: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The lower bounds that they state of a region's plans, each beside its claim."""
+    return [
+        {
+            "plan": document.plan,
+            "of": one.of,
+            "epsilon": one.epsilon,
+            "delta": one.bounds.delta,
+            "confidence": one.bounds.confidence,
+            "canaries": one.bounds.canaries,
+            "bounds": {name: getattr(one.bounds, name) for name, _ in BOUNDS},
+        }
+        for document in found
+        if document.plan in plans
+        and (one := document.regions.get(region)) is not None
+        and one.bounds is not None
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,6 +12,17 @@ from fedfsd.plain_text import plain
 
 WORDS = (mark("note"),)
 """Kinds as people read them, beside the outcomes of checks; documents say them in English."""
+
+
+_PLACES = {
+    "entry": mark("entry {entry}"),
+    "round": mark("round {round}"),
+    "plan": mark("plan {plan}"),
+    "grant of": mark("grant of {grant}"),
+    "checkpoint": mark("checkpoint {checkpoint}"),
+    "receipt of": mark("receipt of {receipt}"),
+}
+_PLACE = re.compile(rf"(?<!\S)({'|'.join(_PLACES)}) ([^\s,():;]+)")
 
 
 class Kind(StrEnum):
@@ -41,7 +53,12 @@ class Finding:
         object.__setattr__(self, "proof", proof)
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.text}" if self.place else self.text
+        return f"{said(self.place)}: {self.text}" if self.place else self.text
+
+
+def said(place: str) -> str:
+    """A finding's place as people read it; documents keep its words in English."""
+    return _PLACE.sub(lambda found: say(_PLACES[found[1]], **{found[1].split()[0]: found[2]}), place)
 
 
 def contradiction(place: str, got: object, expected: object, *, proof: tuple[str, ...] = ()) -> Finding:

@@ -25,6 +25,7 @@ from fedfsd.language import say
 from fedfsd.ledger.entry import Incident, Release
 from fedfsd.mechanism import watch
 from fedfsd.mechanism.watch import Sight, State
+from fedfsd.plan.plan import BLOCKS, CANARIES
 
 
 def check_incidents(ledger: Ledger) -> Iterator[Finding]:
@@ -155,17 +156,11 @@ class Planned:
         own = self.document["regions"][self.region].get("rounds")
         return round if own is None else int(own[round - 1])
 
-    def std(self, round: int) -> tuple[float, float | None]:
-        """(standard deviation of an entry's noise, unit of the grid that entries without gradient lie on)."""
-        mine, optimizer = self.document["regions"][self.region], self.document["optimizer"]
+    def std(self, round: int) -> tuple[float, float, float | None]:
+        """Standard deviations of an entry's noise, of all steps and of the last; the grid of the witness."""
+        mine = self.document["regions"][self.region]
         one = rounds_of(event_of(self.document, self.region, self.rounds), self.rounds)[round]
-        rate = optimizer["learning_rate"]
-        if optimizer["schedule"] == "cosine":
-            rate *= (1 + cos(pi * (self.number(round) - 1) / self.document["num_rounds"])) / 2
-        moved = [
-            _moved(step, mine["local_steps"], rate, optimizer["momentum"])
-            for step in range(mine["local_steps"])
-        ]
+        moved = self._moved(round)
         divisor = mine["sample_rate"] * mine["roster"]
         step_std = one.noise_multiplier * one.max_grad_norm
         std = step_std * sqrt(sum(one * one for one in moved)) / divisor
@@ -173,10 +168,46 @@ class Planned:
             raise ValueError("no noise")
         widest = min(2.0**-20 * step_std, 2.0**-11 * one.max_grad_norm / sqrt(self.size))
         grid = 2.0 ** floor(log2(widest))
-        return std, moved[0] * grid / divisor if max(moved) == min(moved) else None
+        lattice = moved[0] * grid / divisor if max(moved) == min(moved) else None
+        return std, step_std * moved[-1] / divisor, lattice
+
+    def _moved(self, round: int) -> list[float]:
+        """How far one unit of each step's gradient has moved the parameters by the round's end."""
+        steps, optimizer = self.document["regions"][self.region]["local_steps"], self.document["optimizer"]
+        rate = optimizer["learning_rate"]
+        if optimizer["schedule"] == "cosine":
+            rate *= (1 + cos(pi * (self.number(round) - 1) / self.document["num_rounds"])) / 2
+        return [_moved(step, steps, rate, optimizer["momentum"]) for step in range(steps)]
+
+    def pulls(self, round: int) -> list[float]:
+        """By how much of an entry's planned noise a drawn canary moves its entry, step by step."""
+        one = rounds_of(event_of(self.document, self.region, self.rounds), self.rounds)[round]
+        moved = self._moved(round)
+        return [gain / (one.noise_multiplier * sqrt(sum(all * all for all in moved))) for gain in moved]
+
+    @property
+    def looks(self) -> int:
+        """How many verdicts on canaries there are, of all regions."""
+        own = (one.get("rounds") for one in self.document["regions"].values())
+        return sum(self.document["num_rounds"] if one is None else len(one) for one in own)
+
+    def canaries(self, path: Path, round: int) -> np.ndarray | None:
+        """The canaries' block in units of its planned noise, larger where gradients made it so."""
+        parts = self._parts(path, round)
+        if parts is None or CANARIES not in parts:
+            return None
+        block: np.ndarray = -parts[CANARIES].astype(np.float64) / self.std(round)[0]
+        return block
 
     def sight(self, path: Path, round: int) -> Sight | None:
         """What the statistics see of the update in a file; None where it is none of this plan's."""
+        parts = self._parts(path, round)
+        if parts is None:
+            return None
+        std, last, lattice = self.std(round)
+        return seen(parts, round, std=std, last=last, lattice=lattice)
+
+    def _parts(self, path: Path, round: int) -> dict[str, np.ndarray] | None:
         if not 1 <= round <= self.rounds or path.stat().st_size != 4 * self.size:
             return None
         with path.open("rb") as file:
@@ -185,18 +216,23 @@ class Planned:
         parts = dict(zip((name for name, _ in self.shapes), np.split(flat, ends[:-1]), strict=True))
         if not np.isfinite(flat).all():
             return None
-        std, lattice = self.std(round)
-        return seen(parts, round, std=std, lattice=lattice)
+        return parts
 
     @property
     def power(self) -> str:
         """Which missing noise would have been noticed, for people."""
-        return power(dict(self.shapes), rounds=self.rounds, regions=len(self.regions))
+        std, last, _ = self.std(1)
+        return power(
+            dict(self.shapes), rounds=self.rounds, regions=len(self.regions), earlier=(std / last) ** 2 - 1
+        )
 
 
-def power(shapes: Mapping[str, tuple[int, ...]], *, rounds: int, regions: int) -> str:
-    """What the statistics notice by a plan's end, for people."""
-    size = sum(prod(shape) for name, shape in shapes.items() if name != "noise_witness")
+def power(shapes: Mapping[str, tuple[int, ...]], *, rounds: int, regions: int, earlier: float = 0.0) -> str:
+    """What the statistics notice by a plan's end, for people.
+
+    ``earlier``: the variance of the noise of a round's earlier steps, in units of that of the last.
+    """
+    size = sum(prod(shape) for name, shape in shapes.items() if name not in BLOCKS)
     witness = sum(prod(shape) for name, shape in shapes.items() if name == "noise_witness")
     shares = [share / 100 for share in range(99, 0, -1)]
     block = next(
@@ -204,7 +240,12 @@ def power(shapes: Mapping[str, tuple[int, ...]], *, rounds: int, regions: int) -
     )
     model = {
         signal: next(
-            (one for one in shares if watch.noticed(one, size, rounds, regions=regions, signal=signal)), None
+            (
+                one
+                for one in shares
+                if watch.noticed(one, size, rounds, regions=regions, signal=signal, earlier=earlier)
+            ),
+            None,
         )
         for signal in (0.0, 0.5)
     }

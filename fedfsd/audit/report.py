@@ -14,7 +14,7 @@ from fedfsd.audit.attacker import FALSE_POSITIVES, scale
 from fedfsd.audit.case import NO_DECLARATIONS, Case, cases
 from fedfsd.audit.crossing import releases
 from fedfsd.audit.declaration import Declaration
-from fedfsd.audit.empirical import sentences
+from fedfsd.audit.empirical import beside_claims, sentences
 from fedfsd.audit.evidence import Evidence
 from fedfsd.audit.explained import glossary
 from fedfsd.audit.fact import MEANINGS, Facts, Sources
@@ -115,6 +115,9 @@ def _region(case: Case, evidence: Evidence) -> dict[str, Any]:
         ],
         "plans": given.plans,
         "releases": given.releases,
+        "beside_claims": []
+        if case.withheld
+        else beside_claims(evidence.canaries, ledger.region, ledger.plans),
         "timelines": [timeline(case, chapter) for chapter in case.course.chapters],
     }
 

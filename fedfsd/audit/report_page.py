@@ -11,8 +11,9 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from fedfsd.audit.empirical import BOUNDS
 from fedfsd.audit.explained import CHECKS
-from fedfsd.audit.finding import Kind
+from fedfsd.audit.finding import Kind, said
 from fedfsd.audit.report import merged
 from fedfsd.audit.text import number
 from fedfsd.audit.timeline import drawing
@@ -63,7 +64,7 @@ def _rendered(template: str, document: Mapping[str, Any], **more: Any) -> str:
         "percent": percent,
         "say": say,
     }
-    environment.globals["_"] = say
+    environment.globals |= {"_": say, "placed": said}
     return environment.get_template(template).render(
         report=document,
         title=title(document),
@@ -73,6 +74,8 @@ def _rendered(template: str, document: Mapping[str, Any], **more: Any) -> str:
         checks=_checks(document["verification"]),
         attacked=any(plan["true_positives"] for one in document["regions"] for plan in one["plans"]),
         drawing=drawing,
+        bounds=BOUNDS,
+        bounded=any(one["beside_claims"] for one in document["regions"]),
         meanings=CHECKS,
         language=spoken(),
         findings=_findings(document["verification"]),

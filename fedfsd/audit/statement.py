@@ -34,6 +34,13 @@ IDENTITIES = {
         "per key only."
     ),
 }
+RECORDED = {
+    "camera": mark(
+        "The vehicle is the car whose camera recorded. Others in its frames are covered only as part of that "
+        "car's frames: a person whom several cars filmed is not protected as a person."
+    ),
+}
+"""By task: who the vehicle is where that is not plain."""
 GENERAL = {
     mark("Unit"): mark(
         "One vehicle: everything recorded about one vehicle key. The size of the roster is public."
@@ -220,6 +227,8 @@ def _sentences(case: Case, chapter: Chapter, rosters: Sequence[int]) -> Iterator
     yield Sentence("horizon", text)
     for name in sorted({run.promise.identity for run in chapter.runs if run.promise}):
         yield Sentence("identity", say(IDENTITIES[name]), declared=True)
+    for name in sorted({run.terms.task for run in chapter.runs if run.terms} & RECORDED.keys()):
+        yield Sentence("identity", say(RECORDED[name]))
     elsewhere = case.declaration.practice.vehicles_in_other_regions if case.declaration else None
     if elsewhere:
         yield Sentence("vehicles in other regions", said(elsewhere), declared=True)

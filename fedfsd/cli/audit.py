@@ -33,31 +33,10 @@ _SUFFIXES = {".txt": "text", ".json": "json", ".sarif": "sarif"}
 
 def verify(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...")],
-    receipts: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="What the coordinator countersigned."),
-    ] = None,
-    trust: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Public keys you obtained out of band; without them the verdict is 'cannot decide'.",
-        ),
-    ] = None,
-    code: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Hashes of reviewed programs (fedfsd config code): the code on record must be among them.",
-        ),
-    ] = None,
-    releases: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Released updates (releases/ of a run folder): test the noise in every one of them.",
-        ),
-    ] = None,
+    receipts: audit_report.Receipts = None,
+    trust: audit_report.Trust = None,
+    code: audit_report.Code = None,
+    releases: audit_report.Releases = None,
     format: Annotated[Format | None, typer.Option(help="How to write the findings.")] = None,
     output: Annotated[
         Path | None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,8 @@ from fedfsd.cli.answer import Answer, Json, table
 from fedfsd.cli.destination import checked
 from fedfsd.cli.extra import extra
 from fedfsd.errors import NotReadyError, PlanError
+from fedfsd.ledger import digest
+from fedfsd.ledger.digest import coins_commitment
 from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
@@ -62,49 +66,41 @@ def canaries(
     plan: PlanPath,
     region: Regions = None,
     device: Device = "auto",
+    coins: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Coins that a region opened: look at the canaries of its real rounds instead.",
+        ),
+    ] = None,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Beside --coins: the region's evidence. By default a run folder's."
+        ),
+    ] = None,
+    releases: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Beside --coins: released updates. By default a run folder's."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it for audit report: .json.")
     ] = None,
     _json: Json = False,
 ) -> Answer:
-    """Train canaries with a plan's constants, and bound epsilon from below.
+    """Train canaries with a plan's constants, or look at those of its rounds, and bound epsilon from below.
 
     Canaries are synthetic vehicles, each in or out by a secret coin; they go through this program's sampler,
-    clipping, sum and noise for as many rounds as the plan has. Reads no data and costs no budget. Exit code
-    10: not the plan's mechanism; 11: too few vehicles for a bound.
+    clipping, sum and noise for as many rounds as the plan has. Reads no data and costs no budget. Once a
+    plan with canaries of its own is settled and a region opens its coins (--coins), released bytes show the
+    same of its real rounds. Exit code 10: not the plan's mechanism; 11: too few vehicles for a bound, or
+    rounds that are missing.
     """
     if output is not None:
         checked(output, ".json")
-    with extra("training"):
-        from fedfsd.ledger import digest
-        from fedfsd.runner import canary
-        from fedfsd.runner import replay as replays
-
-    found, rows, lines = _plan(plan), {}, []
-    for name in region or found.regions:
-        replayed = replays.of_plan(found, name, device)
-        one = canary.trial(found, name, device)
-        claim = found.region(name).epsilon
-        rows[name] = {
-            "epsilon": claim,
-            "steps": one.steps,
-            "checks": [asdict(check) for check in one.checks],
-            "bounds": one.bounds and asdict(one.bounds),
-            "alarm": one.alarm,
-            "replay": list(replayed.faults),
-            "commitment": one.commitment,
-        }
-        faults = [*replayed.faults, *one.faults]
-        lines += [f"{name}: {'; '.join(faults) or 'as planned'} ({one.steps} steps in {one.seconds:.1f} s)"]
-        lines += [f"  {check.name}: {check.found:.3f}, planned {check.expected:.3f}" for check in one.checks]
-        if one.bounds is None:
-            lines.append("  too few vehicles for a lower bound on epsilon")
-        else:
-            mine, claimed = one.bounds, "none" if claim is None else f"{claim:.2f}"
-            lines.append(
-                f"  epsilon at least {mine.gaussian_pair:.2f} (two Gaussians), {mine.one_run_f:.2f} (trade-"
-                f"off curves), {mine.one_run:.2f} (any mechanism); claimed {claimed}"
-            )
+    found = _plan(plan)
+    rows = _opened(found, plan, coins, bundle or (), releases) if coins else _trained(found, region, device)
+    lines = [line for name, row in rows.items() for line in _told(name, row)]
     document = {
         "format": 1,
         "kind": "fedfsd-canaries",
@@ -117,9 +113,93 @@ def canaries(
         output.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         lines.append(f"written: {output}")
     wrong = any(_faulty(one) for one in rows.values())
-    undecided = any(one["bounds"] is None for one in rows.values())
+    undecided = any(
+        one["bounds"] is None or one["missing"] or one["committed"] is None for one in rows.values()
+    )
     return Answer(
         document, "\n".join(map(plain, lines)), CONTRADICTED if wrong else UNDECIDED if undecided else 0
+    )
+
+
+def _trained(plan: Plan, regions: list[str] | None, device: str) -> dict[str, Any]:
+    """By region, a training of canaries alone."""
+    with extra("training"):
+        from fedfsd.runner import canary
+        from fedfsd.runner import replay as replays
+
+    rows = {}
+    for name in regions or plan.regions:
+        replayed = replays.of_plan(plan, name, device)
+        one = canary.trial(plan, name, device)
+        rows[name] = {
+            "of": "training",
+            "epsilon": plan.region(name).epsilon,
+            "steps": one.steps,
+            "checks": [asdict(check) for check in one.checks],
+            "bounds": one.bounds and asdict(one.bounds),
+            "alarm": one.alarm,
+            "replay": list(replayed.faults),
+            "commitment": one.commitment,
+            "committed": True,
+            "missing": [],
+            "noticed": None,
+        }
+    return rows
+
+
+def _opened(
+    plan: Plan, where: Path, files: Sequence[Path], bundles: Sequence[Path], releases: Path | None
+) -> dict[str, Any]:
+    """By region, the canaries of its rounds."""
+    from fedfsd.audit import coins
+    from fedfsd.audit.evidence import load
+
+    if where.is_dir():
+        bundles = bundles or sorted((where / "bundles").glob("*.zip"))
+        releases = releases or where / "releases"
+    evidence, rows = load(bundles, releases=releases), {}
+    for one in coins.read(files):
+        if one.plan != plan.hash:
+            raise PlanError("coins", got=f"those of plan {one.plan[:8]}", expected=f"of plan {plan.hash[:8]}")
+        found = coins.opened(one, evidence)
+        rows[one.region] = {
+            "of": "rounds",
+            "epsilon": plan.region(one.region).epsilon,
+            "steps": found.steps,
+            "checks": [asdict(check) for check in found.checks],
+            "bounds": found.bounds and asdict(found.bounds),
+            "alarm": None,
+            "replay": [],
+            "commitment": coins_commitment(bytes.fromhex(one.seed)),
+            "committed": found.committed,
+            "missing": list(found.missing),
+            "noticed": found.noticed if isfinite(found.noticed) else None,
+        }
+    return rows
+
+
+def _told(name: str, row: dict[str, Any]) -> Iterator[str]:
+    """One region's figures for people."""
+    faults = [*row["replay"], *(f"{one['name']}: {one['meaning']}" for one in row["checks"] if one["fails"])]
+    faults += [row["alarm"]] if row["alarm"] else []
+    faults += [] if row["committed"] in (True, None) else ["coins that its ledger does not commit to"]
+    what = "a training of canaries alone" if row["of"] == "training" else "the canaries of its rounds"
+    yield f"{name}: {what}, {row['steps']} steps: {'; '.join(faults) or 'as planned'}"
+    for check in row["checks"]:
+        yield f"  {check['name']}: {check['found']:.3f}, planned {check['expected']:.3f}"
+    if row["committed"] is None:
+        yield "  a rehearsal: its ledger commits to no coins"
+    if row["missing"]:
+        yield f"  without the rounds {', '.join(map(str, row['missing']))}, whose released bytes are not here"
+    if row["noticed"] is not None:
+        yield f"  clipping to {row['noticed']:.2f} C or more would have shown"
+    if row["bounds"] is None:
+        yield "  too few vehicles for a lower bound on epsilon"
+        return
+    mine, claim = row["bounds"], "none" if row["epsilon"] is None else f"{row['epsilon']:.2f}"
+    yield (
+        f"  epsilon at least {mine['gaussian_pair']:.2f} (two Gaussians), {mine['one_run_f']:.2f} (trade-"
+        f"off curves), {mine['one_run']:.2f} (any mechanism); claimed {claim}"
     )
 
 
@@ -211,7 +291,8 @@ def _plan(path: Path) -> Plan:
 
 
 def _faulty(one: dict[str, Any]) -> bool:
-    return bool(one["replay"] or one["alarm"] or any(check["fails"] for check in one["checks"]))
+    failed = any(check["fails"] for check in one["checks"])
+    return bool(one["replay"] or one["alarm"] or failed or one["committed"] is False)
 
 
 COMMANDS = (

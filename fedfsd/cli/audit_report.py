@@ -30,6 +30,13 @@ Trust = Annotated[
         help="Public keys you obtained out of band; without them the verdict is 'cannot decide'.",
     ),
 ]
+Code = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Hashes of reviewed programs (fedfsd config code): the code on record must be among them.",
+    ),
+]
 Declared = Annotated[
     list[Path] | None,
     typer.Option(
@@ -116,6 +123,7 @@ def report(
     bundles: Bundles,
     receipts: Receipts = None,
     trust: Trust = None,
+    code: Code = None,
     declaration: Declared = None,
     vehicles_cross: VehiclesCross = False,
     releases: Releases = None,
@@ -130,7 +138,7 @@ def report(
     Eighteen fields for each region, each fact marked recomputed, declared or not stated, and every
     spend against the grant. Exit codes as of audit verify.
     """
-    files = (*bundles, receipts, trust, *(declaration or ()), *(canaries or ()))
+    files = (*bundles, receipts, trust, code, *(declaration or ()), *(canaries or ()))
     kind = _kind(format, output, tuple(ReportFormat), files)
     from fedfsd.audit.declaration import declarations
     from fedfsd.audit.report import report as work
@@ -139,7 +147,12 @@ def report(
     declared = declarations(declaration or [])
     with speaking(lang):
         evidence, found = _verified(
-            bundles, receipts=receipts, trust=trust, releases=releases, canaries=canaries or ()
+            bundles,
+            receipts=receipts,
+            trust=trust,
+            code=code,
+            releases=releases,
+            canaries=canaries or (),
         )
         document = work(evidence, found, declared, vehicles_cross=vehicles_cross)
         writers = {
@@ -251,13 +264,14 @@ def _verified(
     *,
     receipts: Path | None = None,
     trust: Path | None = None,
+    code: Path | None = None,
     releases: Path | None = None,
     canaries: Sequence[Path] = (),
 ) -> tuple[Evidence, Report]:
     from fedfsd.audit.evidence import load
     from fedfsd.audit.verify import verify
 
-    evidence = load(bundles, receipts=receipts, trust=trust, releases=releases, canaries=canaries)
+    evidence = load(bundles, receipts=receipts, trust=trust, code=code, releases=releases, canaries=canaries)
     return evidence, verify(evidence, partial(typer.echo, err=True))
 
 

@@ -32,29 +32,27 @@ def compare(
 
 
 def _text(found: dict[str, Any]) -> str:
+    from fedfsd.report.compare import NONE_PROMISED, rungs
     from fedfsd.report.words import HEADINGS, amount, titled
     from fedfsd.task.task import Metric
 
     cost = found["cost"]["regions"]
     headline = Metric(**found["task"]["headline"])
-    settings = [
-        {
-            "setting": ", ".join(
-                [one["name"], *(f"{key} = {value}" for key, value in one["changed"].items())]
-            ),
-            "runs": one["runs"],
-            "epsilon": _epsilon(one["epsilon"]),
-            **{
-                name: amount((figures or {}).get(headline.key), headline.unit, bare=True)
-                for name, figures in [
-                    *((name, one["regions"].get(name)) for name in cost),
-                    ("pooled", one["pooled"]),
-                ]
-            },
-            "": HEADINGS[one["mode"]],
-        }
-        for one in found["settings"]
-    ]
+    settings = []
+    for one in found["settings"]:
+        what = ", ".join([one["name"], *(f"{key} = {value}" for key, value in one["changed"].items())])
+        places = {**{name: one["regions"].get(name) for name in cost}, "pooled": one["pooled"]}
+        shown = {what: (headline.key, _epsilon(one["epsilon"]), HEADINGS[one["mode"]])}
+        for rung, key in rungs(one, headline).items():
+            shown[f"{what}: {rung}"] = (key, NONE_PROMISED, "")
+        for line, (key, epsilon, heading) in shown.items():
+            figures = {
+                name: amount((place or {}).get(key), headline.unit, bare=True)
+                for name, place in places.items()
+            }
+            settings.append(
+                {"setting": line, "runs": one["runs"], "epsilon": epsilon, **figures, "": heading}
+            )
     totals = [
         {
             "region": name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +17,7 @@ from fedfsd.plain_text import plain
 if TYPE_CHECKING:
     from fedfsd.config.experiment import Task
     from fedfsd.drive.check import Finding
+    from fedfsd.drive.table import Table
     from fedfsd.task.gather import Survey
 
 _SHOWN = 5  # recordings by name in the text; --json has them all
@@ -94,14 +95,17 @@ def _tracks(path: str) -> tuple[list[str], list[Finding]]:
 
 
 def _of_task(path: str, chosen: Task) -> tuple[list[str], list[Finding]]:
-    """The same of another task's table, whose rows the task's own counts judge."""
-    from fedfsd.drive.check import files
+    """The same of another task's table, whose rows the task itself judges, by its counts or by ``check``."""
+    from fedfsd.drive.check import ORDER, files
 
     with extra("training"):
         from fedfsd.task import registry
 
-        tables = registry.of(chosen.name, chosen.options).tables(path)
-    return sorted({name for one in tables for name in one.regions}), list(files(tables))
+        task = registry.of(chosen.name, chosen.options)
+    tables = task.tables(path)
+    judge: Callable[[Sequence[Table]], list[Finding]] = getattr(task, "check", lambda _: [])
+    found = sorted([*files(tables), *judge(tables)], key=lambda one: (ORDER[one.severity], one.name))
+    return sorted({name for one in tables for name in one.regions}), found
 
 
 def _surveys(path: str, regions: Sequence[str], chosen: Task) -> list[Survey]:

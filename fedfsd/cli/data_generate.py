@@ -44,21 +44,19 @@ def generate(
     has the regions public and generic, too.
     """
     checked(output, ".parquet")
-    from fedfsd.drive import table
-
     chosen, progress = tuple(regions or _REGIONS), _progress if sys.stderr.isatty() else None
     if task == TaskOption.camera:
         with extra("training"):
-            from fedfsd.task.camera import drives, fleet
-        made = fleet.generate(chosen, cars=vehicles, frames=frames, seed=seed, progress=progress)
-        table.write(made, output, schema=drives.SCHEMA)
+            from fedfsd.task.camera import fleet
+        rows = fleet.write(output, chosen, cars=vehicles, frames=frames, seed=seed, progress=progress)
     else:
-        from fedfsd.drive import traffic
+        from fedfsd.drive import table, traffic
 
         made = traffic.generate(chosen, vehicles=vehicles, seed=seed, progress=progress)
         table.write(made, output)
-    document = {"file": str(output), "rows": made.rows.num_rows, "regions": list(made.regions)}
-    return Answer(document, f"{plain(output)}: {made.rows.num_rows} rows of {', '.join(made.regions)}")
+        rows, chosen = made.rows.num_rows, made.regions
+    document = {"file": str(output), "rows": rows, "regions": list(chosen)}
+    return Answer(document, f"{plain(output)}: {rows} rows of {', '.join(chosen)}")
 
 
 def _progress(region: str, done: int, of: int) -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import StrEnum
+from math import radians
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedfsd.cli.answer import Answer, Json
+from fedfsd.cli.data_generate import TaskOption
 from fedfsd.cli.destination import Output, checked
+from fedfsd.cli.extra import extra
 from fedfsd.errors import UsageError
 from fedfsd.plain_text import plain
 
 if TYPE_CHECKING:
-    from fedfsd.drive.reader import Reader
+    from fedfsd.drive.reader import Reader, Written
     from fedfsd.drive.table import LeftOut
 
 _DOUBT = 0.7  # what --guess is less sure of than this, a person should look at
+FRAMES = "comma, donkeycar, drives, kitti, kitti-raw, mcap, nuscenes, udacity"
 _SHOWN = 20  # reasons in the text; --json has them all
 FORMATS = (
     "apolloscape, argoverse2, bag, columns, commonroad, interaction, nuplan, nuscenes, scenarionet, waymo"
@@ -43,15 +47,21 @@ class OriginOption(StrEnum):
 def import_(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...")],
     output: Output,
-    format: Annotated[
-        str, typer.Option(metavar="FORMAT", help=f"{FORMATS}, or a package's: fedfsd data formats says more.")
-    ],
     region: Annotated[str, typer.Option(metavar="REGION", help="The region that owns the drives.")],
     licence: Annotated[str, typer.Option(metavar="TEXT", help="The licence of the source.")],
     identity: Annotated[
         IdentityOption, typer.Option(help="Whether a key is one vehicle, or one vehicle in one recording.")
     ],
     origin: Annotated[OriginOption, typer.Option(help="Recorded drives can never be used in a rehearsal.")],
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help=f"{FORMATS}, or a package's: fedfsd data formats says more. For the task camera: {FRAMES};"
+            " recognised if left out.",
+        ),
+    ] = None,
+    task: Annotated[TaskOption, typer.Option(help="What the table is for.")] = TaskOption.forecasting,
     source: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Name of the data set, in each key; the format if left out."),
@@ -72,9 +82,19 @@ def import_(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of a bag: the vehicle that recorded it; {folder} in it is the folder's name."
-            " Without it all bags of a city are one vehicle's.",
+            help="Of a bag or of frames: the vehicle that recorded; {folder} in it is the folder's name."
+            " Without it all bags of a city, and all frames, are one vehicle's.",
         ),
+    ] = None,
+    wheelbase: Annotated[
+        float | None, typer.Option(metavar="M", min=0.01, help="Of a car whose motion nothing measured.")
+    ] = None,
+    full_steering: Annotated[
+        float | None,
+        typer.Option(metavar="DEG", min=0.1, max=80, help="Of the same car, at a steering of 1."),
+    ] = None,
+    full_speed: Annotated[
+        float | None, typer.Option(metavar="M/S", min=0.01, help="Of the same car, at full throttle.")
     ] = None,
     skip_unfit: Annotated[
         bool,
@@ -92,7 +112,8 @@ def import_(
     """Read recordings into one table.
 
     PATH is a file, or a folder of files, of one source. What is left out is counted. The format
-    "columns" is any table, CSV or Parquet, with a mapping of its columns.
+    "columns" is any table, CSV or Parquet, with a mapping of its columns. For the task camera a row is a
+    frame with its pose; where nothing measured one, the car is driven again from its steering.
     """
     if (mapping or guess) and format != "columns":
         raise UsageError(
@@ -110,6 +131,10 @@ def import_(
         )
     if guess:
         return _proposal(paths, output)
+    if format is None and task != TaskOption.camera:
+        raise UsageError(
+            "--format", got="nothing", expected=FORMATS, hint="fedfsd data formats says what each reads"
+        )
     checked(output, ".parquet")
     from pydantic import TypeAdapter, ValidationError
 
@@ -121,6 +146,20 @@ def import_(
         raise UsageError(
             "--region", got=repr(region), expected="a short name such as CN or EU-west", hint="letters first"
         ) from None
+    if task == TaskOption.camera:
+        with extra("training"):
+            from fedfsd.task.camera import reader
+        made = reader.import_to(
+            output,
+            paths,
+            format=format,
+            facts=reader.Facts(region, licence, identity.value, origin.value, source),
+            vehicle=vehicle,
+            car=reader.Car(wheelbase, full_steering and radians(full_steering), full_speed),
+            skip_unfit=skip_unfit,
+        )
+        return _answer(output, made, region, licence, identity, origin)
+    assert format is not None
     from fedfsd.drive.reader import Facts, Options, import_to
     from fedfsd.drive.reader.mapping import read
 
@@ -145,6 +184,18 @@ def import_(
         skip_unfit=skip_unfit,
         mapping=read(mapping) if mapping else None,
     )
+    return _answer(output, made, region, licence, identity, origin)
+
+
+def _answer(
+    output: Path,
+    made: Written,
+    region: str,
+    licence: str,
+    identity: IdentityOption,
+    origin: OriginOption,
+) -> Answer:
+    """What was written."""
     document = {
         "file": str(output),
         "rows": made.rows,

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,9 +118,15 @@ def run(arguments: Sequence[str] | None = None) -> None:
     sys.exit(outcome.exit_code)
 
 
+@cache
+def tree() -> Any:
+    """All commands; typer would read the signature of each anew for every call in one process."""
+    return typer.main.get_command(app)
+
+
 def _outcome(words: Sequence[str]) -> Answer | FedfsdError:
     try:
-        found = app(list(words) or ["--help"], prog_name="fedfsd", standalone_mode=False)
+        found = tree()(list(words) or ["--help"], prog_name="fedfsd", standalone_mode=False)
         # --help has printed its text already; of Ctrl-C some versions of typer leave only the number.
         code = 0 if isinstance(found, Answer) else int(found or 0)
         if code == Interrupted.exit_code:

@@ -54,6 +54,7 @@ def _text(found: dict[str, Any]) -> str:
         table(rows),
         "charged: what such a plan takes from a lifetime grant, under which later plans may follow results",
         f"noise to signal of one step, after averaging the regions: {found['noise_to_signal']:.3g}",
+        *([found["enough"]] if found["enough"] else []),
         f"each round, each region: {size(found['bytes_in'])} in, {size(found['bytes_out'])} out",
     ]
     refusals = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedfsd.cli import doctor, up
+from fedfsd.cli.region_adapt import adapt
 from fedfsd.cli.region_approve import approve, approve_transfer, settle
 from fedfsd.cli.region_control import pause, refuse, resume, stop
 from fedfsd.cli.region_grant import grant
@@ -35,6 +36,7 @@ COMMANDS = (
     ("resume", resume, "--region eu"),
     ("stop", stop, "--region eu"),
     ("settle", settle, "3f2a91c0"),
+    ("adapt", adapt, "3f2a91c0 --region eu"),
     ("bundle", bundle, "-o eu.zip"),
     ("incident", incident, "software 'the clock was an hour off on 3 May'"),
     ("recover", recover, "--region eu"),

@@ -6,34 +6,40 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedfsd.cli.answer import size
+from fedfsd.language import say, say_count
 from fedfsd.plain_text import plain
 
 
 def text(found: Mapping[str, Any]) -> str:
     """Running processes, the gate's state, and the region's own figure."""
     gate = found["gate"]
-    lines = [f"processes: {processes(found['up'], 'fedfsd region up')}"]
-    lines += ["gate: no answer"] if gate is None else _gate(gate)
+    lines = [say("processes: {processes}", processes=processes(found["up"], "fedfsd region up"))]
+    lines += [say("gate: no answer")] if gate is None else _gate(gate)
     if own := found["own"]:
-        lines.append(f"on its own test vehicles (never leaves the region): {listed(own)}")
+        lines.append(
+            say("on its own test vehicles (never leaves the region): {figures}", figures=listed(own))
+        )
     return "\n".join(lines)
 
 
 def processes(state: Mapping[str, Any] | None, command: str) -> str:
     """One line on supervised processes."""
     if state is None:
-        return f"no {command} runs here"
+        return say("no {command} runs here", command=command)
     parts = []
     for one in state["processes"]:
-        stands = f"process {one['pid']}" if one["pid"] else f"down, ended with {one['exit_code']}"
+        stands = (
+            say("process {pid}", pid=one["pid"])
+            if one["pid"]
+            else say("down, ended with {code}", code=one["exit_code"])
+        )
         if one["pid"] and not one["ready"]:
-            stands += ", not ready yet"
+            stands += say(", not ready yet")
         if one["restarts"]:
-            times = one["restarts"]
-            stands += f", restarted {'once' if times == 1 else f'{times} times'}"
-            stands += f" (last: {one['said']})" if one["said"] else ""
+            stands += say_count(", restarted once", ", restarted {n} times", one["restarts"])
+            stands += say(" (last: {said})", said=one["said"]) if one["said"] else ""
         parts.append(f"{one['name']} {stands}")
-    return plain(f"since {state['since']}: " + "; ".join(parts))
+    return plain(say("since {since}: {parts}", since=state["since"], parts="; ".join(parts)))
 
 
 def listed(document: Mapping[str, Any]) -> str:
@@ -56,37 +62,52 @@ def clock_told(gate: Mapping[str, Any]) -> str | None:
     from fedfsd.border import clock
 
     found = clock.objection(float(gate.get("clock_offset") or 0.0))
-    return None if found is None else f"clock: {found.got}; fix: {found.hint}"
+    return None if found is None else say("clock: {got}; fix: {hint}", got=found.got, hint=found.hint)
 
 
 def _gate(gate: Mapping[str, Any]) -> list[str]:
     """The gate's state, the most important facts first."""
-    first = {"open": "connected", "waiting": "NOT connected, retrying: fedfsd region doctor shows why"}
+    first = {
+        "open": say("connected"),
+        "waiting": say("NOT connected, retrying: fedfsd region doctor shows why"),
+    }
     if gate.get("objection"):
-        first["waiting"] = f"NOT connected: {plain(gate['objection'])}"
-    words = [first.get(str(gate.get("connection")), "not connected")]
-    words.append("runner there" if gate.get("runner") else "NO runner")
+        first["waiting"] = say("NOT connected: {why}", why=plain(gate["objection"]))
+    words = [first.get(str(gate.get("connection")), say("not connected"))]
+    words.append(say("runner there") if gate.get("runner") else say("NO runner"))
     if gate.get("working"):
-        words.append("in a round")
+        words.append(say("in a round"))
     if gate.get("paused"):
-        words.append("PAUSED: no update leaves until fedfsd region resume")
+        words.append(say("PAUSED: no update leaves until fedfsd region resume"))
     if gate.get("outbox"):
-        words.append(f"{gate['outbox']} in the outbox")
+        words.append(say("{number} in the outbox", number=gate["outbox"]))
     if gate.get("test_only"):
-        words.append("accepts rehearsal plans")
-    lines = [f"gate: {', '.join(words)}"]
+        words.append(say("accepts rehearsal plans"))
+    lines = [say("gate: {state}", state=", ".join(words))]
     if (told := clock_told(gate)) is not None:
         lines.append(told)
     if gate.get("last_round"):
-        lines.append(f"last round: {listed(gate['last_round'])}; total: {listed(gate.get('rounds', {}))}")
+        last, total = listed(gate["last_round"]), listed(gate.get("rounds", {}))
+        lines.append(say("last round: {last}; total: {total}", last=last, total=total))
     if gate.get("refusals"):
-        why = "log/gate.jsonl, or region.log in the runner's folder, shows why"
-        lines.append(f"refused or failed since the start: {listed(gate['refusals'])}; {why}")
+        lines.append(
+            say(
+                "refused or failed since the start: {refusals}; log/gate.jsonl, or region.log in the runner's"
+                " folder, shows why",
+                refusals=listed(gate["refusals"]),
+            )
+        )
     if moved := gate.get("bytes"):
-        days = f"; certificate: {gate['certificate_days']} days left" if "certificate_days" in gate else ""
-        lines.append(f"sent {size(moved.get('out', 0))}, received {size(moved.get('in', 0))}{days}")
+        told = say(
+            "sent {sent}, received {received}",
+            sent=size(moved.get("out", 0)),
+            received=size(moved.get("in", 0)),
+        )
+        if "certificate_days" in gate:
+            told += say("; certificate: {days} days left", days=gate["certificate_days"])
+        lines.append(told)
     lines += [
-        f"plan {plain(plan)[:12]} waits for approval: fedfsd region plan {plain(plan)[:12]}"
+        say("plan {plan} waits for approval: fedfsd region plan {plan}", plan=plain(plan)[:12])
         for plan in gate.get("pending") or ()
     ]
     return lines

@@ -9,6 +9,7 @@ import typer
 from fedfsd.cli.answer import Answer, Json, lines, rounded_up, size, table
 from fedfsd.cli.config import Overrides
 from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.language import say, say_count
 from fedfsd.plain_text import plain
 
 DIGITS = 12
@@ -83,29 +84,46 @@ def facts(found: dict[str, Any]) -> dict[str, str]:
     """Label and text of everything to weigh."""
     budget = found["budget"]
     told = {
-        "asked by": f"{found['recipient']}, for {found['purpose']}",
-        "beside": ", ".join(found["others"]) or "no other region",
-        "trains": f"{found['task']}, model {found['model']} with {found['parameters']:,} parameters",
+        say("asked by"): say("{recipient}, for {purpose}", **_named(found, "recipient", "purpose")),
+        say("beside"): ", ".join(found["others"]) or say("no other region"),
+        say("trains"): say(
+            "{task}, model {model} with {parameters:,} parameters",
+            **_named(found, "task", "model", "parameters"),
+        ),
         **_frozen(found),
-        "rounds": f"{found['rounds']} of {_count(found['local_steps'], 'step')}; in each step every vehicle"
-        f" with probability {found['sample_rate']:g}, at most {found['windows_per_vehicle']} examples of it",
-        "leaves": f"{size(found['release_bytes'])} a round, {size(found['release_bytes'] * found['rounds'])}"
-        f" in all; counts with weight {found['weight']:.2f}",
-        "vehicles": f"{found['roster']:,}, identity {found['identity']}",
-        "privacy": _privacy(found),
+        say("rounds"): say(
+            "{rounds} of {steps}; in each step every vehicle with probability {sample_rate:g}, at most"
+            " {windows_per_vehicle} examples of it",
+            steps=say_count("{n} step", "{n} steps", found["local_steps"]),
+            **_named(found, "rounds", "sample_rate", "windows_per_vehicle"),
+        ),
+        say("leaves"): say(
+            "{each} a round, {all} in all; counts with weight {weight:.2f}",
+            each=size(found["release_bytes"]),
+            all=size(found["release_bytes"] * found["rounds"]),
+            weight=found["weight"],
+        ),
+        say("vehicles"): say("{roster:,}, identity {identity}", **_named(found, "roster", "identity")),
+        say("privacy"): _privacy(found),
     }
     if "charged" in budget:
         told |= _cost(budget)
-    told["policy"] = "accepts" if not found["objections"] else "refuses: " + "; ".join(found["objections"])
+    told[say("policy")] = (
+        say("refuses: {why}", why="; ".join(found["objections"])) if found["objections"] else say("accepts")
+    )
     if budget["objection"] is not None:
-        told["budget"] = budget["objection"]
+        told[say("budget")] = budget["objection"]
     elif budget["officer_signs"]:
-        told["budget"] = "above a cap of the grant: the data officer has to sign"
+        told[say("budget")] = say("above a cap of the grant: the data officer has to sign")
     if budget.get("transfer"):
-        told["transfer"] = budget["transfer"]
+        told[say("transfer")] = budget["transfer"]
     for number, one in enumerate(found["unnoticed"]):
-        told["cannot be noticed" if number == 0 else " " * number] = one
+        told[say("cannot be noticed") if number == 0 else " " * number] = one
     return told
+
+
+def _named(found: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: found[name] for name in names}
 
 
 def _frozen(found: dict[str, Any]) -> dict[str, str]:
@@ -113,32 +131,44 @@ def _frozen(found: dict[str, Any]) -> dict[str, str]:
     frozen = found["backbone"]
     if frozen is None:
         return {}
-    source = {
-        "file": f"the weights file with SHA-256 {frozen['sha256']}, for the runner's folder of backbones",
-        "model": "as the model's own reviewed code makes them",
-    }[frozen["source"]]
-    return {"frozen": f"{frozen['size']:,} further parameters, {source}"}
+    source = (
+        say("as the model's own reviewed code makes them")
+        if frozen["source"] == "model"
+        else say(
+            "the weights file with SHA-256 {sha256}, for the runner's folder of backbones",
+            sha256=frozen["sha256"],
+        )
+    )
+    return {say("frozen"): say("{size:,} further parameters, {source}", size=frozen["size"], source=source)}
 
 
 def _privacy(found: dict[str, Any]) -> str:
     if found["epsilon"] is None:
-        return f"NONE: mode {found['mode']}"
-    return (
-        f"epsilon {rounded_up(found['epsilon'])} at delta {found['delta']:g} for this plan alone;"
-        f" noise {found['noise']}, clip {found['max_grad_norm']:g}"
+        return say("NONE: mode {mode}", mode=found["mode"])
+    return say(
+        "epsilon {epsilon} at delta {delta:g} for this plan alone; noise {noise}, clip {max_grad_norm:g}",
+        epsilon=rounded_up(found["epsilon"]),
+        **_named(found, "delta", "noise", "max_grad_norm"),
     )
 
 
 def _cost(budget: dict[str, Any]) -> dict[str, str]:
     until = budget["lasts_until"]
     return {
-        "charged": f"{100 * budget['share']:.1f} % of the lifetime grant of epsilon {budget['granted']:g}"
-        f" at delta {budget['granted_delta']:g} on {budget['data_set']}",
-        "grant": f"at epsilon {rounded_up(budget['before'])} before, {rounded_up(budget['after'])} with"
-        f" this plan; {100 * budget['share_left']:.1f} % left, more such plans: {budget['more_such_plans']}",
-        "lasts": "no pace yet" if until is None else f"until {until} at the pace so far",
+        say("charged"): say(
+            "{share:.1f} % of the lifetime grant of epsilon {granted:g} at delta {granted_delta:g} on"
+            " {data_set}",
+            share=100 * budget["share"],
+            **_named(budget, "granted", "granted_delta", "data_set"),
+        ),
+        say("grant"): say(
+            "at epsilon {before} before, {after} with this plan; {left:.1f} % left, more such plans: {more}",
+            before=rounded_up(budget["before"]),
+            after=rounded_up(budget["after"]),
+            left=100 * budget["share_left"],
+            more=budget["more_such_plans"],
+        ),
+        say("lasts"): say("no pace yet")
+        if until is None
+        else say("until {date} at the pace so far", date=until),
     }
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

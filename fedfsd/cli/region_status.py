@@ -7,6 +7,7 @@ from typing import Any
 from fedfsd.cli import region_live, region_plan
 from fedfsd.cli.answer import Answer, Json, rounded_up, size, table, warned
 from fedfsd.cli.folder import HERE, RegionFolder, Train
+from fedfsd.language import say
 from fedfsd.plain_text import plain
 
 WIDE = 80
@@ -42,18 +43,30 @@ def head(found: dict[str, Any]) -> str:
     """Whose ledger it is, how long, and what signs it."""
     checkpoint = found["checkpoint"]
     if checkpoint is None:
-        signed = "none yet: fedfsd region bundle signs one"
+        signed = say("none yet: fedfsd region bundle signs one")
     else:
-        signed = f"{checkpoint['size']} entries, {checkpoint['entries_since']} since"
+        signed = say(
+            "{size} entries, {since} since", size=checkpoint["size"], since=checkpoint["entries_since"]
+        )
         if checkpoint["cosigned_size"] is not None:
             by = ", ".join(map(plain, checkpoint["cosigned_by"]))
-            signed += f"; {checkpoint['cosigned_size']} cosigned by {by}"
-    return (
-        f"{found['region']}, ledger {found['ledger'][:8]}: {found['entries']} entries,"
-        f" {size(found['bytes'])}{', epoch ' + str(found['epoch']) if found['epoch'] else ''}"
-        f"{', CLOSED' if found['closed'] else ''}\n"
-        f"last checkpoint: {signed}\n"
-        "for an auditor's trust file:\n" + "\n".join(f"  {line}" for line in found["trust_lines"])
+            signed += say("; {size} cosigned by {by}", size=checkpoint["cosigned_size"], by=by)
+    told = say(
+        "{region}, ledger {ledger}: {entries} entries, {size}",
+        region=found["region"],
+        ledger=found["ledger"][:8],
+        entries=found["entries"],
+        size=size(found["bytes"]),
+    )
+    told += say(", epoch {epoch}", epoch=found["epoch"]) if found["epoch"] else ""
+    told += say(", CLOSED") if found["closed"] else ""
+    return "\n".join(
+        [
+            told,
+            say("last checkpoint: {signed}", signed=signed),
+            say("for an auditor's trust file:"),
+            *(f"  {line}" for line in found["trust_lines"]),
+        ]
     )
 
 
@@ -82,62 +95,75 @@ def tables(found: dict[str, Any]) -> list[tuple[str, list[dict[str, object]]]]:
     """(title, rows) of all that is listed; a title may have no rows."""
     return [
         (
-            "plans (rounds)",
+            say("plans (rounds)"),
             [
                 {
-                    "plan": one["plan"][:8],
-                    "name": one["name"],
-                    "epsilon alone": None if one["epsilon"] is None else rounded_up(one["epsilon"]),
-                    "planned": one["rounds"],
-                    "reserved": one["reserved"],
-                    "released": one["released"],
-                    "given up": one["aborted"],
-                    "state": "over" if one["settled"] else "open",
+                    say("plan"): one["plan"][:8],
+                    say("name"): one["name"],
+                    say("epsilon alone"): None if one["epsilon"] is None else rounded_up(one["epsilon"]),
+                    say("planned"): one["rounds"],
+                    say("reserved"): one["reserved"],
+                    say("released"): one["released"],
+                    say("given up"): one["aborted"],
+                    say("state"): say("over") if one["settled"] else say("open"),
                 }
                 for one in found["plans"]
             ],
         ),
         (
-            "last releases",
+            say("last releases"),
             [
                 {
-                    "entry": one["entry"],
-                    "plan": one["plan"][:8],
-                    "round": one["round"],
-                    "date": one["date"],
-                    "size": size(one["bytes"]),
-                    "to": one["destination"],
-                    "approval": one["approval"],
+                    say("entry"): one["entry"],
+                    say("plan"): one["plan"][:8],
+                    say("round"): one["round"],
+                    say("date"): one["date"],
+                    say("size"): size(one["bytes"]),
+                    say("to"): one["destination"],
+                    say("approval"): one["approval"],
                 }
                 for one in found["releases"]
             ],
         ),
         (
-            "refused requests",
+            say("refused requests"),
             [
-                {"entry": one["entry"], "plan": one["plan"][:8], "round": one["round"], "why": one["code"]}
+                {
+                    say("entry"): one["entry"],
+                    say("plan"): one["plan"][:8],
+                    say("round"): one["round"],
+                    say("why"): one["code"],
+                }
                 for one in found["refusals"]
             ],
         ),
         (
-            "approvals to transfer (this year)",
+            say("approvals to transfer (this year)"),
             [
                 {
-                    "number": one["number"],
-                    "to": one["recipient"],
-                    "until": one["valid_until"],
-                    "days left": one["days_left"],
-                    "releases": f"{one['releases']} of {one['max_releases']}",
-                    "size": f"{size(one['bytes'])} of {size(one['max_bytes'])}",
-                    "state": "void" if one["void"] else "ended" if one["days_left"] < 0 else "valid",
+                    say("number"): one["number"],
+                    say("to"): one["recipient"],
+                    say("until"): one["valid_until"],
+                    say("days left"): one["days_left"],
+                    say("releases"): say("{done} of {all}", done=one["releases"], all=one["max_releases"]),
+                    say("size"): say("{done} of {all}", done=size(one["bytes"]), all=size(one["max_bytes"])),
+                    say("state"): say("void")
+                    if one["void"]
+                    else say("ended")
+                    if one["days_left"] < 0
+                    else say("valid"),
                 }
                 for one in found["approvals"]
             ],
         ),
         (
-            "incidents",
+            say("incidents"),
             [
-                {"entry": one["entry"], "what": one["code"], "text": plain(one["text"], limit=WIDE)}
+                {
+                    say("entry"): one["entry"],
+                    say("what"): one["code"],
+                    say("text"): plain(one["text"], limit=WIDE),
+                }
                 for one in found["incidents"]
             ],
         ),

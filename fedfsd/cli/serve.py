@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedfsd.cli.answer import Answer, Json
-from fedfsd.cli.audit_report import Lang, Receipts, Trust
+from fedfsd.cli.audit_report import (
+    Canaries,
+    Code,
+    Declared,
+    Lang,
+    Receipts,
+    Releases,
+    Trust,
+    VehiclesCross,
+)
 from fedfsd.cli.extra import extra
-from fedfsd.errors import NotReadyError
+from fedfsd.errors import NotReadyError, UsageError
 from fedfsd.language import ENGLISH, speaking
 
 if TYPE_CHECKING:
@@ -28,6 +38,11 @@ def serve(
     ],
     receipts: Receipts = None,
     trust: Trust = None,
+    code: Code = None,
+    declaration: Declared = None,
+    vehicles_cross: VehiclesCross = False,
+    releases: Releases = None,
+    canaries: Canaries = None,
     lang: Lang = ENGLISH,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen; others than loopback let others read.")
@@ -49,49 +64,66 @@ def serve(
     with extra("serve"):
         from fedfsd.cli.page.listen import listen, opened
         from fedfsd.cli.page.site import site
-    with speaking(lang):
-        addresses, what = pages(path, receipts=receipts, trust=trust, lang=lang)
+    with speaking(lang):  # refused before anything is read, if there is no such language
+        addresses, what = pages(
+            path,
+            receipts=receipts,
+            trust=trust,
+            code=code,
+            declared=tuple(declaration or ()),
+            vehicles_cross=vehicles_cross,
+            releases=releases,
+            canaries=tuple(canaries or ()),
+        )
     names = (f"[{host}]" if ":" in host else host, *(name or ()))
     with opened(host, port) as socket:
         if what == "evidence":  # it is verified now, so that nobody waits for a first page
-            addresses[0].make()
+            with speaking(lang):
+                addresses[0].make()
         number = socket.getsockname()[1]
         url = f"http://{names[0]}:{number}/"
         if not ip_address(socket.getsockname()[0]).is_loopback:
             print(f"warning: whoever reaches {host} can read these pages", file=sys.stderr)
         print(f"{what}: {url} (Ctrl-C ends)", file=sys.stderr, flush=True)
-        listen(site(addresses, hosts=names), socket)
+        listen(site(addresses, hosts=names, language=lang), socket)
     return Answer({"served": str(path), "url": url}, "")
 
 
-def pages(
-    path: Path, *, receipts: Path | None = None, trust: Path | None = None, lang: str = ENGLISH
-) -> tuple[list[Address], str]:
-    """The pages of a path, and what it is. NotReadyError where it is nothing that has pages."""
+def pages(path: Path, **given: Any) -> tuple[list[Address], str]:
+    """The pages of a path, and what it is.
+
+    Args:
+        given: files that belong to evidence, beside those found there, by the names of ``evidence.Files``.
+
+    Raises:
+        NotReadyError: nothing that has pages.
+    """
     with extra("serve"):
         from fedfsd.cli.page import evidence
+    named = {name: value for name, value in given.items() if value}
 
     def find() -> evidence.Files:
         found = evidence.files_in(path)
         if found is None:
-            raise NotReadyError(str(path), got="no bundle", expected="bundles (*.zip)")
-        return evidence.Files(
-            found.bundles,
-            receipts or found.receipts,
-            trust or found.trust,
-            beside=found.beside and trust is None,
-        )
+            raise NotReadyError(str(path), got="no evidence any more", expected="bundles")
+        return replace(found, **named, beside=found.beside and "trust" not in named)
 
     if (path / "plan.json").is_file():
         with extra("simulation"):
             from fedfsd.cli.page import run
-        return [*run.addresses(path), *evidence.addresses(find, prefix="/audit", language=lang)], "run"
+        return [*run.addresses(path), *evidence.addresses(find, prefix="/audit")], "run"
     if (path / "region.toml").is_file():
+        if named:
+            raise UsageError(
+                "--" + next(iter(named)).replace("_", "-").replace("declared", "declaration"),
+                got="a region's folder, which is no evidence",
+                expected="a bundle: fedfsd region bundle writes one",
+            )
         with extra("node"):
             from fedfsd.cli.page import region
         return region.addresses(path), "region"
     if evidence.files_in(path) is not None:
-        return evidence.addresses(find, language=lang), "evidence"
+        return evidence.addresses(find), "evidence"
     raise NotReadyError(
         str(path),
         got="nothing that has pages",

@@ -15,6 +15,8 @@ from fedfsd.cli.config import Experiment, Overrides
 from fedfsd.cli.extra import extra
 from fedfsd.plain_text import plain
 
+STAYS = "stays home, alone: trained on by each region for itself, from the model or its start; not private\n"
+
 
 class EngineOption(StrEnum):
     """What carries the messages."""
@@ -83,6 +85,7 @@ def told(folder: Path) -> str:
             run.task.baseline: amount(region[baseline], headline.unit, bare=True),
             "better by": gained(headline, gain(headline, region[headline.key], region[baseline])),
             "since start": gained(headline, gain(headline, region[headline.key], region[run.start_key])),
+            **{what: amount(region[key], headline.unit, bare=True) for what, key in run.beside.items()},
             "epsilon": region["epsilon"],
             "charged": _charged(region),
             "vehicles": region["vehicles"],
@@ -104,6 +107,7 @@ def told(folder: Path) -> str:
         f"{table(rows)}\n"
         f"{warning}"
         f"{plain(crossing.sentence) + chr(10) if crossing else ''}"
+        f"{STAYS if run.beside else ''}"
         f"{run.plan.num_rounds} rounds in {run.metrics['seconds']:.0f} s{f' ({mode})' if mode else ''}\n"
         f"report: {plain(folder / 'report.html')}"
     )

@@ -26,6 +26,7 @@ Count = Annotated[int, Field(ge=1)]
 PRETRAINING, OWN = "pretraining", "model"
 """Of ``model.backbone``; anything else is a file."""
 _LATER: Mapping[tuple[str, str], Any] = {
+    ("audit", "canaries"): 0.0,
     ("model", "trainable"): "all",
     ("model", "backbone"): PRETRAINING,
     ("privacy", "pack_windows"): False,
@@ -161,10 +162,31 @@ class Server(Frozen):
     evaluate_every: Count = 1
 
 
+class Audit(Frozen):
+    """What is audited while it runs."""
+
+    canaries: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Synthetic vehicles beside each region's own, as a share of its roster; 0: none. They cost the vehicles
+    nothing, and a step about as much time as their share."""
+
+
+class Resident(Frozen):
+    """A region's own model: the shared one, trained on by the region alone, without noise; never to leave."""
+
+    learning_rate: Positive = 3e-3
+    """Of Adam."""
+    batch_size: Count = 512
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The share of the training vehicles that decide when the training ends."""
+    patience: Count = 20
+    """It ends after so many epochs in which these vehicles were forecast no better."""
+    max_epochs: Count = 400
+
+
 class Experiment(Frozen):
     """One experiment. Every key has a default but the name."""
 
-    format: Literal[1, 2, 3] = 3
+    format: Literal[1, 2, 3, 4] = 4
     """Of this file. In a file that says 1, what is left out means what it meant then."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     mode: Mode = "private"
@@ -180,6 +202,10 @@ class Experiment(Frozen):
     privacy: Privacy = Privacy()
     training: Training = Training()
     server: Server = Server()
+    audit: Audit = Audit()
+    resident: Resident | None = None
+    """What each region could make of the model for itself alone: a simulation shows it where this table is
+    there. A real region does it with fedfsd region adapt, and tells nobody."""
     track: dict[str, Options] = Field(default_factory=dict)
     """Where the figures go as well, by name of the tracker (mlflow, tensorboard, wandb), with its options. No
     part of what is trained: not in the resolved experiment."""
@@ -218,8 +244,11 @@ class Experiment(Frozen):
     def document(self) -> dict[str, Any]:
         """Every key with its value, as JSON values, in the oldest format that can hold them."""
         found = self.model_dump(mode="json", exclude={"format", "track"})
-        if not _without_later_keys(found):
+        if found["resident"] is not None:
             return {"format": NEWEST["experiment"], **found}
+        del found["resident"]
+        if not _without_later_keys(found):
+            return {"format": 3, **found}
         return format_1.write(found) or {"format": 2, **found}
 
 
@@ -229,4 +258,6 @@ def _without_later_keys(found: dict[str, Any]) -> bool:
         return False
     for table, key in _LATER:
         del found[table][key]
+        if not found[table]:
+            del found[table]
     return True

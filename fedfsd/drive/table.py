@@ -275,8 +275,8 @@ def digest(tables: Iterable[Table]) -> str:
             elif pa.types.is_primitive(column.type):
                 found.update(column.to_numpy(zero_copy_only=False).tobytes())
             else:
-                for value in column.to_pylist():
-                    found.update(hashlib.sha256(repr(value).encode()).digest())
+                for value in column:  # one at a time: pictures may be many
+                    found.update(hashlib.sha256(repr(value.as_py()).encode()).digest())
     return found.hexdigest()
 
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from fedfsd import canonical
 from fedfsd.errors import ConfigError, NotReadyError, RefusedError
-from fedfsd.plan.plan import WITNESS, Arrays, BackbonePlan, ModelPlan
+from fedfsd.gate.resident import demand_shareable
+from fedfsd.plan.plan import BLOCKS, STATISTICS, Arrays, BackbonePlan, ModelPlan
 
 ALL, NORMS = "all", "norms"
 SUFFIX = ".safetensors"
@@ -53,7 +54,7 @@ def trained(model: nn.Module, wanted: str | Sequence[str]) -> tuple[str, ...]:
         raise ConfigError(
             "model.trainable", got="an empty list", expected="what is trained", hint='write "all"'
         )
-    return tuple(name for name in names if name in chosen)
+    return tuple(name for name in names if name in chosen or name == STATISTICS)
 
 
 def freeze(model: nn.Module, names: Iterable[str]) -> None:
@@ -83,14 +84,16 @@ def restore(model: nn.Module, names: Iterable[str], content: bytes, *, place: st
 
     Raises:
         ConfigError: no weights, or those of another model.
+        RefusedError: a region's own model.
     """
     try:
+        demand_shareable(content, place=place)
         given = safe.load(content)
     except (SafetensorError, ValueError, KeyError):
         raise ConfigError(
             place, got="no file of weights", expected="a safetensors file", hint="name another file"
         ) from None
-    mine = _saved(model)
+    mine = saved(model)
     missing = sorted(_rest(model, names).keys() - given.keys())
     strange = sorted(given.keys() - mine.keys())
     other = [name for name in given if name in mine and given[name].shape != mine[name].shape]
@@ -112,19 +115,19 @@ def restore(model: nn.Module, names: Iterable[str], content: bytes, *, place: st
 def put(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Copy ``values`` by name into the model's parameters and saved buffers."""
     with torch.no_grad():
-        for name, tensor in _saved(model).items():
+        for name, tensor in saved(model).items():
             if name in values:
                 tensor.copy_(values[name])
 
 
 def put_arrays(model: nn.Module, arrays: Arrays) -> None:
-    """The same for arrays that crossed; the witness block is dropped."""
-    put(model, {name: torch.from_numpy(np.array(one)) for name, one in arrays.items() if name != WITNESS})
+    """The same for arrays that crossed; what is no part of the model is dropped."""
+    put(model, {name: torch.from_numpy(np.array(one)) for name, one in arrays.items() if name not in BLOCKS})
 
 
 def whole(arrays: Arrays, frozen: bytes | None) -> dict[str, Tensor]:
     """All weights of a model for its file: what is trained, and the backbone if there is one."""
-    mine = {name: torch.from_numpy(one) for name, one in arrays.items() if name != WITNESS}
+    mine = {name: torch.from_numpy(one) for name, one in arrays.items() if name not in BLOCKS}
     return {**({} if frozen is None else safe.load(frozen)), **mine}
 
 
@@ -147,7 +150,7 @@ def fit(model: nn.Module, plan: ModelPlan, files: str | Path) -> None:
         RefusedError: the plan's arrays are not the model's, or the model's own weights are others.
         NotReadyError: no file has the plan's hash.
     """
-    names = [entry.name for entry in plan.arrays if entry.name != WITNESS]
+    names = [entry.name for entry in plan.own]
     _demand_schema(model, plan)
     if plan.backbone is None:
         return
@@ -166,10 +169,16 @@ def fit(model: nn.Module, plan: ModelPlan, files: str | Path) -> None:
 
 
 def found(files: str | Path, sha256: str) -> bytes:
-    """The file of weights with that hash. NotReadyError where there is none."""
+    """The file of weights with that hash.
+
+    Raises:
+        NotReadyError: there is none.
+        RefusedError: it is a region's own model.
+    """
     for path in _files(files):
         content = path.read_bytes()
         if canonical.sha256(content) == sha256:
+            demand_shareable(content, place=str(path))
             return content
     raise NotReadyError(
         f"backbone {sha256[:16]}",
@@ -186,8 +195,8 @@ def _files(files: str | Path) -> list[Path]:
     return sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path] if path.is_file() else []
 
 
-def _saved(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter once, and the buffers that are saved with a model."""
+def saved(model: nn.Module) -> dict[str, Tensor]:
+    """What a model's file has: every parameter once, and the buffers that are saved with a model."""
     kept = model.state_dict(keep_vars=True).keys()
     buffers = {name: value for name, value in model.named_buffers() if name in kept}
     return {**dict(model.named_parameters()), **buffers}
@@ -195,7 +204,7 @@ def _saved(model: nn.Module) -> dict[str, Tensor]:
 
 def _rest(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
     chosen = set(names)
-    return {name: value for name, value in _saved(model).items() if name not in chosen}
+    return {name: value for name, value in saved(model).items() if name not in chosen}
 
 
 def _named(model: nn.Module, word: str, names: Sequence[str]) -> set[str]:
@@ -232,7 +241,7 @@ def _words(model: nn.Module) -> list[str]:
 
 def _demand_schema(model: nn.Module, plan: ModelPlan) -> None:
     """The plan's arrays must be this model's: swapped or reshaped ones would be trained as something else."""
-    wanted = [(entry.name, entry.shape) for entry in plan.arrays if entry.name != WITNESS]
+    wanted = [(entry.name, entry.shape) for entry in plan.own]
     chosen = {name for name, _ in wanted}
     mine = [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]
     if plan.backbone is not None:

@@ -12,6 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from fedfsd.config.experiment import GradientEngine, Precision
 from fedfsd.engine import backbone, trunk
 from fedfsd.engine import noise as noises
+from fedfsd.engine.canary import Canaries
 from fedfsd.engine.device import wide
 from fedfsd.engine.gradient import Loss, VehicleGradient, batch_cost
 from fedfsd.engine.randomness import RoundKey
@@ -37,16 +38,17 @@ def train(
     """
     mine = plan.region(key.region)
     size = gradient.size
-    rate = plan.learning_rate(plan.round_of(key.region, key.round))
-    flat = np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]).astype(np.float64)
-    start = torch.from_numpy(flat).to(wide(data.device))
-    update, velocity = torch.zeros_like(start), torch.zeros_like(start)
+    number = plan.round_of(key.region, key.round)
+    rate, collecting = plan.learning_rate(number), plan.collects(number)
+    flat = torch.from_numpy(np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]))
+    start = flat.to(wide(data.device)).double()
+    update, velocity, spare = torch.zeros_like(start), torch.zeros_like(start), torch.empty_like(start)
     for step in range(mine.local_steps):
         demand_wanted()
-        gradient.set_parameters((start + update)[:size].float().to(data.device))
+        gradient.set_parameters(torch.add(start, update, out=spare)[:size], collecting=collecting)
         noisy = private_step(gradient, data, mine, key, step=step, size=len(start))
-        velocity = velocity.mul_(plan.optimizer.momentum).add_(noisy)
-        update -= rate * velocity
+        velocity.mul_(plan.optimizer.momentum).add_(noisy)
+        update -= torch.mul(velocity, rate, out=spare)
     ends = np.cumsum([entry.size for entry in plan.model.arrays])
     parts = np.split(update.float().cpu().numpy(), ends[:-1])
     return {
@@ -73,10 +75,9 @@ def private_step(
     )
     noise, clip = mine.noise, mine.max_grad_norm
     if noise is not None:  # None in mode none alone
-        clip = noise.clipping_norm(key.round, roster=mine.roster, size=size)
-    clipped = torch.zeros(gradient.size, dtype=torch.float64, device=wide(data.device))
-    for chosen, places, vehicles in _arranged(mine, taken, gradient.through, data.device):
-        clipped += gradient.clipped_sum(
+        clip = noise.clipping_norm(key.round, roster=mine.vehicles, size=size)
+    sums = (
+        gradient.clipped_sum(
             data,
             slots[chosen],
             window[chosen, :places],
@@ -84,13 +85,20 @@ def private_step(
             max_grad_norm=clip,
             sample_rate=mine.sample_rate,
             vehicles=vehicles,
+            length=size,
         )
-    total = torch.nn.functional.pad(clipped, (0, size - gradient.size))
+        for chosen, places, vehicles in _arranged(mine, taken, gradient.through, data.device)
+    )
+    total = next(sums, None)
+    if total is None:  # nobody has a window
+        total = torch.zeros(size, dtype=torch.float64, device=wide(data.device))
+    for other in sums:
+        total += other
     if clip is not None:
-        total = within(total, mine.roster * clip)
+        total = within(total, mine.vehicles * clip)
     if noise is not None:
         total = noise.noised(total, noises.of_step(key, step, total.device), round=key.round)
-    return total / mine.divisor
+    return total.div_(mine.divisor)
 
 
 def lanes_of(mine: RegionPlan, through: int, device: torch.device) -> tuple[Lane, ...]:
@@ -118,16 +126,21 @@ def model_on(
     *,
     behind_trunk: bool = False,
     engine: GradientEngine = "auto",
+    canaries: Canaries | None = None,
 ) -> VehicleGradient:
     """``model`` on ``device``, in training mode with dropout off, ready for per-vehicle gradients.
 
     Args:
         behind_trunk: it will be given what its frozen trunk makes of the inputs.
+        canaries: who will be beside the vehicles.
     """
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
         elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
             module.dropout = 0.0
-    backbone.still(model.to(device))
-    return VehicleGradient(trunk.Head(model) if behind_trunk else model, loss, precision, engine=engine)
+    whole = trunk.Head(model) if behind_trunk else model
+    if canaries is not None:
+        whole, loss = canaries.accompany(whole, loss)
+    backbone.still(whole.to(device))
+    return VehicleGradient(whole, loss, precision, engine=engine)

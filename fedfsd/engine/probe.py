@@ -8,7 +8,9 @@ also tried on synthetic vehicles, extreme neighbours included.
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -16,11 +18,16 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from fedfsd.config.experiment import GradientEngine, Precision
 from fedfsd.engine import layer, trunk
+from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.local import lanes_of, model_on
 from fedfsd.errors import ModelError
+from fedfsd.plain_text import plain
 from fedfsd.plan.plan import RegionPlan
 from fedfsd.task.task import Task, Tensors
 
+_TORCH = Path(torch.__file__).parent
+_LIBRARIES = (_TORCH, _TORCH.with_name("opacus"), Path(__file__).parents[1])
+"""Whose code is not a model's own."""
 _TOLERANCE = 1e-4  # of the gradient's norm; float32 sums in another order stay far below
 _CPU = torch.device("cpu")
 _ORDINARY = 2  # synthetic vehicles, the first ones
@@ -49,6 +56,14 @@ def probe(
                 got="a weight that is computed from others (a parametrization)",
                 expected="weights that are used as they are: opacus gets such a gradient wrong",
                 hint="write an adapter as a layer beside the frozen one, or freeze this layer",
+            )
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise ModelError(
+                f"model parameter {name}",
+                got=f"parameters are {_dtype(parameter)}",
+                expected="float32",
+                hint='leave them in float32; training.precision = "bfloat16" computes the passes by autocast',
             )
     by_opacus = engine == "hooks" or (engine == "auto" and bool(layer.unknown(model)))
     faults = _refused(model) if by_opacus else []
@@ -89,8 +104,8 @@ def probe(
         except Exception as error:  # whatever somebody's model may raise
             raise ModelError(
                 "model",
-                got=f"a forward or backward pass that fails ({type(error).__name__})",
-                expected="layers that opacus keeps per-sample gradients of",
+                got=f"a forward or backward pass that fails: {failure(error)}",
+                expected="one that works for each window alone",
                 hint="see fedfsd/task/task.py for the contract",
             ) from error
         for name, buffer in trial.named_buffers():
@@ -101,6 +116,19 @@ def probe(
                     expected="buffers that stay",
                     hint="its values would leave without noise",
                 )
+
+
+def failure(error: Exception) -> str:
+    """What somebody's model raised on made-up inputs, and where in its own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [one for one in frames if not any(Path(one.filename).is_relative_to(at) for at in _LIBRARIES)]
+    at = (own or list(frames))[-1]
+    text = plain(str(error).strip().partition("\n")[0])
+    return f"{type(error).__name__}: {text} ({Path(at.filename).name}, line {at.lineno})"
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _refused(model: nn.Module) -> list[Exception]:
@@ -119,6 +147,11 @@ def _compare(
     flat = {name: values.flatten(0, 1) for name, values in targets.items()}
     with torch.no_grad():
         task.demand_output(model(*(values.flatten(0, 1) for values in inputs.values())), flat)
+    for gradient.collecting in (False, True) if hasattr(model, "moments") else (False,):
+        _compare_gradients(gradient, inputs, targets)
+
+
+def _compare_gradients(gradient: VehicleGradient, inputs: Tensors, targets: Tensors) -> None:
     places = next(iter(inputs.values())).shape[:2]
     taken = torch.ones(places, dtype=torch.bool)
     together = gradient.mean_by_vehicle(inputs, targets, taken)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fedfsd.drive import mapped
 from fedfsd.task.task import Examples, Tensors
 
 
@@ -29,13 +30,18 @@ class VehicleData:
     """S - N: computed from the data, so nothing that can be seen may depend on it."""
 
     @property
+    def company(self) -> int:
+        """How many of the first slots are of no vehicle of the region's (``engine.canary``)."""
+        return 0
+
+    @property
     def slots(self) -> int:
         """S."""
         return len(self.counts)
 
     @property
     def roster(self) -> int:
-        """N, as planned."""
+        """N, as planned, and the company."""
         return self.slots - self.surplus
 
     @property
@@ -46,6 +52,10 @@ class VehicleData:
     def inputs_of(self, rows: torch.Tensor) -> Tensors:
         """What the model is given for the examples ``rows`` (...), (..., ...) each."""
         return {name: values[rows] for name, values in self.inputs.items()}
+
+    def targets_of(self, rows: torch.Tensor) -> Tensors:
+        """The same of targets."""
+        return {name: values[rows] for name, values in self.targets.items()}
 
 
 def place(examples: Examples, *, roster: int, device: torch.device) -> VehicleData:
@@ -77,20 +87,26 @@ def place(examples: Examples, *, roster: int, device: torch.device) -> VehicleDa
 
 
 def within(total: torch.Tensor, longest: float) -> torch.Tensor:
-    """``total``, shortened to the norm ``longest`` where it is longer: the nearest point of that ball.
+    """``total``, shortened in place to the norm ``longest`` if it is longer: the nearest point of that ball.
 
     Two sums are never farther apart after it than before (a projection onto a convex set), so it leaves the
     sensitivity as it is. Without surplus vehicles it changes nothing: N vectors of norm C add up to N C.
     """
-    squares = total * total
-    while len(squares) > 1:  # pairwise: rounding stays at a few units, and is the same everywhere
-        half = len(squares) // 2
-        rest = squares[2 * half :]
-        squares = torch.cat([squares[:half] + squares[half : 2 * half], rest])
-    norm = squares.sum().sqrt()
-    return torch.where(norm > longest, total * (longest / norm), total)
+    squares, count = total * total, len(total)
+    while count > 1:  # pairwise: rounding stays at a few units, and is the same everywhere
+        half = count // 2
+        squares[:half].add_(squares[half : 2 * half])
+        if count % 2:
+            squares[half] = squares[count - 1]
+        count = half + count % 2
+    norm = squares[0].sqrt()
+    return total.mul_(torch.where(norm > longest, longest / norm, 1.0))
 
 
 def _padded(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    padding = np.zeros((1, *array.shape[1:]), array.dtype)
-    return torch.from_numpy(np.concatenate([array, padding])).to(device)
+    if not isinstance(array, np.memmap):
+        padding = np.zeros((1, *array.shape[1:]), array.dtype)
+        return torch.from_numpy(np.concatenate([array, padding])).to(device)
+    full = mapped.zeros((len(array) + 1, *array.shape[1:]), array.dtype)  # as the task keeps it
+    full[:-1] = array
+    return torch.from_numpy(full).to(device)

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from fedfsd.errors import NotReadyError
 from fedfsd.federation.strategy import PlannedStrategy, Round
+from fedfsd.gate.resident import demand_shareable
 
 _ARRAYS = "arrays/"
 _TOTAL = "average/"
@@ -43,7 +44,9 @@ def restore(path: Path, strategy: PlannedStrategy) -> tuple[int, dict[str, np.nd
 
     Raises:
         NotReadyError: no readable checkpoint, or one of another plan.
+        RefusedError: a region's own model.
     """
+    demand_shareable(path, place=str(path))
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata()
@@ -52,7 +55,7 @@ def restore(path: Path, strategy: PlannedStrategy) -> tuple[int, dict[str, np.nd
         raise NotReadyError(
             str(path), got="no readable checkpoint", expected="a checkpoint of this run", hint="start it anew"
         ) from None
-    if metadata["plan"] != strategy.plan.hash:
+    if (metadata or {}).get("plan") != strategy.plan.hash:
         raise NotReadyError(
             str(path), got="a checkpoint of another plan", expected="this plan", hint="choose another -o"
         )

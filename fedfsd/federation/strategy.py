@@ -142,7 +142,7 @@ class PlannedStrategy:
             if task.round == number:
                 outcomes[task.region] = outcome
             else:
-                late[task] = self._late(outcome)
+                late[task] = self._late(outcome, task)
             if update is not None and (task.round == number or late[task].code == LATE_USED):
                 good[task.region] = self._as_model(message, current, update, task, number)
         self._demand_quorum(outcomes, number)
@@ -190,11 +190,12 @@ class PlannedStrategy:
         post.send(messages)
         return outcomes, set(messages)
 
-    def _late(self, outcome: RegionOutcome) -> RegionOutcome:
+    def _late(self, outcome: RegionOutcome, task: Task) -> RegionOutcome:
         """A good update that comes late, under the code of the plan's rule; anything else as it is."""
         if outcome.code != RELEASED:
             return outcome
-        used = self.plan.late_updates == "use"
+        # Moments are of no use in a round of gradients.
+        used = self.plan.late_updates == "use" and not self.plan.collects(task.round)
         return replace(outcome, code=LATE_USED if used else LATE_DROPPED)
 
     def _demand_quorum(self, outcomes: dict[str, RegionOutcome], number: int) -> None:

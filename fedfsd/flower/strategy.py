@@ -12,6 +12,8 @@ from flwr.serverapp.strategy import Strategy
 
 from fedfsd.errors import ConfigError
 from fedfsd.flower import held, private
+from fedfsd.flower.moments import Moments
+from fedfsd.plan.written import MOMENTS
 
 # A federation of a few known regions: all take part in each round, and quorum is judged by us.
 _PARTICIPATION = {
@@ -56,7 +58,7 @@ def _find(name: str) -> type[Strategy]:
         and issubclass(kind, Strategy)
         and kind is not Strategy
         and not key.startswith(("DifferentialPrivacy", "FedXgb"))
-    }
+    } | {MOMENTS: Moments}
     if name in builtin:
         return builtin[name]
     found = {entry.name: entry for entry in metadata.entry_points(group="fedfsd.strategies")}

@@ -11,9 +11,12 @@ import numpy as np
 from fedfsd.errors import RefusedError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.policy import ModelPin, Policy
+from fedfsd.gate.resident import demand_shareable
 from fedfsd.gate.watch import UnusualNoiseError, Watcher
+from fedfsd.language import say
 from fedfsd.ledger import program as programs
 from fedfsd.ledger.ledger import Booked, Ledger, Released
+from fedfsd.mechanism import canary
 from fedfsd.mechanism.kind import gains
 from fedfsd.mechanism.watch import Alarm
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
@@ -65,19 +68,27 @@ class Gate:
         """What was released of it already, to be sent again as it is; see ``Ledger.released``."""
         return self.ledger.released(booked)
 
-    def release(self, arrays: Arrays, booked: Booked, plan: Plan) -> Released:
-        """Judge the update, alone and after those before it; book its bytes; hand back what may be sent."""
-        self._demand_usual(arrays, booked, plan)
+    def release(self, arrays: Arrays, booked: Booked, plan: Plan, canaries: str = "") -> Released:
+        """Judge the update, alone and after those before it; book its bytes; hand back what may be sent.
+
+        Args:
+            canaries: the runner's verdict on them (``mechanism.canary.verdict``), where the plan has some.
+        """
+        self._demand_usual(arrays, booked, plan, canaries)
         return self.ledger.release(gate_arrays.to_bytes(arrays, plan.model.arrays), booked)
 
-    def release_bytes(self, content: bytes | memoryview, booked: Booked, plan: Plan) -> Released:
+    def release_bytes(
+        self, content: bytes | memoryview, booked: Booked, plan: Plan, canaries: str = ""
+    ) -> Released:
         """The same for an update that came as bytes; they are judged in place."""
-        self._demand_usual(gate_arrays.view(content, plan.model.arrays), booked, plan)
+        demand_shareable(content, place="release")
+        self._demand_usual(gate_arrays.view(content, plan.model.arrays), booked, plan, canaries)
         return self.ledger.release(content, booked)
 
-    def _demand_usual(self, arrays: Arrays, booked: Booked, plan: Plan) -> None:
-        """Refuse what ``judge`` and the statistics over rounds refuse; unusual noise ends the plan here."""
+    def _demand_usual(self, arrays: Arrays, booked: Booked, plan: Plan, canaries: str) -> None:
+        """Refuse what canaries, ``judge`` or the statistics over rounds refuse; that ends the plan here."""
         try:
+            demand_canaries(canaries, plan, self.region, booked.round)
             judge(arrays, plan, self.region, booked.round)
             Watcher(self._folder / WATCH).look(arrays, plan, self.region, booked.round)
         except UnusualNoiseError as error:
@@ -142,6 +153,19 @@ def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
         )
 
 
+def demand_canaries(letters: str, plan: Plan, region: str, round: int) -> None:
+    """Refuse a round whose canaries show nothing, or (UnusualNoiseError) another mechanism than planned."""
+    if not plan.region(region).canaries:
+        return
+    if len(letters) != len(canary.FINDINGS):
+        raise RefusedError("canaries", got="no verdict", expected="the runner's, as the plan has canaries")
+    if found := canary.findings(letters):
+        got = "canaries that show another mechanism than the plan's"
+        raise UnusualNoiseError(
+            "canaries", got=got, expected="the plan's mechanism", alarm=Alarm(found[0], round, got)
+        )
+
+
 def _energy(values: np.ndarray) -> float:
     """The sum of squares in float64; block by block, since a copy may be larger than the update."""
     flat = values.reshape(-1)
@@ -172,13 +196,22 @@ def unnoticed(witness_size: int) -> str | None:
         return None
     least = least_noise_passed(witness_size)
     if not least:
-        block = (
-            f"A noise witness block of {witness_size} entries" if witness_size else "No noise witness block"
+        if not witness_size:
+            return say(
+                "No noise witness block: nobody but the region itself can notice that noise is missing."
+            )
+        return say(
+            "A noise witness block of {size} entries: nobody but the region itself can notice that noise is"
+            " missing.",
+            size=witness_size,
         )
-        return f"{block}: nobody but the region itself can notice that noise is missing."
-    return (
-        f"The noise witness block has {witness_size} entries: noise of {least:.0%} of its planned scale"
-        f" passes every second round ({USUAL_WITNESS} entries: {least_noise_passed(USUAL_WITNESS):.0%})."
+    return say(
+        "The noise witness block has {size} entries: noise of {least:.0%} of its planned scale passes every"
+        " second round ({usual} entries: {usual_least:.0%}).",
+        size=witness_size,
+        least=least,
+        usual=USUAL_WITNESS,
+        usual_least=least_noise_passed(USUAL_WITNESS),
     )
 
 
@@ -191,7 +224,7 @@ def max_update_norm(plan: Plan, region: str, round: int) -> float:
         round,
         _gains(plan, region, round),
         divisor=mine.divisor,
-        roster=mine.roster,
+        roster=mine.vehicles,
         size=plan.model.size,
         z=WITNESS_Z,
     )

@@ -145,6 +145,12 @@ class ReleaseCall(Frozen):
     op: Literal["release"] = "release"
     plan: Sha256
     round: RoundNumber
+    canaries: Annotated[str, Field(pattern=r"^([.x]{4})?$")] = ""
+    """What canaries show, one letter a check (``mechanism.canary.FINDINGS``), where the plan has some."""
+
+    @model_serializer(mode="wrap")
+    def _as_first_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if (key, value) != ("canaries", "")}
 
 
 class Let(Frozen):

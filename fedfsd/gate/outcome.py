@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fedfsd.errors import BudgetError, FedfsdError, FormatError, NotReadyError, PlanError, RefusedError
+from fedfsd.language import mark
 
 Word: TypeAlias = Literal["region_unavailable", "refused", "budget", "plan"]
 
@@ -29,10 +30,10 @@ class Refusal:
 
 
 REFUSALS: dict[Word, Refusal] = {
-    "refused": Refusal(RefusedError, 1001, "refused the request or its own release"),
-    "budget": Refusal(BudgetError, 1002, "had no budget left for it"),
-    "plan": Refusal(PlanError, 1003, "did not accept the plan"),
-    "region_unavailable": Refusal(NotReadyError, 1000, "could not be reached"),
+    "refused": Refusal(RefusedError, 1001, mark("refused the request or its own release")),
+    "budget": Refusal(BudgetError, 1002, mark("had no budget left for it")),
+    "plan": Refusal(PlanError, 1003, mark("did not accept the plan")),
+    "region_unavailable": Refusal(NotReadyError, 1000, mark("could not be reached")),
 }
 
 # The coordinator's own findings.
@@ -43,13 +44,13 @@ LATE_USED, LATE_DROPPED = "late_used", "late_dropped"
 
 MEANINGS: dict[str, str] = {
     **{word: refusal.meaning for word, refusal in REFUSALS.items()},
-    TIMEOUT: "took too long",
-    LOST: "got lost on the way",
-    BUSY: "was still working on an earlier round",
-    BAD_REPLY: "sent a reply that is not a valid update",
-    UNUSUAL: "sent an update with noise unlike the plan's, and takes no further part",
-    LATE_USED: "came late and counted less",
-    LATE_DROPPED: "came late and was dropped",
+    TIMEOUT: mark("took too long"),
+    LOST: mark("got lost on the way"),
+    BUSY: mark("was still working on an earlier round"),
+    BAD_REPLY: mark("sent a reply that is not a valid update"),
+    UNUSUAL: mark("sent an update with noise unlike the plan's, and takes no further part"),
+    LATE_USED: mark("came late and counted less"),
+    LATE_DROPPED: mark("came late and was dropped"),
 }
 """How a report words whatever is not a release in time."""
 

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_ser
 from fedfsd.config.experiment import Mode
 from fedfsd.config.load import Frozen
 from fedfsd.errors import ConfigError, FedfsdError, RefusedError
+from fedfsd.language import say
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.event import delta_fault, delta_warning
 from fedfsd.plan.plan import Plan, Sha256
@@ -83,6 +84,8 @@ class Policy(Frozen):
     max_windows_per_vehicle: Annotated[int, Field(ge=1)] = 1024
     min_witness_size: Annotated[int, Field(ge=0)] = 1024
     """Without a noise witness block nobody can tell that noise was added."""
+    max_canary_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Synthetic vehicles per vehicle of the roster: they cost no privacy, but time."""
     max_steps: Annotated[int, Field(ge=1)] = 100_000
     max_rounds: Annotated[int, Field(ge=1)] = 10_000
     max_release_bytes: Annotated[int, Field(ge=1)] = 500_000_000
@@ -177,11 +180,27 @@ def _unlisted(plan: Plan, listed: set[str]) -> list[str]:
     return [f"its backbone {frozen.sha256[:16]} is not listed under backbones in the policy"]
 
 
+def code_objections(policy: Policy, plan: Plan) -> list[str]:
+    """What of the plan's code and frozen weights nobody reviewed for this region."""
+    found = []
+    if policy.models is not None or policy.tasks is not None:
+        model = policy.pin(plan.model.name, plan.task.name)
+        found += unreviewed(plan, model=model, task=policy.pin_task(plan.task.name))
+    if policy.backbones is not None:
+        found += _unlisted(plan, {one.sha256 for one in policy.backbones})
+    return found
+
+
 def warnings(plan: Plan, region: str) -> list[str]:
     """What a region's people should know of a plan that its policy may accept."""
     mine = plan.region(region)
-    said = None if plan.mode == "none" else delta_warning(mine.target_delta, mine.roster)
-    return [said] if said else []
+    said = [None if plan.mode == "none" else delta_warning(mine.target_delta, mine.roster)]
+    if plan.collects(plan.round_of(region, 1)):
+        said.append(
+            "its first round releases noised second moments of features and their cross moments with what "
+            "the model misses, not gradients"
+        )
+    return [one for one in said if one]
 
 
 def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
@@ -189,6 +208,7 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     mine = plan.region(region)
     caps = [
         ("roster", mine.roster, policy.max_roster),
+        ("canaries per vehicle", (mine.canaries - 1) / mine.roster, policy.max_canary_share),
         ("windows_per_vehicle", mine.windows_per_vehicle, policy.max_windows_per_vehicle),
         ("sample_rate", mine.sample_rate, policy.max_sample_rate),
         ("steps", mine.local_steps * plan.rounds_of(region), policy.max_steps),
@@ -197,31 +217,37 @@ def objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     ]
     found = []
     if plan.mode not in policy.modes:
-        found.append(f"mode {plan.mode} is not among {', '.join(policy.modes)}")
+        found.append(say("mode {mode} is not among {modes}", mode=plan.mode, modes=", ".join(policy.modes)))
     if policy.roster not in (None, mine.roster):
-        found.append(f"roster {mine.roster} is not the declared one")
+        found.append(say("roster {roster} is not the declared one", roster=mine.roster))
     if policy.identity not in (None, mine.identity):
-        found.append(f"identity {mine.identity} is not the declared one")
-    if policy.models is not None or policy.tasks is not None:
-        model = policy.pin(plan.model.name, plan.task.name)
-        found += unreviewed(plan, model=model, task=policy.pin_task(plan.task.name))
-    if policy.backbones is not None:
-        found += _unlisted(plan, {one.sha256 for one in policy.backbones})
+        found.append(say("identity {identity} is not the declared one", identity=mine.identity))
+    found += code_objections(policy, plan)
     if plan.model.witness_size < policy.min_witness_size:
-        found.append(f"witness_size {plan.model.witness_size} is below the floor {policy.min_witness_size}")
+        found.append(
+            say(
+                "witness_size {size} is below the floor {floor}",
+                size=plan.model.witness_size,
+                floor=policy.min_witness_size,
+            )
+        )
     if plan.mode != "none":
         caps += [("target_delta", mine.target_delta, policy.max_delta)]
         found += filter(None, [delta_fault(mine.target_delta, mine.roster)])
         if mine.noise is None:
-            found.append("it does not clip")
+            found.append(say("it does not clip"))
         else:
             found += mine.noise.objections(
                 min_noise_multiplier=policy.min_noise_multiplier,
                 max_grad_norm=policy.max_grad_norm,
             )
     if mine.packed and not policy.round_seconds and "none" not in policy.modes:  # that is a simulation's
-        found.append("it packs windows, and round_seconds, which would hide the time that takes, is 0")
-    found += [f"{name} {value:g} is above the cap {cap:g}" for name, value, cap in caps if value > cap]
+        found.append(say("it packs windows, and round_seconds, which would hide the time that takes, is 0"))
+    found += [
+        say("{name} {value:g} is above the cap {cap:g}", name=name, value=value, cap=cap)
+        for name, value, cap in caps
+        if value > cap
+    ]
     if found or plan.mode == "none":
         return found
     # Only for constants within floors and caps: for others it may take for ever.
@@ -234,10 +260,16 @@ def _epsilon_objections(policy: Policy, plan: Plan, region: str) -> list[str]:
     try:
         epsilon = epsilon_pld(plan.events(region), mine.target_delta)
     except FedfsdError as error:
-        return [f"epsilon cannot be computed ({error.code})"]
+        return [say("epsilon cannot be computed ({code})", code=error.code)]
     found = []
     if epsilon > policy.max_epsilon:
-        found.append(f"epsilon {epsilon:.3g} is above the cap {policy.max_epsilon:g}")
+        found.append(
+            say("epsilon {epsilon:.3g} is above the cap {cap:g}", epsilon=epsilon, cap=policy.max_epsilon)
+        )
     if plan.mode == "private" and (mine.epsilon is None or abs(mine.epsilon - epsilon) > 1e-6):
-        found.append(f"epsilon is stated as {mine.epsilon}, but it is {epsilon:.6g}")
+        found.append(
+            say(
+                "epsilon is stated as {stated}, but it is {epsilon:.6g}", stated=mine.epsilon, epsilon=epsilon
+            )
+        )
     return found

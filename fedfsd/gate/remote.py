@@ -82,11 +82,12 @@ class RemoteGate:
         """None: a round that was released is never handed out again."""
         return None
 
-    def release(self, arrays: Arrays, booked: Booked, plan: Plan) -> Released:
-        """Judge the update here, then hand its bytes to the gate."""
+    def release(self, arrays: Arrays, booked: Booked, plan: Plan, canaries: str = "") -> Released:
+        """Judge the update here, then hand its bytes to the gate, with what canaries show."""
         work = self._demand(plan.hash, booked.round)
         content = content_of(arrays, plan, self.region, booked.round)
-        message.send(work.frames, message.ReleaseCall(plan=plan.hash, round=booked.round), content)
+        asked = message.ReleaseCall(plan=plan.hash, round=booked.round, canaries=canaries)
+        message.send(work.frames, asked, content)
         told = self._answer(work, message.Let)
         return Released(told.entry, told.entry_hash, told.sha256, content)
 

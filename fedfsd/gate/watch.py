@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fedfsd.errors import RefusedError
-from fedfsd.ledger.disk import unwritable
+from fedfsd.ledger.disk import write_whole
 from fedfsd.mechanism import watch
 from fedfsd.mechanism.kind import Mechanism, gains
 from fedfsd.mechanism.watch import Alarm, Sight, State
@@ -96,13 +96,7 @@ class Watcher:
     def _keep(self, plan_hash: str, region: str, round: int, state: State) -> None:
         path = self._path(plan_hash, region, round)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        try:
-            # What a power cut takes is begun anew; a process that ends leaves the old file or the new one.
-            part.write_bytes(_written(state))
-            part.replace(path)
-        except OSError as error:
-            raise unwritable(path, error) from None
+        write_whole(path, _written(state))
         for number in sorted(self._rounds(plan_hash, region))[:-2]:
             self._path(plan_hash, region, number).unlink(missing_ok=True)
 
@@ -120,20 +114,25 @@ def sight(
     """What the statistics see of a release: its entries in units of the noise that the plan adds to each."""
     moved = gains(learning_rate=rate, momentum=momentum, local_steps=noise.local_steps)
     std = noise.witness_std(round, moved, divisor=divisor)
+    last = noise.witness_std(round, moved[-1:], divisor=divisor)
     size = sum(array.size for array in arrays.values())
     lattice = noise.witness_lattice(round, moved, divisor=divisor, size=size)
-    return seen(arrays, round, std=std, lattice=lattice)
+    return seen(arrays, round, std=std, last=last, lattice=lattice)
 
 
-def seen(arrays: Arrays, round: int, *, std: float, lattice: float | None) -> Sight:
-    """The same from the planned standard deviation of an entry's noise and the lattice of witness values."""
+def seen(arrays: Arrays, round: int, *, std: float, last: float, lattice: float | None) -> Sight:
+    """The same from the planned standard deviation of an entry's noise and the lattice of witness values.
+
+    ``last``: that of the noise of the last step alone. A gradient may take back what the noise of earlier
+    steps has moved, so in the model nothing more is certain.
+    """
     names = [name for name, array in arrays.items() if name != WITNESS and array.size]
     large = set(sorted(names, key=lambda name: -arrays[name].size)[:MOST_GROUPS])
     small = [name for name in names if name not in large]
-    groups = [(name, _sample(arrays[name], GROUP_SAMPLE) / std) for name in names if name in large]
+    groups = [(name, _sample(arrays[name], GROUP_SAMPLE) / last) for name in names if name in large]
     if small:
         few = max(1, GROUP_SAMPLE // len(small))
-        groups.append((watch.REST, np.concatenate([_sample(arrays[name], few) for name in small]) / std))
+        groups.append((watch.REST, np.concatenate([_sample(arrays[name], few) for name in small]) / last))
     block = arrays[WITNESS].astype(np.float64) / std if WITNESS in arrays else np.empty(0)
     return Sight(round, block, tuple(groups), None if lattice is None else lattice / std)
 

@@ -2,7 +2,7 @@
 
 Sentences are literals given to the functions of ``SAID``, in templates to ``_``, and the first line of
 every check's docstring, which is the claim that the check tests; of a table given to ``_columns``, the
-second cell of each line, which is a heading.
+second cell of each line, which is a heading. Literals that errors are raised with are said on pages.
 """
 
 from __future__ import annotations
@@ -35,14 +35,19 @@ SAID: Mapping[str, tuple[int, ...]] = {
 _KEYWORDS: dict[str, Any] = {"_": None, "ngettext": (1, 2)}
 _METHODS = [("**.py", f"{__name__}:sentences"), ("**.html", "jinja2"), ("**.md", "jinja2")]
 _OPTIONS = {"**.html": {"silent": "false"}, "**.md": {"silent": "false"}}
-_FOLDERS = ("audit", "mechanism")
+_PYTHON_ERRORS = [("**.py", f"{__name__}:errors")]
+_FOLDERS = (
+    *((name, _METHODS) for name in ("audit", "mechanism", "gate", "node", "report", "task", "cli")),
+    # What the page of a run may refuse to show.
+    *((name, _PYTHON_ERRORS) for name in ("cli/page", "plan", "report")),
+)
 
 
 def template() -> Catalog:
     """Every sentence that can be said, without translations."""
     found = Catalog(project=DOMAIN, fuzzy=False)
-    for folder in _FOLDERS:
-        rows = extract_from_dir(ROOT / folder, _METHODS, _OPTIONS, _KEYWORDS)
+    for folder, methods in _FOLDERS:
+        rows = extract_from_dir(ROOT / folder, methods, _OPTIONS, _KEYWORDS)
         for name, _, message, comments, context in rows:
             place = f"fedfsd/{folder}/{name}"
             # Lines are left out: they would change with every edit.
@@ -69,6 +74,17 @@ def sentences(
             case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), lineno=line):
                 for place in SAID.get(name, ()):
                     if len(node.args) > place and (text := _literal(node.args[place])):
+                        yield line, None, text, []
+
+
+def errors(file: IO[bytes], *_: object, options: object) -> Iterator[tuple[int, None, str, list[str]]]:
+    """The same for what errors are raised with, as far as it is literal."""
+    del options
+    for node in ast.walk(ast.parse(file.read())):
+        match node:
+            case ast.Call(func=ast.Name(id=name), keywords=given, lineno=line) if name.endswith("Error"):
+                for one in given:
+                    if text := _literal(one.value):
                         yield line, None, text, []
 
 

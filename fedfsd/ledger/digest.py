@@ -1,8 +1,9 @@
-"""Two hashes that entries carry: over the installed program, and over a run's secret key."""
+"""Two hashes that entries carry: over the installed program, and over a run's secrets."""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import fedfsd
 from fedfsd import canonical
 
-_KEY_PREFIX = b"fedfsd/run-key/v1\n"
+_KEY_PREFIX, _BOTH_PREFIX = b"fedfsd/run-key/v1\n", b"fedfsd/run-key/v2\n"
+_COINS_PREFIX = b"fedfsd/canaries/v1\n"
 
 
 @lru_cache(maxsize=1)
@@ -26,8 +28,29 @@ def code() -> str:
 
 
 def key_commitment(run_key: bytes) -> str:
-    """What a plan's entry says of its secret key; the key's 256 random bits hide it."""
+    """What a plan's entry says of its secret key and of its canaries' coins; 256 random bits hide each."""
+    return opened_commitment(key_hash(run_key), coins_seed(run_key))
+
+
+def key_hash(run_key: bytes) -> str:
+    """The key's part of the commitment."""
     return hashlib.sha256(_KEY_PREFIX + run_key).hexdigest()
+
+
+def coins_seed(run_key: bytes) -> bytes:
+    """The secret of the coins, 32 bytes: it may be opened after the plan, and says nothing of the key."""
+    return hmac.digest(run_key, _COINS_PREFIX, "sha256")
+
+
+def coins_commitment(seed: bytes) -> str:
+    """The coins' part of the commitment."""
+    return hashlib.sha256(_COINS_PREFIX + seed).hexdigest()
+
+
+def opened_commitment(key: str, seed: bytes) -> str:
+    """What a plan's entry must say if these are the hash of its key and the secret of its coins."""
+    parts = bytes.fromhex(key) + bytes.fromhex(coins_commitment(seed))
+    return hashlib.sha256(_BOTH_PREFIX + parts).hexdigest()
 
 
 def version() -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -18,6 +16,7 @@ from fedfsd import canonical
 from fedfsd.errors import NotReadyError
 from fedfsd.ledger import digest
 from fedfsd.ledger.entry import Package, Program
+from fedfsd.service import cache as caches
 
 COMPUTES = ("cryptography", "numpy", "opacus", "torch")
 """The packages whose code makes a private step: streams, sums, gradients."""
@@ -35,8 +34,7 @@ def installed(cache: Path | None = None) -> Program:
     Raises:
         NotReadyError: a package is not installed, or its installer kept no list of its files.
     """
-    path = (cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fedfsd") / CACHE
-    return _program(path)
+    return _program((cache or caches.folder()) / CACHE)
 
 
 @lru_cache(maxsize=4)
@@ -91,17 +89,12 @@ def _file(path: Path) -> str:
 
 def _cached(path: Path) -> dict[str, object]:
     try:
-        stat, found = path.stat(), json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes()) if caches.is_own(path) else {}
     except (OSError, ValueError):
         return {}
-    own = stat.st_uid == os.geteuid() and not stat.st_mode & 0o022
-    return found if own and isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _keep(path: Path, found: Mapping[str, object]) -> None:
     with suppress(OSError):  # it only saves time
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mode 0600
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(found, file)
-        os.replace(part, path)
+        caches.keep(path, json.dumps(found).encode())

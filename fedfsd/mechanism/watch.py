@@ -2,9 +2,10 @@
 
 The null hypothesis is the plan's: an entry that no gradient touches (the witness block) is a standard normal
 number once divided by its planned standard deviation, independent of every other entry, round and region; any
-other entry is such a number plus a signal that was fixed before its noise was drawn. Each alternative is a
-likelihood ratio (or something of expectation at most 1 under the null): a bet against the null that starts
-with its share of one unit of money. Rounds multiply a bet, and a part of it starts only in a later round, so
+other entry is the noise of the round's last step plus what was fixed before that was drawn (gradients may
+take back what the noise of earlier steps has moved). Each alternative is a likelihood ratio (or something of
+expectation at most 1 under the null): a bet against the null that starts with its share of one unit of money.
+Rounds multiply a bet, and a part of it starts only in a later round, so
 that what goes wrong late is found as fast as what was wrong from the start. All bets together are one
 non-negative supermartingale of expectation 1: under the null they ever exceed 1/a with probability at most a,
 whenever one looks (Ville 1939). The one threshold covers every statistic, round and region of a plan.
@@ -77,8 +78,9 @@ class Sight:
     """A round's release in units of its planned noise.
 
     Attributes:
-        witness: (n,) float64. groups: the model's arrays, or samples of them, each (m,) float64; the same
-            ones in every round. lattice: the unit of the public lattice on which witness values lie, if any.
+        witness: (n,) float64. groups: the model's arrays, or samples of them, each (m,) float64, in units of
+            the noise of the last step; the same ones in every round.
+        lattice: the unit of the public lattice on which witness values lie, if any.
     """
 
     round: int
@@ -218,14 +220,17 @@ def bets(groups: tuple[str, ...]) -> tuple[Bet, ...]:
     return tuple(found)
 
 
-def noticed(share: float, size: int, rounds: int, *, regions: int = 1, signal: float = 0.0) -> bool:
+def noticed(
+    share: float, size: int, rounds: int, *, regions: int = 1, signal: float = 0.0, earlier: float = 0.0
+) -> bool:
     """Whether noise of that share of its planned scale is noticed by then in ``size`` entries of the model.
 
     That is: more often than in 97 of 100 plans. ``signal`` is the root mean square of what an entry's signal
-    changes from round to round, in units of the planned noise: it hides what is missing.
+    changes from round to round, in units of the planned noise: it hides what is missing. So does the noise of
+    a round's earlier steps; ``earlier``: its variance, in units of that of the last.
     """
     # The mean of the earlier rounds is the guess: it has noise of its own, less in every round.
-    left = share**2 * (1 + 1 / max(1, rounds - 1)) + signal**2
+    left = (share**2 * (1 + 1 / max(1, rounds - 1)) + signal**2) * (1 + earlier)
     if left >= 1:
         return False
     floor = min(FLOORS, key=lambda one: log(one) + left * (one**-2 - 1) / 2)

@@ -114,7 +114,7 @@ def _part(plan: Plan) -> Facts:
     frozen = plan.model.backbone
     if frozen is None:
         return {}
-    trained = plan.model.size - plan.model.witness_size
+    trained = plan.model.parameters
     source = "as its reviewed code makes them" if frozen.source == "model" else f"of the file {frozen.sha256}"
     return {"of it": f"{trained:,} weights; {frozen.size:,} stay as they are, {source}"}
 

@@ -13,6 +13,7 @@ from typing import Any
 from fedfsd.errors import BudgetError, FedfsdError, NotReadyError
 from fedfsd.gate.gate import unnoticed
 from fedfsd.gate.policy import Policy, objections
+from fedfsd.language import say
 from fedfsd.ledger import draft
 from fedfsd.ledger.budget import Account
 from fedfsd.ledger.entry import PlanEntry
@@ -79,13 +80,13 @@ def describe(node: Node, plan: Plan, *, data_set: str | None, today: datetime.da
         against = objections(policy, plan, node.settings.name)
         budget = _budget(ledger, plan, recipient=recipient, purpose=purpose, data_set=data_set, today=today)
         run = ledger.state.runs.get(plan.hash)
-    standing = "waits for approval"
+    standing = say("waits for approval")
     if run is not None:
-        standing = "ended" if run.settled else f"approved as entry {run.entry.seq}"
+        standing = say("ended") if run.settled else say("approved as entry {entry}", entry=run.entry.seq)
     elif against:
-        standing = "refused by the policy"
+        standing = say("refused by the policy")
     elif budget["objection"] is not None:
-        standing = "beyond the budget"
+        standing = say("beyond the budget")
     return {
         "plan": plan.hash,
         "name": plan.name,
@@ -98,7 +99,7 @@ def describe(node: Node, plan: Plan, *, data_set: str | None, today: datetime.da
         "weight": mine.weight,
         "task": plan.task.name,
         "model": plan.model.name,
-        "parameters": plan.model.size - plan.model.witness_size,
+        "parameters": plan.model.parameters,
         "backbone": None if plan.model.backbone is None else plan.model.backbone.model_dump(mode="json"),
         "witness_size": plan.model.witness_size,
         "release_bytes": 4 * plan.model.size,
@@ -123,7 +124,7 @@ def _unnoticed(plan: Plan, policy: Policy) -> Iterator[str]:
     if missed := unnoticed(plan.model.witness_size):
         yield missed
     if policy.round_seconds == 0:
-        yield "nothing hides how long training takes: round_seconds is 0 in the policy"
+        yield say("nothing hides how long training takes: round_seconds is 0 in the policy")
 
 
 def _budget(

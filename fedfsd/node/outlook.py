@@ -9,6 +9,7 @@ from typing import Any
 from fedfsd.border import identity
 from fedfsd.border.identity import WARN_DAYS
 from fedfsd.errors import ConfigError
+from fedfsd.language import say
 from fedfsd.ledger import booking, digest
 from fedfsd.ledger.budget import Account
 from fedfsd.ledger.entry import PlanEntry
@@ -26,42 +27,51 @@ LITTLE = 0.1  # of a grant
 def warnings(node: Node, state: State, found: dict[str, Any], date: str) -> Iterator[str]:
     """One sentence each; ``found`` is what ``status`` says so far, ``date`` today."""
     if on_one_disk(node):
-        yield "ledger and mirror are on the same disk and would be lost together: move the mirror"
+        yield say("ledger and mirror are on the same disk and would be lost together: move the mirror")
     if found["mirror_behind"]:
-        yield (
-            f"the mirror {found['mirror']} has no room for the newest entries ({found['mirror_behind']}):"
-            " nothing more is written until it has"
+        yield say(
+            "the mirror {mirror} has no room for the newest entries ({number}): nothing more is written until"
+            " it has",
+            mirror=found["mirror"],
+            number=found["mirror_behind"],
         )
     try:
         node.declared_policy()
     except ConfigError as error:
-        yield f"no plan can be approved yet: {error}"
+        yield say("no plan can be approved yet: {error}", error=error)
     if SigningKey.read(node.ledger / NODE_KEY).verification != state.node:
-        yield "the node's key is not the current one, nothing can be signed: fedfsd region rotate"
+        yield say("the node's key is not the current one, nothing can be signed: fedfsd region rotate")
     if state.closed:
-        yield "this ledger is closed: no entry can follow"
+        yield say("this ledger is closed: no entry can follow")
     if not state.accounts:
-        yield "no grant yet: fedfsd region grant"
+        yield say("no grant yet: fedfsd region grant")
     certificate = node.folder / "tls" / "region.crt"
     if (
         certificate.exists()
         and (left := identity.days_left(identity.read(certificate.read_bytes()))) <= WARN_DAYS
     ):
-        yield f"the certificate expires in {left} days: ask the coordinator's operators for a new invitation"
+        yield say(
+            "the certificate expires in {left} days: ask the coordinator's operators for a new invitation",
+            left=left,
+        )
     for grant in found["grants"]:
         if grant["left"] < LITTLE * grant["rho_max"]:
-            yield f"grant of {grant['data_set']}: less than a tenth is left"
+            yield say("grant of {data_set}: less than a tenth is left", data_set=grant["data_set"])
     for approval in found["approvals"]:
         if not approval["void"] and 0 <= approval["days_left"] <= SOON_DAYS:
-            yield f"approval {approval['number']} ends on {approval['valid_until']}"
+            yield say(
+                "approval {number} ends on {date}", number=approval["number"], date=approval["valid_until"]
+            )
     code = digest.code()
     for plan, run in state.runs.items():
         if run.settled:
             continue
         if run.entry.key_commitment and run_key.is_lost(node, plan):
-            yield f"plan {plan[:8]}: its run key is lost; settle it: fedfsd region settle {plan[:8]}"
+            yield say(
+                "plan {plan}: its run key is lost; settle it: fedfsd region settle {plan}", plan=plan[:8]
+            )
         if run.program is None and run.entry.code != code:
-            yield f"plan {plan[:8]}: the installed program is not the one it was approved with"
+            yield say("plan {plan}: the installed program is not the one it was approved with", plan=plan[:8])
         if plan in found["program_changed"]:
             yield str(booking.changed(plan))
         missing = missing_approval(state, run, date)
@@ -69,7 +79,7 @@ def warnings(node: Node, state: State, found: dict[str, Any], date: str) -> Iter
             yield missing
     checkpoint = found["checkpoint"]
     if checkpoint is None or checkpoint["cosigned_size"] is None:
-        yield "no witness has cosigned this ledger: only its mirror can show a restored old copy"
+        yield say("no witness has cosigned this ledger: only its mirror can show a restored old copy")
 
 
 def fitting(account: Account, plan: PlanEntry) -> int:
@@ -110,7 +120,9 @@ def missing_approval(state: State, run: Run, date: str) -> str | None:
     if None in objections.values():
         return None
     why = [f"{state.permissions[seq].approval.number}: {text}" for seq, text in objections.items()]
-    return (
-        f"plan {run.entry.plan[:8]}: its rounds are refused until an approval covers its transfers"
-        f" ({'; '.join(why[-3:]) or 'there is none'}): fedfsd region approve-transfer"
+    return say(
+        "plan {plan}: its rounds are refused until an approval covers its transfers ({why}): fedfsd region"
+        " approve-transfer",
+        plan=run.entry.plan[:8],
+        why="; ".join(why[-3:]) or say("there is none"),
     )

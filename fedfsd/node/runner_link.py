@@ -198,8 +198,10 @@ class Runner:
             frames, work, lambda: ledger.reserve(work.hash, work.round, work.sha256, program=program)
         )
         message.send(frames, Reserved(plan=work.hash, round=work.round))
-        _, update = _hear(frames, work, ReleaseCall, seconds=self._patience, size=4 * work.plan.model.size)
-        released = _allowed(frames, work, lambda: self._gate.release_bytes(update, booked, work.plan))
+        told, update = _hear(frames, work, ReleaseCall, seconds=self._patience, size=4 * work.plan.model.size)
+        released = _allowed(
+            frames, work, lambda: self._gate.release_bytes(update, booked, work.plan, told.canaries)
+        )
         try:
             self._part(frames, work, released)
         except (FrameError, PeerGoneError, NotReadyError) as error:

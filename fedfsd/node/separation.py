@@ -98,7 +98,7 @@ def replays(train: Path, asked: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     Raises:
         NotReadyError: this user cannot start such a process.
     """
-    told: list[list[str]] | None = _told(train, ["--replay"], given=json.dumps(asked))
+    told: list[list[str]] | None = _told(train, ["--replay"], given=json.dumps(asked).encode())
     if told is None:
         raise NotReadyError(
             "replay",
@@ -109,16 +109,40 @@ def replays(train: Path, asked: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return told
 
 
-def _told(train: Path, words: list[str], *, given: str = "") -> Any:
-    """What a process of the runner's user prints as JSON, without a network; None where it does not."""
+def own_model(train: Path, given: bytes) -> dict[str, Any]:
+    """The card of the own model that the runner makes of ``given``; see ``runner.adapt``.
+
+    Raises:
+        NotReadyError: this user cannot start such a process, or what it says it lacks.
+    """
+    done = _ended(train, ["--adapt"], given=given)
+    with suppress(ValueError, AttributeError):
+        card: dict[str, Any] = json.loads(done.stdout if done else "")
+        return card
+    said = done.stderr.strip().splitlines()[-1:] if done else []
+    raise NotReadyError(
+        "the region's own model",
+        got="".join(said) or "no answer from a process of the runner",
+        expected="one made by the runner",
+        hint="fedfsd region adapt as root or as the runner's user; region.log in its folder may say more",
+    )
+
+
+def _told(train: Path, words: list[str], *, given: bytes = b"") -> Any:
+    """What a process of the runner's user prints as JSON; None where it does not."""
+    done = _ended(train, words, given=given)
+    with suppress(ValueError):
+        return json.loads(done.stdout if done else "")
+    return None
+
+
+def _ended(train: Path, words: list[str], *, given: bytes) -> subprocess.CompletedProcess[str] | None:
+    """A process of the runner's user, without a network, at its end; None where no runner's folder is."""
     if not os.path.exists(train / "train.toml"):  # so, too, for who may not look
         return None
     cut = launch.obstacle(network=False) is None
     command = [sys.executable, "-P", "-m", "fedfsd.runner", "--train", str(train.absolute()), *words]
-    done = _run(launch.command(command, user=_user(train), network=not cut), given=given)
-    with suppress(ValueError):
-        return json.loads(done.stdout)
-    return None
+    return _run(launch.command(command, user=_user(train), network=not cut), given=given)
 
 
 def data_path(train: Path) -> Path | None:
@@ -170,11 +194,11 @@ def _reads(user: str | None, data: Path) -> bool | None:
     return {0: True, 1: False}.get(done.returncode)
 
 
-def _run(command: list[str], *, given: str = "") -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], *, given: bytes = b"") -> subprocess.CompletedProcess[str]:
     with (
         tempfile.TemporaryFile("w+") as out,
         tempfile.TemporaryFile("w+") as err,
-        tempfile.TemporaryFile("w+") as handed,
+        tempfile.TemporaryFile() as handed,
     ):
         handed.write(given)
         handed.seek(0)

@@ -33,6 +33,7 @@ class Upkeep:
         Raises:
             grpc.RpcError: the connection fails, or the coordinator refuses.
             RefusedError: it sent a certificate that is not this region's.
+            NotReadyError: the renewal cannot be written into the ledger and on the mirror.
         """
         now = time.monotonic()
         if self._line.version < wire.CARES or now < self._due:
@@ -71,6 +72,12 @@ class Upkeep:
             raise RefusedError("certificate", got="one of another key", expected="one of this region's key")
         if made.not_valid_after_utc <= now.not_valid_after_utc:
             return False
+        # On record before it is in force: an auditor sees until when this key may speak for the region.
+        self._station.ledger.incident(
+            "key",
+            f"border certificate renewed for the same key: serial {made.serial_number:x} until"
+            f" {made.not_valid_after_utc:%Y-%m-%d}, in place of {now.serial_number:x}",
+        )
         with private():
             authority.write_certificate(made, peer.certificate)
             sync_folder(peer.certificate.parent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import ceil, sqrt
 from statistics import median
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.calibration import noise_multiplier, noise_multipliers
 from fedfsd.mechanism.event import delta_fault, small_delta
 from fedfsd.plan.plan import ModelPlan, OptimizerPlan, Plan, RegionPlan, TaskPlan, influences, read
+from fedfsd.plan.written import MOMENTS
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def build(
                 steps[name],
                 [moved[number - 1] for number in turns[name] or range(1, len(moved) + 1)],
                 (limits or {}).get(name),
+                collects=experiment.server.strategy == MOMENTS and (turns[name] or (1,))[0] == 1,
             )
             for name, roster in rosters.items()
         }
@@ -124,6 +126,7 @@ def build(
                     epsilon=noise[name].epsilon,
                     rounds=turns[name],
                     packed=privacy.pack_windows,
+                    canaries=canaries(experiment, roster),
                 )
                 for name, roster in sorted(rosters.items())
             },
@@ -163,6 +166,12 @@ def local_steps(experiment: Experiment, names: Iterable[str]) -> dict[str, int]:
         name: region.local_steps or max(1, round(most * speeds[name] / fastest))
         for name, region in written.items()
     }
+
+
+def canaries(experiment: Experiment, roster: Roster) -> int:
+    """Canaries of a region; none without privacy, which leaves nothing to audit."""
+    share = experiment.audit.canaries
+    return 0 if experiment.mode == "none" else ceil(share * roster.size)
 
 
 def rounds(experiment: Experiment, names: Iterable[str]) -> dict[str, tuple[int, ...] | None]:
@@ -246,8 +255,10 @@ def _noise(
     local_steps: int,
     moved: Sequence[float],
     limit: Limit | None,
+    *,
+    collects: bool,
 ) -> _Noise:
-    """What one region adds and promises."""
+    """What one region adds and promises; ``collects``: its first round is one of moments."""
     if experiment.mode == "none":
         return _Noise(0.0, None, 0.0)
     privacy = experiment.privacy
@@ -261,6 +272,12 @@ def _noise(
     region = experiment.regions.get(name)
     target = (region and region.target_epsilon) or privacy.target_epsilon
     shape = influence.shape(moved)
+    split = collects and len(moved) > 1
+    if split:  # a share of the loss for the moments, of which each round's is 1 / sigma^2
+        share = float(experiment.server.options.get("share", 0.5))
+        rounds = len(moved)
+        later = [sqrt((rounds - 1) / (rounds * (1 - share)))] * (rounds - 1)
+        shape = (sqrt(1 / (rounds * share)), *later)
     wanted: dict[str, Any] = {
         "target_epsilon": target,
         "target_delta": privacy.target_delta,
@@ -273,12 +290,12 @@ def _noise(
     else:
         sigma = noise_multiplier(steps=local_steps * len(moved), **wanted)
         made = _Noise(sigma, None, sigma, target)
-        if privacy.noise_schedule == "by_influence" and len(set(shape)) > 1:
+        if (split or privacy.noise_schedule == "by_influence") and len(set(shape)) > 1:
             sigmas = noise_multipliers(shape, local_steps=local_steps, **wanted)
             by_round = kind.GaussianByRoundPlan(noise_multipliers=sigmas)
             varied = _Noise(None, by_round, influence.effective(sigmas, moved), target)
             # With little noise and sampling a step's loss grows faster than 1 / sigma^2: flat may be better.
-            made = min(made, varied, key=lambda one: one.effective)
+            made = varied if split else min(made, varied, key=lambda one: one.effective)
     if experiment.mode == "rehearsal":  # the noise is known, so there is no epsilon to state
         return made
     mechanism = kind.of(

@@ -24,8 +24,14 @@ from fedfsd.mechanism import influence, kind
 from fedfsd.mechanism.event import Event
 from fedfsd.mechanism.kind import AnyPlan, Mechanism
 from fedfsd.plan import written
+from fedfsd.plan.written import MOMENTS
 
 WITNESS = "noise_witness"
+CANARIES = "canary_block"
+BLOCKS = (CANARIES, WITNESS)
+"""Arrays that are no part of the model: no vehicle's gradient touches them."""
+STATISTICS = "moments.statistics.weight"
+"""The array of moments in a plan of the strategy moments."""
 MAX_AXES = 16
 """Of an array: more would only make sizes that no float can hold."""
 Arrays = Mapping[str, np.ndarray]
@@ -57,7 +63,7 @@ class BackbonePlan(Frozen):
 
 
 class ModelPlan(Frozen):
-    """The model with its ordered array schema; the noise witness block comes last.
+    """The model with its ordered array schema; the block of canaries and the noise witness block come last.
 
     Without a backbone ``arrays`` are all that the model has, else what is trained of it.
     """
@@ -77,12 +83,29 @@ class ModelPlan(Frozen):
             raise ValueError("arrays of different names")
         if witness != ([(self.witness_size,)] if self.witness_size else []) or WITNESS in names[:-1]:
             raise ValueError(f"{WITNESS} last, of witness_size, and only where that is above 0")
+        if CANARIES in names and names[len(names) - 1 - len(witness)] != CANARIES:
+            raise ValueError(f"{CANARIES} behind the model's arrays")
         return self
 
     @property
     def size(self) -> int:
-        """Number of elements of all arrays, the witness block included."""
+        """Number of elements of all arrays, both blocks included."""
         return sum(array.size for array in self.arrays)
+
+    @property
+    def own(self) -> tuple[ArraySchema, ...]:
+        """The arrays that are the model's."""
+        return tuple(array for array in self.arrays if array.name not in BLOCKS)
+
+    @property
+    def parameters(self) -> int:
+        """Number of their elements."""
+        return sum(array.size for array in self.own)
+
+    @property
+    def canaries(self) -> int:
+        """Number of elements of the block of canaries."""
+        return sum(array.size for array in self.arrays if array.name == CANARIES)
 
 
 class TaskPlan(Frozen):
@@ -158,6 +181,8 @@ class RegionPlan(Frozen):
     The region counts only these, from 1: its first round, its second, and so on. What it books, what it sends
     and its noise go by that count.
     """
+    canaries: Annotated[int, Field(ge=0)] = 0
+    """Synthetic vehicles beside the roster; they do not count in the divisor (``engine.canary``)."""
     packed: bool = False
     """Whether windows are packed (``engine.sampler``): less is computed for nobody, and the time of a step
     shows roughly how many windows the vehicles drawn have."""
@@ -172,6 +197,11 @@ class RegionPlan(Frozen):
     def divisor(self) -> float:
         """B = q N, the public divisor of every step."""
         return self.sample_rate * self.roster
+
+    @property
+    def vehicles(self) -> int:
+        """How many a step's sum may have, canaries included."""
+        return self.roster + self.canaries
 
     @model_validator(mode="after")
     def _one_kind(self) -> RegionPlan:
@@ -198,7 +228,7 @@ class RegionPlan(Frozen):
 class Plan(Frozen):
     """A whole run. Two sides hold the same plan exactly when ``hash`` agrees."""
 
-    format: Literal[1, 2, 3] = 1
+    format: Literal[1, 2, 3, 4] = 1
     """How its document is written (see ``written``); by default the oldest that can hold it."""
     name: str
     run: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = 32 * "0"
@@ -236,10 +266,26 @@ class Plan(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _room_for_canaries(self) -> Plan:
+        most = max((mine.canaries for mine in self.regions.values()), default=0)
+        shapes = [array.shape for array in self.model.arrays if array.name == CANARIES]
+        if shapes != ([(most,)] if most else []):
+            raise ValueError(f"{CANARIES} with an entry for each canary of the region with most")
+        if any(mine.canaries and mine.noise is None for mine in self.regions.values()):
+            raise ValueError("canaries only beside noise")
+        return self
+
+    @model_validator(mode="after")
     def _noise_for_every_round(self) -> Plan:
         for name, mine in self.regions.items():
             if mine.mechanism is not None and not mine.mechanism.covers(self.rounds_of(name)):
                 raise ValueError("a noise multiplier for every round")
+        return self
+
+    @model_validator(mode="after")
+    def _moments_are_sent(self) -> Plan:
+        if (self.strategy == MOMENTS) != any(array.name == STATISTICS for array in self.model.arrays):
+            raise ValueError(f"the strategy {MOMENTS} with a model that has moments, or neither")
         return self
 
     @model_validator(mode="after")
@@ -263,6 +309,10 @@ class Plan(Frozen):
         """Which round of the plan is the region's own round ``own``."""
         rounds = self.region(name).rounds
         return own if rounds is None else rounds[own - 1]
+
+    def collects(self, number: int) -> bool:
+        """Whether round ``number`` releases the moments of a least-squares head, not gradients."""
+        return self.strategy == MOMENTS and number == 1
 
     def asked(self, number: int) -> dict[str, int]:
         """The regions that round ``number`` asks, each with which of its own rounds that is."""
@@ -374,6 +424,7 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "task": plain if known else {"name": "", "options": {}},
         "precision": given.get("precision", written.FLOAT32),
+        "strategy": given.get("strategy"),
         "model": model.model_dump()
         if isinstance(model, ModelPlan)
         else model
@@ -403,13 +454,18 @@ def read(document: str) -> Plan:
     except ValidationError as error:
         first: Any = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "plan"
-        raise _unreadable(repr(place)[1:61], first["msg"]) from None
+        raise _unreadable(
+            ascii(place).strip("'\"")[:60], _EXPECTED.get(first["type"], first["msg"])
+        ) from None
     except (ConfigError, ValueError, TypeError):
         raise _unreadable("plan", "numbers that canonical JSON can hold") from None
     if canonical_text != document:
         # Duplicate keys, NaN, booleans for numbers: what another reader might take for another plan.
         raise _unreadable("plan", "canonical JSON, as a coordinator sends it")
     return plan
+
+
+_EXPECTED = {"missing": "a value", "model_type": "a JSON object", "dict_type": "a JSON object"}
 
 
 def _unreadable(place: str, expected: str) -> PlanError:

@@ -4,10 +4,11 @@ Format 1 knows one task, motion forecasting, whose options stand under ``window`
 same Gaussian in every round, whose ``noise_multiplier`` stands among a region's constants. Format 2 names the
 task under ``task`` and any other mechanism of a region under ``mechanism``, in the place of
 ``noise_multiplier``. Format 3 names under ``rounds`` of a region those in which it is asked, where it is not
-asked in all, and says where its windows are ``packed``; under ``model.backbone`` it names what of the model
-is not trained, and under ``precision`` what models compute in, where that is not float32. A new plan is
-written in the oldest format that can hold it, so that regions of earlier releases can take part; a plan that
-was read keeps the format in which it came, and with it its hash.
+asked in all, and says where its windows are ``packed`` and how many ``canaries`` it has; under
+``model.backbone`` it names what of the model is not trained, and under ``precision`` what models compute in,
+where that is not float32. Format 4 has the strategy ``moments``, whose first round releases moments instead
+of gradients. A new plan is written in the oldest format that can hold it, so that regions of earlier releases
+can take part; a plan that was read keeps the format in which it came, and with it its hash.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from pydantic import Field
 from fedfsd.config.load import Frozen
 from fedfsd.formats import demand
 
-FORECASTING, FLOAT32 = "forecasting", "float32"
+FORECASTING, FLOAT32, MOMENTS = "forecasting", "float32", "moments"
 _KINDS = ("noise_multiplier", "mechanism")
 """Of a region: one of the two is there, and names the kind of noise."""
-_LATER: Mapping[str, Any] = {"rounds": None, "packed": False}
+_LATER: Mapping[str, Any] = {"rounds": None, "packed": False, "canaries": 0}
 """Of a region: what format 3 added, and what its absence means."""
 _ABSENT: Mapping[str, Any] = {**dict.fromkeys(_KINDS), **_LATER}
 """Of a region: not written where it has this value."""
@@ -39,6 +40,8 @@ class Window(Frozen):
 
 def oldest(fields: Mapping[str, Any]) -> int:
     """The oldest format that can hold a plan of these fields."""
+    if fields.get("strategy") == MOMENTS:
+        return 4
     if fields["model"].get("backbone") is not None or fields.get("precision", FLOAT32) != FLOAT32:
         return 3
     task = fields["task"]

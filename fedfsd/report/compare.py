@@ -23,9 +23,10 @@ from fedfsd.report.figure import Point
 from fedfsd.report.page import WrittenRun, number, read_run, upwards
 from fedfsd.report.run_folder import Folder
 from fedfsd.report.words import HEADINGS, amount
-from fedfsd.task.task import Metric, Task, described, headline, key_of
+from fedfsd.task.task import ALONE, START, STAYS_HOME, Metric, Task, described, headline, key_of
 
 POOLED = "pooled"
+NONE_PROMISED = "none promised"
 _LABELS = {"name", "seed", "sweep"}  # what runs of one setting may differ in
 
 
@@ -181,15 +182,20 @@ def _summary(runs: Sequence[WrittenRun], changed: Mapping[str, Any]) -> dict[str
 
 def _spread(figures: Iterable[Mapping[str, Any]], task: Task) -> dict[str, float | None]:
     key = headline(task).key
-    at_start, simple = key_of("start", headline(task)), key_of(task.baseline, headline(task))
+    simple = key_of(task.baseline, headline(task))
     found = [one for one in figures if one.get(key) is not None]
     values = [one[key] for one in found]
-    start = [one[at_start] for one in found if one.get(at_start) is not None]
+    beside = {what: key_of(what, headline(task)) for what in (START, STAYS_HOME, ALONE)}
+    seen = {at: [one[at] for one in found if one.get(at) is not None] for at in beside.values()}
     return {
         key: mean(values) if values else None,
         f"{key}_sd": stdev(values) if len(values) > 1 else None,
         simple: found[0].get(simple) if found else None,
-        at_start: mean(start) if start else None,
+        **{
+            at: mean(values) if values else None
+            for at, values in seen.items()
+            if values or at == beside[START]
+        },
     }
 
 
@@ -218,7 +224,7 @@ def _picture(settings: Sequence[Mapping[str, Any]], task: Task) -> str:
                 continue
             point = Point(one["epsilon"], one[key], one[f"{key}_sd"], guaranteed=setting["guaranteed"])
             points[name].append(point)
-            for kept, prefix in ((simple, task.baseline), (start, "start")):
+            for kept, prefix in ((simple, task.baseline), (start, START)):
                 if (value := one[key_of(prefix, headline(task))]) is not None:
                     kept.setdefault(name, value)
     return figure.utility(points, simple, start, task)
@@ -226,16 +232,16 @@ def _picture(settings: Sequence[Mapping[str, Any]], task: Task) -> str:
 
 def _markdown(found: Mapping[str, Any], metric: Metric) -> str:
     names = sorted(found["cost"]["regions"])
-    settings = [
-        (
-            ", ".join([one["name"], *(f"{key} = {value}" for key, value in one["changed"].items())]),
-            f"{one['runs']}" + (f" and {one['incomplete']} incomplete" if one["incomplete"] else ""),
-            ", ".join(filter(None, (_infinite(one["epsilon"]), HEADINGS[one["mode"]]))),
-            *(_figure(one["regions"].get(name), metric) for name in names),
-            _figure(one[POOLED], metric),
-        )
-        for one in found["settings"]
-    ]
+    settings = []
+    for one in found["settings"]:
+        what = ", ".join([one["name"], *(f"{key} = {value}" for key, value in one["changed"].items())])
+        runs = f"{one['runs']}" + (f" and {one['incomplete']} incomplete" if one["incomplete"] else "")
+        places = [*(one["regions"].get(name) for name in names), one[POOLED]]
+        epsilon = ", ".join(filter(None, (_infinite(one["epsilon"]), HEADINGS[one["mode"]])))
+        settings.append((what, runs, epsilon, *(_figure(place, metric) for place in places)))
+        for rung, key in rungs(one, metric).items():
+            figures = (amount((place or {}).get(key), metric.unit) for place in places)
+            settings.append((f"{what}: {rung}", runs, NONE_PROMISED, *figures))
     cost = [
         (
             name,
@@ -261,6 +267,12 @@ def _markdown(found: Mapping[str, Any], metric: Metric) -> str:
             "were chosen from earlier results (Renyi filter). private runs: without the unprotected ones.\n",
         ]
     )
+
+
+def rungs(setting: Mapping[str, Any], metric: Metric) -> dict[str, str]:
+    """What regions made for themselves in the runs of one setting: name and key; empty without [resident]."""
+    keys = {what: key_of(what, metric) for what in (STAYS_HOME, ALONE)}
+    return {what: key for what, key in keys.items() if setting[POOLED].get(key) is not None}
 
 
 def _verdict(joint: float | None) -> str:

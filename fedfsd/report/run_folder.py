@@ -33,6 +33,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from fedfsd import formats
@@ -44,6 +45,7 @@ from fedfsd.ledger.disk import write_whole
 from fedfsd.plan.plan import Arrays, Plan
 
 RELEASES = "releases"
+_PACE = 20  # rounds whose pace counts
 MOST_KEPT = 2**30
 """Bytes of all releases of a plan above which none is kept."""
 START, FORMAT, CONDUCTED = "start.safetensors", "format.json", "conducted.lock"
@@ -175,13 +177,12 @@ def releases(line: Mapping[str, Any]) -> Iterator[tuple[str, int, Mapping[str, A
             yield found["region"], found.get("own_round", found["round"]), found
 
 
-def seconds_left(rounds: Sequence[Mapping[str, Any]], num_rounds: int) -> float | None:
-    """How long the rest of a run takes at the pace of the lines of rounds.jsonl; None without a round."""
-    done = [line for line in rounds if line["round"]]
-    if not done:
-        return None
-    pace = sum(float(line["seconds"]) for line in done) / len(done)
-    return pace * (num_rounds - max(int(line["round"]) for line in done))
+def seconds_left(seconds: Sequence[float], todo: int) -> float | None:
+    """How long ``todo`` rounds take at the pace of the last ones, given what each took so far.
+
+    None as long as only the first is known: in it, the regions load their data.
+    """
+    return median(seconds[1:][-_PACE:]) * todo if len(seconds) > 1 else None if todo else 0.0
 
 
 def demand_new(path: Path) -> None:

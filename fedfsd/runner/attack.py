@@ -127,8 +127,8 @@ def _membership(plan: Plan, region: str, device: str) -> tuple[Membership, ...] 
     mine = plan.region(region)
     if mine.roster < LEAST:
         return None
-    inside, outside = canary.scores(plan, region, device)
-    control = canary.scores(plan, region, device, as_if=quieter(mine, QUIET))
+    inside, outside = canary.trained(plan, region, device).scores
+    control = canary.trained(plan, region, device, as_if=quieter(mine, QUIET)).scores
     curve = _curve(plan, region)
     found = []
     for rate in RATES:

@@ -4,8 +4,8 @@
 
 It has one Unix socket and needs no network. It calls the installed ClientApp with Flower's own messages;
 nothing that comes with a task is imported or run. In its folder: train.toml, keys/ (the run keys, 0600),
-region.log (failures in full, and what is odd about the data) and figures.jsonl (the errors of the models it
-was sent, on its own test vehicles); nothing of them is ever sent.
+region.log (failures in full, and what is odd about the data), figures.jsonl (the errors of the models it was
+sent, on its own test vehicles), the model as last sent and the region's own; nothing of them is ever sent.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SETTINGS = "train.toml"
 _IDLE_SECONDS = 7 * 86_400.0
+_GENTLE = 19
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0  # s, between attempts to reach the gate
 
 
@@ -213,6 +214,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--address", default="", metavar="HOST:PORT", help="with --facts: try to connect")
     parser.add_argument("--gate-folder", default="", metavar="FOLDER", help="with --facts: try to list it")
+    parser.add_argument(
+        "--adapt", action="store_true", help="make the region's own model of what standard input has, and end"
+    )
     asked = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
@@ -224,6 +228,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if asked.replay:
             print(json.dumps(_replays(settings)))
+            return 0
+        if asked.adapt:
+            print(json.dumps(_adapted(asked.train, settings)))
             return 0
         if not asked.facts:
             run(asked.train, settings)
@@ -276,6 +283,17 @@ def _replays(settings: Settings) -> list[list[str]]:
         raise NotReadyError(
             "--replay", got="something else", expected="a list of plan, pin and task_pin as JSON"
         ) from None
+
+
+def _adapted(folder: Path, settings: Settings) -> dict[str, object]:
+    os.nice(_GENTLE)  # a round that runs beside it goes first
+    from fedfsd.runner.adapt import adapt
+    from fedfsd.runner.region import RegionConfig
+
+    data, weights = settings.data(folder), settings.weights(folder)
+    device = settings.members().devices[0]
+    config = RegionConfig(settings.name, data, str(folder), device, backbones=weights)
+    return adapt(folder, config, sys.stdin.buffer)
 
 
 def _end(*_: object) -> NoReturn:

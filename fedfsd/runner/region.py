@@ -15,7 +15,7 @@ from fedfsd import canonical
 from fedfsd.config.experiment import GradientEngine
 from fedfsd.config.load import load
 from fedfsd.drive import table
-from fedfsd.engine import backbone, local, randomness, trunk
+from fedfsd.engine import backbone, canary, local, randomness, trunk
 from fedfsd.engine.device import demand_precision, resolve
 from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.probe import probe, probe_places
@@ -25,9 +25,12 @@ from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import Gate, content_of
 from fedfsd.gate.policy import ModelPin, Policy, declared, simulated
 from fedfsd.gate.remote import RemoteGate
+from fedfsd.gate.resident import demand_other_start
+from fedfsd.ledger import digest
 from fedfsd.ledger.ledger import Released
+from fedfsd.mechanism.canary import coins as tosses
 from fedfsd.plan.plan import Arrays, Plan
-from fedfsd.runner import replay
+from fedfsd.runner import coins, replay
 from fedfsd.runner.group import Group
 from fedfsd.task import registry
 from fedfsd.task.gather import gather, tables_of
@@ -130,15 +133,22 @@ class Region:
             for line in found.remarks(roster):
                 remark(Path(self.config.folder), f"plan {plan.hash[:8]}: {line}")
             behind = trunk.frozen(model, task)
+            beside = canary.of(plan, self.config.name)
             gradient = local.model_on(
-                model, task.loss, device, plan.precision, behind_trunk=behind, engine=self.config.engine
+                model,
+                task.loss,
+                device,
+                plan.precision,
+                behind_trunk=behind,
+                engine=self.config.engine,
+                canaries=beside,
             )
             data = (
                 trunk.place_behind(model, examples, roster=roster, device=device)
                 if behind
                 else place(examples, roster=roster, device=device)
             )
-            self._runs = {plan.hash: (gradient, data)}
+            self._runs = {plan.hash: (gradient, data if beside is None else beside.beside(data))}
         return self._runs[plan.hash]
 
     def pins(self, plan: Plan) -> dict[str, ModelPin | None]:
@@ -155,7 +165,10 @@ class Region:
             task, model = self.demand_model(plan)
             model = copy.deepcopy(model)
             device, engine = resolve(self.config.device), self.config.engine
-            gradient = local.model_on(model, task.loss, device, plan.precision, engine=engine)
+            beside = canary.of(plan, self.config.name)
+            gradient = local.model_on(
+                model, task.loss, device, plan.precision, engine=engine, canaries=beside
+            )
             replay.demand(gradient, model, task, plan, self.config.name, arrays)
             self._replayed.add(plan.hash)
 
@@ -211,6 +224,8 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
         resolve(region.config.device), plan.precision
     )  # like the model, before anything is booked
     region.demand_model(plan)
+    if round == 1:
+        demand_other_start(Path(region.config.folder), arrays)
     if plan.mode == "none":
         return _unbooked(region, arrays, plan, round)
     region.replay(plan, arrays)
@@ -218,7 +233,9 @@ def run_round(region: Region, arrays: Arrays, plan: Plan, round: int) -> Release
     released = gate.released(booked)
     if released is None:
         update = _train(region, arrays, plan, round, booked.arrays_sha256)
-        released = gate.release(update, booked, plan)
+        folder, secret = Path(region.config.folder), _secret(region, plan)
+        letters = coins.judged(folder, plan, region.config.name, round, update, secret)
+        released = gate.release(update, booked, plan, letters)
     if round == plan.rounds_of(region.config.name):
         gate.settle(plan.hash)
         randomness.destroy_run_key(region.keys, plan.hash)
@@ -244,12 +261,19 @@ def _train(
 ) -> dict[str, np.ndarray]:
     gate = _gate(region)
     gradient, data = region.prepared(plan)
-    if plan.mode == "private":
-        secret = randomness.run_key(region.keys, plan.hash, create=False)
-    else:
-        secret = randomness.known_key(plan.hash, region.config.noise_key or None)
+    secret = _secret(region, plan)
+    count = plan.region(region.config.name).canaries
+    if count:
+        data = canary.tossed(data, tosses(digest.coins_seed(secret), count))
     key = randomness.RoundKey(secret, region.config.name, plan.hash, round, arrays_sha256)
     if region.group is None:
         return local.train(gradient, data, arrays, plan, key, gate.demand_wanted)
     with region.group.together(plan, region.pins(plan), gradient) as shared:
         return local.train(shared, data, arrays, plan, key, gate.demand_wanted)
+
+
+def _secret(region: Region, plan: Plan) -> bytes:
+    """The run key."""
+    if plan.mode == "private":
+        return randomness.run_key(region.keys, plan.hash, create=False)
+    return randomness.known_key(plan.hash, region.config.noise_key or None)

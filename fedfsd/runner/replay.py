@@ -23,7 +23,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import nn
 
 from fedfsd import canonical
-from fedfsd.engine import backbone, local
+from fedfsd.engine import backbone, canary, local
 from fedfsd.engine.device import resolve, wide
 from fedfsd.engine.gradient import VehicleGradient
 from fedfsd.engine.noise import DeviceNoise
@@ -40,12 +40,13 @@ from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.vehicle import VehicleData
 from fedfsd.errors import RefusedError
 from fedfsd.gate.policy import ModelPin
-from fedfsd.plan.plan import WITNESS, Arrays, Plan, RegionPlan
+from fedfsd.plan.plan import BLOCKS, Arrays, Plan, RegionPlan
 from fedfsd.task import registry
 from fedfsd.task.task import Task
 
-VEHICLES, DRAWN, STEPS = 64, 8, 3
-"""At most STEPS local steps, of a roster cut down to VEHICLES, or to what draws DRAWN of them on average."""
+VEHICLES, DRAWN, STEPS, CANARIES = 64, 8, 3, 8
+"""At most STEPS local steps, of a roster cut down to VEHICLES, or to what draws DRAWN of them on average,
+and CANARIES beside them."""
 SIZES = (1.0, 30.0, 1e3, 1e5)
 """How many times as large as usual the vehicle's values are in one table after another."""
 CHUNK = 1 << 16
@@ -177,9 +178,11 @@ def replay(
         as_if: constants to run with instead of the plan's: to see that a wrong mechanism is found.
     """
     started = time.monotonic()
-    stage = _Stage(gradient, model, task, plan, region, arrays, as_if)
-    faults = tuple(dict.fromkeys(stage.faults()))
-    return Replayed(faults, stage.runs, time.monotonic() - started)
+    # The second round where there is one: what takes every round for the first is found.
+    rounds = {min(2, plan.rounds_of(region))} | ({1} if plan.collects(plan.round_of(region, 1)) else set())
+    stages = [_Stage(gradient, model, task, plan, region, arrays, as_if, one) for one in sorted(rounds)]
+    faults = tuple(dict.fromkeys(fault for stage in stages for fault in stage.faults()))
+    return Replayed(faults, sum(stage.runs for stage in stages), time.monotonic() - started)
 
 
 def of_plan(
@@ -208,8 +211,10 @@ def of_plan(
         backbone.freeze(model, [one.name for one in plan.model.arrays])
     learning = ((name, one) for name, one in model.named_parameters() if one.requires_grad)
     arrays = {name: one.detach().numpy().copy() for name, one in learning}
-    arrays |= {one.name: np.zeros(one.shape, np.float32) for one in plan.model.arrays if one.name == WITNESS}
-    gradient = local.model_on(model, task.loss, resolve(device), plan.precision)
+    arrays |= {one.name: np.zeros(one.shape, np.float32) for one in plan.model.arrays if one.name in BLOCKS}
+    gradient = local.model_on(
+        model, task.loss, resolve(device), plan.precision, canaries=canary.of(plan, region)
+    )
     return replay(gradient, model, task, plan, region, arrays, as_if=as_if)
 
 
@@ -225,15 +230,20 @@ class _Stage:
         region: str,
         arrays: Arrays,
         as_if: RegionPlan | None,
+        round: int,
     ) -> None:
         self._gradient, self._model, self._plan = gradient, model, _short(plan, region, plan.region(region))
         self._mine: RegionPlan = self._plan.region(region)
         self._run = _short(plan, region, as_if or plan.region(region))
         self._arrays = arrays
-        # The second round where there is one: what takes every round for the first is found.
-        self._round = min(2, plan.rounds_of(region))
+        self._round = round
         self._key = RoundKey(os.urandom(32), region, plan.hash, self._round, hashlib.sha256().hexdigest())
         self._device = gradient.parameters[0].device
+        beside = canary.of(plan, region)
+        self._beside = beside and replace(beside, count=self._mine.canaries)
+        self._last = plan.region(region).canaries - 1  # whose gradient is not finite
+        self._coins = np.arange(self._mine.canaries) % 3 < 2
+        self._own = gradient.size - plan.model.canaries
         inputs, targets = task.synthetic(torch.Generator().manual_seed(0))
         self._usual = [{name: value[0] for name, value in part.items()} for part in (inputs, targets)]
         self._start = np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]).astype(
@@ -298,6 +308,7 @@ class _Stage:
             yield "more or fewer examples of a vehicle than planned"
         if total[self._gradient.size :].any():
             yield "a gradient in the noise witness block"
+        yield from self._canary_faults(total[self._own : self._gradient.size], drawn)
         grid = noise.grid(self._round, size=len(total))
         if np.any(noised != np.rint(noised / grid) * grid):
             yield "a noised sum beside the public grid"
@@ -305,6 +316,18 @@ class _Stage:
         yield from self._noise_faults(noised - np.rint(total / grid) * grid, step, std=std, grid=grid)
         if not np.allclose(result, noised / (mine.sample_rate * mine.roster), rtol=1e-12, atol=0):
             yield "a noised sum that is divided by something else than the plan's q N"
+
+    def _canary_faults(self, block: np.ndarray, drawn: np.ndarray) -> Iterator[str]:
+        """The canaries that are in and drawn, and whose gradient is finite, each move their entry by C."""
+        if self._beside is None:
+            return
+        moving = [one for one in drawn if one < len(self._coins) and self._coins[one] and one != self._last]
+        inside = np.zeros(len(block), bool)
+        inside[moving] = True
+        if block[~inside].any():
+            yield "an entry of the canaries' block that nobody's gradient should move"
+        if np.any(np.abs(block[inside] / self._beside.max_grad_norm - 0.995) > 0.005 + _ROUNDING):
+            yield "a canary that moves the sum by something else than C"
 
     def _noise_faults(self, added: np.ndarray, step: int, *, std: float, grid: float) -> Iterator[str]:
         """What was added, against the run key's own normal numbers; parts of it in a large model."""
@@ -326,15 +349,16 @@ class _Stage:
         """One step on each table and on its neighbour."""
         step = next((one for one in range(self._mine.local_steps) if len(self._drawn(one))), 0)
         drawn = set(self._drawn(step).tolist())
-        inside = min(drawn, default=0)
-        outside = next((slot for slot in range(self._mine.roster) if slot not in drawn), None)
+        own = range(self._mine.canaries, self._mine.vehicles)
+        inside = next((slot for slot in own if slot in drawn), own[0])
+        outside = next((slot for slot in own if slot not in drawn), None)
         bound = self._mine.max_grad_norm
         without = self._step(self._table(without=inside), step, self._start)
         if len(without.totals) != 1 or bound is None:
             return
         nobody = self._step(self._table(others=False), step, self._start)
         yield from _differing(without, nobody, packed=self._mine.packed)
-        if nobody.totals[0].any():
+        if nobody.totals[0][: self._own].any():
             yield "a sum that is not zero where no vehicle has an example"
         for size in SIZES:
             record = self._step(self._table(vehicle=inside, size=size), step, self._start)
@@ -342,7 +366,7 @@ class _Stage:
             if not self._within(without.totals[0], record.totals[0], bound):
                 yield "a vehicle that moves the sum by more than C"
             alone = self._step(self._table(vehicle=inside, size=size, others=False), step, self._start)
-            moved = record.totals[0] - without.totals[0] - alone.totals[0]
+            moved = record.totals[0] - without.totals[0] - alone.totals[0] + nobody.totals[0]
             if not np.linalg.norm(moved) <= _ROUNDING * bound:
                 yield "a vehicle that moves the sum by what depends on the others"
         record = self._step(self._table(vehicle=inside, size=math.nan), step, self._start)
@@ -371,7 +395,8 @@ class _Stage:
         self.runs += 1
         record = Record()
         flat = torch.from_numpy(weights[: self._gradient.size].astype(np.float32))
-        self._gradient.set_parameters(flat.to(self._device))
+        collecting = self._plan.collects(self._plan.round_of(self._key.region, self._round))
+        self._gradient.set_parameters(flat.to(self._device), collecting=collecting)
         seen = self._model.register_forward_pre_hook(
             lambda _, given: record.batches.append(tuple((tuple(one.shape), str(one.dtype)) for one in given))
         )
@@ -409,19 +434,23 @@ class _Stage:
         some = np.arange(roster if others else 0)
         counts = np.zeros(roster, np.int64)
         counts[some] = np.where(some % 7 == 6, 0, 1 + some % (k + 1))
-        odd = vehicle if vehicle is not None else without
+        slot = vehicle if vehicle is not None else without
+        odd = None if slot is None else slot - self._mine.canaries
         if odd is not None:
             counts[odd] = k + 1 if vehicle is not None else 0
         first = np.cumsum(counts) - counts
         count = int(counts.sum())
-        owned = slice(0, 0) if vehicle is None else slice(int(first[vehicle]), int(first[vehicle]) + k + 1)
+        owned = slice(0, 0)
+        if odd is not None and vehicle is not None:
+            owned = slice(int(first[odd]), int(first[odd]) + k + 1)
         owner = np.repeat(np.arange(roster), counts)
         inputs, targets = (
             {name: self._examples(values, owner, owned, size) for name, values in part.items()}
             for part in self._usual
         )
         first = np.where(counts > 0, first, count)
-        return VehicleData(inputs, targets, first, counts, self._device)
+        data = VehicleData(inputs, targets, first, counts, self._device)
+        return data if self._beside is None else canary.tossed(self._beside.beside(data), self._coins)
 
     def _examples(self, values: torch.Tensor, owner: np.ndarray, owned: slice, size: float) -> torch.Tensor:
         """(W + 1, ...): of every owner a usual example, a little changed; the padding example last."""
@@ -434,7 +463,7 @@ class _Stage:
         return torch.cat([found, torch.zeros_like(values[:1])]).to(self._device)
 
     def _drawn(self, step: int) -> np.ndarray:
-        return _slots(self._secret("vehicles", step), self._mine.roster, self._mine.sample_rate)
+        return _slots(self._secret("vehicles", step), self._mine.vehicles, self._mine.sample_rate)
 
     def _secret(self, label: str, step: int) -> bytes:
         """The key of one purpose in one step: HKDF-SHA-256 (RFC 5869) of the run key."""
@@ -453,7 +482,13 @@ class _Stage:
 def _short(plan: Plan, region: str, mine: RegionPlan) -> Plan:
     """A plan with fewer vehicles and steps than ``mine``: a replay takes as long whatever a round takes."""
     roster = min(mine.roster, max(VEHICLES, math.ceil(DRAWN / mine.sample_rate)))
-    less = mine.model_copy(update={"roster": roster, "local_steps": min(mine.local_steps, STEPS)})
+    less = mine.model_copy(
+        update={
+            "roster": roster,
+            "local_steps": min(mine.local_steps, STEPS),
+            "canaries": min(mine.canaries, CANARIES),
+        }
+    )
     return plan.model_copy(update={"regions": {**plan.regions, region: less}})
 
 

@@ -39,7 +39,7 @@ from fedfsd.ledger.digest import key_commitment
 from fedfsd.ledger.entry import Program
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Arrays, Plan
-from fedfsd.runner import client, self_check
+from fedfsd.runner import adapt, client, self_check
 from fedfsd.runner.client import client_app
 from fedfsd.runner.evaluation import Figures
 from fedfsd.runner.group import Group, Members
@@ -173,9 +173,10 @@ class Worker:
         return Done(plan=task.plan, round=task.round, entry_hash=entry, sha256=sha256)
 
     def _measure(self, task: RoundTask, body: bytes) -> None:
-        """After the answer: the region's own figures of the model it was sent."""
+        """After the answer: the model that was sent put aside, and the region's own figures of it."""
         try:
             plan, arrays = _read(task, body)
+            adapt.keep(self._folder, plan, arrays, task.round)
             if self._figures is None or self._figures.plan_hash != plan.hash:
                 self._figures = Figures.of(self._region, plan)
             self._figures.append(self._folder, arrays, task.round)

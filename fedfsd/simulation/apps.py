@@ -16,6 +16,7 @@ from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.flower import private
 from fedfsd.flower.link_grid import LinkGrid
+from fedfsd.plain_text import plain
 from fedfsd.runner.region import RegionConfig
 from fedfsd.simulation import real
 from fedfsd.simulation.prepare import regions_of, task_of
@@ -34,7 +35,10 @@ def coordinate(grid: Grid, context: Context) -> None:
 
 def serve(grid: Grid, context: Context, root: Path) -> None:
     """Run the experiment of the run configuration (a path below ``root``) on a grid that Flower made."""
-    run_on(grid, _experiment(context, root), output=_folder(context))
+    folder = _folder(context)
+    print(f"run folder: {plain(folder)}", flush=True)  # Flower's log shows it
+    run_on(grid, _experiment(context, root), output=folder)
+    print(f"report: {plain(folder / 'report.html')}", flush=True)
 
 
 def numbered_region(context: Context, root: Path) -> RegionConfig:

@@ -24,6 +24,7 @@ from fedfsd.mechanism.renyi import epsilon_lifetime
 from fedfsd.plan.build import Limit
 from fedfsd.plan.plan import Plan
 from fedfsd.report.run_folder import Folder, releases
+from fedfsd.runner import coins
 from fedfsd.simulation.prepare import Prepared
 
 OFFICER = "officer.key"
@@ -99,7 +100,7 @@ class Evidence:
         coordinator = _key(self._home / "coordinator.key", COORDINATOR)
         witness = Witness(self._home, coordinator)
         trust = [f"coordinator {coordinator.verification}", f"witness {coordinator.cosigner}"]
-        for name in ("bundles", "checkpoints"):
+        for name in ("bundles", "checkpoints", *(("coins",) if self._plan.model.canaries else ())):
             (self._where.path / name).mkdir(exist_ok=True)
         spent = {}
         for name, folder in self._folders.items():
@@ -110,6 +111,8 @@ class Evidence:
             # The entry that says so needs a cosignature too, which the coordinator keeps.
             self._where.write_text(f"checkpoints/{name}.note", _cosigned(witness, ledger))
             ledger.bundle(self._where.path / "bundles" / f"{name}.zip")
+            if (opened := coins.document(folder, self._plan.hash)).exists():
+                self._where.write_text(f"coins/{name}.json", opened.read_text(encoding="utf-8"))
             trust += [f"node {ledger.state.node}", f"officer {ledger.state.officer}"]
             spent[name] = _charged(ledger)
             ledger.close()

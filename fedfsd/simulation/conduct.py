@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from flwr.serverapp import Grid
 
+from fedfsd.federation import moments
 from fedfsd.federation.strategy import PlannedStrategy
 from fedfsd.flower import strategy as strategies
 from fedfsd.gate.gate import WATCH
@@ -18,7 +19,7 @@ from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.report.page import write_report
 from fedfsd.report.run_folder import Folder
 from fedfsd.simulation import track
-from fedfsd.simulation.prepare import Prepared
+from fedfsd.simulation.prepare import Prepared, model_with
 from fedfsd.simulation.trail import Progress, Trail, epsilon_check
 
 _PROGRESS = logging.getLogger("fedfsd.progress")
@@ -57,8 +58,11 @@ def conduct(
     """
     started = time.monotonic()
     server = prepared.experiment.server
+    inner = strategies.resolve(server.strategy, server.options)
+    start = model_with(prepared.plan, prepared.task, prepared.initial, prepared.backbone)
+    moments.bind(inner, prepared.plan, start)
     strategy = PlannedStrategy(
-        strategies.resolve(server.strategy, server.options),
+        inner,
         prepared.plan,
         round_timeout_seconds=server.round_timeout_seconds,
         watcher=Watcher(where.path / WATCH),

@@ -6,23 +6,27 @@ import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from fedfsd.config.experiment import OWN, PRETRAINING, REGION_PATTERN, Experiment, Model, Region
 from fedfsd.drive import overlap, table
 from fedfsd.drive.table import Table
-from fedfsd.engine import backbone
-from fedfsd.engine.pretraining import pretrain
-from fedfsd.engine.probe import probe, probe_places
-from fedfsd.errors import ConfigError, DataError
+from fedfsd.engine import backbone, resident
+from fedfsd.engine.probe import failure, probe, probe_places
+from fedfsd.errors import ConfigError, DataError, FedfsdError, ModelError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.statement import Crossing
-from fedfsd.plan.build import Limit, Roster, build
-from fedfsd.plan.plan import WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
+from fedfsd.plan.build import Limit, Roster, build, canaries
+from fedfsd.plan.plan import CANARIES, WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
+from fedfsd.plan.written import MOMENTS
+from fedfsd.simulation import public_start
 from fedfsd.task import registry
 from fedfsd.task.gather import Survey, survey
 from fedfsd.task.task import Examples, Task
@@ -78,12 +82,15 @@ def prepare(
             hint='rehearse on tables whose origin is "synthetic" or "published"',
         )
     surveys = {name: survey(task, tables, name) for name in names}
+    if experiment.resident is not None:
+        for one in surveys.values():
+            resident.demand_enough(one.with_window, place=f"region {one.region}")
     rosters = {name: _roster(experiment, surveys[name], mine[name]) for name in names}
     vehicles = sum(one.vehicles for one in surveys.values())
     _PROGRESS.info("data: %d training vehicles of %d regions", vehicles, len(names))
     public = public_of(experiment, task)
     overlap.demand_apart([part for one in mine.values() for part in one], public, place="pretraining.path")
-    initial, frozen, model = start_of(experiment, task, public)
+    initial, frozen, model = start_of(experiment, task, public, rosters)
     _PROGRESS.info("plan: calibrating the noise")
     plan = build(experiment, rosters, task_plan(task), model, run=run, limits=limits)
     demand_places(experiment, plan, task, initial, frozen)
@@ -122,28 +129,42 @@ def public_of(experiment: Experiment, task: Task) -> tuple[Table, ...]:
 
 
 def start_of(
-    experiment: Experiment, task: Task, public: Sequence[Table]
+    experiment: Experiment,
+    task: Task,
+    public: Sequence[Table],
+    rosters: Mapping[str, Roster],
+    *,
+    trained: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[dict[str, np.ndarray], bytes | None, ModelPlan]:
     """The arrays of the model before the first round, probed and pre-trained, and their part of the plan.
+
+    ``trained``: what the same pre-training made already.
 
     Between them stands the file of the weights that are not trained, if there are any.
 
     That no vehicle of ``public`` is a private one is for the caller to see to, if it has private data.
     """
+    torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     chosen = experiment.model
-    model = task.model(chosen.name, chosen.options, seed=experiment.seed)
+    model = _built(task, experiment)
+    _demand_moments(experiment, model)
     names = backbone.trained(model, chosen.trainable)
     built = backbone.packed(model, names)
-    whole = len(names) == len(list(model.parameters()))
+    whole = len(names) == len(list(model.parameters())) and not hasattr(model, "moments")
     if not whole:
         backbone.freeze(model, names)
     _take_weights(chosen, model, names, whole=whole)
     probe(model, task, names, engine=experiment.training.engine)
-    if public:
+    if trained is not None:
+        backbone.put(model, trained)
+    elif public:
         if chosen.backbone == PRETRAINING and not whole:
             backbone.freeze(model, [name for name, _ in model.named_parameters()])
-        pretrain(model, task, public, experiment.pretraining, seed=experiment.seed)
-    initial = arrays_of(model, names, witness_size=chosen.witness_size)
+        public_start.start(model, task, public, experiment)
+    if experiment.server.strategy == MOMENTS:
+        _fit_moments(model, task, public, experiment)
+    most = max((canaries(experiment, roster) for roster in rosters.values()), default=0)
+    initial = arrays_of(model, names, witness_size=chosen.witness_size, canaries=most)
     schema = tuple(ArraySchema(name=name, shape=array.shape) for name, array in initial.items())
     content = None if whole else backbone.packed(model, names)
     return (
@@ -158,6 +179,53 @@ def start_of(
             backbone=None if content is None else backbone.planned(model, names, content, built=built),
         ),
     )
+
+
+def _demand_moments(experiment: Experiment, model: nn.Module) -> None:
+    """The strategy moments with a model that has them and public traffic to whiten by, or none of it."""
+    there = hasattr(model, "moments")
+    if (experiment.server.strategy == MOMENTS) != there:
+        raise ConfigError(
+            "server.strategy",
+            got=f"{experiment.server.strategy!r} and a model {'with' if there else 'without'} moments",
+            expected="moments in both, or in neither",
+            hint='set server.strategy = "moments" and model.options.moments, for the model mlp',
+        )
+    if there and experiment.pretraining.path == "none":
+        raise ConfigError(
+            "pretraining.path",
+            got='"none" with the strategy moments',
+            expected="public traffic, by which features are whitened",
+            hint='set pretraining.path = "public"',
+        )
+
+
+def _fit_moments(model: Any, task: Task, public: Sequence[Table], experiment: Experiment) -> None:
+    """Whiten by public examples, as pre-training saw them."""
+    drawn = task.public_batches(
+        public,
+        experiment.pretraining.augmentation,
+        batch_size=experiment.pretraining.batch_size,
+        random=np.random.default_rng(experiment.seed),
+    )
+    with torch.no_grad():
+        model.moments.fit(model.equations(*inputs.values(), targets) for inputs, targets in islice(drawn, 16))
+
+
+def _built(task: Task, experiment: Experiment) -> nn.Module:
+    """The model as its code makes it; whatever that code raises is an error of the model."""
+    chosen = experiment.model
+    try:
+        return task.model(chosen.name, chosen.options, seed=experiment.seed)
+    except FedfsdError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"model {chosen.name}",
+            got=f"code that fails: {failure(error)}",
+            expected="a model made from its options",
+            hint="see fedfsd/task/task.py for the contract",
+        ) from error
 
 
 def _take_weights(chosen: Model, model: nn.Module, names: Sequence[str], *, whole: bool) -> None:
@@ -185,13 +253,17 @@ def _take_weights(chosen: Model, model: nn.Module, names: Sequence[str], *, whol
     backbone.restore(model, names, content, place=f"model.backbone: {chosen.backbone}")
 
 
-def arrays_of(model: nn.Module, names: Collection[str], *, witness_size: int) -> dict[str, np.ndarray]:
-    """The model's parameters of these names, float32, with the noise witness block last."""
+def arrays_of(
+    model: nn.Module, names: Collection[str], *, witness_size: int, canaries: int = 0
+) -> dict[str, np.ndarray]:
+    """The model's parameters of these names, float32; behind them canaries' and the noise witness block."""
     arrays = {
         name: value.detach().cpu().numpy().astype(np.float32)
         for name, value in model.named_parameters()
         if name in names
     }
+    if canaries:
+        arrays[CANARIES] = np.zeros(canaries, np.float32)
     if witness_size:
         arrays[WITNESS] = np.zeros(witness_size, np.float32)
     return arrays

@@ -14,6 +14,7 @@ from fedfsd.mechanism.renyi import best_order, epsilon_lifetime, nano_nats
 from fedfsd.mechanism.statement import Claim, paragraph, sentence
 from fedfsd.plan.plan import Plan
 from fedfsd.runner.region import RegionConfig, policy_of
+from fedfsd.simulation import enough
 from fedfsd.simulation.prepare import Prepared, prepare
 
 # Resident memory of a worker process before it has data: Python, torch, opacus, flwr (measured).
@@ -63,6 +64,7 @@ def preview(experiment: Experiment) -> dict[str, Any]:
         "bytes_in": release + len(plan.document().encode()),
         "bytes_out": release,
         "noise_to_signal": _averaged(plan),
+        "enough": enough.said(plan),
         "crossing": prepared.crossing and asdict(prepared.crossing),
         "statement": paragraph(claims, prepared.crossing) if claims else UNPROTECTED[plan.mode],
         "regions": regions,
@@ -163,7 +165,7 @@ def _claims(plan: Plan) -> list[Claim]:
 
 def _parameters(plan: Plan) -> int:
     """d, what the model has without the witness block."""
-    return plan.model.size - plan.model.witness_size
+    return plan.model.parameters
 
 
 def _memory(plan: Plan, name: str) -> int:

@@ -24,6 +24,7 @@ from fedfsd.drive import table
 from fedfsd.drive.table import Table
 from fedfsd.errors import ConfigError, FedfsdError, NotReadyError
 from fedfsd.flower import strategy as strategies
+from fedfsd.gate.resident import demand_shareable
 from fedfsd.ledger.disk import write_whole
 from fedfsd.ledger.key import SigningKey
 from fedfsd.plan import plan as plans
@@ -111,7 +112,7 @@ def begin(experiment: Experiment, output: Path) -> tuple[Folder, Plan]:
     rosters = rosters_of(experiment)
     task = task_of(experiment)
     _public(experiment, task)
-    initial, frozen, model = start_of(experiment, task, public_of(experiment, task))
+    initial, frozen, model = start_of(experiment, task, public_of(experiment, task), rosters)
     plan = build(experiment, rosters, task_plan(task), model)
     demand_places(experiment, plan, task, initial, frozen)
     checks_of(plan)
@@ -231,6 +232,7 @@ def _prepared(where: Folder) -> Prepared:
     plan = plans.read((where.path / "plan.json").read_text(encoding="utf-8"))
     task = registry.of(plan.task.name, plan.task.options)
     mine = _public(experiment, task)
+    demand_shareable(where.path / START, place=START)
     initial = load_file(where.path / START)
     return Prepared(
         experiment=experiment,

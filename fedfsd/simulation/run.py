@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from flwr.serverapp import Grid
 from torch import nn
 
@@ -176,7 +175,6 @@ def _run(
         run_folder.demand_new(output)  # refused before the work, as is what follows
     strategies.resolve(experiment.server.strategy, experiment.server.options)
     track.of(experiment.track)
-    torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     limits = None if resume or ledgers is None else books.limits(ledgers)
     prepared = prepare(experiment, run=run_folder.run_of(output) if resume else None, limits=limits)
     nodes = {name: node_config(experiment, output, name, ledgers) for name in prepared.plan.regions}

@@ -24,12 +24,14 @@ from fedfsd.gate.outcome import RELEASED
 from fedfsd.mechanism import accountant
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Arrays, Plan
-from fedfsd.report.run_folder import EXAMPLES, Folder, releases
+from fedfsd.report.run_folder import EXAMPLES, Folder, releases, seconds_left
 from fedfsd.report.words import amount
+from fedfsd.runner.adapt import own_models
 from fedfsd.simulation.prepare import Prepared, model_with
 from fedfsd.simulation.track import Trackers
 from fedfsd.task import registry, score
-from fedfsd.task.task import Scores, described, headline
+from fedfsd.task.gather import gather, tables_of
+from fedfsd.task.task import ALONE, START, STAYS_HOME, Examples, Scores, described, headline
 
 _CURVE_POINTS = 10
 _SHOWN = 6  # regions by name; more are averaged
@@ -48,7 +50,8 @@ class Progress:
     headline_unit: str
     epsilon: Mapping[str, float | None]
     outcomes: Mapping[str, str]
-    seconds_left: float
+    seconds_left: float | None
+    """None where it cannot be known yet."""
 
     def told(self, headline: Mapping[str, float]) -> str:
         """One line for people; ``headline`` is what was measured last, since not every round is evaluated."""
@@ -60,8 +63,10 @@ class Progress:
         missing = [f"{name} {code}" for name, code in self.outcomes.items() if code != RELEASED]
         if missing:
             parts.append("without " + ", ".join(missing[:_SHOWN]))
-        minutes, seconds = divmod(round(self.seconds_left), 60)
-        return " | ".join([*parts, f"{minutes}:{seconds:02d} left"])
+        if self.seconds_left is not None:
+            minutes, seconds = divmod(round(self.seconds_left), 60)
+            parts.append(f"{minutes}:{seconds:02d} left")
+        return " | ".join(parts)
 
 
 class Trail:
@@ -87,8 +92,7 @@ class Trail:
         self.checks = checks
         self.final: dict[str, float] = {}
         """After ``finish``: every figure, such as ``fde_m/EU`` or ``fde_m/pooled``."""
-        self._seconds = 0.0
-        self._first = 1
+        self._seconds: list[float] = []
         self._pending: Future[None] | None = None
         # Of one thread, which keeps to the order of rounds.
         self._beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
@@ -103,7 +107,6 @@ class Trail:
                 line is not None and self.folder.rounds()[-1]["round"] < done
             ):  # cut off while it was evaluated
                 self._log(line, self._write(line, self.strategy.released(arrays, done)))
-            self._first = done + 1
             return done + 1, arrays
         self.folder.keep_rounds(-1)
         start = self._headlines(self.prepared.initial)
@@ -146,7 +149,7 @@ class Trail:
 
     def _tell(self, done: Round, line: dict[str, Any]) -> None:
         found = self._write(line, done.model)
-        self._seconds += done.seconds
+        self._seconds.append(done.seconds)
         epsilon = self._log(line, found)
         self.progress(
             Progress(
@@ -157,9 +160,7 @@ class Trail:
                 headline_unit=self.headline.unit,
                 epsilon=epsilon,
                 outcomes={name: outcome.code for name, outcome in done.outcomes.items()},
-                seconds_left=self._seconds
-                / (done.number - self._first + 1)
-                * (self.plan.num_rounds - done.number),
+                seconds_left=seconds_left(self._seconds, self.plan.num_rounds - done.number),
             )
         )
 
@@ -212,13 +213,24 @@ class Trail:
 
     def _metrics(self, net: nn.Module, spent: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:
         found = self._scores(net)
+        own = self._own_models(net)
         simple = {name: self.task.baseline_scores(test) for name, test in self.prepared.test.items()}
-        start = self._scores(self._loaded(self.prepared.initial))
+        beside = {
+            self.task.baseline: simple,
+            START: self._scores(self._loaded(self.prepared.initial)),
+            **own,
+        }
+        kinds = self._kinds()
         nothing = score.nothing(self.task)
         rounds = self.folder.rounds()
         arrived = Counter(name for line in rounds for name, _, _ in releases(line))
         regions = {
-            name: score.figures(self.task, *(one.get(name, nothing) for one in (found, simple, start)))
+            name: score.figures(
+                self.task,
+                found.get(name, nothing),
+                {what: one.get(name, nothing) for what, one in beside.items()},
+            )
+            | self._by_kind({name: found[name]} if name in found else {}, simple, kinds)
             | self._privacy(name, arrived[name])
             | spent.get(name, {})
             for name in self.plan.regions
@@ -232,7 +244,7 @@ class Trail:
             "num_rounds": self.plan.num_rounds,
             "plan": self.plan.hash,
             "task": described(self.task),
-            "parameters": self.plan.model.size - self.plan.model.witness_size,
+            "parameters": self.plan.model.parameters,
             **_backbone(self.plan),
             "witness_size": self.plan.model.witness_size,
             "versions": {name: metadata.version(name) for name in _PACKAGES}
@@ -242,9 +254,30 @@ class Trail:
             "regions": regions,
             "pooled": score.figures(
                 self.task,
-                *(score.pool(one.values()) if one else nothing for one in (found, simple, start)),
-            ),
+                score.pool(found.values()) if found else nothing,
+                {what: score.pool(one.values()) if one else nothing for what, one in beside.items()},
+            )
+            | self._by_kind(found, simple, kinds),
         }
+
+    def _kinds(self) -> dict[str, Mapping[str, np.ndarray]]:
+        """By region which test examples are of a kind; empty where the task knows none."""
+        known: Callable[[Examples], Mapping[str, np.ndarray]] | None = getattr(self.task, "kinds", None)
+        return {} if known is None else {name: known(test) for name, test in self.prepared.test.items()}
+
+    def _by_kind(
+        self,
+        found: Mapping[str, Scores],
+        simple: Mapping[str, Scores],
+        kinds: Mapping[str, Mapping[str, np.ndarray]],
+    ) -> dict[str, Any]:
+        """The figures of some regions together by kind of example."""
+        names = [name for name in found if name in kinds]
+        if not names:
+            return {}
+        together = {kind: np.concatenate([kinds[name][kind] for name in names]) for kind in kinds[names[0]]}
+        one, other = (score.pool(each[name] for name in names) for each in (found, simple))
+        return {"by_kind": score.by_kind(self.task, one, other, together)}
 
     def _privacy(self, name: str, released: int) -> dict[str, Any]:
         mine = self.plan.region(name)
@@ -270,6 +303,27 @@ class Trail:
         """What the region trained on, where its data are here."""
         survey = self.prepared.surveys.get(name)
         return {} if survey is None else {"with_window": survey.with_window, "windows": survey.windows}
+
+    def _own_models(self, net: nn.Module) -> dict[str, dict[str, Scores]]:
+        """What each region could make of the model for itself: measured and forgotten, never written.
+
+        Empty where the experiment does not ask, or the regions' data are not here.
+        """
+        chosen, task = self.prepared.experiment.resident, self.task
+        found: dict[str, dict[str, Scores]] = {STAYS_HOME: {}, ALONE: {}}
+        if chosen is None or not self.prepared.surveys:
+            return {}
+        start = model_with(self.plan, task, self.prepared.initial, self.prepared.backbone)
+        for model in (net, start):
+            backbone.freeze(model, self.prepared.initial)
+        path, device = self.prepared.experiment.data.path, self.prepared.experiment.training.device
+        for name, test in self.prepared.test.items():
+            examples, _ = gather(task, tables_of(task, path, name), name)
+            own = own_models(task, examples, net, start, chosen, seed=self.plan.seed, device=device)
+            found[STAYS_HOME][name] = task.scores(own.trained.model, test)
+            if own.alone is not None:
+                found[ALONE][name] = task.scores(own.alone.model, test)
+        return found
 
     def _headlines(self, arrays: Arrays) -> dict[str, float]:
         found = self._scores(self._loaded(arrays))

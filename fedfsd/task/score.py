@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fedfsd.task.task import Metric, Scores, Task, headline, key_of
+from fedfsd.task.task import CONFIDENCE, HIT, Metric, Scores, Task, headline, key_of
 
-_RESAMPLES = 1000
+_RESAMPLES, _BINS = 1000, 10
 
 
 def nothing(task: Task) -> Scores:
@@ -44,14 +44,41 @@ def summary(metrics: Sequence[Metric], scores: Scores) -> dict[str, Any]:
     }
 
 
-def figures(task: Task, found: Scores, simple: Scores, start: Scores) -> dict[str, Any]:
-    """What metrics.json says of one region: the model, and beside it the baseline and the start."""
+def figures(task: Task, found: Scores, beside: Mapping[str, Scores]) -> dict[str, Any]:
+    """What metrics.json says of one region: the model, and what stands beside it by its headline alone."""
     first = headline(task)
     return {
         **summary(task.metrics, found),
-        key_of(task.baseline, first): mean(simple, first),
-        key_of("start", first): mean(start, first),
+        **{key_of(name, first): mean(scores, first) for name, scores in beside.items()},
     }
+
+
+def by_kind(
+    task: Task, found: Scores, simple: Scores, kinds: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """What metrics.json says of each kind of example that there is: as ``figures``, without the start."""
+    lines = []
+    for kind, mine in kinds.items():
+        if mine.any():
+            part, plain = (
+                Scores({key: values[mine] for key, values in one.values.items()}, one.owner[mine])
+                for one in (found, simple)
+            )
+            thought = {key: float(part.values[key].mean()) for key in (CONFIDENCE, HIT) if key in part.values}
+            if thought:
+                thought["calibration"] = calibration(part)
+            lines.append({"kind": kind, **figures(task, part, {task.baseline: plain}), **thought})
+    return lines
+
+
+def calibration(scores: Scores) -> float:
+    """The expected calibration error: how far confidence is from the share of hits, over bins of confidence.
+
+    Source: Guo, Pleiss, Sun, Weinberger 2017, equation 3, with ten bins.
+    """
+    confidence, hit = scores.values[CONFIDENCE], scores.values[HIT]
+    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+    return float(np.abs(np.bincount(bins, confidence - hit, minlength=_BINS)).sum() / len(scores))
 
 
 def bootstrap(values: np.ndarray, owner: np.ndarray) -> tuple[float, float]:

@@ -144,7 +144,11 @@ class Task(Protocol):
         """
 
     def scores(self, model: nn.Module, examples: Examples) -> Scores:
-        """The metrics of ``model`` on each example."""
+        """The metrics of ``model`` on each example.
+
+        A task that knows kinds of examples also has ``kinds(examples)``: by name which are of that kind,
+        (W,) bool, by public thresholds. Figures are then told by kind, too.
+        """
 
     def baseline_scores(self, examples: Examples) -> Scores:
         """The metrics of what needs no learning."""
@@ -169,6 +173,14 @@ def headline(task: Task) -> Metric:
 def key_of(prefix: str, metric: Metric) -> str:
     """The key of a metric's figure for a baseline or a start: ``constant_velocity_fde_m``."""
     return f"{prefix.replace(' ', '_')}_{metric.key}"
+
+
+CONFIDENCE, HIT = "confidence", "hit"
+"""Scores of a task that gives several answers: how likely the likeliest was thought, from 0 to 1, and whether
+it was the best. They are reported by kind of example, with how far apart they are (``score.calibration``)."""
+START, STAYS_HOME, ALONE = "start", "stays home", "alone"
+"""What stands beside a result, with the task's baseline: the model before the first round; the model trained
+on by a region for itself; the start trained in the same way, without the federation."""
 
 
 def described(task: Task) -> dict[str, Any]:

@@ -141,6 +141,24 @@ def test_both_gates_and_the_auditor_see_the_same_update_alike(tmp_path, plan):
         assert ours.lattice is None or ours.lattice == pytest.approx(theirs.lattice, rel=1e-12)
 
 
+def test_gradients_that_take_back_what_earlier_noise_moved_are_no_alarm(tmp_path):
+    plan = planned(num_rounds=40, local_steps=3)
+    mine, random, seen = plan.region(REGION), np.random.default_rng(1), []
+    for number in range(1, plan.num_rounds + 1):
+        rate = plan.learning_rate(number)
+        last = rate * mine.noise.std(number) / mine.divisor
+        arrays = gate_arrays.from_bytes(noise_alone(plan, REGION, number), plan.model.arrays)
+        left = {
+            name: array if name == "noise_witness" else random.normal(0, last, array.shape).astype(np.float32)
+            for name, array in arrays.items()
+        }
+        Watcher(tmp_path).look(left, plan, REGION, number)
+        (tmp_path / "update").write_bytes(gate_arrays.to_bytes(left, plan.model.arrays))
+        ours = Planned.of(plan.as_written(), REGION).sight(tmp_path / "update", number)
+        seen += [values for _, values in ours.groups]
+    assert np.concatenate(seen).std() == pytest.approx(1, abs=0.1)
+
+
 # The region's own gate.
 
 

@@ -208,8 +208,10 @@ def broken():
         raise ZeroDivisionError("the position of vehicle 7")
 
     main.app.command()(broken)
+    main.tree.cache_clear()
     yield
     main.app.registered_commands.pop()
+    main.tree.cache_clear()
 
 
 @pytest.mark.usefixtures("broken")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partialmethod
@@ -24,10 +25,11 @@ import pytest
 from audit.audit_kit import Region, plan_of, receipts, trust
 from report.test_report import write_run
 
+from fedfsd import language
 from fedfsd.cli import serve
 from fedfsd.cli.page.listen import opened
 from fedfsd.cli.page.site import HEADERS, REFRESH_SECONDS, site
-from fedfsd.errors import NotReadyError
+from fedfsd.errors import NotReadyError, UsageError
 from fedfsd.ledger import note
 from fedfsd.ledger.ledger import Ledger
 from fedfsd.node import approve
@@ -35,6 +37,7 @@ from fedfsd.node.node import open_node
 from fedfsd.report.page import read_run, write_report
 from fedfsd.report.run_folder import Folder
 
+CHINESE = re.compile("[\u4e00-\u9fff]")
 AGO = 10
 """Days since the region's first round."""
 VICIOUS = "<script>alert(1)</script>{{7*7}}"
@@ -89,9 +92,9 @@ def region(tmp_path_factory) -> Path:
 class Pages:
     """The pages of a path, asked without a socket."""
 
-    def __init__(self, path: Path, **options: Any) -> None:
+    def __init__(self, path: Path, *, language: str = "en", **options: Any) -> None:
         addresses, _ = serve.pages(path, **options)
-        self.app = site(addresses, hosts=())
+        self.app = site(addresses, hosts=(), language=language)
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
@@ -403,3 +406,66 @@ def test_a_note_is_no_bundle(tmp_path):
     (tmp_path / "EU.note").write_text(str(note.Note.parse(eu.ledger.checkpoint())))
     with pytest.raises(NotReadyError):
         serve.pages(tmp_path)
+
+
+# In another language.
+
+
+def test_every_page_speaks_chinese_and_keeps_its_figures(begun, region, run, monkeypatch):
+    """Whatever is looked up for a page is in the catalogue, or is no sentence of ours."""
+    unknown = set()
+    with language.speaking("zh"):
+        kept = set(language._SPOKEN.get()[1]._catalog)
+    say = language.gettext.GNUTranslations.gettext
+
+    def looked_up(self: Any, text: str) -> str:
+        if text not in kept and re.search("[a-z]{3}", text) and not CHINESE.search(text):
+            unknown.add(text)
+        return say(self, text)
+
+    monkeypatch.setattr(language.gettext.GNUTranslations, "gettext", looked_up)
+    waiting = operator_kit.plan(seed=2).hash
+    pages = {begun: ("/",), run: ("/", "/audit", "/audit/entry/0/1"), region: ("/", f"/plan/{waiting}")}
+    for path, addresses in pages.items():
+        for address in addresses:
+            chinese, english = Pages(path, language="zh").get(address), Pages(path).get(address)
+            assert CHINESE.search(words(chinese))
+            assert '<html lang="zh">' in chinese.text
+            assert not CHINESE.search(english.text)
+            figures = [Counter(re.findall(r"\d+\.\d\d+", words(one))) for one in (chinese, english)]
+            assert figures[0] == figures[1]
+            links = [re.findall(r'href="([^"]*)"', one.text) for one in (chinese, english)]
+            assert sorted(links[0]) == sorted(links[1])
+    assert not unknown
+
+
+def test_a_page_of_errors_speaks_it_too(tmp_path):
+    (tmp_path / "plan.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "experiment.json").mkdir()
+    answer = Pages(tmp_path, language="zh").get("/")
+    assert answer.status_code == 503
+    assert "无法显示" in answer.text
+    assert "应为" in answer.text
+
+
+# What belongs to the evidence.
+
+
+def test_the_auditors_files_are_used_as_by_the_report(run, tmp_path):
+    declared = tmp_path / "eu.toml"
+    declared.write_text('region = "EU"\n', encoding="utf-8")
+    updates = tmp_path / "updates"
+    updates.mkdir()
+    bundles = run / "bundles"
+    plain = words(client(bundles).get("/"))
+    given = client(bundles, releases=updates, declared=(declared,), vehicles_cross=True)
+    text = words(given.get("/"))
+    assert "releases" in text
+    assert text != plain
+    declared.write_text('region = "EU"\nregion = 1\n', encoding="utf-8")
+    assert given.get("/").status_code == 503  # asked again, not from memory
+
+
+def test_a_regions_folder_is_no_evidence(region):
+    with pytest.raises(UsageError, match="--declaration"):
+        serve.pages(region, declared=(region / "x.toml",))

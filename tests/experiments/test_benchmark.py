@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import (
+    accelerator,
     crowd,
     figure,
     fleet,
@@ -77,6 +78,19 @@ def test_a_case_is_timed_in_turns_against_the_plain_step():
     assert set(found["ratios"]) == {*step.WAYS, "noise"}
     assert {len(ratios) for ratios in found["ratios"].values()} == {4} == {len(found["plain"])}
     assert found["ratios"]["plain"] == [1.0] * 4
+
+
+def test_what_runs_on_an_accelerator_has_no_row_that_fails(capsys, monkeypatch):
+    rows = ("clipped sum, mlp, float32", "noise, 252,219 values", "step, mlp, 4 vehicles of 2, float32")
+    only = [word for row in rows for word in ("--only", row)]
+    monkeypatch.setattr(sys, "argv", ["accelerator.sh", "--device", "cpu", "--quick", *only])
+    accelerator.main()
+    found = {row.pop("name"): row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert tuple(found) == rows
+    assert not [row for row in found.values() if row.keys() & {"error", "errors", "left out"}]
+    assert found[rows[0]]["farthest that one vehicle moves the sum, over C"] <= 1
+    assert found[rows[1]]["noise of a step, ns a value"] > 0
+    assert found[rows[2]]["ratios"].keys() == {"private", "hooks", "vmap", "noise"}
 
 
 def test_the_crowd_is_of_equal_regions():

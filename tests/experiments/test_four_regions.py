@@ -12,16 +12,15 @@ from conftest import drives
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.four_regions import page, result, search, spent
+from experiments.four_regions import page, result, spent
 from experiments.four_regions.__main__ import HERE, main
-from experiments.four_regions.drives import POOLED, as_one_region, for_validation, is_validation
+from experiments.four_regions.drives import POOLED, as_one_region
 from experiments.four_regions.result import MEAN, Row
 from experiments.four_regions.rung import CONSTANT_VELOCITY, FEDERATED_8, LADDER, START
 from experiments.four_regions.study import QUICKSTART, SETTINGS, _best_predictor, open_study
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.drive import table
-from fedfsd.drive.table import split_is_test
 from fedfsd.errors import NotReadyError
 from fedfsd.mechanism.accountant import compose
 from fedfsd.mechanism.calibration import noise_multiplier
@@ -99,23 +98,6 @@ def test_one_region_of_all_keeps_every_vehicle_apart():
     assert (one.identity, one.origin) == ("recording", "recorded")
 
 
-def test_validation_takes_no_test_vehicle():
-    whole = drives({"CN": 60, "EU": 40})
-    part = for_validation([whole])
-    keys = set(part.text("vehicle"))
-    assert keys == {key for key in whole.text("vehicle") if not split_is_test(key)}
-    held_out = set(part.text("vehicle")[part.test])
-    assert held_out
-    assert held_out == {key for key in keys if is_validation(key)}
-
-
-def test_validation_is_a_fifth_and_no_residue_of_the_split():
-    keys = [f"vehicle {number}" for number in range(20_000)]
-    training = [key for key in keys if not split_is_test(key)]
-    for some in (training, keys):
-        assert sum(map(is_validation, some)) / len(some) == pytest.approx(0.2, abs=0.01)
-
-
 def test_the_predictor_is_chosen_on_training_vehicles(tmp_path):
     # Training vehicles jitter, for which the mean of two steps is better; test vehicles turn smoothly.
     path = tmp_path / "drives.parquet"
@@ -141,9 +123,9 @@ def test_what_was_spent_is_all_runs_composed(tmp_path):
     assert found["CN"].epsilon == compose([[event]] * 2, 1e-4) > 11
     assert (found["CN"].ladder, found["CN"].search, found["CN"].before) == (2, 0, 0)
     # A search beside the results counts, and so does what study.toml knows of these rosters.
-    line = search.Line(FEDERATED_8.name, 0.03, 10.0, 120, 1.0, 1, 0.9, 4.0, 8.0, 1e-4, sigma, 120)
-    loud = search.Line("federated_not_private", 0.03, None, None, None, 1, 0.9, 4.0, None, None, None, None)
-    search.write([line, loud], tmp_path / "search.csv")
+    lines = "rung,sample_rate,noise_multiplier,steps\n"
+    lines += f"federated_eps8,1.0,{sigma},120\nfederated_not_private,,,\n"
+    (tmp_path / "search.csv").write_text(lines, encoding="utf-8")
     assert spent.spent(study, [in_both])["CN"].epsilon == compose([[event]] * 2, 1e-4)
     known = {
         name: replace(study.rosters["CN"], size=n) for name, n in SETTINGS["recordings"]["rosters"].items()
@@ -224,19 +206,6 @@ def test_the_command_climbs_resumes_and_refuses(tmp_path, capsys):
     # Another setting is another study: its runs may not be taken for these.
     assert main([*command, "--set", "training.local_steps=2"]) == 4
     assert "another experiment" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
-def test_the_search_runs_on_training_vehicles(tmp_path):
-    path = tmp_path / "drives.parquet"
-    table.write(drives({"CN": 60, "EU": 40}), path)
-    lines = search.search(str(path), [TINY[3]], [1], tmp_path / "out", most=1)
-    assert [line.rung for line in lines] == [FEDERATED_8.name]
-    assert lines[0].epsilon <= 8
-    assert lines[0].steps == 60
-    assert 0 < lines[0].score < 2
-    assert not (tmp_path / "out" / "validation.parquet").exists()
 
 
 def test_publishing_a_part_is_refused(tmp_path, capsys):

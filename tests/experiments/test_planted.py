@@ -27,7 +27,7 @@ def test_the_page_has_every_fault_and_each_is_noticed():
 
 
 def test_a_page_counts_what_is_noticed():
-    found = [Noticed(RIGHT, "", "", ""), Noticed("a", "x", "", ""), Noticed("b", "", "", "")]
+    found = [Noticed(RIGHT, "", "", "", ""), Noticed("a", "", "", "x", ""), Noticed("b", "", "", "", "")]
     assert "1 of 2 are noticed in operation." in page(found)
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 import pytest
-import typer
 
-from fedfsd.cli.main import app
+from fedfsd.cli.main import tree
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
@@ -24,7 +23,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_command_and_option_is_one(words):
-    command: click.Command = typer.main.get_command(app)
+    command: click.Command = tree()
     rest = words[1:]
     while isinstance(command, click.Group):
         command, rest = command.commands[rest[0]], rest[1:]

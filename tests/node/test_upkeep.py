@@ -20,7 +20,7 @@ from fedfsd.border import border_pb2 as pb
 from fedfsd.border.authority import Authority
 from fedfsd.coordinator import declaration, invite, new_coordinator
 from fedfsd.coordinator import folder as hubs
-from fedfsd.errors import RefusedError
+from fedfsd.errors import NotReadyError, RefusedError
 from fedfsd.node import join, upkeep
 from fedfsd.node.courier import Backoff
 from fedfsd.node.node import Node, open_node
@@ -112,6 +112,23 @@ def test_a_certificate_is_renewed_before_its_end_for_the_same_key(hub, eu, borde
     assert invite.revoke(hub, "EU") == 2
     assert [one["days"] for one in logged(eu) if one["event"] == "certificate_renewed"] == [89]
     assert join.peer(eu).certificate.stat().st_mode & 0o077 == 0
+    (entry,) = kit.entries(eu.folder, "incident")
+    assert (entry.code, entry.plan) == ("key", None)
+    assert entry.text == (
+        f"border certificate renewed for the same key: serial {new.serial_number:x} until"
+        f" {new.not_valid_after_utc:%Y-%m-%d}, in place of {old.serial_number:x}"
+    )
+
+
+def test_a_renewal_that_cannot_be_recorded_is_not_in_force(eu, border):
+    def full(*_: Any) -> None:
+        raise NotReadyError("mirror", got="no room", expected="a disk with room")
+
+    before = {path: path.read_bytes() for path in (eu.folder / "tls").iterdir()}
+    with kit.working(eu.folder, border, prepare=lambda made: setattr(made.ledger, "incident", full)):
+        border.wait(lambda: border.calls.count("Next") > 2)  # and the region works on
+    assert border.calls.count("Renew") == 1
+    assert {path: path.read_bytes() for path in (eu.folder / "tls").iterdir()} == before
 
 
 def test_what_is_not_due_or_was_answered_already_is_not_issued_again(hub, eu):

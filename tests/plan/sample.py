@@ -16,6 +16,7 @@ from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.mechanism.kind import GaussianByRoundPlan
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import (
+    CANARIES,
     WITNESS,
     ArraySchema,
     ModelPlan,
@@ -200,3 +201,15 @@ class _Noise:
 
     def whole(self, count: int, scale: float, /) -> np.ndarray:
         return np.rint(self._scale * scale * self._random.standard_normal(count))
+
+
+def with_canaries(plan: Plan, count: int) -> Plan:
+    """The same plan with so many canaries in every region."""
+    found = plan.model_dump(exclude={"format"})
+    for mine in found["regions"].values():
+        mine["canaries"] = count
+    arrays = [one for one in found["model"]["arrays"] if one["name"] != CANARIES]
+    block = {"name": CANARIES, "shape": (count,), "dtype": "float32"}
+    at = len(arrays) - (arrays[-1]["name"] == WITNESS)
+    found["model"]["arrays"] = [*arrays[:at], block, *arrays[at:]]
+    return Plan(**found)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from engine.small import TASK, TwoPaths
-from plan.sample import REGION, by_round, planned
+from plan.sample import REGION, by_round, planned, with_canaries
 from torch import nn
 
 from experiments.planted.faults import BUGS, WITNESS_SIZE
-from fedfsd.engine import local, sampler
+from fedfsd.engine import canary, local, sampler
+from fedfsd.engine.canary import Canaries
 from fedfsd.errors import RefusedError
-from fedfsd.plan.plan import WITNESS, Plan
+from fedfsd.plan.plan import CANARIES, WITNESS, Plan
 from fedfsd.runner import replay
 
 
@@ -73,7 +76,7 @@ def test_a_region_that_is_asked_in_some_rounds_passes():
     assert replayed(changed(plan, rounds=(3,))).faults == ()
 
 
-@pytest.mark.parametrize("changes", [{}, {"roster": 300, "sample_rate": 0.05}, {"windows_per_vehicle": 1}])
+@pytest.mark.parametrize("changes", [{}, {"roster": 300, "sample_rate": 0.05}, {"windows_per_vehicle": 2}])
 def test_packed_windows_pass(changes):
     assert replayed(changed(small_plan(**changes), packed=True)).faults == ()
 
@@ -122,3 +125,65 @@ def test_a_fault_ends_the_round_before_it_is_booked(monkeypatch):
     arrays = {name: one.detach().numpy().copy() for name, one in model.named_parameters()}
     with pytest.raises(RefusedError, match=r"replay.*noise other than the plan's"):
         replay.demand(gradient, model, TASK, plan, REGION, arrays | {WITNESS: np.zeros(WITNESS_SIZE, "<f4")})
+
+
+# Canaries beside the vehicles of a plan.
+
+
+def with_some(plan: Plan, count: int = 12) -> tuple[Plan, Canaries]:
+    found = with_canaries(plan, count)
+    return found, canary.of(found, REGION)
+
+
+def replayed_with_canaries(plan: Plan, *, count: int = 12) -> replay.Replayed:
+    torch.manual_seed(3)
+    plan, beside = with_some(plan, count)
+    model = TwoPaths()
+    gradient = local.model_on(model, TASK.loss, torch.device("cpu"), canaries=beside)
+    arrays = {name: one.detach().numpy().copy() for name, one in model.named_parameters()}
+    arrays |= {CANARIES: np.zeros(count, np.float32), WITNESS: np.zeros(WITNESS_SIZE, np.float32)}
+    return replay.replay(gradient, model, TASK, plan, REGION, arrays)
+
+
+@pytest.mark.parametrize("changes", [{}, {"packed": True}])
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_a_plan_with_canaries_passes(changes, count):
+    assert replayed_with_canaries(changed(small_plan(), **changes), count=count).faults == ()
+
+
+@pytest.mark.parametrize(
+    "bug",
+    ["no clipping", "twice the sample rate", "momentum before noise", "a vehicle that is not finite counts"],
+)
+def test_its_faults_are_found(bug, monkeypatch):
+    BUGS[bug](monkeypatch)
+    assert replayed_with_canaries(small_plan()).faults
+
+
+def test_canaries_that_move_too_little_are_found(monkeypatch):
+    original = Canaries.accompany
+
+    def weak(self, model, loss):
+        return original(dataclasses.replace(self, max_grad_norm=self.max_grad_norm / 50), model, loss)
+
+    monkeypatch.setattr(Canaries, "accompany", weak)
+    assert replayed_with_canaries(small_plan()).faults == (
+        "a canary that moves the sum by something else than C",
+    )
+
+
+def test_a_model_that_spoils_them_is_refused_before_a_round():
+    """Its padding example has no finite gradient."""
+
+    class Spoiling(TwoPaths):
+        def forward(self, history):
+            return super().forward(history / history.flatten(1).norm(dim=1)[:, None, None])
+
+    torch.manual_seed(3)
+    plan, beside = with_some(small_plan())
+    model = Spoiling()
+    gradient = local.model_on(model, TASK.loss, torch.device("cpu"), canaries=beside)
+    arrays = {one.name: np.zeros(one.shape, np.float32) for one in plan.model.arrays}
+    arrays |= {name: one.detach().numpy().copy() for name, one in model.named_parameters()}
+    with pytest.raises(RefusedError, match="a canary that moves the sum by something else than C"):
+        replay.demand(gradient, model, TASK, plan, REGION, arrays)

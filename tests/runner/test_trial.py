@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 
-import numpy as np
 import pytest
 from plan.sample import REGION, by_round, planned
 
@@ -13,6 +12,7 @@ from experiments.planted.faults import BUGS
 from fedfsd.audit import empirical
 from fedfsd.cli.main import run
 from fedfsd.errors import ConfigError, NotReadyError
+from fedfsd.mechanism.canary import coins
 from fedfsd.plan.plan import Plan
 from fedfsd.runner import canary, selftest
 
@@ -36,6 +36,7 @@ def test_a_right_mechanism_agrees_with_its_plan(plan):
     assert {one.name for one in found.checks} == {
         "sensitivity and sampling",
         "noise on parameters",
+        "not finite",
         "independent draws",
     }
     assert 0 <= found.bounds.one_run <= found.bounds.gaussian_pair
@@ -57,8 +58,11 @@ def test_coins_are_fair_and_committed_to():
     one, other = (canary.trial(planned(roster=150), REGION, seed=seed) for _ in range(2))
     assert one.commitment == other.commitment
     assert one.commitment == hashlib.sha256(b"fedfsd/canaries/v1\n" + bytes.fromhex(one.seed)).hexdigest()
-    bits = np.unpackbits(canary._stretched(seed, 4096))
-    assert abs(bits.mean() - 0.5) < 0.05
+    inside = coins(seed, 4096)
+    assert abs(inside.mean() - 0.5) < 0.05
+    digest = hashlib.shake_256(b"fedfsd/coins/v1\n" + seed).digest(512)
+    assert [digest[i // 8] >> 7 - i % 8 & 1 == 1 for i in range(4095)] == inside[:-1].tolist()
+    assert inside[-1]
 
 
 def test_few_vehicles_give_no_bound():

@@ -11,15 +11,14 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from fedfsd.audit.declaration import declarations
 from fedfsd.audit.evidence import Evidence, load
 from fedfsd.audit.report import report
 from fedfsd.audit.report_page import key_note, page
 from fedfsd.audit.verify import verify
 from fedfsd.cli.page.site import Address, Page
 from fedfsd.errors import NotReadyError
-from fedfsd.language import speaking
-
-_ENTRY = re.compile(r"\bentry ([0-9]{1,9})\b")
+from fedfsd.language import say
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,29 @@ class Files:
     trust: Path | None = None
     beside: bool = False
     """Whether the keys were found beside the evidence."""
+    code: Path | None = None
+    releases: Path | None = None
+    canaries: tuple[Path, ...] = ()
+    declared: tuple[Path, ...] = ()
+    vehicles_cross: bool = False
 
     def stamp(self) -> tuple[Any, ...]:
         """Changes when a file does."""
-        files = [*self.bundles, *(one for one in (self.receipts, self.trust) if one)]
-        return tuple((one, one.stat().st_mtime_ns, one.stat().st_size) for one in files)
+        files = [*self.bundles, self.receipts, self.trust, self.code, *self.canaries, *self.declared]
+        files += sorted(self.releases.iterdir()) if self.releases and self.releases.is_dir() else []
+        found = [(one, one.stat()) for one in files if one]
+        return tuple((one, stat.st_mtime_ns, stat.st_size) for one, stat in found)
+
+    def load(self) -> Evidence:
+        """All of it, read."""
+        return load(
+            self.bundles,
+            receipts=self.receipts,
+            trust=self.trust,
+            code=self.code,
+            releases=self.releases,
+            canaries=self.canaries,
+        )
 
 
 def files_in(path: Path) -> Files | None:
@@ -55,7 +72,7 @@ def files_in(path: Path) -> Files | None:
     )
 
 
-def addresses(find: Callable[[], Files], *, prefix: str = "/", language: str = "en") -> list[Address]:
+def addresses(find: Callable[[], Files], *, prefix: str = "/") -> list[Address]:
     """The report under ``prefix``, and each entry of each ledger below it."""
     kept: dict[tuple[Any, ...], tuple[Evidence, str]] = {}
 
@@ -63,11 +80,10 @@ def addresses(find: Callable[[], Files], *, prefix: str = "/", language: str = "
         files = find()
         stamp = files.stamp()
         if stamp not in kept:
-            with speaking(language):
-                evidence = load(files.bundles, receipts=files.receipts, trust=files.trust)
-                document = report(evidence, verify(evidence))
-                names = [ledger.region for ledger in evidence.ledgers]
-                made = page(document, linked=_links(names, prefix), notes=_notes(files))
+            evidence, said = files.load(), declarations(files.declared)
+            document = report(evidence, verify(evidence), said, vehicles_cross=files.vehicles_cross)
+            names = [ledger.region for ledger in evidence.ledgers]
+            made = page(document, linked=_links(names, prefix), notes=_notes(files))
             kept.clear()
             kept[stamp] = (evidence, made)
         return kept[stamp]
@@ -82,7 +98,7 @@ def addresses(find: Callable[[], Files], *, prefix: str = "/", language: str = "
         one = evidence.ledgers[ledger]
         text = one.lines[seq].decode(errors="replace")
         values = {
-            "title": f"{one.region}: entry {seq}",
+            "title": say("{region}: entry {entry}", region=one.region, entry=seq),
             "heading": "",
             "back": prefix,
             "text": _indented(text),
@@ -109,7 +125,8 @@ def _links(regions: list[str], prefix: str) -> Callable[[str, str | None], Marku
             return escape(text)
         at = f"{prefix.rstrip('/')}/entry/{regions.index(region)}"
         parts, end = [], 0
-        for found in _ENTRY.finditer(text):
+        entry = re.escape(say("entry {entry}")).replace(r"\{entry\}", "([0-9]{1,9})")
+        for found in re.finditer(rf"(?<!\w){entry}(?!\w)", text):
             parts += [
                 escape(text[end : found.start()]),
                 Markup('<a href="{}/{}">{}</a>').format(at, int(found[1]), found[0]),

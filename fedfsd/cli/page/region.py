@@ -11,6 +11,7 @@ from fedfsd import canonical
 from fedfsd.cli import region_live, region_plan, region_status
 from fedfsd.cli.page.site import Address, Page
 from fedfsd.errors import NotReadyError
+from fedfsd.language import say
 from fedfsd.node import approve, offer
 from fedfsd.node.node import Node, open_node
 from fedfsd.node.running import live
@@ -28,8 +29,14 @@ def addresses(folder: Path) -> list[Address]:
     def plan(digits: str) -> Page:
         node = open_node(folder)
         found = offer.describe(node, _plan(node, digits), data_set=None, today=_today())
-        facts = region_plan.facts(found)
-        return Page("plan.html", {"title": found["name"], "heading": "", "found": found, "facts": facts})
+        told = {
+            "title": found["name"],
+            "heading": "",
+            "found": found,
+            "facts": region_plan.facts(found),
+            "waits": found["standing"] == say("waits for approval"),
+        }
+        return Page("plan.html", told)
 
     return [Address("/", overview), Address("/plan/{digits}", plan)]
 
@@ -39,13 +46,14 @@ def values(folder: Path) -> dict[str, Any]:
     node = open_node(folder)
     found = status(node, today=_today()) | live(node, folder / "train")
     return {
-        "title": f"Region {found['region']}",
-        "heading": "closed" if found["closed"] else "",
+        "title": say("Region {region}", region=found["region"]),
+        "heading": say("closed") if found["closed"] else "",
         "found": found,
         "live_text": region_live.text(found),
         "waiting": offer.on_offer(node),
         "tables": [(title, rows) for title, rows in region_status.tables(found) if rows],
         "head": region_status.head(found),
+        "plan_key": say("plan"),
     }
 
 

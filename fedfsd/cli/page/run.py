@@ -12,6 +12,7 @@ from fedfsd.canvas import themed
 from fedfsd.cli.page.site import Address, Page, read
 from fedfsd.errors import AccountingError
 from fedfsd.gate.outcome import MEANINGS, RELEASED
+from fedfsd.language import say
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.plan.plan import Plan
 from fedfsd.report import figure
@@ -39,10 +40,10 @@ def values(folder: Path) -> dict[str, Any]:
     """What the template needs of a run."""
     run = read_run(folder)
     done = max([0, *(line["round"] for line in run.rounds)])
-    left = seconds_left(run.rounds, run.plan.num_rounds)
+    left = seconds_left([line["seconds"] for line in run.rounds if line["round"]], run.plan.num_rounds - done)
     return {
         "title": title(run) if run.folder.complete else run.plan.name,
-        "heading": run.heading,
+        "heading": " · ".join(map(say, run.heading.split(" · "))),
         "run": run,
         "done": done,
         "left": None if left is None else duration(left),
@@ -67,9 +68,14 @@ def _curve(run: WrittenRun) -> Markup | None:
 def _round(line: Mapping[str, Any]) -> dict[str, Any]:
     """A round's number, how long it took, and who was missing or late."""
     outcomes = {name: found.get("outcome", RELEASED) for name, found in line["regions"].items()}
-    told = [f"{name} {MEANINGS.get(code, code)}" for name, code in outcomes.items() if code != RELEASED]
+    told = [f"{name} {say(MEANINGS.get(code, code))}" for name, code in outcomes.items() if code != RELEASED]
     told += [
-        f"{one['region']}'s update of round {one['round']} {MEANINGS.get(one['outcome'], one['outcome'])}"
+        say(
+            "{region}'s update of round {round} {what}",
+            region=one["region"],
+            round=one["round"],
+            what=say(MEANINGS.get(one["outcome"], one["outcome"])),
+        )
         for one in line.get("late", ())
     ]
     return {"round": line["round"], "seconds": duration(line["seconds"]), "told": told}

@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedfsd.canvas import COLOURS
 from fedfsd.cli.answer import rounded_up, size
-from fedfsd.errors import FedfsdError
+from fedfsd.errors import FedfsdError, NotReadyError
+from fedfsd.language import ENGLISH, say, speaking, spoken
 from fedfsd.plain_text import plain
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -59,8 +60,8 @@ class Address:
     make: Callable[..., Page]
 
 
-def site(addresses: list[Address], *, hosts: tuple[str, ...]) -> Starlette:
-    """The application that answers under the names ``hosts`` (loopback's are added)."""
+def site(addresses: list[Address], *, hosts: tuple[str, ...], language: str = ENGLISH) -> Starlette:
+    """The application that answers in ``language`` under the names ``hosts`` (loopback's are added)."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader("fedfsd.cli.page", "."), PackageLoader("fedfsd.audit", ".")]),
         autoescape=True,
@@ -68,10 +69,15 @@ def site(addresses: list[Address], *, hosts: tuple[str, ...]) -> Starlette:
         lstrip_blocks=True,
     )
     environment.filters |= {"size": size, "upwards": rounded_up, "plain": plain}
-    environment.globals |= {"palette": COLOURS, "refresh_seconds": REFRESH_SECONDS}
+    environment.globals |= {
+        "palette": COLOURS,
+        "refresh_seconds": REFRESH_SECONDS,
+        "_": say,
+        "language": spoken,
+    }
     names = frozenset(one.lower() for one in (*LOOPBACK, *hosts))
     return Starlette(
-        routes=[Route(one.path, _answer(one, environment), methods=["GET"]) for one in addresses],
+        routes=[Route(one.path, _answer(one, environment, language), methods=["GET"]) for one in addresses],
         middleware=[Middleware(Guard, hosts=names)],
         exception_handlers={HTTPException: _not_here},
     )
@@ -116,16 +122,40 @@ def _name(scope: Scope) -> str:
     return (name if colon and port.isdecimal() else found[0]).lower()
 
 
-def _answer(address: Address, environment: Environment) -> Callable[[Request], Response]:
+def _answer(address: Address, environment: Environment, language: str) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
-        try:
-            page = address.make(**request.path_params)
-        except FedfsdError as error:
-            page = Page("error.html", {"error": error.document(), "title": "This cannot be shown"})
-            return _rendered(page, request, environment, status=503)
-        return _rendered(page, request, environment)
+        with speaking(language):
+            try:
+                return _rendered(address.make(**request.path_params), request, environment)
+            except FedfsdError as error:
+                failed = error
+            except OSError as error:
+                failed = NotReadyError(
+                    str(error.filename or "the file system"), got=error.strerror, expected="a file to be read"
+                )
+            found = {"title": say("This cannot be shown"), "errors": [*map(_told, _all(failed))]}
+            return _rendered(Page("error.html", found), request, environment, status=503)
 
     return endpoint  # not async: Starlette runs it in a thread
+
+
+def _all(error: FedfsdError) -> list[FedfsdError]:
+    """The error, and what else is wrong with the same file."""
+    return [error, *getattr(error, "others", ())]
+
+
+def _told(error: FedfsdError) -> dict[str, str]:
+    """Label and text of an error, in the language in force as far as the catalogue has it."""
+    found = error.document()
+    labels = {
+        "place": say("where"),
+        "got": say("found"),
+        "expected": say("expected"),
+        "hint": say("what to do"),
+    }
+    return {label: say(found[key]) for key, label in labels.items() if found[key]} | {
+        say("code"): found["code"]
+    }
 
 
 def _rendered(page: Page, request: Request, environment: Environment, *, status: int = 200) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from fedfsd.drive.check.track import Index, Tracks
 # error: a vehicle is protected less than stated, or a column means something else than it says.
 # warning: what a model learns suffers. note: worth knowing, often harmless.
 Severity = Literal["error", "warning", "note"]
-Unit = Literal["points", "rows", "steps", "tracks", "vehicles"]
+Unit = Literal["frames", "points", "rows", "steps", "tracks", "vehicles"]
 
 
 Name = Literal[
@@ -50,7 +50,28 @@ Name = Literal[
     "velocity-reversed",
     "velocity-scaled",
 ]
-"""Everything that can be found; each has a page in docs/data, named after it."""
+"""Everything that can be found of tracks; each has a page in docs/data, named after it."""
+FrameName = Literal[
+    "car-two-regions",
+    "car-without-frames",
+    "faces-and-plates",
+    "frame-16-bit",
+    "frame-black",
+    "frame-bomb",
+    "frame-flat",
+    "frame-frozen",
+    "frame-grey",
+    "frame-lag",
+    "frame-outside",
+    "frame-repeated",
+    "frame-size",
+    "frame-two-keys",
+    "frame-unreadable",
+    "label-in-past",
+    "pose-jump",
+    "yaw-sign",
+]
+"""Of camera drives; all are in docs/camera.md."""
 
 WHAT: dict[Name, str] = {
     "both-sides": "A vehicle key has rows for training and rows for testing.",
@@ -125,7 +146,7 @@ WHAT: dict[Name, str] = {
 class Finding:
     """``count`` of ``total`` ``unit`` are affected; ``recording`` is None where it is about keys."""
 
-    name: Name
+    name: Name | FrameName
     severity: Severity
     region: str
     source: str
@@ -138,7 +159,7 @@ class Finding:
     @property
     def page(self) -> str:
         """Where in the repository it is explained, with a picture."""
-        return f"docs/data/{self.name}.md"
+        return "docs/camera.md" if self.name in get_args(FrameName) else f"docs/data/{self.name}.md"
 
     @property
     def what(self) -> str:

@@ -116,7 +116,7 @@ def _rows(path: Path, options: Options, bag: Any) -> tuple[str, str, np.ndarray,
     for connection, logged, data in bag.messages([each for each in connections if each.topic == topic]):
         try:
             message = bag.deserialize(_message(data), connection.msgtype)
-            waiting.append((_time(message.header.stamp, logged), *numbers(message)))
+            waiting.append((time_of(message.header.stamp, logged), *numbers(message)))
         except Exception:  # a damaged message is one of any kind to a generated parser
             unread += 1
         if len(waiting) >= _MESSAGES:
@@ -143,7 +143,7 @@ def _message(data: bytes) -> bytes:
     return found
 
 
-def _time(stamp: Any, logged: int) -> float:
+def time_of(stamp: Any, logged: int) -> float:
     """When it was measured, s; when it was written where the message does not say."""
     return float(stamp.sec + 1e-9 * stamp.nanosec) if stamp.sec or stamp.nanosec else logged * 1e-9
 

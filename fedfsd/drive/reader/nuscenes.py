@@ -104,7 +104,7 @@ def read(path: Path, options: Options) -> Iterator[Drive]:
     scenes = _scenes(path)
     sample = {
         token: (scene, time)
-        for token, scene, time in _records(path, "sample", "token", "scene_token", "timestamp")
+        for token, scene, time in records(path, "sample", "token", "scene_token", "timestamp")
         if scene in scenes
     }
     with Parts(path, options.scratch) as parts:
@@ -157,28 +157,28 @@ def _drives(path: Path, scenes: dict[str, _Scene], part: pa.Table) -> Iterator[D
 
 def _scenes(path: Path) -> dict[str, _Scene]:
     """Name and city of each scene, by token; maps are named by city and district."""
-    logs = dict(_records(path, "log", "token", "location"))
+    logs = dict(records(path, "log", "token", "location"))
     return {
         token: _Scene(str(name), str(logs.get(log) or "").split("-")[0] or None)
-        for token, name, log in _records(path, "scene", "token", "name", "log_token")
+        for token, name, log in records(path, "scene", "token", "name", "log_token")
     }
 
 
 def _poses(path: Path, rows: _Rows, sample: dict[str, tuple[str, Any]]) -> int:
     """The recording car at each key frame of the lidar; how many have no pose."""
-    lidars = {token for token, channel in _records(path, "sensor", "token", "channel") if channel == CHANNEL}
+    lidars = {token for token, channel in records(path, "sensor", "token", "channel") if channel == CHANNEL}
     mounted = {
         token
-        for token, sensor in _records(path, "calibrated_sensor", "token", "sensor_token")
+        for token, sensor in records(path, "calibrated_sensor", "token", "sensor_token")
         if sensor in lidars
     }
     names = ("ego_pose_token", "sample_token", "calibrated_sensor_token", "is_key_frame")
     wanted = {
         pose: sample[frame][0]
-        for pose, frame, sensor, is_key in _records(path, "sample_data", *names)
+        for pose, frame, sensor, is_key in records(path, "sample_data", *names)
         if is_key and sensor in mounted and frame in sample
     }
-    for token, time, place, rotation in _records(
+    for token, time, place, rotation in records(
         path, "ego_pose", "token", "timestamp", "translation", "rotation"
     ):
         if scene := wanted.pop(token, None):
@@ -188,17 +188,17 @@ def _poses(path: Path, rows: _Rows, sample: dict[str, tuple[str, Any]]) -> int:
 
 def _annotations(path: Path, rows: _Rows, sample: dict[str, tuple[str, Any]]) -> tuple[list[LeftOut], int]:
     """The annotated vehicles; what the others are, and how many records refer to nothing."""
-    categories = dict(_records(path, "category", "token", "name"))
+    categories = dict(records(path, "category", "token", "name"))
     kinds = {
         token: str(categories[category])
-        for token, category in _records(path, "instance", "token", "category_token")
+        for token, category in records(path, "instance", "token", "category_token")
         if category in categories
     }
     others: Counter[str] = Counter()
     tracks: dict[str, set[str]] = {}
     without = 0
     names = ("sample_token", "instance_token", "translation", "rotation", "size")
-    for frame, instance, place, rotation, size in _records(path, "sample_annotation", *names):
+    for frame, instance, place, rotation, size in records(path, "sample_annotation", *names):
         kind = kinds.get(instance)
         if kind is None or frame not in sample:
             without += 1
@@ -241,7 +241,7 @@ def _unfit(path: Path, what: str, count: int) -> DataError:
     )
 
 
-def _records(path: Path, table: str, *fields: str) -> Iterator[tuple[Any, ...]]:
+def records(path: Path, table: str, *fields: str) -> Iterator[tuple[Any, ...]]:
     """Some fields of each record of a table beside ``path``, in the order of the file.
 
     Raises:

@@ -11,6 +11,8 @@ A row is a pose of a car at a time; some rows have a frame. Columns beside regio
 | heading | float | rad, counter-clockwise from x |
 | speed | float | m/s |
 
+In place of an image there may be its path below the table's folder, as text.
+
 Shapes: W frames, F points of the path. Whether a frame is used depends on its own car's rows alone.
 """
 
@@ -21,16 +23,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from fedfsd.drive import table
-from fedfsd.drive.stored import stored
+from fedfsd.drive import mapped, table
+from fedfsd.drive.stored import Stored, stored
 from fedfsd.drive.table import Table
 from fedfsd.errors import NotReadyError
+from fedfsd.service import cache
 from fedfsd.task.camera.render import HEIGHT, WIDTH
 from fedfsd.task.task import Examples
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("region", "source", "recording", "vehicle")]
@@ -41,16 +48,19 @@ SCHEMA = pa.schema(
 HORIZONS = np.arange(1, 7) * 0.5
 """s after the frame: the F points of a path."""
 MOST_PIXELS = 40_000_000
+_MOST_BYTES = 32 * 2**20  # of a picture's file
+_PATH_BYTES = 1024
 _GAP = 0.6  # s between two poses that a point may lie between
 _FAST = 70.0  # m/s: no car's speed
 _PATHLESS = "frames without 3 s of path"
 _ODD = "frames with a pose that is none"
+_OUTSIDE = "frames whose path leaves the table's folder or follows a link"
 _UNREADABLE = "frames that do not decode"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A generated table that needs no file: what ``fleet.generate`` is called with."""
+    """A generated table that needs no file: what ``fleet.write`` is called with."""
 
     regions: tuple[str, ...]
     cars: int
@@ -72,13 +82,23 @@ def tables(path: str) -> tuple[Table, ...]:
         DataError: nothing there, or no table of camera drives.
         NotReadyError: no place for the cache.
     """
-    return table.read(_generated(path) if path in RECIPES else path, schema=SCHEMA)
+    return tuple(_mapped(one) for one in _stored(path))
 
 
 def region_tables(path: str, region: str) -> tuple[Table, ...]:
     """One region's rows of each table behind ``path``; errors as of ``tables``."""
-    found = stored(_generated(path) if path in RECIPES else Path(path), SCHEMA)
-    return tuple(table.loaded(one, region=region) for one in found)
+    return tuple(_mapped(one, region) for one in _stored(path))
+
+
+def _stored(path: str) -> tuple[Stored, ...]:
+    return stored(_generated(path) if path in RECIPES else Path(path), SCHEMA)
+
+
+def _mapped(one: Stored, region: str | None = None) -> Table:
+    """The table of a file, read by row groups into an unnamed file that stands for memory."""
+    mine = [place for place, piece in enumerate(one.pieces) if region is None or region in piece.regions]
+    rows = mapped.rows(one.read(mine, region=region), SCHEMA)
+    return Table(rows, one.licence, one.identity, one.origin, one.name, one.faults, one.left_out)
 
 
 def _generated(name: str) -> Path:
@@ -86,21 +106,16 @@ def _generated(name: str) -> Path:
     from fedfsd.task.camera import fleet
 
     made = RECIPES[name]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedfsd"
-    path = cache / f"camera-{name}-{made.cars}x{made.frames}-{made.seed}-{fleet.VERSION}.parquet"
+    path = cache.folder() / f"camera-{name}-{made.cars}x{made.frames}-{made.seed}-{fleet.VERSION}.parquet"
     if not path.exists():
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            part = cache / f"{path.name}.{os.getpid()}"
-            table.write(
-                fleet.generate(made.regions, cars=made.cars, frames=made.frames, seed=made.seed),
-                part,
-                schema=SCHEMA,
-            )
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            part = path.with_name(f"{path.name}.{os.getpid()}")
+            fleet.write(part, made.regions, cars=made.cars, frames=made.frames, seed=made.seed)
             part.replace(path)
         except OSError as error:
             raise NotReadyError(
-                str(cache),
+                str(path.parent),
                 got=error.strerror,
                 expected="a folder to keep the generated frames in",
                 hint="set XDG_CACHE_HOME to a writable folder",
@@ -108,59 +123,106 @@ def _generated(name: str) -> Path:
     return path
 
 
-def examples(tables: Sequence[Table], *, test: bool) -> Examples:
+def examples(
+    tables: Sequence[Table], *, test: bool, shrink: int = 1, regions: Sequence[str] = ()
+) -> Examples:
     """Frames of the training (or test) cars with speed, yaw rate and the path driven after each.
 
-    Inputs: ``image`` (W, 3, HEIGHT, WIDTH) uint8, ``speed`` (W, 1) m/s. Targets: ``path`` (W, F, 2) m in the
-    car's axes at the frame (x forward, y left), ``yaw_rate`` (W, 1) rad/s before the frame, and the speed.
+    Inputs: ``image`` (W, 3, HEIGHT / shrink, WIDTH / shrink) uint8, ``speed`` (W, 1) m/s, with ``regions``
+    also ``region`` (W, R). Targets: ``path`` (W, F, 2) m in the car's axes at the frame (x forward, y left),
+    ``yaw_rate`` (W, 1) rad/s before the frame, and the speed.
     """
     vehicles = table.vehicles(tables, test=test)
     slot = {key: number for number, key in enumerate(vehicles)}
-    owner, images, speed, yaw_rate, paths = [], [], [], [], []
-    dropped = {reason: np.zeros(len(vehicles), np.int64) for reason in (_PATHLESS, _ODD, _UNREADABLE)}
-    for one in tables:
-        rows = one.rows.filter(pa.array(one.test == test))
-        found = _followed(rows)
-        bytes_of = rows["image"]
-        whose = [slot[key] for key in rows["vehicle"].to_pylist()]
+    dropped = {
+        reason: np.zeros(len(vehicles), np.int64) for reason in (_PATHLESS, _ODD, _OUTSIDE, _UNREADABLE)
+    }
+    parts = []
+    for number, one in enumerate(tables):
+        mine = np.flatnonzero(one.test == test)
+        rows = one.rows.drop_columns("image").take(mine)
+        found = followed(rows, one.rows["image"].is_valid().to_numpy()[mine])
+        whose = np.array([slot[key] for key in rows["vehicle"].to_pylist()], np.int64)
         for row, reason in found.refused.items():
             dropped[reason][whose[row]] += 1
-        for place, row in enumerate(found.rows):
-            image = decode(bytes_of[int(row)].as_py())
-            if image is None:
-                dropped[_UNREADABLE][whose[row]] += 1
-                continue
-            owner.append(whose[row])
-            images.append(image)
-            speed.append(found.speed[place])
-            yaw_rate.append(found.yaw_rate[place])
-            paths.append(found.path[place])
-    order = np.argsort(np.array(owner, np.int64), kind="stable")
-    count = len(order)
-    stacked = np.stack(images)[order] if count else np.zeros((0, 3, HEIGHT, WIDTH), np.uint8)
-
-    def column(values: list[float]) -> np.ndarray:
-        return np.array(values, np.float32).reshape(count, 1)[order]
-
+        where = _one_hot(rows["region"].to_pylist(), regions)
+        kept = found.rows
+        source = np.stack([np.full(len(kept), number), mine[kept]], axis=1)
+        parts.append((whose[kept], source, found.speed, found.yaw_rate, found.path, where[kept]))
+    owner, source, speed, yaw_rate, path, where = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.argsort(owner, kind="stable")
+    columns = [one.rows["image"] for one in tables]
+    shape = (len(order), 3, HEIGHT // shrink, WIDTH // shrink)
+    images = mapped.zeros(shape, np.dtype(np.uint8))
+    seen: list[int] = []
+    for place in order:
+        number, row = source[place]
+        data = picture(columns[number][int(row)].as_py(), Path(tables[number].name).parent)
+        image = None if data is None else decode(data, shrink)
+        if image is None:
+            dropped[_OUTSIDE if data is None else _UNREADABLE][owner[place]] += 1
+        else:
+            images[len(seen)] = image
+            seen.append(int(place))
+    chosen = np.array(seen, np.int64)
+    inputs = {"image": images[: len(seen)], "speed": speed[chosen, None].astype(np.float32)}
+    if regions:
+        inputs["region"] = where[chosen]
     return Examples(
         vehicles,
-        np.array(owner, np.int64)[order],
-        {"image": stacked, "speed": column(speed)},
+        owner[chosen],
+        inputs,
         {
-            "path": np.array(paths, np.float32).reshape(count, len(HORIZONS), 2)[order],
-            "yaw_rate": column(yaw_rate),
-            "speed": column(speed),
+            "path": path[chosen].astype(np.float32),
+            "yaw_rate": yaw_rate[chosen, None].astype(np.float32),
+            "speed": inputs["speed"],
         },
         dropped,
     )
 
 
-def decode(data: bytes) -> np.ndarray | None:
-    """The frame scaled to WIDTH, cut to HEIGHT from the middle, (3, HEIGHT, WIDTH) uint8; None: unreadable.
+def picture(cell: bytes, folder: Path) -> bytes | None:
+    """The bytes of a picture from its cell: themselves, or a path below ``folder``; None: not below it."""
+    if len(cell) > _PATH_BYTES or cell.startswith((b"\xff\xd8", b"\x89PNG")):
+        return cell
+    path = inside(folder, cell.decode("utf-8", errors="replace"))
+    return None if path is None else content(path)
+
+
+def _one_hot(names: Sequence[str], regions: Sequence[str]) -> np.ndarray:
+    """Which of ``regions`` each is, (rows, R) float32; all zero for another one, such as a public table's.
+
+    The one is sqrt(R), not 1: only one region in R moves its weights, which the average divides by R.
+    """
+    codes = np.array([regions.index(name) if name in regions else len(regions) for name in names], np.int64)
+    found: np.ndarray = np.eye(len(regions) + 1, len(regions), dtype=np.float32)[codes]
+    return found * np.float32(np.sqrt(len(regions)))
+
+
+def decode(data: bytes, shrink: int = 1) -> np.ndarray | None:
+    """The frame scaled to WIDTH, cut to HEIGHT from the middle, then shrunk, (3, rows, columns) uint8; None:
+    unreadable.
 
     Grey is made colour; what is not 8 bits a channel, not JPEG or PNG, larger than MOST_PIXELS (told by its
     header, before anything is decoded) or too flat for HEIGHT rows is unreadable.
     """
+    from PIL import Image
+
+    shown = opened(data)
+    if shown is None:
+        return None
+    if shown.size != (WIDTH, HEIGHT):
+        rows = round(shown.height * WIDTH / shown.width)
+        if rows < HEIGHT:
+            return None
+        shown = shown.resize((WIDTH, rows), Image.Resampling.BOX)
+        top = (rows - HEIGHT) // 2
+        shown = shown.crop((0, top, WIDTH, top + HEIGHT))
+    return np.ascontiguousarray(np.asarray(shown.reduce(shrink)).transpose(2, 0, 1))
+
+
+def opened(data: bytes) -> Image.Image | None:
+    """A picture in colour, JPEG at a size at which nothing is lost that ``decode`` sees; None: unreadable."""
     from PIL import Image
 
     try:
@@ -168,21 +230,31 @@ def decode(data: bytes) -> np.ndarray | None:
             if image.width * image.height > MOST_PIXELS or image.mode not in ("RGB", "L", "RGBA", "P"):
                 return None
             image.draft("RGB", (2 * WIDTH, 2 * HEIGHT))
-            shown = image.convert("RGB")
-            if shown.size != (WIDTH, HEIGHT):
-                rows = round(shown.height * WIDTH / shown.width)
-                if rows < HEIGHT:
-                    return None
-                shown = shown.resize((WIDTH, rows), Image.Resampling.BOX)
-                top = (rows - HEIGHT) // 2
-                shown = shown.crop((0, top, WIDTH, top + HEIGHT))
-            return np.ascontiguousarray(np.asarray(shown).transpose(2, 0, 1))
+            return image.convert("RGB")
     except Exception:  # a decoder of somebody else, on whatever bytes
         return None
 
 
+def inside(folder: Path, name: str) -> Path | None:
+    """The file ``name`` below ``folder``; None where the name leads out of it, or through a link."""
+    try:
+        path, real = folder / name, folder.resolve()
+        within = path.resolve() == real / name and path.resolve().is_relative_to(real)
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path if within else None
+
+
+def content(path: Path) -> bytes:
+    """A picture's file; empty where there is none, or it is too large for one."""
+    try:
+        return path.read_bytes() if path.stat().st_size <= _MOST_BYTES else b""
+    except OSError:
+        return b""
+
+
 @dataclass(frozen=True)
-class _Followed:
+class Followed:
     """The rows whose frame has a path, and why others have none."""
 
     rows: np.ndarray
@@ -192,8 +264,8 @@ class _Followed:
     refused: dict[int, str]
 
 
-def _followed(rows: pa.Table) -> _Followed:
-    """Paths by interpolation between the poses of the same car and recording."""
+def followed(rows: pa.Table, framed: np.ndarray) -> Followed:
+    """Paths by interpolation between poses of the same car and recording; ``framed``: which have a frame."""
     codes = _codes(rows)
     t, x, y, heading, speed = (
         rows[name].to_numpy(zero_copy_only=False).astype(np.float64)
@@ -201,13 +273,12 @@ def _followed(rows: pa.Table) -> _Followed:
     )
     sound = np.isfinite(np.stack([t, x, y, heading, speed])).all(axis=0)
     sound &= (np.abs(t) < 1e7) & (speed >= 0) & (speed < _FAST)
-    framed = rows["image"].is_valid().to_numpy()
     refused = {int(row): _ODD for row in np.flatnonzero(framed & ~sound)}
     pose = np.flatnonzero(sound)
     pose = pose[np.lexsort((t[pose], codes[pose]))]
     if not len(pose):
         empty = np.zeros(0)
-        return _Followed(np.zeros(0, np.int64), empty, empty, np.zeros((0, len(HORIZONS), 2)), refused)
+        return Followed(np.zeros(0, np.int64), empty, empty, np.zeros((0, len(HORIZONS), 2)), refused)
     span = 1 + np.ptp(t[pose]) + HORIZONS[-1] + _GAP
     place = codes[pose] * (2 * span) + t[pose] - t[pose].min()  # one axis on which recordings lie apart
     turn = np.unwrap(heading[pose])
@@ -230,7 +301,7 @@ def _followed(rows: pa.Table) -> _Followed:
     usable = met.all(axis=1) & near.all(axis=1)
     refused |= {int(row): _PATHLESS for row in pose[at[~usable]]}
     kept = at[usable]
-    return _Followed(pose[kept], speed[pose[kept]], rate[usable], path[usable], refused)
+    return Followed(pose[kept], speed[pose[kept]], rate[usable], path[usable], refused)
 
 
 def _codes(rows: pa.Table) -> np.ndarray:

@@ -10,23 +10,29 @@ smaller fleet is the beginning of a larger one.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from fedfsd.drive import table
 from fedfsd.drive.table import Table, split_is_test
 from fedfsd.errors import UsageError
 from fedfsd.task.camera import render
+from fedfsd.task.camera.drives import SCHEMA
 from fedfsd.task.camera.render import Mount, Scene, Style, Weather
 
 VERSION = 1
 """Of what is drawn: it changes with the frames that equal seeds give."""
 PERIOD = 0.5
 """s between the rows of a generated recording."""
+_TOGETHER = 64  # cars in a row group
+_FACTS = Table(pa.table({}), licence="CC0-1.0 (generated)", identity="physical", origin="synthetic")
 _ROWS = 8  # of a recording: one before the frame, the frame, six after it: 3 s
 Progress = Callable[[str, int, int], None]
 
@@ -100,13 +106,24 @@ _PLAIN = Region(
 )
 
 
-def generate(
-    regions: Sequence[str], *, cars: int, frames: int, seed: int, progress: Progress | None = None
-) -> Table:
-    """A table of camera drives (``fedfsd.task.camera.drives``) of ``cars`` cars in each of ``regions``.
+def generate(regions: Sequence[str], *, cars: int, frames: int, seed: int) -> Table:
+    """A table of camera drives (``fedfsd.task.camera.drives``) in memory; see ``write``."""
+    return replace(_FACTS, rows=pa.concat_tables(_cars(regions, cars, frames, seed, None)))
+
+
+def write(
+    path: Path,
+    regions: Sequence[str],
+    *,
+    cars: int,
+    frames: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> int:
+    """Write drives of ``cars`` cars in each of ``regions``, some cars at a time; returns the number of rows.
 
     Args:
-        regions: of ``REGIONS``, or ``public`` or ``generic``.
+        regions: of ``REGIONS`` or ``STAND_INS``, or ``public`` or ``generic``.
         frames: of each car, each with 3 s of path ahead.
         seed: equal seeds give equal tables.
         progress: called with (region, cars so far, cars) after each car.
@@ -114,7 +131,17 @@ def generate(
     Raises:
         UsageError: an unknown region, none, one named twice, or a number that is too small.
     """
-    known = (*REGIONS, "public", "generic")
+    made = _cars(regions, cars, frames, seed, progress)
+    groups = iter(lambda: list(islice(made, _TOGETHER)), [])
+    table.write_parts((pa.concat_tables(some).cast(SCHEMA) for some in groups), _FACTS, path)
+    return len(regions) * cars * frames * _ROWS
+
+
+def _cars(
+    regions: Sequence[str], cars: int, frames: int, seed: int, progress: Progress | None
+) -> Iterator[pa.Table]:
+    """The rows of one car after the other."""
+    known = (*REGIONS, *STAND_INS, "public", "generic")
     if not regions or set(regions) - set(known) or len(set(regions)) < len(regions):
         raise UsageError(
             "regions",
@@ -125,21 +152,18 @@ def generate(
     for name, value, least in (("cars", cars, 1), ("frames", frames, 1), ("seed", seed, 0)):
         if value < least:
             raise UsageError(name, got=value, expected=f"at least {least}", hint=f"set {name} = {least}")
-    parts = []
     for region in regions:
         for number in range(cars):
-            parts.append(_car(region, number, frames, seed))
+            yield _car(region, number, frames, seed)
             if progress:
                 progress(region, number + 1, cars)
-    rows = pa.concat_tables(parts)
-    return Table(rows, licence="CC0-1.0 (generated)", identity="physical", origin="synthetic")
 
 
 def _car(region: str, number: int, frames: int, seed: int) -> pa.Table:
     """All rows of one car."""
     random = np.random.default_rng((seed, crc32(region.encode()), number))
     key = f"{region}/car-{seed}-{number}"
-    here = REGIONS.get(region, _PLAIN)
+    here = STAND_INS.get(region) or REGIONS.get(region, _PLAIN)
     mount, driver = _mount(random, here), _driver(random, here)
     images: list[bytes | None] = []
     poses = []
@@ -319,6 +343,10 @@ def _side(scene: Scene, driver: _Driver, speed: float, way: np.ndarray) -> np.nd
     inside = driver.cut * np.tanh(60 * scene.curvature) * (1 - np.exp(-(settled**2)))
     found: np.ndarray = bent - back + turn + inside
     return found
+
+
+STAND_INS = {f"stand-in-{n}": _anywhere(np.random.default_rng((n, 77))) for n in range(1, 5)}
+"""Regions that are nowhere, to choose settings on: each of one style, drawn as widely as public frames."""
 
 
 def _jpeg(picture: np.ndarray) -> bytes:

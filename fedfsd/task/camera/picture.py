@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedfsd.canvas import FAINT, INK, as_svg, note, style
+from fedfsd.canvas import INK, as_svg, note, style
 from fedfsd.drive.table import Table, in_region
 from fedfsd.task.camera import drives
+from fedfsd.task.path import draw as draw_paths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,8 +25,8 @@ _SHEET = 8  # frames of a region
 def frames(
     shown: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str], *, heading: str = ""
 ) -> str:
-    """``shown`` has for each region image (n, 3, H, W) uint8, path (n, F, 2), paths (n, K, F, 2), straight
-    (n, F, 2), in metres, in the car's axes."""
+    """``shown`` has for each region image (n, 3, H, W) uint8, path (n, F, 2), paths (n, K, F, 2),
+    straight_on (n, F, 2), in metres, in the car's axes."""
     columns = max((len(arrays["image"]) for arrays in shown.values()), default=1)
     with style() as figure_of:
         figure = figure_of(10, 2.9 * max(1, len(shown)) + 0.3, "")
@@ -41,7 +42,7 @@ def frames(
                 if column == 0:
                     top.set_title(name, color=colours[name])
                 below = figure.add_subplot(grid[2 * row + 1, column])
-                mine = [arrays[key][column] for key in ("path", "paths", "straight")]
+                mine = [arrays[key][column] for key in ("path", "paths", "straight_on")]
                 _panel(below, *mine, colour=colours[name])
         if heading:
             figure.suptitle(heading)
@@ -82,17 +83,11 @@ def draw(tables: Sequence[Table], path: Path) -> None:
 
 def _panel(axes: Axes, path: np.ndarray, paths: np.ndarray, straight: np.ndarray, *, colour: str) -> None:
     """One frame's paths from above, driving upwards, the side drawn wider than the way."""
-    off = float(np.linalg.norm(paths[:, -1] - path[-1], axis=-1).min())
     beside = float(np.linalg.norm(straight[-1] - path[-1]))
-    lines = [(straight, FAINT, 1.6, (0, (2, 2)), 1.0), (path, INK, 4.5, "-", 0.35)]
-    lines += [(one, colour, 2.2, "-", 1.0) for one in paths]
-    for points, tone, width, dash, alpha in lines:
-        way = np.vstack([np.zeros(2), points])
-        axes.plot(-way[:, 1], way[:, 0], color=tone, linewidth=width, linestyle=dash, alpha=alpha)
-        axes.plot(-way[-1, 1], way[-1, 0], "o", color=tone, markersize=4, alpha=alpha)
+    off = draw_paths(axes, path, paths, straight, colour=colour)
     side = max(6.0, 1.15 * float(np.abs(np.concatenate([path, straight, *paths])[:, 1]).max()))
     axes.set(xlim=(-side, side), yticks=[], xticks=[-round(side / 2), 0, round(side / 2)])
     axes.set_xticklabels([f"{round(side / 2)} m", "", f"{round(side / 2)} m"])
     axes.spines[:].set_visible(False)
-    note(axes, f"{off:.1f} m off", (0, 1), (0, 2), xycoords="axes fraction", color=INK)
+    note(axes, off, (0, 1), (0, 2), xycoords="axes fraction", color=INK)
     note(axes, f"straight {beside:.1f} m", (1, 1), (0, 2), xycoords="axes fraction", ha="right")

@@ -121,12 +121,16 @@ def frame(scene: Scene, style: Style, weather: Weather, mount: Mount) -> np.ndar
     """The picture, (HEIGHT, WIDTH, 3) uint8."""
     random = np.random.default_rng(scene.seed)
     x, y, bearing, rise = _rays(mount)
-    ground = x < _FAR
-    haze = np.exp(-np.minimum(x, _FAR) / weather.sight)[..., None]
-    sky = _sky(bearing, rise, style, weather, scene)
-    picture = np.where(ground[..., None], _road(x, y, scene, style, weather, sky, mount), sky)
-    air = sky[_horizon(rise)].mean(axis=0) if _horizon(rise).any() else sky.mean(axis=(0, 1))
-    picture = np.where(ground[..., None], picture * haze + air * (1 - haze), picture)
+    ground, edge = x < _FAR, _horizon(rise)
+    low = _last(~ground | edge)  # sky above this row, and in the air at the horizon
+    high = HEIGHT - _last(ground[::-1])  # ground from this row on
+    sky = _sky(bearing[:low], rise[:low], style, weather, scene)
+    air = sky[edge[:low]].mean(axis=0) if edge.any() else sky.mean(axis=(0, 1))
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.float32)
+    picture[:low] = sky
+    road = _road(x[high:], y[high:], scene, style, weather, sky, mount)
+    haze = np.exp(-x[high:] / weather.sight)[..., None]
+    picture[high:] = np.where(ground[high:, :, None], road * haze + air * (1 - haze), picture[high:])
     _stand(picture, scene, style, weather, mount, air)
     if weather.light < 0.5:
         picture *= _headlights(x, y, weather)
@@ -134,12 +138,17 @@ def frame(scene: Scene, style: Style, weather: Weather, mount: Mount) -> np.ndar
         rows = round(mount.bonnet * HEIGHT)
         curve = rows * (1 - 0.5 * np.linspace(-1, 1, WIDTH) ** 2)
         hidden = np.arange(HEIGHT)[:, None] >= HEIGHT - curve
-        picture = np.where(hidden[..., None], 0.12 + 0.25 * weather.light, picture)
-    picture = picture * _colour(mount.cast) * mount.exposure
-    picture = np.clip(picture, 0, 1) ** np.float32(mount.gamma)
-    noise = mount.noise * (1 + 2 * (1 - weather.light))
-    picture = picture + noise * random.standard_normal(picture.shape, dtype=np.float32)
-    found: np.ndarray = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+        picture[hidden] = 0.12 + 0.25 * weather.light
+    picture *= _colour(mount.cast)
+    picture *= np.float32(mount.exposure)
+    np.clip(picture, 0, 1, out=picture)
+    np.power(picture, np.float32(mount.gamma), out=picture)
+    grain = random.standard_normal(picture.shape, dtype=np.float32)
+    grain *= np.float32(mount.noise * (1 + 2 * (1 - weather.light)))
+    picture += grain
+    np.clip(picture, 0, 1, out=picture)
+    picture *= 255
+    found: np.ndarray = picture.astype(np.uint8)
     return found[:, ::-1] if style.left_hand else found
 
 
@@ -166,6 +175,12 @@ def _rays(mount: Mount) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def _colour(values: tuple[float, float, float]) -> np.ndarray:
     return np.array(values, np.float32)
+
+
+def _last(rows: np.ndarray) -> int:
+    """The number of rows up to the last in which anything is true."""
+    found = np.flatnonzero(rows.any(axis=1))
+    return int(found[-1]) + 1 if len(found) else 0
 
 
 def _horizon(rise: np.ndarray) -> np.ndarray:

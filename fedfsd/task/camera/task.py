@@ -10,7 +10,7 @@ Shapes: W frames, B of a batch, K paths, F points (0.5 s apart, up to 3 s).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,24 +18,34 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedfsd.config.experiment import RegionName
 from fedfsd.config.load import Frozen, load, within
+from fedfsd.drive.check import Finding
 from fedfsd.drive.table import Table
-from fedfsd.errors import DataError, ModelError
+from fedfsd.errors import DataError
 from fedfsd.gate.policy import ModelPin
-from fedfsd.task.camera import drives, model, picture
+from fedfsd.language import mark
+from fedfsd.task.camera import check, drives, model, picture
 from fedfsd.task.camera.drives import HORIZONS
+from fedfsd.task.camera.model import Seen
 from fedfsd.task.camera.render import HEIGHT, WIDTH
+from fedfsd.task.path import PathTask, best_of, metrics
 from fedfsd.task.task import Examples, Metric, Scores, Tensors
 
-MISS_M = 2.0
-_BATCH = 256
-_QUANTILES = (0.1, 0.5, 0.8, 0.95)  # of straight on's error: the frames that are shown
 _PLACES = 3  # frames of a synthetic car
 _SECOND = 2  # points a second
+_CURVE = 0.1  # m to the side a metre ahead, after 3 s
+_DARK = 70.0  # of 255, on average: by night
 
 
 class Options(Frozen):
-    """Nothing can be chosen yet."""
+    """What the model is given."""
+
+    shrink: Literal[1, 2, 4] = 1
+    """Frames of this many times fewer rows and columns."""
+    regions: list[RegionName] = Field(default_factory=list)
+    """The names of regions that the model is told: public, and nothing of the data. Without any it is told
+    none; a region that is not among them, like the public frames, is none of them."""
 
 
 class Augmentation(Frozen):
@@ -47,33 +57,32 @@ class Augmentation(Frozen):
     """Half of the frames are mirrored, with their paths."""
 
 
-class Camera:
+class Camera(PathTask):
     """image (B, 3, H, W) uint8, speed (B, 1) m/s -> paths (B, K, F, 2) m in the car's axes, scores (B, K)."""
 
     name: ClassVar[str] = "camera"
-    baseline: ClassVar[str] = "straight on"
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        with within("task.options"):
-            self._options = load(Options, options)
+    baseline: ClassVar[str] = mark("straight on")
+    kind, driven, pictured, batch = Options, "path", "image", 256
+    quantiles = (0.1, 0.5, 0.8, 0.95)
 
     @property
     def metrics(self) -> Sequence[Metric]:
+        found = {one.key: one for one in metrics(HORIZONS[-1])}
         return (
+            found["fde_m"],
+            *(Metric(f"fde_{n}s_m", f"FDE at {n} s", "m", f"the same after {n} s") for n in (1, 2)),
+            found["ade_m"],
+            *(Metric(f"ade_{n}s_m", f"ADE to {n} s", "m", f"the same in the first {n} s") for n in (1, 2)),
+            Metric("lateral_m", "lateral", "m", "how far to the side of the truth the path ends"),
+            found["min_fde_k_m"],
+            found["miss_rate"],
             Metric(
-                "fde_m", "FDE", "m", "the distance between the likeliest path and the one driven after 3 s"
+                "yaw_rate_fde_m",
+                "by yaw rate",
+                "m",
+                "the FDE of driving on at speed and yaw rate, which a gyroscope gives and no model here sees",
             ),
-            Metric("fde_1s_m", "FDE at 1 s", "m", "the same after 1 s"),
-            Metric("fde_2s_m", "FDE at 2 s", "m", "the same after 2 s"),
-            Metric("ade_m", "ADE", "m", "the mean distance on the way"),
-            Metric("lateral_m", "lateral", "m", "how far to the side the path ends"),
-            Metric("min_fde_k_m", "minFDE of k", "m", "the FDE of the best of the model's paths"),
-            Metric("miss_rate", "missed", "%", f"the share whose best path ends more than {MISS_M:g} m off"),
         )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return self._options.model_dump()
 
     def tables(self, path: str) -> tuple[Table, ...]:
         return drives.tables(path)
@@ -81,23 +90,24 @@ class Camera:
     def region_tables(self, path: str, region: str) -> tuple[Table, ...]:
         return drives.region_tables(path, region)
 
+    def check(self, tables: Sequence[Table]) -> list[Finding]:
+        """What the drives get wrong."""
+        return check.check(tables)
+
     def examples(self, tables: Sequence[Table], *, test: bool) -> Examples:
-        return drives.examples(tables, test=test)
+        chosen = self._options
+        return drives.examples(tables, test=test, shrink=chosen.shrink, regions=chosen.regions)
+
+    @property
+    def seen(self) -> Seen:
+        """What a model is given."""
+        shrink, regions = self._options.shrink, self._options.regions
+        return Seen(HEIGHT // shrink, WIDTH // shrink, len(regions))
 
     def model(
         self, name: str, options: Mapping[str, Any], *, seed: int, reviewed: ModelPin | None = None
     ) -> nn.Module:
-        return model.build(name, options, seed=seed, reviewed=reviewed)
-
-    def demand_output(self, output: Any, targets: Tensors) -> None:
-        paths, scores = output
-        if paths.shape[2:] != targets["path"].shape[1:] or paths.shape[:2] != scores.shape:
-            raise ModelError(
-                "model",
-                got=f"paths {tuple(paths.shape)}, scores {tuple(scores.shape)}",
-                expected=f"paths (B, K, {len(HORIZONS)}, 2) and scores (B, K)",
-                hint="see fedfsd/task/camera/model.py",
-            )
+        return model.build(name, options, self.seen, seed=seed, reviewed=reviewed)
 
     def loss(self, output: Any, targets: Tensors) -> Tensor:
         """The best path's error in metres a second of horizon, and how unlikely that path was thought."""
@@ -107,14 +117,14 @@ class Camera:
         ).sum(dim=-1)
         horizons = torch.tensor(HORIZONS, dtype=paths.dtype, device=paths.device)
         by_path = (error / horizons).mean(dim=-1)
-        best = by_path.detach().argmin(dim=1)
-        chosen = by_path.gather(1, best[:, None]).squeeze(1)
-        return chosen + functional.cross_entropy(scores, best, reduction="none")
+        return best_of(by_path, scores)
 
     def synthetic(self, random: torch.Generator) -> tuple[Tensors, Tensors]:
         speeds = torch.tensor([8.0, 20.0, 0.0, 60.0, 1e4, torch.nan])
         cars = len(speeds)
-        image = torch.randint(0, 256, (cars, _PLACES, 3, HEIGHT, WIDTH), generator=random, dtype=torch.uint8)
+        seen = self.seen
+        size = (cars, _PLACES, 3, seen.rows, seen.columns)
+        image = torch.randint(0, 256, size, generator=random, dtype=torch.uint8)
         image[2], image[3] = 0, 255
         speed = speeds[:, None, None].expand(cars, _PLACES, 1) + torch.rand(
             cars, _PLACES, 1, generator=random
@@ -122,7 +132,12 @@ class Camera:
         bend = 0.01 * torch.randn(cars, _PLACES, 1, generator=random)
         way = speed * torch.tensor(HORIZONS, dtype=torch.float32)
         path = torch.stack([way, bend * way.square()], dim=-1)
-        return {"image": image, "speed": speed}, {"path": path, "yaw_rate": 2 * bend * speed, "speed": speed}
+        inputs = {"image": image, "speed": speed}
+        if seen.regions:
+            inputs["region"] = torch.eye(seen.regions)[torch.arange(cars) % seen.regions][:, None].repeat(
+                1, _PLACES, 1
+            )
+        return inputs, {"path": path, "yaw_rate": 2 * bend * speed, "speed": speed}
 
     def public_batches(
         self,
@@ -156,32 +171,34 @@ class Camera:
                 path = path * torch.stack([torch.ones_like(side), side], dim=-1)[:, None]
             gain = torch.from_numpy(1 + seen.brightness * random.uniform(-1, 1, batch_size)).float()
             image = (image * gain[:, None, None, None]).clamp(0, 255).to(torch.uint8)
-            yield {"image": image, "speed": speed}, {"path": path}
+            inputs = {"image": image, "speed": speed}
+            if "region" in found.inputs:
+                inputs["region"] = torch.from_numpy(found.inputs["region"][rows])
+            yield inputs, {"path": path}
 
-    def scores(self, net: nn.Module, examples: Examples) -> Scores:
-        return _measured(*predict(net, examples), examples)
+    def simple(self, examples: Examples) -> np.ndarray:
+        return straight(examples)
 
-    def baseline_scores(self, examples: Examples) -> Scores:
-        paths = straight(examples)[:, None]
-        return _measured(paths, np.zeros((len(paths), 1), np.float32), examples)
+    def measured(self, paths: np.ndarray, scores: np.ndarray, examples: Examples) -> Scores:
+        truth = examples.targets["path"]
+        row, likeliest = np.arange(len(paths)), scores.argmax(axis=1)
+        error = paths[row, likeliest] - truth
+        distance = np.linalg.norm(error, axis=-1)  # (W, F)
+        found = super().measured(paths, scores, examples).values
+        for second in (1, 2):
+            points = second * _SECOND
+            found[f"fde_{second}s_m"] = distance[:, points - 1]
+            found[f"ade_{second}s_m"] = distance[:, :points].mean(axis=1)
+        found["lateral_m"] = np.abs(error[:, -1, 1])
+        found["yaw_rate_fde_m"] = np.linalg.norm(constant_yaw_rate(examples) - truth, axis=-1)[:, -1]
+        return Scores(found, examples.owner)
 
-    def showcase(self, net: nn.Module, examples: Examples) -> dict[str, np.ndarray]:
-        if not len(examples):
-            return {}
-        off = np.linalg.norm(straight(examples) - examples.targets["path"], axis=-1)[:, -1]
-        rows = np.argsort(off)[[int(quantile * (len(off) - 1)) for quantile in _QUANTILES]]
-        chosen = Examples(
-            examples.vehicles,
-            examples.owner[rows],
-            {name: array[rows] for name, array in examples.inputs.items()},
-            {name: array[rows] for name, array in examples.targets.items()},
-        )
-        return {
-            "image": chosen.inputs["image"],
-            "path": chosen.targets["path"],
-            "paths": predict(net, chosen)[0],
-            "straight": straight(chosen),
-        }
+    def kinds(self, examples: Examples) -> dict[str, np.ndarray]:
+        """Straight or curve by the path driven, day or night by the frame's mean brightness."""
+        end = examples.targets["path"][:, -1]
+        curve = np.abs(end[:, 1]) > _CURVE * np.maximum(end[:, 0], 1.0)
+        night = np.array([frame.mean() < _DARK for frame in examples.inputs["image"]], bool)
+        return {"straight": ~curve, "curve": curve, "day": ~night, "night": night}
 
     def picture(
         self, shown: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str], *, heading: str
@@ -197,16 +214,6 @@ class Camera:
         )
 
 
-def predict(net: nn.Module, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-    """Paths (W, K, F, 2) and scores (W, K) of ``net``."""
-    image, speed = (torch.from_numpy(examples.inputs[name]) for name in ("image", "speed"))
-    with torch.inference_mode():
-        parts = [net(*part) for part in zip(image.split(_BATCH), speed.split(_BATCH), strict=True)]
-    return torch.cat([paths for paths, _ in parts]).numpy(), torch.cat(
-        [scores for _, scores in parts]
-    ).numpy()
-
-
 def straight(examples: Examples) -> np.ndarray:
     """Straight on at the frame's speed, (W, F, 2)."""
     x = examples.targets["speed"] * HORIZONS.astype(np.float32)
@@ -220,25 +227,4 @@ def constant_yaw_rate(examples: Examples) -> np.ndarray:
     way = speed * HORIZONS.astype(np.float32)
     return np.stack(
         [way * np.sinc(turn / np.pi), way * np.sinc(turn / 2 / np.pi) * np.sin(turn / 2)], axis=-1
-    )
-
-
-def _measured(paths: np.ndarray, scores: np.ndarray, examples: Examples) -> Scores:
-    """Errors of ``paths`` (W, K, F, 2) with ``scores`` (W, K)."""
-    error = paths - examples.targets["path"][:, None]
-    distance = np.linalg.norm(error, axis=-1)  # (W, K, F)
-    row, likeliest = np.arange(len(paths)), scores.argmax(axis=1)
-    chosen, best = distance[row, likeliest], distance[:, :, -1].min(axis=1)
-    return Scores(
-        {
-            "fde_m": chosen[:, -1],
-            "fde_1s_m": chosen[:, _SECOND - 1],
-            "fde_2s_m": chosen[:, 2 * _SECOND - 1],
-            "ade_m": chosen.mean(axis=1),
-            "lateral_m": np.abs(error[row, likeliest, -1, 1]),
-            "min_fde_k_m": best,
-            # A path that is not a number is a miss too: its comparisons are false.
-            "miss_rate": ~(best <= MISS_M),
-        },
-        examples.owner,
     )

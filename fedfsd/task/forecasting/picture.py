@@ -11,36 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedfsd.canvas import FAINT, INK, as_svg, note, style
+from fedfsd.task.path import LINES, draw, upwards
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LINES: dict[str, dict[str, Any]] = {  # the markers stand where a path ends
-    "the path driven": {
-        "color": INK,
-        "linewidth": 4.5,
-        "alpha": 0.35,
-        "solid_capstyle": "round",
-        "marker": "o",
-        "markersize": 8,
-        "markevery": [-1],
-    },
-    "forecast, in the region's colour": {
-        "color": INK,
-        "linewidth": 2.2,
-        "marker": "o",
-        "markersize": 5,
-        "markevery": [-1],
-    },
-    "constant velocity (c.v.)": {
-        "color": FAINT,
-        "linewidth": 1.6,
-        "linestyle": (0, (2, 2)),
-        "marker": "x",
-        "markersize": 5,
-        "markevery": [-1],
-    },
+_LINES: dict[str, dict[str, Any]] = {
+    **LINES,
     "the past": {"color": FAINT, "linewidth": 1.4, "marker": ".", "markersize": 5},
 }
 
@@ -77,18 +55,13 @@ def _path_panel(
     colour: str,
 ) -> None:
     """One window, driving upwards, equal axes, a scale bar, and how far off both forecasts end."""
-    off = float(np.linalg.norm(guesses[:, -1] - future[-1], axis=-1).min())
     beside = float(np.linalg.norm(simple[-1] - future[-1]))
-    note(axes, f"{off:.1f} m off", (0, 1), (0, 14), xycoords="axes fraction", color=INK)
-    note(axes, f"c.v. {beside:.1f} m", (0, 1), (0, 2), xycoords="axes fraction")
-    history, future, guesses, simple = (
-        np.stack([-part[..., 1], part[..., 0]], axis=-1) for part in (history, future, guesses, simple)
-    )
+    history, *others = (upwards(part) for part in (history, future, guesses, simple))
     axes.plot(*history.T, **_LINES["the past"])
-    axes.plot(*_joined(simple), **_LINES["constant velocity (c.v.)"])
-    axes.plot(*_joined(future), **_LINES["the path driven"])
-    for guess in guesses:
-        axes.plot(*_joined(guess), **_LINES["forecast, in the region's colour"] | {"color": colour})
+    off = draw(axes, future, guesses, simple, colour=colour)
+    note(axes, off, (0, 1), (0, 14), xycoords="axes fraction", color=INK)
+    note(axes, f"c.v. {beside:.1f} m", (0, 1), (0, 2), xycoords="axes fraction")
+    future, guesses, simple = others
     seen = np.concatenate([history[-3:], future, simple, guesses.reshape(-1, 2)])
     middle, (wide, high) = (seen.min(axis=0) + seen.max(axis=0)) / 2, np.ptp(seen, axis=0)
     half = 1.12 * max(high / 2, wide * 0.75, 4.0)
@@ -116,8 +89,3 @@ def _key(figure: Figure, heading: str) -> None:
         title=heading or None,
         alignment="left",
     )
-
-
-def _joined(path: np.ndarray) -> np.ndarray:
-    """A path (F, 2) from the present on, (2, F + 1)."""
-    return np.vstack([np.zeros(2), path]).T

@@ -16,16 +16,17 @@ from torch import Tensor, nn
 from fedfsd.config.load import Frozen, load, within
 from fedfsd.drive import source
 from fedfsd.drive.table import Table
-from fedfsd.errors import DataError, ModelError
+from fedfsd.errors import DataError
 from fedfsd.gate.policy import ModelPin
-from fedfsd.task.forecasting import metric, picture, predictor, sensor, window
+from fedfsd.language import mark
+from fedfsd.task import driving
+from fedfsd.task.forecasting import picture, predictor, sensor, window
 from fedfsd.task.forecasting.loss import window_loss
 from fedfsd.task.forecasting.model import registry
 from fedfsd.task.forecasting.window import WindowSpec
-from fedfsd.task.task import Examples, Metric, Scores, Tensors
+from fedfsd.task.path import PathTask, metrics
+from fedfsd.task.task import Examples, Metric, Tensors
 
-_BATCH = 8192
-_QUANTILES = (0.3, 0.5, 0.65, 0.8, 0.9, 0.95)  # of constant velocity's error: the windows that are shown
 _PLACES = 3  # windows of a synthetic vehicle
 
 Seconds = Annotated[float, Field(gt=0, le=60)]
@@ -48,24 +49,29 @@ class Augmentation(Frozen):
     """Their time stamps are off by up to this."""
 
 
-class Forecasting:
+class Forecasting(PathTask):
     """history (B, H, 2) m in the agent frame -> paths (B, K, F, 2) m and scores (B, K)."""
 
     name: ClassVar[str] = "forecasting"
-    baseline: ClassVar[str] = "constant velocity"
+    baseline: ClassVar[str] = mark("constant velocity")
+    kind, driven, pictured, batch = Options, "future", "history", 8192
+    quantiles = (0.3, 0.5, 0.65, 0.8, 0.9, 0.95)
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        with within("task.options"):
-            self._options = load(Options, options)
+        super().__init__(options)
         self.spec = WindowSpec(**self._options.model_dump())
 
     @property
     def metrics(self) -> Sequence[Metric]:
-        return metric.metrics(self._options.future_seconds)
+        return metrics(self._options.future_seconds)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return self._options.model_dump()
+    def simple(self, examples: Examples) -> np.ndarray:
+        return predictor.last_step(examples.inputs["history"], self.spec.future)
+
+    def kinds(self, examples: Examples) -> dict[str, np.ndarray]:
+        """See ``task.driving``."""
+        history, future = examples.inputs["history"], examples.targets["future"]
+        return driving.kinds(history, future, self.spec.period_seconds)
 
     def tables(self, path: str) -> tuple[Table, ...]:
         return source.tables(path)
@@ -83,16 +89,6 @@ class Forecasting:
         self, name: str, options: Mapping[str, Any], *, seed: int, reviewed: ModelPin | None = None
     ) -> nn.Module:
         return registry.build(name, options, self.spec, seed=seed, reviewed=reviewed)
-
-    def demand_output(self, output: Any, targets: Tensors) -> None:
-        paths, scores = output
-        if paths.shape[2:] != targets["future"].shape[1:] or paths.shape[:2] != scores.shape:
-            raise ModelError(
-                "model",
-                got=f"paths {tuple(paths.shape)}, scores {tuple(scores.shape)}",
-                expected="paths (B, K, F, 2) and scores (B, K)",
-                hint="see fedfsd/task/forecasting/model",
-            )
 
     def loss(self, output: Any, targets: Tensors) -> Tensor:
         paths, scores = output
@@ -130,27 +126,6 @@ class Forecasting:
             history, future = window.agent_frame(observed, self.spec.history)
             yield {"history": torch.from_numpy(history)}, {"future": torch.from_numpy(future)}
 
-    def scores(self, model: nn.Module, examples: Examples) -> Scores:
-        paths, scores = forecast(model, examples.inputs["history"])
-        return metric.measure(paths, scores, examples.targets["future"], examples.owner)
-
-    def baseline_scores(self, examples: Examples) -> Scores:
-        return metric.single(self._last_step(examples), examples.targets["future"], examples.owner)
-
-    def showcase(self, model: nn.Module, examples: Examples) -> dict[str, np.ndarray]:
-        if not len(examples):
-            return {}
-        simple, future = self._last_step(examples), examples.targets["future"]
-        off = np.linalg.norm(simple - future, axis=-1)[:, -1]
-        rows = np.argsort(off)[[int(quantile * (len(off) - 1)) for quantile in _QUANTILES]]
-        history = examples.inputs["history"][rows]
-        return {
-            "history": history,
-            "future": future[rows],
-            "paths": forecast(model, history)[0],
-            "constant_velocity": simple[rows],
-        }
-
     def picture(
         self, shown: Mapping[str, Mapping[str, np.ndarray]], colours: Mapping[str, str], *, heading: str
     ) -> str:
@@ -163,16 +138,3 @@ class Forecasting:
             "(right: 95 in 100 are easier); driving upwards. Above each: how far off the best forecast and "
             f"constant velocity (c.v.) end after {self._options.future_seconds:g} s."
         )
-
-    def _last_step(self, examples: Examples) -> np.ndarray:
-        return predictor.last_step(examples.inputs["history"], self.spec.future)
-
-
-def forecast(model: nn.Module, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Paths (W, K, F, 2) and scores (W, K) of ``model`` for ``history`` (W, H, 2)."""
-    with torch.inference_mode():
-        parts = [model(part) for part in torch.from_numpy(history).split(_BATCH)]
-    return (
-        torch.cat([paths for paths, _ in parts]).numpy(),
-        torch.cat([scores for _, scores in parts]).numpy(),
-    )

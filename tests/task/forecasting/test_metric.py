@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedfsd.task import score
-from fedfsd.task.forecasting import metric
+from fedfsd.task import path, score
 from fedfsd.task.task import Scores
 
 # Two windows, two paths, two future points; offsets of each path from the future, in metres.
@@ -22,13 +21,13 @@ OFFSETS = np.array(
 )
 FUTURE = np.array([[[1.0, 0.0], [2.0, 1.0]], [[5.0, -1.0], [9.0, -3.0]]])
 PATHS = FUTURE[:, None] + OFFSETS
-METRICS = metric.metrics(3.0)
+METRICS = path.metrics(3.0)
 
 
 def errors_of(values, owner) -> Scores:
     values = np.asarray(values, dtype=float)
     keys = [one.key for one in METRICS]
-    return Scores(dict.fromkeys(keys, values) | {"miss_rate": values > metric.MISS_M}, np.asarray(owner))
+    return Scores(dict.fromkeys(keys, values) | {"miss_rate": values > path.MISS_M}, np.asarray(owner))
 
 
 def summarised(scores: Scores) -> dict:
@@ -36,7 +35,7 @@ def summarised(scores: Scores) -> dict:
 
 
 def test_two_windows_by_hand():
-    errors = metric.measure(PATHS, np.array([[0.1, 0.9], [-2.0, -1.0]]), FUTURE, np.array([0, 1]))
+    errors = path.measure(PATHS, np.array([[0.1, 0.9], [-2.0, -1.0]]), FUTURE, np.array([0, 1]))
     np.testing.assert_allclose(errors.values["ade_m"], [2.0, 7.5])  # the likeliest path is the second in both
     np.testing.assert_allclose(errors.values["fde_m"], [4.0, 10.0])
     np.testing.assert_allclose(errors.values["min_ade_k_m"], [2.0, 1.0])
@@ -50,13 +49,13 @@ def test_two_windows_by_hand():
 
 
 def test_scores_choose_the_path_that_ade_and_fde_judge():
-    errors = metric.measure(PATHS, np.array([[2.0, 1.0], [0.0, 0.0]]), FUTURE, np.array([0, 1]))
+    errors = path.measure(PATHS, np.array([[2.0, 1.0], [0.0, 0.0]]), FUTURE, np.array([0, 1]))
     np.testing.assert_allclose(errors.values["ade_m"], [3.0, 1.0])  # of equal scores the first path counts
     np.testing.assert_allclose(errors.values["fde_m"], [3.0, 2.0])
 
 
 def test_one_path_is_its_own_best():
-    errors = metric.single(PATHS[:, 0], FUTURE, np.array([0, 0]))
+    errors = path.single(PATHS[:, 0], FUTURE, np.array([0, 0]))
     np.testing.assert_array_equal(errors.values["ade_m"], errors.values["min_ade_k_m"])
     np.testing.assert_array_equal(errors.values["fde_m"], errors.values["min_fde_k_m"])
     np.testing.assert_allclose(errors.values["fde_m"], [3.0, 2.0])
@@ -70,8 +69,7 @@ def test_a_miss_is_an_end_point_further_off_than_two_metres(off, miss):
     paths[0, :, :2] = 50.0  # the way there does not count
     paths[0, :, 2, 0] = (off, 9.0) if not math.isnan(off) else math.nan
     assert (
-        metric.measure(paths, np.zeros((1, 2)), np.zeros((1, 3, 2)), np.zeros(1)).values["miss_rate"][0]
-        == miss
+        path.measure(paths, np.zeros((1, 2)), np.zeros((1, 3, 2)), np.zeros(1)).values["miss_rate"][0] == miss
     )
 
 
@@ -81,9 +79,9 @@ def test_the_order_of_paths_does_not_matter_and_more_never_harm(order, seed):
     random = np.random.default_rng(seed)
     paths, future = random.normal(size=(7, 5, 4, 2)), random.normal(size=(7, 4, 2))
     scores, owner = random.normal(size=(7, 5)), np.arange(7)
-    errors = metric.measure(paths, scores, future, owner)
-    moved = metric.measure(paths[:, list(order)], scores[:, list(order)], future, owner)
-    fewer = metric.measure(paths[:, :3], scores[:, :3], future, owner)
+    errors = path.measure(paths, scores, future, owner)
+    moved = path.measure(paths[:, list(order)], scores[:, list(order)], future, owner)
+    fewer = path.measure(paths[:, :3], scores[:, :3], future, owner)
     for one in METRICS:
         np.testing.assert_array_equal(errors.values[one.key], moved.values[one.key])
     assert (errors.values["min_ade_k_m"] <= errors.values["ade_m"]).all()
@@ -93,7 +91,7 @@ def test_the_order_of_paths_does_not_matter_and_more_never_harm(order, seed):
 
 
 def test_without_windows_every_figure_is_nan():
-    errors = metric.measure(np.empty((0, 3, 6, 2)), np.empty((0, 3)), np.empty((0, 6, 2)), np.empty(0, int))
+    errors = path.measure(np.empty((0, 3, 6, 2)), np.empty((0, 3)), np.empty((0, 6, 2)), np.empty(0, int))
     summary = summarised(errors)
     assert (summary["test_windows"], summary["test_vehicles"]) == (0, 0)
     figures = (

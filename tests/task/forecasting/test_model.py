@@ -19,7 +19,8 @@ from fedfsd.engine.vehicle import place
 from fedfsd.errors import ConfigError
 from fedfsd.gate.policy import OWN_MODELS
 from fedfsd.plan.plan import RegionPlan
-from fedfsd.task.forecasting import metric, predictor, window
+from fedfsd.task import path
+from fedfsd.task.forecasting import predictor, window
 from fedfsd.task.forecasting.loss import window_loss
 from fedfsd.task.forecasting.model import registry
 from fedfsd.task.forecasting.task import Forecasting
@@ -197,8 +198,8 @@ def test_training_halves_the_error_of_constant_velocity(name, options):
     history, future = windows(200, seed=9)
     paths, scores = (part.detach().numpy() for part in model(history))
     owner = np.arange(200)
-    learned = metric.measure(paths, scores, future.numpy(), owner).values
-    simple = metric.single(predictor.last_step(history.numpy(), SPEC.future), future.numpy(), owner).values
+    learned = path.measure(paths, scores, future.numpy(), owner).values
+    simple = path.single(predictor.last_step(history.numpy(), SPEC.future), future.numpy(), owner).values
     assert simple["fde_m"].mean() > 4
     assert learned["min_fde_k_m"].mean() < 0.5 * simple["fde_m"].mean()
     assert learned["fde_m"].mean() < 0.8 * simple["fde_m"].mean()

@@ -1,0 +1,1 @@
+"""Does a better forecast drive better? ``python -m experiments.closed_loop``."""

@@ -1,0 +1,1 @@
+"""How many vehicles does an epsilon need? ``python -m experiments.enough``."""

@@ -1,0 +1,1 @@
+"""What does a region make of the shared model for itself? ``python -m experiments.resident``."""
