@@ -80,7 +80,10 @@ class Stage:
         initial, frozen, model = start_of(
             experiment, self.task, self.public, {}, trained=self._trained.get(made)
         )
-        self._trained.setdefault(made, backbone.whole(initial, frozen))
+        whole = backbone.whole(initial, frozen)
+        self._trained.setdefault(
+            made, {name: one for name, one in whole.items() if not name.startswith("moments.")}
+        )
         plan = build(experiment, self.rosters, task_plan(self.task), model)
         net = model_with(plan, self.task, initial, frozen)
         start = self._errors(net)
