@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,16 +53,21 @@ def table():
 
 @pytest.mark.slow
 def test_the_same_bytes_in_every_process():
-    first, second = run(DIGEST, PYTHONHASHSEED="1"), run(DIGEST, PYTHONHASHSEED="2")
-    assert first == second
-    assert len(first) == len(hashlib.sha256().hexdigest()) + 1
+    sink = io.BytesIO()
+    rows = generate(["US", "SG"], vehicles=8, seed=3).rows
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    mine = hash("seed")
+    other = next(seed for seed in ("1", "2") if int(run("print(hash('seed'))", PYTHONHASHSEED=seed)) != mine)
+    assert run(DIGEST, PYTHONHASHSEED=other).strip() == hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 @pytest.mark.slow
 def test_other_processes_make_the_same_table(table, monkeypatch):
     monkeypatch.setattr(traffic, "_ALONE", 0)
     monkeypatch.setattr(traffic.os, "sched_getaffinity", lambda _: {0, 1})
-    assert generate(["US", "SG"], vehicles=25, seed=3).rows.equals(table.rows)
+    made = generate(["US"], vehicles=7, seed=3).rows
+    assert made.equals(table.rows.slice(0, made.num_rows))
 
 
 def test_a_smaller_table_is_the_beginning_of_a_larger_one(table):

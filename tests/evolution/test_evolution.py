@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import re
 import shutil
 import tomllib
 from collections.abc import Iterator
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,12 @@ from evolution.write import NOISE_KEY, ONE_ROUND
 from google.protobuf import message_factory
 from google.protobuf.message import Message
 from safetensors.numpy import load_file
+from stage_kit import typed
 
 import fedfsd
 
 # Everything that is taken from inside the package; the rest goes through commands and ``fedfsd``.
 from fedfsd.border import border_pb2, wire
-from fedfsd.cli.main import run as command
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.drive import table
@@ -81,17 +80,13 @@ def run(*words: object, code: int = 0) -> Outcome:
 
 def attempt(*words: object) -> Outcome:
     """One command in this process, however it ends; on one thread: several make other bits."""
-    out, err, ended = io.StringIO(), io.StringIO(), 0
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with redirect_stdout(out), redirect_stderr(err):
-        try:
-            command([str(word) for word in words])
-        except SystemExit as end:
-            ended = int(end.code or 0)
-        finally:
-            torch.set_num_threads(threads)
-    return Outcome(ended, out.getvalue(), err.getvalue())
+    try:
+        ended, out, err = typed(*words)
+    finally:
+        torch.set_num_threads(threads)
+    return Outcome(int(ended or 0), out, err)
 
 
 def evidence(folder: str) -> list[object]:

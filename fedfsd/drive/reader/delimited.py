@@ -38,7 +38,9 @@ _MISSING = {"na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "?", "."}
 ROW = "\0row"
 # Bytes that are parsed at once, rows of Parquet, bytes among which the header is.
 BLOCK, ROWS, HEAD = 2**23, 2**17, 2**20
-# Lines among which it is.
+# A Parquet file of more rows has fewer cells a byte: no recording stands still.
+MANY_ROWS, CELLS_A_BYTE = 2**22, 100
+# Lines among which the header is.
 TITLES = 50
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _REPLACED = "\ufffd"
@@ -355,6 +357,9 @@ def _parquet(path: Path, scratch: Path | None) -> Iterator[pq.ParquetFile]:
         except (pa.ArrowInvalid, OSError):
             raise damaged(path, "not a readable Parquet file", "a table") from None
         with file:
+            rows, cells, size = file.metadata.num_rows, file.metadata.num_columns, plain.stat().st_size
+            if rows > MANY_ROWS and rows * cells > CELLS_A_BYTE * size:
+                raise damaged(path, f"{rows} rows in {size} bytes", "a recording")
             yield file
 
 
