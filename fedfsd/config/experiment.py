@@ -20,7 +20,7 @@ REGION_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 RegionName = Annotated[str, Field(pattern=REGION_PATTERN)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 PRETRAINING, OWN = "pretraining", "model"
