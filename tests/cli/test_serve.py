@@ -123,6 +123,7 @@ def words(answer) -> str:
 # What the pages say.
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on(begun):
     said = words(client(begun).get("/"))
     assert "Round 8 of 40, about " in said
@@ -147,6 +148,7 @@ def test_epsilon_so_far_is_that_of_the_rounds_so_far(begun):
     assert f"{upwards(cost)} {upwards(plan.region('EU').epsilon)}" in words(client(begun).get("/"))
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_leads_to_its_report_and_evidence(run):
     pages = client(run)
     assert "The run is complete" in words(pages.get("/"))
@@ -228,6 +230,7 @@ def test_nothing_can_be_sent(region, method):
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "code"),
     [
@@ -255,6 +258,7 @@ def test_no_address_names_a_file(run, path):
     assert answer.text == "there is no such page\n"
 
 
+@pytest.mark.slow
 def test_every_answer_is_guarded(run, region):
     for pages, path in ((client(run), "/"), (client(region), "/"), (client(run), "/nothing")):
         for answer in (pages.get(path), pages.head(path), pages.post(path)):
