@@ -59,7 +59,8 @@ def _counts(path: str) -> Iterator[tuple[str, np.ndarray]]:
 def _shares(counts: np.ndarray, rate: float, draws: int) -> tuple[float, float]:
     """Of the windows computed, those that are somebody's: packed, and by default."""
     random, roster = np.random.default_rng(0), len(counts)
-    shapes, size = lanes(roster, rate, PLACES, PARAMETERS), micro_batch(roster, rate, PLACES, PARAMETERS)
+    shapes = lanes(roster, rate, PLACES, PARAMETERS)
+    size = micro_batch(roster, rate, PLACES, PARAMETERS, PLACES * PARAMETERS)
     used = packed = usual = 0
     for _ in range(draws):
         drawn = counts[random.random(roster) < rate]

@@ -6,13 +6,18 @@ its release, is the same to the last bit.
 
 from __future__ import annotations
 
+import ctypes
 import os
+from contextlib import suppress
 from functools import lru_cache
 
 import torch
 
 from fedfsd.config.experiment import Precision
 from fedfsd.errors import NotReadyError
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
+_KEPT = 2**30  # bytes
 
 
 def resolve(name: str) -> torch.device:
@@ -34,6 +39,7 @@ def resolve(name: str) -> torch.device:
         ) from None
     if device.type != "cpu":
         _repeatable()
+    _keep_memory()
     return device
 
 
@@ -63,6 +69,19 @@ def accelerator_memory(device: torch.device) -> int:
     if device.type != "cuda":
         return 2**30
     return min(4 * 2**30, torch.cuda.get_device_properties(device).total_memory // 16)
+
+
+@lru_cache(maxsize=1)
+def _keep_memory() -> None:
+    """Do not give back to the system what the next step needs again.
+
+    The C library of Linux gives large blocks back at once, and the system fills new ones with zeros: of a
+    model of many parameters, most of the time of what is done to each of them.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another system, another C library
+        allow = ctypes.CDLL(None).mallopt
+        for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+            allow(option, _KEPT)
 
 
 def _repeatable() -> None:

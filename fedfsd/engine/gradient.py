@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fedfsd.config.experiment import GradientEngine, Precision
 from fedfsd.engine import layer
-from fedfsd.engine.clip import MicroBatch, whole_of
+from fedfsd.engine.clip import MicroBatch, kept, whole_of
 from fedfsd.engine.device import accelerator_memory, wide
 from fedfsd.engine.sampler import BATCH_COST, BATCH_COST_ACCELERATOR
 from fedfsd.engine.tape import Deliver
@@ -31,18 +31,21 @@ from fedfsd.engine.trunk import Head
 from fedfsd.engine.use import Sampled, Use
 from fedfsd.engine.vehicle import VehicleData
 from fedfsd.errors import ModelError
+from fedfsd.task import moments
 from fedfsd.task.task import Tensors
 
 # Opacus hooks every layer; that the model's input needs no gradient is as it should be.
 warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
 
-_MEMORY = 256 * 2**20  # bytes of per-example gradients at a time
+_MEMORY = 2**30  # bytes of what is kept by vehicle
 _VEHICLES, _VEHICLES_ACCELERATOR = 256, 1024  # in a micro-batch, where memory allows
 _CPU = torch.device("cpu")
 _LOG = logging.getLogger("fedfsd.engine")
 
 Loss = Callable[[Any, Tensors], Tensor]
 """A model's output for a batch and its targets -> the loss of each example alone, (B,)."""
+OfModel = Callable[[Any], Tensor]
+"""A model, or its forward alone -> the loss of a batch, ()."""
 
 
 class VehicleGradient:
@@ -60,7 +63,7 @@ class VehicleGradient:
         self._loss, self._precision = loss, precision
         self.collecting = False
         """See ``set_parameters``."""
-        self._moments = hasattr(model, "moments")
+        self._moments = moments.has(model)
         learning = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
         self._names, self.parameters = (list(part) for part in zip(*learning, strict=True))
         self._sizes = [parameter.numel() for parameter in self.parameters]
@@ -81,9 +84,10 @@ class VehicleGradient:
             )
         hooks = engine == "hooks" or bool(unknown)
         self._model: _Taped | _Hooked = _Hooked(model) if hooks else _Taped(model)
+        self._kept: dict[tuple[int, bool], int] = {}
 
     def set_parameters(self, flat: Tensor, *, collecting: bool = False) -> None:
-        """Copy (P,) values into the model, in the order of its parameters.
+        """Copy (P,) values of any floating type into the model, in the order of its parameters.
 
         ``collecting``: what follows are the moments of its least-squares head (``task.moments``), not
         gradients of the task's loss.
@@ -145,6 +149,7 @@ class VehicleGradient:
         sample_rate: float = 1.0,
         vehicles: int | None = None,
         processes: int = 1,
+        length: int | None = None,
     ) -> Tensor:
         """Sum over vehicles of their clipped mean gradients, (P,) float64, where the device keeps sums.
 
@@ -155,13 +160,16 @@ class VehicleGradient:
             vehicles: how many a micro-batch has where windows are packed. Then who shares a micro-batch with
                 whom depends on the others' windows, so every gradient is formed: no rounding may be shared.
             processes: how many share the roster, each with as many slots.
+            length: more than P; the sum gets zeros behind it.
         """
         places, company = window.shape[1], data.company
         if company:  # canaries that are out take no place: how many are in says nothing of vehicles
             some = (slots >= company) | taken.any(axis=1)
             slots, window, taken = slots[some], window[some], taken[some]
         each = -(-(data.roster - company or company) // processes)
-        size = vehicles or micro_batch(each, sample_rate, places, self.through, data.device)
+        size = vehicles or micro_batch(
+            each, sample_rate, places, self.through, self._kept_of(data, places), data.device
+        )
         if data.roster > company and not vehicles:  # about as many micro-batches as without them
             size += -(-size * company // (2 * (data.roster - company)))
         count = len(slots) + -len(slots) % size
@@ -169,21 +177,44 @@ class VehicleGradient:
         index[: len(slots)] = data.first[slots, None] + window
         full = np.zeros(index.shape, bool)
         full[: len(slots)] = taken
-        total = torch.zeros(self.size, dtype=torch.float64, device=wide(data.device))
+        total = torch.zeros(length or self.size, dtype=torch.float64, device=wide(data.device))
+        summed = total[: self.size]
         everything, filled_places = (torch.from_numpy(part).to(data.device) for part in (index, full))
         for low in range(0, len(index), size):
             rows, filled = (part[low : low + size] for part in (everything, filled_places))
             if max_grad_norm is None:
                 plain = self._plain_batch(data, rows, filled)
                 if plain.isfinite().all():
-                    total += plain.to(total.device)
+                    summed += plain.to(total.device)
                     continue
                 # A vehicle without a finite gradient does not count; which it is, only its own says.
             inputs = data.inputs_of(rows)
             targets = data.targets_of(rows)
-            found = self._batch_sum(inputs, targets, filled, max_grad_norm, formed=vehicles is not None)
-            total += found.to(total.device)
+            batch = self._batch(inputs, targets, filled, formed=vehicles is not None)
+            if total.device == data.device:
+                batch.clipped_sum(max_grad_norm, filled.any(dim=1), summed)
+            else:
+                summed += batch.clipped_sum(max_grad_norm, filled.any(dim=1)).to(total.device)
         return total
+
+    def _kept_of(self, data: VehicleData, places: int) -> int:
+        """Values kept of a vehicle in a micro-batch, from the shapes that its windows have in the model."""
+        if isinstance(self._model, _Hooked):
+            return 2 * places * self.through
+        what = places, self.collecting
+        if what not in self._kept:
+            rows = torch.full((1, places), data.padding, device=data.device)
+            found = 0
+
+            def deliver(_: nn.Parameter, uses: list[Use]) -> None:
+                nonlocal found
+                found += kept(uses, 1) + sum(use.gradient.numel() for use in uses)
+
+            everyone = torch.ones(1, places, dtype=torch.bool, device=data.device)
+            loss = self._loss_of(data.inputs_of(rows), data.targets_of(rows), _shares(everyone))
+            self._model.backward(loss, deliver, watched=self.collecting)
+            self._kept[what] = found
+        return self._kept[what]
 
     def _plain_batch(self, data: VehicleData, rows: Tensor, taken: Tensor) -> Tensor:
         """(P,) of the windows taken and of no others: without privacy shapes may tell of the data."""
@@ -192,31 +223,23 @@ class VehicleGradient:
             return torch.zeros(self.size, device=rows.device)
         return self._plain(data.inputs_of(some), data.targets_of(some), _shares(taken)[taken][:, None])
 
-    def _batch_sum(
-        self,
-        inputs: Tensors,
-        targets: Tensors,
-        taken: Tensor,
-        max_grad_norm: float | None,
-        *,
-        formed: bool = False,
-    ) -> Tensor:
-        """(P,) of one micro-batch."""
+    def _batch(self, inputs: Tensors, targets: Tensors, taken: Tensor, *, formed: bool) -> MicroBatch:
+        """One micro-batch with all its gradients."""
         batch = MicroBatch(self._sizes, len(taken), taken.device, formed=formed)
 
         def deliver(parameter: nn.Parameter, uses: list[Use]) -> None:
             batch.take(self._index[parameter], uses)
 
         self._model.backward(self._loss_of(inputs, targets, _shares(taken)), deliver)
-        return batch.clipped_sum(max_grad_norm, taken.any(dim=1))
+        return batch
 
-    def _loss_of(self, inputs: Tensors, targets: Tensors, share: Tensor) -> Callable[[nn.Module], Tensor]:
+    def _loss_of(self, inputs: Tensors, targets: Tensors, share: Tensor) -> OfModel:
         """Model -> the sum of the vehicles' mean losses; its gradient is that of their mean gradients.
 
         ``share``: (V, k), each example's of its vehicle's mean.
         """
 
-        def loss(model: nn.Module) -> Tensor:
+        def loss(model: Any) -> Tensor:
             flat = {name: values.flatten(0, 1) for name, values in targets.items()}
             # Autocast for the model's passes alone: norms, sums and what follows them are never shortened.
             short = self._precision == "bfloat16" and not self.collecting
@@ -243,12 +266,15 @@ class _Taped:
         self._parameters = [one for one in model.parameters() if one.requires_grad]
         self._learn(False)
 
-    def backward(self, loss: Callable[[nn.Module], Tensor], deliver: Deliver) -> None:
-        """One forward and backward pass; ``deliver`` takes each parameter's uses."""
-        with self._tape.recording(deliver):
-            loss(self._model).backward()
+    def backward(self, loss: OfModel, deliver: Deliver, *, watched: bool = True) -> None:
+        """One forward and backward pass; ``deliver`` takes each parameter's uses.
 
-    def plain(self, loss: Callable[[nn.Module], Tensor]) -> Sequence[Tensor | None]:
+        ``watched``: hooks on the model are told of it.
+        """
+        with self._tape.recording(deliver):
+            loss(self._model if watched else self._model.forward).backward()
+
+    def plain(self, loss: OfModel) -> Sequence[Tensor | None]:
         """Gradients as of any model."""
         self._learn(True)
         try:
@@ -277,14 +303,14 @@ class _Hooked:
         self._module = GradSampleModule(model, loss_reduction="sum")
         self._parameters = [one for one in model.parameters() if one.requires_grad]
 
-    def backward(self, loss: Callable[[nn.Module], Tensor], deliver: Deliver) -> None:
+    def backward(self, loss: OfModel, deliver: Deliver) -> None:
         loss(self._module).backward()
         for parameter in self._parameters:
             sample, parameter.grad_sample = parameter.grad_sample, None  # type: ignore[attr-defined]
             parameter.grad = None
             deliver(parameter, [Sampled(sample)])
 
-    def plain(self, loss: Callable[[nn.Module], Tensor]) -> Sequence[Tensor | None]:
+    def plain(self, loss: OfModel) -> Sequence[Tensor | None]:
         self._module.disable_hooks()
         try:
             return torch.autograd.grad(loss(self._module), self._parameters, allow_unused=True)
@@ -304,17 +330,23 @@ def _refused(model: nn.Module, name: str, kind: str) -> ModelError:
     )
 
 
-def micro_batch(roster: int, sample_rate: float, places: int, size: int, device: torch.device = _CPU) -> int:
-    """Vehicles in a micro-batch, from what is public alone: N, q, k, P, and the kind of device.
+def micro_batch(
+    roster: int, sample_rate: float, places: int, size: int, values: int, device: torch.device = _CPU
+) -> int:
+    """Vehicles in a micro-batch, from what is public alone: N, q, k, P, shapes, and the kind of device.
 
     Where a window costs much, small batches leave few places empty; where it costs little, one batch takes
     nearly every draw. Whole numbers throughout, so that every machine chooses alike.
+
+    Args:
+        values: kept of a vehicle until its norm is known.
     """
     memory, vehicles = _MEMORY, _VEHICLES
     if device.type != "cpu":
         memory, vehicles = accelerator_memory(device), _VEHICLES_ACCELERATOR
-    largest = min(vehicles, roster, max(1, memory // (8 * max(size, 1) * places)))
-    return _cheapest(largest, roster, sample_rate, places * size, batch_cost(device))
+    largest = min(vehicles, roster, max(1, memory // (8 * max(values, 1))))
+    # Sums of all parameters, once in each, cost about as much as one window.
+    return _cheapest(largest, roster, sample_rate, places * size, batch_cost(device) + size)
 
 
 def batch_cost(device: torch.device) -> int:

@@ -40,15 +40,15 @@ def train(
     size = gradient.size
     number = plan.round_of(key.region, key.round)
     rate, collecting = plan.learning_rate(number), plan.collects(number)
-    flat = np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]).astype(np.float64)
-    start = torch.from_numpy(flat).to(wide(data.device))
-    update, velocity = torch.zeros_like(start), torch.zeros_like(start)
+    flat = torch.from_numpy(np.concatenate([arrays[entry.name].ravel() for entry in plan.model.arrays]))
+    start = flat.to(wide(data.device)).double()
+    update, velocity, spare = torch.zeros_like(start), torch.zeros_like(start), torch.empty_like(start)
     for step in range(mine.local_steps):
         demand_wanted()
-        gradient.set_parameters((start + update)[:size].float().to(data.device), collecting=collecting)
+        gradient.set_parameters(torch.add(start, update, out=spare)[:size], collecting=collecting)
         noisy = private_step(gradient, data, mine, key, step=step, size=len(start))
-        velocity = velocity.mul_(plan.optimizer.momentum).add_(noisy)
-        update -= rate * velocity
+        velocity.mul_(plan.optimizer.momentum).add_(noisy)
+        update -= torch.mul(velocity, rate, out=spare)
     ends = np.cumsum([entry.size for entry in plan.model.arrays])
     parts = np.split(update.float().cpu().numpy(), ends[:-1])
     return {
@@ -76,9 +76,8 @@ def private_step(
     noise, clip = mine.noise, mine.max_grad_norm
     if noise is not None:  # None in mode none alone
         clip = noise.clipping_norm(key.round, roster=mine.vehicles, size=size)
-    clipped = torch.zeros(gradient.size, dtype=torch.float64, device=wide(data.device))
-    for chosen, places, vehicles in _arranged(mine, taken, gradient.through, data.device):
-        clipped += gradient.clipped_sum(
+    sums = (
+        gradient.clipped_sum(
             data,
             slots[chosen],
             window[chosen, :places],
@@ -86,13 +85,20 @@ def private_step(
             max_grad_norm=clip,
             sample_rate=mine.sample_rate,
             vehicles=vehicles,
+            length=size,
         )
-    total = torch.nn.functional.pad(clipped, (0, size - gradient.size))
+        for chosen, places, vehicles in _arranged(mine, taken, gradient.through, data.device)
+    )
+    total = next(sums, None)
+    if total is None:  # nobody has a window
+        total = torch.zeros(size, dtype=torch.float64, device=wide(data.device))
+    for other in sums:
+        total += other
     if clip is not None:
         total = within(total, mine.vehicles * clip)
     if noise is not None:
         total = noise.noised(total, noises.of_step(key, step, total.device), round=key.round)
-    return total / mine.divisor
+    return total.div_(mine.divisor)
 
 
 def lanes_of(mine: RegionPlan, through: int, device: torch.device) -> tuple[Lane, ...]:

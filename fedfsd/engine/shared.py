@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional
 
 from fedfsd.engine.device import wide
 from fedfsd.engine.gradient import VehicleGradient
@@ -49,7 +50,7 @@ class Shared:
         """Copy (P,) values into the model of every process; see ``VehicleGradient.set_parameters``."""
         with _together():
             _tell(self._device, _WEIGHTS, int(collecting))
-            dist.broadcast(flat.to(_carried(self._device)), 0)
+            dist.broadcast(flat.to(_carried(self._device), torch.float32), 0)
         self._own.set_parameters(flat, collecting=collecting)
 
     def clipped_sum(
@@ -62,6 +63,7 @@ class Shared:
         max_grad_norm: float | None,
         sample_rate: float = 1.0,
         vehicles: int | None = None,
+        length: int | None = None,
     ) -> Tensor:
         """See ``VehicleGradient.clipped_sum``."""
         clip = np.nan if max_grad_norm is None else max_grad_norm
@@ -71,7 +73,8 @@ class Shared:
             dist.broadcast(torch.from_numpy(drawn).to(_carried(self._device)), 0)
         mine = _part(self._own, data, slots, window, taken, max_grad_norm, sample_rate, vehicles)
         with _together():
-            return _added(mine, self._device)
+            total = _added(mine, self._device)
+        return functional.pad(total, (0, length - len(total))) if length else total
 
     def end(self) -> None:
         """Let the others go."""

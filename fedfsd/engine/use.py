@@ -55,10 +55,11 @@ class Added(Use):
         return self._spanned(self.gradient, count)
 
     def _spanned(self, values: Tensor, count: int) -> Tensor:
-        if self.first != self.last:
-            values = values.flatten(self.first, self.last)
-        positions = _positions(values.movedim(self.first if self.first > 0 else -1, -1), count)
-        return full(positions).sum(dim=1)
+        values = _windows(values, count)
+        axes = range(values.dim())
+        first, last = (axis + 1 if axis > 0 else values.dim() + axis for axis in (self.first, self.last))
+        others = [axis for axis in axes[1:] if not first <= axis <= last]
+        return values.sum(others, dtype=_at_least_float32(values)).flatten(1)
 
 
 @dataclass(eq=False)
@@ -134,7 +135,7 @@ class Filtered(Product):
         return self.gradient.numel() // (count * channels), channels, self.module.weight[0].numel()
 
     def factors(self, count: int) -> tuple[Tensor, Tensor]:
-        module, cut = self.module, _unfolded if self.input.device.type == "cpu" else strided
+        module, cut = self.module, _unfolded if on_host(self.input) else strided
         patches = cut(
             _plane(self.input),
             _pair(module.kernel_size, 1),
@@ -147,7 +148,7 @@ class Filtered(Product):
     def by_vehicle(self, count: int) -> Tensor:
         image = _windows(self.input.to(self.gradient.dtype), count)
         gradient = _windows(self.gradient, count)
-        if image.device.type != "cpu" and self.factors_out:
+        if self.factors_out and not on_host(image):
             return super().by_vehicle(count)  # one call for all vehicles
         if gradient[0, :, 0].numel() >= _ALONE:
             return torch.stack([self._convolved(*pair, 1) for pair in zip(image, gradient, strict=True)])
@@ -174,9 +175,18 @@ class Filtered(Product):
         )[1].flatten()
 
 
+def on_host(values: Tensor) -> bool:
+    """Whether a call for each vehicle costs little beside what it computes."""
+    return values.device.type == "cpu"
+
+
 def full(values: Tensor) -> Tensor:
     """At least float32: what autocast left in a shorter type, without loss."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return values.to(_at_least_float32(values))
+
+
+def _at_least_float32(values: Tensor) -> torch.dtype:
+    return values.dtype if values.dtype.itemsize >= 4 else torch.float32
 
 
 def _positions(values: Tensor, count: int) -> Tensor:

@@ -87,18 +87,20 @@ def place(examples: Examples, *, roster: int, device: torch.device) -> VehicleDa
 
 
 def within(total: torch.Tensor, longest: float) -> torch.Tensor:
-    """``total``, shortened to the norm ``longest`` where it is longer: the nearest point of that ball.
+    """``total``, shortened in place to the norm ``longest`` if it is longer: the nearest point of that ball.
 
     Two sums are never farther apart after it than before (a projection onto a convex set), so it leaves the
     sensitivity as it is. Without surplus vehicles it changes nothing: N vectors of norm C add up to N C.
     """
-    squares = total * total
-    while len(squares) > 1:  # pairwise: rounding stays at a few units, and is the same everywhere
-        half = len(squares) // 2
-        rest = squares[2 * half :]
-        squares = torch.cat([squares[:half] + squares[half : 2 * half], rest])
-    norm = squares.sum().sqrt()
-    return torch.where(norm > longest, total * (longest / norm), total)
+    squares, count = total * total, len(total)
+    while count > 1:  # pairwise: rounding stays at a few units, and is the same everywhere
+        half = count // 2
+        squares[:half].add_(squares[half : 2 * half])
+        if count % 2:
+            squares[half] = squares[count - 1]
+        count = half + count % 2
+    norm = squares[0].sqrt()
+    return total.mul_(torch.where(norm > longest, longest / norm, 1.0))
 
 
 def _padded(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -283,10 +283,12 @@ class Mechanism(ABC):
             stream: the region's secret stream for that step.
         """
         grid = self.grid(round, size=len(total))
-        noise = stream.whole(len(total), self.std(round) / grid)
+        noised: Any = stream.whole(len(total), self.std(round) / grid)
         # A division by a power of two is exact, and so is the sum of the two whole numbers.
-        noised: Numbers = ((total / grid).round() + noise) * grid
-        return noised
+        noised += (total / grid).round()
+        noised *= grid
+        found: Numbers = noised
+        return found
 
     def witness_std(self, round: int, gains: np.ndarray, *, divisor: float) -> float:
         """Standard deviation of every entry of a round's update that no gradient touches.

@@ -157,13 +157,13 @@ def test_one_vehicle_moves_a_packed_sum_by_its_own_gradient_alone(kind):
 def test_how_much_is_computed_depends_on_windows_only_where_they_are_packed(monkeypatch):
     calls: list[tuple[int, ...]] = []
     ours = model_on(model("large transformer"), TASK.loss, CPU)
-    whole = ours._batch_sum
+    whole = ours._batch
 
     def counted(inputs, targets, taken, *rest, **named):
         calls.append(tuple(taken.shape))
         return whole(inputs, targets, taken, *rest, **named)
 
-    monkeypatch.setattr(ours, "_batch_sum", counted)
+    monkeypatch.setattr(ours, "_batch", counted)
     key = RoundKey(bytes(32), "CN", 64 * "0", 1, 64 * "0")
     seen = []
     for packed in (False, True):

@@ -24,6 +24,8 @@ HELD = 128 * 2**20
 FEWEST, MOST = 4, 128
 # How many times larger a compressed file may be expected to be.
 _UNPACKED = 8
+# How many times larger one may be: recordings have noise.
+MOST_UNPACKED = 200
 _CHUNK = 2**20
 
 
@@ -151,18 +153,24 @@ def opened(path: Path) -> Iterator[Callable[[int], bytes]]:
     """A function that takes the next bytes of a file, of a compressed one unpacked; fewer only at its end.
 
     Raises:
-        DataError: not a readable file, or compressed and damaged.
+        DataError: not a readable file, or compressed and damaged, or so that it grows without bounds.
     """
     codec = _codec(path)
+    left = max(HELD, MOST_UNPACKED * path.stat().st_size)
     with path.open("rb") as file:
         stream = pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) if codec else file
 
         def take(count: int) -> bytes:
+            nonlocal left
             try:
                 found: bytes = stream.read(count)
             except (pa.ArrowInvalid, OSError):
                 what = f"a {codec} file that is cut short or damaged" if codec else "no readable file"
                 raise damaged(path, what, "a whole one") from None
+            left -= len(found) if codec else 0
+            if left < 0:
+                what = f"a {codec} file that unpacks to over {MOST_UNPACKED} times its size"
+                raise damaged(path, what, "a recording")
             return found
 
         yield take
