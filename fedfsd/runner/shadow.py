@@ -119,8 +119,8 @@ class _Fleet:
         inputs, targets = self._of(target)
         self._gradient.set_parameters(torch.from_numpy(_flat(arrays)).float().to(self._device))
         taken = torch.ones(1, len(next(iter(targets.values()))), dtype=torch.bool, device=self._device)
-        batch = ({name: one[None] for name, one in part.items()} for part in (inputs, targets))
-        own = self._gradient.mean_by_vehicle(*batch, taken)[0].double().cpu().numpy()
+        alone, wanted = ({name: one[None] for name, one in part.items()} for part in (inputs, targets))
+        own = self._gradient.mean_by_vehicle(alone, wanted, taken)[0].double().cpu().numpy()
         bound = float(self._plan.region(self._region).max_grad_norm or 1.0)
         found: np.ndarray = own * min(1.0, bound / max(float(np.linalg.norm(own)), 1e-30))
         return found
