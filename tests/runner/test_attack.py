@@ -22,7 +22,7 @@ SHAPES = {name: tuple(value.shape) for name, value in MODEL.named_parameters()} 
 
 @pytest.fixture(autouse=True)
 def few_trainings(monkeypatch):
-    monkeypatch.setattr(shadow, "SHADOWS", 12)
+    monkeypatch.setattr(shadow, "SHADOWS", 8)
     monkeypatch.setattr(shadow, "TARGETS", 1)
 
 
