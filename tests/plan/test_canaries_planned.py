@@ -7,6 +7,7 @@ from plan.sample import REGION, planned, with_canaries
 from pydantic import ValidationError
 
 from fedfsd.config.experiment import Experiment
+from fedfsd.errors import PlanError
 from fedfsd.gate.gate import max_update_norm
 from fedfsd.gate.policy import Policy, objections
 from fedfsd.plan import plan as plans
@@ -54,6 +55,9 @@ def test_an_experiment_says_nothing_of_canaries_where_it_has_none():
     roster = Roster(478, "physical", counted=True)
     assert canaries(some, roster) == 24
     assert canaries(some.model_copy(update={"mode": "none"}), roster) == 0
+    moments = {"name": "one", "audit": {"canaries": 0.05}, "server": {"strategy": "moments"}}
+    with pytest.raises(PlanError, match="no gradient"):
+        canaries(Experiment.model_validate(moments), roster)
     with pytest.raises(ValidationError):
         Experiment.model_validate({"name": "one", "audit": {"canaries": 1.5}})
 
