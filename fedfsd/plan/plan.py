@@ -271,6 +271,8 @@ class Plan(Frozen):
         shapes = [array.shape for array in self.model.arrays if array.name == CANARIES]
         if shapes != ([(most,)] if most else []):
             raise ValueError(f"{CANARIES} with an entry for each canary of the region with most")
+        if most and self.strategy == MOMENTS:
+            raise ValueError(f"no canaries with the strategy {MOMENTS}")
         if any(mine.canaries and mine.noise is None for mine in self.regions.values()):
             raise ValueError("canaries only beside noise")
         return self
