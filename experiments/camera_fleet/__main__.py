@@ -86,12 +86,17 @@ class Study:
         path = self.output / f"start-{public}.safetensors"
         if path.exists():
             backbone.restore(model, (), path.read_bytes(), place=str(path))
-            return model
+            return self.whitened(model, public)
         steps = self.steps if public == "public" else -(-self.steps // 2)
         chosen = Pretraining(path=public, steps=steps, batch_size=64, learning_rate=3e-3)
         pretrain(model, task, task.tables(str(self.paths[public])), chosen, seed=1)
         path.write_bytes(backbone.packed(model, ()))
-        return model
+        return self.whitened(model, public)
+
+    def whitened(self, model: nn.Module, public: str) -> nn.Module:
+        """With a last layer whose inputs are uncorrelated on public frames."""
+        few = fleets.first(fleets.examples(self.task(()), self.paths[public], test=True), 200)
+        return train.whitened(model, few)
 
     def start(self, public: str, part: str, regions: Sequence[str]) -> Start:
         task = self.task(regions)
