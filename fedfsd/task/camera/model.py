@@ -85,7 +85,7 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def whiten(self, features: Tensor, speed: Tensor) -> None:
-        """Let these public inputs be uncorrelated and of one size, so that a step goes equally far along each.
+        """Let these public inputs be uncorrelated and of one size, so that a step goes as far along each.
 
         The function stays as it is: centre and whitening are frozen, the weights make up for them.
         """
