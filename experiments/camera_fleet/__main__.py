@@ -54,6 +54,8 @@ class Study:
     output: Path
     steps: int
     """Of pre-training on the randomised set; on the generic one half as many."""
+    plain: bool = False
+    """Leave the head's inputs as they come."""
     until: float = float("inf")
     """When to stop, by the monotonic clock."""
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -95,6 +97,8 @@ class Study:
 
     def whitened(self, model: nn.Module, public: str) -> nn.Module:
         """With a last layer whose inputs are uncorrelated on public frames."""
+        if self.plain:
+            return model
         few = fleets.first(fleets.examples(self.task(()), self.paths[public], test=True), 200)
         return train.whitened(model, few)
 
@@ -278,6 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="one noise each")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/camera_fleet"))
+    parser.add_argument("--plain", action="store_true", help="without whitening the head's inputs")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then; continued later")
     parser.add_argument("--publish", action="store_true", help="also write into the study's own folder")
     given = parser.parse_args(arguments)
