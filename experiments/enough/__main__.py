@@ -75,7 +75,7 @@ def opened(seed: int) -> World:
         overrides=[f"seed={seed}", "model.witness_size=0", f"privacy.target_delta={DELTA}"],
     )
     task = task_of(experiment)
-    initial, _, model = start_of(experiment, task, public_of(experiment, task))
+    initial, _, model = start_of(experiment, task, public_of(experiment, task), {})
     tables = (as_one_region(task.tables("embedded")),)
     training, _ = gather(task, tables, POOLED)
     test = task.examples(table.in_region(tables, POOLED), test=True)
