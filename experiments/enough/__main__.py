@@ -66,13 +66,13 @@ class World:
         return float(self.task.scores(net.eval(), self.test).values["fde_m"].mean())
 
 
-def opened(seed: int) -> World:
-    """The embedded traffic as one region, and the start that its public part gives."""
+def opened(seed: int, *more: str) -> World:
+    """The embedded traffic as one region, and the start that its public part gives; ``more`` overrides."""
     torch.set_num_threads(1)
     experiment = load(
         Experiment,
         QUICKSTART,
-        overrides=[f"seed={seed}", "model.witness_size=0", f"privacy.target_delta={DELTA}"],
+        overrides=[f"seed={seed}", "model.witness_size=0", f"privacy.target_delta={DELTA}", *more],
     )
     task = task_of(experiment)
     initial, _, model = start_of(experiment, task, public_of(experiment, task), {})
