@@ -49,7 +49,7 @@ def test_the_need_is_where_the_share_is_reached():
 def test_what_the_study_writes_is_what_is_read(monkeypatch):
     """More vehicles are the same ones with less noise; at a small size."""
     world = study.opened(1, "pretraining.steps=20")
-    plan = study.plan_for(world, 8.0)
+    plan = study.plan_for(world, 4.0)
     brief = plan.model_copy(update={"num_rounds": 2})
     none = study.trained(world, brief, 10**12, most=60, seed=1)
     loud = study.trained(world, brief.model_copy(update={"regions": {
@@ -59,7 +59,7 @@ def test_what_the_study_writes_is_what_is_read(monkeypatch):
     assert loud > none + 1
     monkeypatch.setattr(enough, "FILE", Path(__file__))
     monkeypatch.setattr(enough, "measured", lambda: KNOWN)
-    assert "epsilon 8; these regions count as 100,000, which kept 100% (a test)" in (enough.said(plan) or "")
+    assert "epsilon 4; these regions count as 100,000, which kept 100% (a test)" in (enough.said(plan) or "")
     assert enough.said(plan.model_copy(update={"mode": "rehearsal"})) is None
     monkeypatch.setattr(enough, "FILE", Path("nowhere"))
     assert enough.said(plan) is None
