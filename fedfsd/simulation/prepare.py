@@ -27,7 +27,7 @@ from fedfsd.plan.build import Limit, Roster, build, canaries
 from fedfsd.plan.plan import CANARIES, WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
 from fedfsd.plan.written import MOMENTS
 from fedfsd.simulation import public_start
-from fedfsd.task import registry
+from fedfsd.task import moments, registry
 from fedfsd.task.gather import Survey, survey
 from fedfsd.task.task import Examples, Task
 
@@ -150,7 +150,7 @@ def start_of(
     _demand_moments(experiment, model)
     names = backbone.trained(model, chosen.trainable)
     built = backbone.packed(model, names)
-    whole = len(names) == len(list(model.parameters())) and not hasattr(model, "moments")
+    whole = len(names) == len(list(model.parameters())) and not moments.has(model)
     if not whole:
         backbone.freeze(model, names)
     _take_weights(chosen, model, names, whole=whole)
@@ -183,7 +183,7 @@ def start_of(
 
 def _demand_moments(experiment: Experiment, model: nn.Module) -> None:
     """The strategy moments with a model that has them and public traffic to whiten by, or none of it."""
-    there = hasattr(model, "moments")
+    there = moments.has(model)
     if (experiment.server.strategy == MOMENTS) != there:
         raise ConfigError(
             "server.strategy",

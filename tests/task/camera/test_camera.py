@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +23,12 @@ from fedfsd.audit.evidence import load
 from fedfsd.audit.statement import statement
 from fedfsd.audit.verify import verify
 from fedfsd.cli.data_check import check
-from fedfsd.drive import table
+from fedfsd.drive import mapped, table
 from fedfsd.drive.table import Table
 from fedfsd.engine import backbone
 from fedfsd.engine.probe import probe
 from fedfsd.engine.vehicle import place
-from fedfsd.errors import ConfigError, DataError, UsageError
+from fedfsd.errors import ConfigError, DataError, NotReadyError, UsageError
 from fedfsd.task import score
 from fedfsd.task.camera import drives, fleet, render
 from fedfsd.task.camera.task import Camera, constant_yaw_rate, straight
@@ -284,6 +285,17 @@ def test_frames_stand_in_a_file_and_are_the_same_behind_the_engine(small):
     for name in found.inputs:
         assert torch.equal(data.inputs[name], same.inputs[name])
     assert not data.inputs["image"][-1].any()
+
+
+def test_a_disk_without_room_is_said(monkeypatch):
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(NotReadyError, match="No space left on device.*TMPDIR"):
+        mapped.zeros((2, 2), np.dtype(np.uint8))
+    with pytest.raises(NotReadyError, match="TMPDIR"):
+        mapped.rows((full() for _ in range(1)), drives.SCHEMA)
 
 
 def test_kinds_divide_the_frames(small):
