@@ -242,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (given.output / "enough.svg").write_text(figure(known), encoding="utf-8")
     if given.publish:
         enough.FILE.write_text(content, encoding="utf-8")
-        put(HERE / "README.md", "table", text(known))
+        shown = f"{text(known)}\n\n![FDE by number of vehicles, a line an epsilon](enough.svg)"
+        put(HERE / "README.md", "table", shown)
         (HERE / "enough.svg").write_text(figure(known), encoding="utf-8")
     print(text(known))
     return 0
