@@ -138,7 +138,7 @@ def start_of(
 ) -> tuple[dict[str, np.ndarray], bytes | None, ModelPlan]:
     """The arrays of the model before the first round, probed and pre-trained, and their part of the plan.
 
-    ``trained``: what the same pre-training made already.
+    ``trained``: what the same pre-training made already of this model, which was probed then.
 
     Between them stands the file of the weights that are not trained, if there are any.
 
@@ -154,10 +154,11 @@ def start_of(
     if not whole:
         backbone.freeze(model, names)
     _take_weights(chosen, model, names, whole=whole)
-    probe(model, task, names, engine=experiment.training.engine)
-    if trained is not None:
+    if trained is None:
+        probe(model, task, names, engine=experiment.training.engine)
+    else:
         backbone.put(model, trained)
-    elif public:
+    if public and trained is None:
         if chosen.backbone == PRETRAINING and not whole:
             backbone.freeze(model, [name for name, _ in model.named_parameters()])
         public_start.start(model, task, public, experiment)
