@@ -138,11 +138,12 @@ def start_of(
 ) -> tuple[dict[str, np.ndarray], bytes | None, ModelPlan]:
     """The arrays of the model before the first round, probed and pre-trained, and their part of the plan.
 
-    ``trained``: what the same pre-training made already of this model, which was probed then.
-
     Between them stands the file of the weights that are not trained, if there are any.
 
     That no vehicle of ``public`` is a private one is for the caller to see to, if it has private data.
+
+    Args:
+        trained: what the same pre-training made already of this model, which was probed then.
     """
     torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     chosen = experiment.model
