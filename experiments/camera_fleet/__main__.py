@@ -54,6 +54,8 @@ class Study:
     output: Path
     steps: int
     """Of pre-training on the randomised set; on the generic one half as many."""
+    plain: bool = False
+    """Leave the head's inputs as they come."""
     until: float = float("inf")
     """When to stop, by the monotonic clock."""
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -86,12 +88,19 @@ class Study:
         path = self.output / f"start-{public}.safetensors"
         if path.exists():
             backbone.restore(model, (), path.read_bytes(), place=str(path))
-            return model
+            return self.whitened(model, public)
         steps = self.steps if public == "public" else -(-self.steps // 2)
         chosen = Pretraining(path=public, steps=steps, batch_size=64, learning_rate=3e-3)
         pretrain(model, task, task.tables(str(self.paths[public])), chosen, seed=1)
         path.write_bytes(backbone.packed(model, ()))
-        return model
+        return self.whitened(model, public)
+
+    def whitened(self, model: nn.Module, public: str) -> nn.Module:
+        """With a last layer whose inputs are uncorrelated on public frames."""
+        if self.plain:
+            return model
+        few = fleets.first(fleets.examples(self.task(()), self.paths[public], test=True), 200)
+        return train.whitened(model, few)
 
     def start(self, public: str, part: str, regions: Sequence[str]) -> Start:
         task = self.task(regions)
@@ -273,6 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="one noise each")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/camera_fleet"))
+    parser.add_argument("--plain", action="store_true", help="without whitening the head's inputs")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then; continued later")
     parser.add_argument("--publish", action="store_true", help="also write into the study's own folder")
     given = parser.parse_args(arguments)

@@ -145,7 +145,9 @@ def build(
     except ValidationError as error:
         first: Any = error.errors(include_url=False, include_input=False)[0]
         raise PlanError(
-            ".".join(map(str, first["loc"])), got="a value out of range", expected=first["msg"]
+            ".".join(map(str, first["loc"])),
+            got="a value out of range",
+            expected=first["msg"].removeprefix("Input should be "),
         ) from None
     if not same:
         raise PlanError(

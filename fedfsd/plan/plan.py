@@ -457,7 +457,8 @@ def read(document: str) -> Plan:
         first: Any = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "plan"
         raise _unreadable(
-            ascii(place).strip("'\"")[:60], _EXPECTED.get(first["type"], first["msg"])
+            ascii(place).strip("'\"")[:60],
+            _EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be ")),
         ) from None
     except (ConfigError, ValueError, TypeError):
         raise _unreadable("plan", "numbers that canonical JSON can hold") from None
