@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from books import keep_books, rounds_in
 from plan.sample import REGION, planned, with_canaries
-from runner.runner_kit import ARRAYS, SHAPES
+from runner.runner_kit import ARRAYS, SHAPES, gate_of, listening, threaded, train_folder
 
 from experiments.planted.faults import BUGS
 from fedfsd.audit import coins as opened_coins
@@ -151,3 +151,21 @@ def test_a_gate_wants_a_verdict_where_there_are_canaries(tmp_path):
     booked = region.gate.reserve(PLAN, 1, ALL)
     with pytest.raises(RefusedError, match="no verdict"):
         region.gate.release(ALL, booked, PLAN)
+
+
+def test_the_verdict_crosses_the_runners_socket_and_ends_the_plan(tmp_path, drives_path, monkeypatch):
+    plan = with_canaries(planned(SHAPES), 7)
+    arrays = {one.name: ARRAYS.get(one.name, np.zeros(7, np.float32)) for one in plan.model.arrays}
+    gate = gate_of(tmp_path / "gate", plan)
+    train = train_folder(tmp_path, drives_path)
+    with listening(gate, tmp_path) as runner, threaded(train, drives_path):
+        runner.commitment(plan.hash)
+        runner.round(plan, 1, arrays)
+        assert coins.document(train, plan.hash).exists()
+        monkeypatch.setattr("fedfsd.runner.region.coins.judged", lambda *_: ".x..")
+        with pytest.raises(RefusedError):
+            runner.round(plan, 2, arrays)
+        (found,) = rounds_in(tmp_path / "gate", "incident")
+        assert (found["round"], found["finding"]) == (2, "canary-noise")
+        with pytest.raises(RefusedError, match="ended here"):
+            runner.round(plan, 2, arrays)
