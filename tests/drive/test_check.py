@@ -566,6 +566,7 @@ def test_rows_may_come_in_any_order():
     assert check([made(columns)]) == check([made({name: values[order] for name, values in columns.items()})])
 
 
+@pytest.mark.slow
 def test_some_recordings_at_a_time_from_a_file_give_what_all_together_give(tmp_path, monkeypatch):
     whole = {}
     for number, plant in enumerate(DEFECTS):

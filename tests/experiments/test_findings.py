@@ -38,6 +38,7 @@ def test_a_page_shows_its_picture_and_says_cause_and_fix(name):
         assert (PAGES / target).exists(), target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_picture_is_what_the_command_draws(name):
     assert (PAGES / f"{name}.svg").read_text(encoding="utf-8") == draw(name)
