@@ -16,7 +16,7 @@ from zlib import crc32
 import numpy as np
 import pyarrow as pa
 
-from fedfsd.drive.reader.drive import COMPRESSED, damaged, too_large
+from fedfsd.drive.reader.drive import COMPRESSED, MAX_BYTES, damaged, too_large
 
 # Bytes that are kept in memory before a file is used.
 HELD = 128 * 2**20
@@ -148,7 +148,7 @@ def unpacked(path: Path, folder: Path | None) -> Iterator[Path]:
             yield Path(copy.name)
 
 
-def content(path: Path, limit: int) -> bytes:
+def content(path: Path, limit: int = MAX_BYTES) -> bytes:
     """The bytes of one small file, unpacked.
 
     Raises:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfsd.drive.reader.drive import Drive, Options, Reader, central_differences, content, damaged, drive
+from fedfsd.drive.reader.drive import Drive, Options, Reader, central_differences, damaged, drive
+from fedfsd.drive.reader.spool import content
 
 _COLUMNS = ("vehicle", "type", "t", "x", "y")
 _MAX_GAP_SECONDS = 1.0  # over a longer gap no speed is computed
