@@ -138,11 +138,12 @@ def start_of(
 ) -> tuple[dict[str, np.ndarray], bytes | None, ModelPlan]:
     """The arrays of the model before the first round, probed and pre-trained, and their part of the plan.
 
-    ``trained``: what the same pre-training made already.
-
     Between them stands the file of the weights that are not trained, if there are any.
 
     That no vehicle of ``public`` is a private one is for the caller to see to, if it has private data.
+
+    Args:
+        trained: what the same pre-training made already of this model, which was probed then.
     """
     torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     chosen = experiment.model
@@ -154,10 +155,11 @@ def start_of(
     if not whole:
         backbone.freeze(model, names)
     _take_weights(chosen, model, names, whole=whole)
-    probe(model, task, names, engine=experiment.training.engine)
-    if trained is not None:
+    if trained is None:
+        probe(model, task, names, engine=experiment.training.engine)
+    else:
         backbone.put(model, trained)
-    elif public:
+    if public and trained is None:
         if chosen.backbone == PRETRAINING and not whole:
             backbone.freeze(model, [name for name, _ in model.named_parameters()])
         public_start.start(model, task, public, experiment)

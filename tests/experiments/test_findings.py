@@ -12,7 +12,7 @@ from experiments.findings import scene
 from experiments.findings.__main__ import PAGES
 from experiments.findings.drawing import PICTURES, draw
 from fedfsd.drive.check import check
-from fedfsd.drive.check.finding import WHAT, Name
+from fedfsd.drive.check.finding import WHAT, FrameName, Name
 
 NAMES = get_args(Name)
 OF_REGION = "no-window"  # found by who cuts the windows
@@ -51,6 +51,12 @@ def test_what_is_drawn_is_found_and_its_severity_is_the_page_s(name):
     assert page.parts[:2] == ("docs", "data")
     said = (PAGES / page.name).read_text(encoding="utf-8").split("\n")[2].lower()
     assert said.startswith(found[name].severity)
+
+
+def test_what_camera_drives_get_wrong_is_said_in_the_words_of_their_page():
+    page = (PAGES.parent / "camera.md").read_text(encoding="utf-8")
+    for name in get_args(FrameName):
+        assert re.search(rf"^\| .*`{name}`.* \| {re.escape(WHAT[name])} \|$", page, re.MULTILINE), name
 
 
 def test_nothing_is_wrong_in_what_is_drawn_beside_it():

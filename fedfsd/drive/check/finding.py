@@ -73,7 +73,7 @@ FrameName = Literal[
 ]
 """Of camera drives; all are in docs/camera.md."""
 
-WHAT: dict[Name, str] = {
+WHAT: dict[Name | FrameName, str] = {
     "both-sides": "A vehicle key has rows for training and rows for testing.",
     "coarse-time": (
         "The column `t` holds times of day or times since 1970. As float32 they are so coarse that "
@@ -138,6 +138,24 @@ WHAT: dict[Name, str] = {
     "velocity-off-motion": "Velocities point another way than the motion, and no single frame explains it.",
     "velocity-reversed": "Velocities point backwards.",
     "velocity-scaled": "Velocities are longer or shorter than the motion by a factor of more than 1.15.",
+    "car-two-regions": "frames of one car in two regions",
+    "car-without-frames": "it counts in the roster and contributes nothing",
+    "faces-and-plates": "always: nothing is blurred here",
+    "frame-16-bit": "16 bits a channel",
+    "frame-black": "nothing to see",
+    "frame-bomb": "a header of more than 40 megapixels; nothing of it is decoded",
+    "frame-flat": "too wide to be cut to 64 of 160",
+    "frame-frozen": "the same picture again while the car moves",
+    "frame-grey": "grey among coloured frames",
+    "frame-lag": "frames and poses are apart in time, with the lag",
+    "frame-outside": "a path that leaves the table's folder or follows a link",
+    "frame-repeated": "the same picture in two recordings of a car",
+    "frame-size": "several sizes in one recording",
+    "frame-two-keys": "the same picture under two cars",
+    "frame-unreadable": "not JPEG or PNG, damaged, or not there",
+    "label-in-past": "a path that begins behind the car",
+    "pose-jump": "faster than any car",
+    "yaw-sign": "the picture turns against the heading",
 }
 """What each of them means, in the words of its page."""
 

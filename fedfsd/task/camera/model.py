@@ -96,7 +96,7 @@ class Head(nn.Module):
         inverse, back = (axes / spread) @ axes.T, (axes * spread) @ axes.T
         weight = self.linear.weight[:, : len(centre)].double()
         old = weight @ self.whitening.double().T  # of the inputs as they come
-        self.linear.bias += (old @ (centre - self.centre)).float()
+        self.linear.bias.add_((old @ (centre - self.centre)).float())
         self.linear.weight[:, : len(centre)] = (old @ back).float()
         self.centre.copy_(centre)
         self.whitening.copy_(inverse)
