@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -182,11 +182,13 @@ def _rule(sizes: Rows, start: float | None) -> str:
 
 def picture(rows: Rows) -> str:
     """Left: the ladder's means. Right: error against epsilon by number of cars."""
+    sized = bool(_of(rows, what="size", public="public"))
     with style() as figure_of:
-        figure = figure_of(11, 4.6, "")
-        left, right = figure.subplots(1, 2)
-        _rungs(left, rows)
-        _curves(right, rows)
+        figure = figure_of(11 if sized else 6.5, 4.6, "")
+        panels = figure.subplots(1, 1 + sized, squeeze=False)[0]
+        _rungs(panels[0], rows)
+        if sized:
+            _curves(panels[1], rows)
         return as_svg(figure)
 
 
@@ -212,11 +214,16 @@ def _curves(axes: Any, rows: Rows) -> None:
         points = sorted(
             (row["epsilon"], _mean(row)) for row in _of(sizes, cars=cars) if row["epsilon"] != NONE
         )
-        axes.plot(*zip(*points, strict=True), "o-", color=colour, label=f"{cars} cars a region")
-    start: Callable[..., Any] = axes.axhline
+        axes.plot(
+            [at for at, _ in points],
+            [m for _, m in points],
+            "o-",
+            color=colour,
+            label=f"{cars} cars a region",
+        )
     value = _value(rows, what="ladder", public="public", part="head", rung="start")
     if value is not None:
-        start(value, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.axhline(value, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.set(xscale="log", xlabel="epsilon", ylabel="mean FDE at 3 s, m")
     axes.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
     axes.legend(frameon=False)
