@@ -227,8 +227,8 @@ def _sentences(case: Case, chapter: Chapter, rosters: Sequence[int]) -> Iterator
     yield Sentence("horizon", text)
     for name in sorted({run.promise.identity for run in chapter.runs if run.promise}):
         yield Sentence("identity", say(IDENTITIES[name]), declared=True)
-    for name in sorted({run.terms.task for run in chapter.runs if run.terms} & RECORDED.keys()):
-        yield Sentence("identity", say(RECORDED[name]))
+    for task in sorted({run.terms.task for run in chapter.runs if run.terms} & RECORDED.keys()):
+        yield Sentence("identity", say(RECORDED[task]))
     elsewhere = case.declaration.practice.vehicles_in_other_regions if case.declaration else None
     if elsewhere:
         yield Sentence("vehicles in other regions", said(elsewhere), declared=True)

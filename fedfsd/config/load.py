@@ -150,7 +150,7 @@ def _explain(model: type[BaseModel], place: str, first: Any) -> ConfigError:
         inner = first["ctx"]["error"]
         return ConfigError(place + inner.place, got=inner.got, expected=inner.expected, hint=inner.hint)
     message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    message = _PLAIN.get(message, message)
+    message = _PLAIN.get(message.partition(" or instance of ")[0], message)
     return ConfigError(
         place + key, got=_given(first), expected=message, hint=f"change {steps[-1] if steps else key}"
     )

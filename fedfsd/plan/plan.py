@@ -271,6 +271,8 @@ class Plan(Frozen):
         shapes = [array.shape for array in self.model.arrays if array.name == CANARIES]
         if shapes != ([(most,)] if most else []):
             raise ValueError(f"{CANARIES} with an entry for each canary of the region with most")
+        if most and self.strategy == MOMENTS:
+            raise ValueError(f"no canaries with the strategy {MOMENTS}")
         if any(mine.canaries and mine.noise is None for mine in self.regions.values()):
             raise ValueError("canaries only beside noise")
         return self
@@ -455,7 +457,8 @@ def read(document: str) -> Plan:
         first: Any = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "plan"
         raise _unreadable(
-            ascii(place).strip("'\"")[:60], _EXPECTED.get(first["type"], first["msg"])
+            ascii(place).strip("'\"")[:60],
+            _EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be ")),
         ) from None
     except (ConfigError, ValueError, TypeError):
         raise _unreadable("plan", "numbers that canonical JSON can hold") from None

@@ -18,7 +18,7 @@ import numpy as np
 
 from fedfsd.canvas import COLOURS, SHOWN, colours, themed
 from fedfsd.config.experiment import Experiment
-from fedfsd.errors import NotReadyError
+from fedfsd.errors import NotReadyError, PlanError
 from fedfsd.gate.gate import unnoticed
 from fedfsd.gate.outcome import MEANINGS, RELEASED
 from fedfsd.language import ENGLISH, mark, say, spoken
@@ -112,7 +112,7 @@ def read_run(path: str | Path) -> WrittenRun:
     """
     folder = Folder(Path(path))
     folder.read("plan.json")  # for its error
-    plan = plans.read((folder.path / "plan.json").read_text(encoding="utf-8"))
+    plan = _plan(folder.path / "plan.json")
     return WrittenRun(
         folder=folder,
         plan=plan,
@@ -121,6 +121,16 @@ def read_run(path: str | Path) -> WrittenRun:
         metrics=folder.read("metrics.json") if folder.complete else {},
         rounds=folder.rounds(),
     )
+
+
+def _plan(path: Path) -> Plan:
+    """The plan in a file; what is wrong with it is said with the file's name."""
+    try:
+        return plans.read(path.read_text(encoding="utf-8"))
+    except PlanError as error:
+        raise PlanError(
+            f"{path}: {error.place}", got=error.got, expected=error.expected, hint=error.hint
+        ) from None
 
 
 def write_report(path: str | Path) -> Path:

@@ -148,6 +148,7 @@ def test_side_of_the_road(region, sense):
     assert (sense * (x * vy - y * vx)[ring] > 0).mean() > 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(SCENES))
 def test_velocities_and_headings_belong_to_the_positions(kind):
     """With a perfect sensor, positions move as the velocities say, and nobody brakes beyond 7 m/s2."""
@@ -165,6 +166,7 @@ def test_velocities_and_headings_belong_to_the_positions(kind):
         assert np.abs(slip[speed > 2]).max(initial=0) < 0.6
 
 
+@pytest.mark.slow
 def test_jitter_is_as_large_as_the_profile_says():
     profile = replace(PROFILES["CN"], jitter_m=(0.3, 0.3))
     sharp = replace(profile, jitter_m=(0.0, 0.0))
@@ -174,6 +176,7 @@ def test_jitter_is_as_large_as_the_profile_says():
     assert np.abs(error[:, 2:]).max() == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(SCENES))
 def test_vehicles_hardly_ever_overlap(kind):
     from highway_env.utils import are_polygons_intersecting

@@ -164,6 +164,7 @@ def test_a_plan_has_the_hash_of_its_text_in_every_ledger(golden, folder):
         assert plan.hash in [one["plan"] for one in entries(mirror, "plan")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["simulation/finished", "federation/finished"])
 def test_the_evidence_of_a_private_run_holds(golden, folder):
     assert "holds" in run("audit", "verify", *evidence(folder), code=HOLDS).output
@@ -176,6 +177,7 @@ def test_the_evidence_of_a_rehearsal_still_cannot_be_decided(golden):
     run("audit", "verify", *evidence("simulation/rehearsal"), code=CANNOT_DECIDE)
 
 
+@pytest.mark.slow
 def test_kept_ledgers_still_know_that_their_grants_are_spent(golden):
     words = ("simulate", "experiment.toml", "--ledgers", "kept/ledgers", "-o", "again")
     assert run(*words, code=BUDGET).error.splitlines()[-1].startswith("budget: ")
@@ -185,6 +187,7 @@ def test_kept_ledgers_still_know_that_their_grants_are_spent(golden):
 # Run folders.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "folder", ["simulation/finished", "simulation/rehearsal", "federation/finished", "federation/stopped"]
 )
@@ -197,6 +200,7 @@ def test_the_page_of_a_run_is_written_again(golden, folder):
     assert all(name in text for name in (run["name"], *run["regions"]))
 
 
+@pytest.mark.slow
 def test_runs_are_compared_as_they_were(golden):
     found = run("compare", "simulation/finished", "simulation/rehearsal", "--json").document
     before = json.loads(Path("simulation/comparison/compare.json").read_text())

@@ -6,6 +6,7 @@ PYTHONPATH=tests:. python tests/stories/test_readme.py     writes the samples an
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -131,6 +132,21 @@ def test_every_deployed_policy_takes_the_quickstart(file):
 
     quick = load(Experiment, ROOT / "experiments" / "quickstart.toml", overrides=["pretraining.path=none"])
     assert objections(load(Policy, file), prepare(quick).plan, file.stem.upper()) == []
+
+
+def test_flwr_run_is_typed_as_flower_and_the_app_want_it():
+    """The run itself takes Ray and a machine that is not busy; what it rests on is looked at here."""
+    from flwr.common.constant import FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION as VARIABLE
+
+    page = (ROOT / "docs" / "researcher.md").read_text(encoding="utf-8")
+    assert f"{VARIABLE}=1 flwr run . local --federation-config num-supernodes=4" in page
+    app = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
+    assert (ROOT / app["config"]["experiment"]).is_file()
+    assert app["config"]["experiment"] in app["fab-include"]
+    assert app["config"]["folder"] in page
+    for place in app["components"].values():
+        module, name = place.split(":")
+        assert f"{name} = " in (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
 
 
 def test_the_flower_apps_are_thin():

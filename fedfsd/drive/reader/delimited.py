@@ -313,10 +313,10 @@ def layout(
     """
     if _is_parquet(path):
         with _parquet(path, scratch) as file:
-            names = {name.lower(): name for name in file.schema_arrow.names}
-        _demand(path, required, names)
-        wanted = [name for name in (*required, *optional) if name.lower() in names]
-        return Layout(path, {name: names[name.lower()] for name in wanted}, scratch, width=len(names))
+            given = {name.lower(): name for name in file.schema_arrow.names}
+        _demand(path, required, given)
+        wanted = [name for name in (*required, *optional) if name.lower() in given]
+        return Layout(path, {name: given[name.lower()] for name in wanted}, scratch, width=len(given))
     if names:
         with opened(path) as take:
             if not take(HEAD).strip():

@@ -16,7 +16,7 @@ from zlib import crc32
 import numpy as np
 import pyarrow as pa
 
-from fedfsd.drive.reader.drive import COMPRESSED, damaged
+from fedfsd.drive.reader.drive import COMPRESSED, damaged, too_large
 
 # Bytes that are kept in memory before a file is used.
 HELD = 128 * 2**20
@@ -146,6 +146,21 @@ def unpacked(path: Path, folder: Path | None) -> Iterator[Path]:
                 first = take(_CHUNK)
             copy.flush()
             yield Path(copy.name)
+
+
+def content(path: Path, limit: int) -> bytes:
+    """The bytes of one small file, unpacked.
+
+    Raises:
+        DataError: not a readable file, empty, damaged, or larger than ``limit`` bytes (unpacked).
+    """
+    with opened(path) as take:
+        found = take(limit + 1)
+    if len(found) > limit:
+        raise too_large(path, f"more than {limit} bytes", limit)
+    if not found:
+        raise damaged(path, "an empty file", "a recording")
+    return found
 
 
 @contextmanager

@@ -109,8 +109,8 @@ class Mlp(nn.Module):
         added = torch.linalg.solve(basis, solution.T).unflatten(1, (2, _MODES, -1))  # (P, 2, M, width + 1)
         rows = added.transpose(0, 1).flatten(0, 2)
         with torch.no_grad():
-            self.head.weight += rows[:, :-1]
-            self.head.bias += rows[:, -1]
+            self.head.weight.add_(rows[:, :-1])
+            self.head.bias.add_(rows[:, -1])
 
     def _parts(self, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features (B, 8), and the modes straight and turned, (B, M, 2) m/s each."""
