@@ -66,8 +66,8 @@ def test_every_proof_that_is_named_is_a_test(section):
 def copy(tmp_path):
     """A copy of what an addition touches, the tests beside it, and a way to run tests in it."""
     for folder in ("fedfsd", "tests"):
-        ignored = shutil.ignore_patterns("__pycache__", "release_*")
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+        # With what is compiled already, which is true of the copies, too.
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("release_*"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
@@ -92,12 +92,31 @@ def python(copy: Path, *words: str) -> str:
     return done.stdout
 
 
-def prove(copy: Path, *tests: str) -> None:
-    python(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
-
-
 @pytest.mark.slow
-def test_following_the_list_adds_an_experiment_key(copy):
+def test_following_the_lists_adds_a_key_a_check_and_a_model(copy):
+    """One after the other in one copy; a process that runs the tests of all three takes seconds to start."""
+    command = add_a_key(copy)
+    add_a_check(copy)
+    add_a_model(copy)
+    key = [one for one in proofs("An experiment key") if "evolution" not in one]
+    check = [
+        "tests/audit/test_region_file.py::test_every_check_says_what_it_checks",
+        "tests/audit/test_misdeed.py::test_an_honest_ledger_holds",
+        "tests/audit/test_hostile.py::test_a_damaged_bundle_does_not_hide_the_others",
+        "tests/audit/test_command.py::test_sarif_is_what_tools_expect",
+    ]
+    tests = [*key, *check, *proofs("A model")]
+    said = python(
+        copy, "-m", "pytest", "-v", "-p", "no:cacheprovider", *tests, "-k", "twin or not test_model"
+    )
+    for proof in tests:  # each of them was chosen and ran
+        assert re.search(rf"^{re.escape(proof)}\b.* PASSED", said, re.MULTILINE), proof
+    (copy / "named.toml").write_text('format = 2\nname = "x"\n[data]\nNAME = 3\n', encoding="utf-8")
+    assert "data.NAME = 3" in python(copy, "-c", command, "config", "check", "named.toml")
+
+
+def add_a_key(copy: Path) -> str:
+    """An experiment's; what runs a command."""
     key = 'path: str = "embedded"'
     edit(copy, "fedfsd/config/experiment.py", key, f"{key}\n    NAME: int = 0")
     start = "    found = deepcopy(dict(document))\n"
@@ -106,13 +125,11 @@ def test_following_the_list_adds_an_experiment_key(copy):
     command = "from fedfsd.cli.main import run; run()"
     schema = python(copy, "-c", command, "config", "schema", "experiment")
     (copy / "fedfsd/config/experiment.schema.json").write_text(schema, encoding="utf-8")
-    prove(copy, *(one for one in proofs("An experiment key") if "evolution" not in one))
-    (copy / "named.toml").write_text('format = 2\nname = "x"\n[data]\nNAME = 3\n', encoding="utf-8")
-    assert "data.NAME = 3" in python(copy, "-c", command, "config", "check", "named.toml")
+    return command
 
 
-@pytest.mark.slow
-def test_following_the_list_adds_an_audit_check(copy):
+def add_a_check(copy: Path) -> None:
+    """An audit's."""
     (copy / "fedfsd/audit/extra.py").write_text(
         "from collections.abc import Iterator\n\n"
         "from fedfsd.audit.evidence import Ledger\nfrom fedfsd.audit.finding import Finding\n\n\n"
@@ -126,17 +143,10 @@ def test_following_the_list_adds_an_audit_check(copy):
     edit(copy, verify, line, f"        sheet.run(check_extra, ledger)\n{line}")
     table = "CHECKS: Mapping[str, str] = {\n"
     edit(copy, "fedfsd/audit/explained.py", table, f'{table}    "extra": mark("Nothing."),\n')
-    hostile = "tests/audit/test_hostile.py::test_a_damaged_bundle_does_not_hide_the_others"
-    sarif = "tests/audit/test_command.py::test_sarif_is_what_tools_expect"
-    honest = "tests/audit/test_misdeed.py::test_an_honest_ledger_holds"
-    prove(
-        copy, "tests/audit/test_region_file.py::test_every_check_says_what_it_checks", honest, hostile, sarif
-    )
 
 
-@pytest.mark.slow
-def test_following_the_list_adds_a_model(copy):
+def add_a_model(copy: Path) -> None:
+    """Of forecasting."""
     models = copy / "fedfsd/task/forecasting/model"
     shutil.copy(models / "mlp.py", models / "twin.py")
     edit(copy, "fedfsd/gate/policy.py", '("mlp", "gru"', '("twin", "mlp", "gru"')
-    prove(copy, *proofs("A model"), "-k", "twin")

@@ -11,8 +11,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import save_file
-
+from experiments.camera_fleet import fleets, train
+from fedfsd import canonical
 from fedfsd.config.experiment import Experiment
 from fedfsd.engine import backbone
 from fedfsd.simulation.prepare import public_of, start_of, task_of
@@ -30,13 +30,16 @@ def make(model: str, output: Path, *, public: str, steps: int, trainable: str = 
         }
     )
     task = task_of(experiment)
-    initial, frozen, plan = start_of(experiment, task, public_of(experiment, task))
-    assert frozen is not None
-    assert plan.backbone is not None
+    tables = public_of(experiment, task)
+    initial, frozen, _ = start_of(experiment, task, tables)
+    net = task.model(model, {}, seed=experiment.seed)
+    backbone.put(net, backbone.whole(initial, frozen))
+    train.whitened(net, fleets.first(task.examples(tables, test=True), 200))
+    content = backbone.packed(net, backbone.trained(net, trainable))
     output.mkdir(parents=True, exist_ok=True)
-    (output / f"{model}-backbone{backbone.SUFFIX}").write_bytes(frozen)
-    save_file(backbone.whole(initial, frozen), output / f"{model}{backbone.SUFFIX}")
-    return plan.backbone.sha256
+    (output / f"{model}-backbone{backbone.SUFFIX}").write_bytes(content)
+    (output / f"{model}{backbone.SUFFIX}").write_bytes(backbone.packed(net, ()))
+    return canonical.sha256(content)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

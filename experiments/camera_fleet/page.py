@@ -77,10 +77,17 @@ def _name(rung: str, epsilon: float) -> str:
     return f"{rung}, epsilon {epsilon:g}"
 
 
+def _rungs_of(rows: Rows) -> list[tuple[str, float]]:
+    """Rung and epsilon, from no learning to the least private."""
+    order = ["straight on", "constant yaw rate", "start", "alone", "federated", "pooled"]
+    found = {(row["rung"], row["epsilon"]) for row in rows}
+    return sorted(found, key=lambda one: (order.index(one[0]), one[1]))
+
+
 def _ladder(rows: Rows, some: Rows) -> str:
     lines = [f"| rung | {' | '.join(REGIONS)} | mean |", f"|---|{'---|' * (len(REGIONS) + 1)}"]
     lines += [_line(row["rung"], [row]) for row in _of(rows, public="", what="ladder")]
-    for rung, epsilon in dict.fromkeys((row["rung"], row["epsilon"]) for row in some):
+    for rung, epsilon in _rungs_of(some):
         lines.append(_line(_name(rung, epsilon), _of(some, rung=rung, epsilon=epsilon)))
     return "\n".join(lines)
 
@@ -185,7 +192,7 @@ def picture(rows: Rows) -> str:
 
 def _rungs(axes: Any, rows: Rows) -> None:
     some = [*_of(rows, public="", what="ladder"), *_of(rows, public="public", part="head", what="ladder")]
-    rungs = list(dict.fromkeys((row["rung"], row["epsilon"]) for row in some))
+    rungs = _rungs_of(some)
     for place, (rung, epsilon) in enumerate(rungs):
         found = [_mean(row) for row in _of(some, rung=rung, epsilon=epsilon)]
         promised = rung in ("federated", "alone") and epsilon != NONE

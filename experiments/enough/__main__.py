@@ -66,16 +66,16 @@ class World:
         return float(self.task.scores(net.eval(), self.test).values["fde_m"].mean())
 
 
-def opened(seed: int) -> World:
-    """The embedded traffic as one region, and the start that its public part gives."""
+def opened(seed: int, *more: str) -> World:
+    """The embedded traffic as one region, and the start that its public part gives; ``more`` overrides."""
     torch.set_num_threads(1)
     experiment = load(
         Experiment,
         QUICKSTART,
-        overrides=[f"seed={seed}", "model.witness_size=0", f"privacy.target_delta={DELTA}"],
+        overrides=[f"seed={seed}", "model.witness_size=0", f"privacy.target_delta={DELTA}", *more],
     )
     task = task_of(experiment)
-    initial, _, model = start_of(experiment, task, public_of(experiment, task))
+    initial, _, model = start_of(experiment, task, public_of(experiment, task), {})
     tables = (as_one_region(task.tables("embedded")),)
     training, _ = gather(task, tables, POOLED)
     test = task.examples(table.in_region(tables, POOLED), test=True)
@@ -242,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (given.output / "enough.svg").write_text(figure(known), encoding="utf-8")
     if given.publish:
         enough.FILE.write_text(content, encoding="utf-8")
-        put(HERE / "README.md", "table", text(known))
+        shown = f"{text(known)}\n\n![FDE by number of vehicles, a line an epsilon](enough.svg)"
+        put(HERE / "README.md", "table", shown)
         (HERE / "enough.svg").write_text(figure(known), encoding="utf-8")
     print(text(known))
     return 0

@@ -202,7 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--settings", type=int, default=10, help="how many are drawn from each grid")
     parser.add_argument("--keep", type=int, nargs="*", default=[8], help="how many go on after each round")
     parser.add_argument("--strategy", nargs="+", choices=GRIDS, default=list(GRIDS), help="which are tried")
-    parser.add_argument("--rounds", type=int, nargs="+", metavar="N", help="how many, in place of the grids'")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="KEY=[VALUE, ...]", help="in place of the grids'"
+    )
     parser.add_argument("--name", default="recipe", help="of the files that are written")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every run")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/four_regions/choose"), metavar="DIR")
@@ -212,8 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         tables = traffic(given.output / "traffic.parquet")
         search = Search(tables, given.set, given.output / "runs.jsonl")
-        rounds = {"training.num_rounds": tuple(given.rounds)} if given.rounds else {}
-        grids = {strategy: {**GRIDS[strategy], **rounds} for strategy in given.strategy}
+        only = {key: tuple(json.loads(value)) for key, _, value in (one.partition("=") for one in given.only)}
+        grids = {strategy: {**GRIDS[strategy], **only} for strategy in given.strategy}
         found = choose(search, drawn(grids, given.settings, seed=1), given.keep)
         for folder in (given.output, HERE) if given.publish else (given.output,):
             write(found, search.lines, folder, given.name)

@@ -30,7 +30,7 @@ from fedfsd.flower import strategy as strategies
 from fedfsd.flower.polled import PolledGrid
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.plan.build import Roster, build
-from fedfsd.plan.plan import Plan
+from fedfsd.plan.plan import Arrays, Plan
 from fedfsd.simulation.prepare import model_with, public_of, regions_of, start_of, task_of, task_plan
 from fedfsd.task import gather
 from fedfsd.task.task import Examples, Scores, Task
@@ -50,14 +50,14 @@ class Stage:
     _trained: dict[object, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, experiment: Experiment) -> Stage:
-        """Read and cut the data. RefusedError where a drive was recorded."""
+    def of(cls, experiment: Experiment, *, recorded: bool = False) -> Stage:
+        """Read and cut the data. RefusedError where a drive was recorded, unless ``recorded`` allows it."""
         torch.set_num_threads(1)
         private.become(1)
         private.quiet()
         task = task_of(experiment)
         tables = task.tables(experiment.data.path)
-        if any(part.origin == "recorded" for part in tables):
+        if not recorded and any(part.origin == "recorded" for part in tables):
             raise RefusedError("data.path", got="recorded drives", expected="generated traffic")
         names = regions_of(experiment, tables)
         examples = {name: gather.gather(task, tables, name)[0] for name in names}
@@ -74,22 +74,44 @@ class Stage:
         """FDE of constant velocity by region, m."""
         return _fde({name: self.task.baseline_scores(one) for name, one in self.tests.items()})
 
-    def run(self, experiment: Experiment) -> tuple[dict[str, float], dict[str, float]]:
-        """FDE by region, m, of the public start and after ``experiment``."""
+    def run(
+        self, experiment: Experiment, *, own: float | None = None
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """FDE by region, m, of the public start and after ``experiment``.
+
+        ``own``: of one release of moments, with the model that each region makes of that share of its own.
+        """
         made = experiment.model.options.get("width"), experiment.seed
         initial, frozen, model = start_of(
             experiment, self.task, self.public, {}, trained=self._trained.get(made)
         )
-        self._trained.setdefault(made, backbone.whole(initial, frozen))
+        whole = backbone.whole(initial, frozen)
+        self._trained.setdefault(
+            made, {name: one for name, one in whole.items() if not name.startswith("moments.")}
+        )
         plan = build(experiment, self.rosters, task_plan(self.task), model)
         net = model_with(plan, self.task, initial, frozen)
         start = self._errors(net)
         inner = strategies.resolve(experiment.server.strategy, experiment.server.options)
         moments.bind(inner, plan, net)
-        strategy = PlannedStrategy(inner, plan, round_timeout_seconds=60.0)
+        updates: dict[str, Arrays] = {}
+        strategy = PlannedStrategy(
+            inner,
+            plan,
+            round_timeout_seconds=60.0,
+            keep=lambda region, _, update: updates.update({region: update}),
+        )
         grid = _Here(plan, model_with(plan, self.task, initial, frozen), self.task, self.data)
         found = strategy.start(grid, initial, on_round=lambda _: None)
-        return start, self._errors(model_with(plan, self.task, found, frozen))
+        if own is None:
+            return start, self._errors(model_with(plan, self.task, found, frozen))
+        means = {name: moments.released(plan, name, update) for name, update in updates.items()}
+        ridge = float(experiment.server.options.get("ridge", 1.0))
+        errors = {}
+        for name in means:
+            mine = moments.mixed(plan, net, initial, means, name, own=own, ridge=ridge)
+            errors[name] = self._errors(model_with(plan, self.task, mine, frozen))[name]
+        return start, errors
 
     def _errors(self, model: nn.Module) -> dict[str, float]:
         return _fde({name: self.task.scores(model, one) for name, one in self.tests.items()})

@@ -1,13 +1,14 @@
-"""How often a right plan is called wrong: the statistics of both gates over many plans of 20 rounds.
+"""How often a right plan is called wrong, by gates or by canaries, in many plans of 20 rounds.
 
     python -m experiments.planted.alarms                # 1,000 plans, some minutes of one core
     python -m experiments.planted.alarms --plans 100 --regions 1
 
-Every plan has its own run keys. Its releases are made by the mechanism itself on a signal that drifts,
-through the optimizer, at float32, for several regions; one local step (so that values lie on the public grid)
-and three in turn. Each is judged as at the coordinator's gate, beside the other regions' witness blocks. The
-bound is one plan in 1,000. A replay is exact and has no false alarms; a check of a training of canaries fails
-by chance in one of a million trainings or less.
+Every plan has its own run keys and coins. Its releases are made by the mechanism itself on a signal that
+drifts, beside canaries that are drawn, through the optimizer, at float32, for several regions; one local step
+(so that values lie on the public grid) and three in turn. Each is judged as at the coordinator's gate, beside
+the other regions' witness blocks, and as by the runner for its canaries. The bound is one plan in 1,000, and
+one in 10,000 more for canaries. A replay is exact and has no false alarms; a training of canaries alone is
+called wrong by chance in four of a million or less.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from fedfsd.engine.noise import Noise, of_step
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.gate.watch import OTHER_ROUNDS, sight
 from fedfsd.mechanism import watch
-from fedfsd.mechanism.kind import Gaussian, GaussianByRound, Mechanism
+from fedfsd.mechanism.canary import coins as tosses
+from fedfsd.mechanism.canary import findings, pulls_of, verdict
+from fedfsd.mechanism.kind import Gaussian, GaussianByRound, Mechanism, gains
 from fedfsd.mechanism.watch import State
-from fedfsd.plan.plan import WITNESS
+from fedfsd.plan.plan import CANARIES, WITNESS
 
-ROUNDS, WITNESS_SIZE, RATE, MOMENTUM, DIVISOR = 20, 4096, 0.03, 0.5, 239.0
+ROUNDS, WITNESS_SIZE, COUNT, RATE, MOMENTUM, DIVISOR = 20, 4096, 60, 0.03, 0.5, 239.0
 SHAPES = {"body.weight": (16, 12), "body.bias": (16,), "head.weight": (40, 16), "head.bias": (40,)}
 
 
@@ -44,35 +47,54 @@ def mechanism(number: int) -> Mechanism:
     return GaussianByRound(**constants, sigmas=tuple(2.0 + 0.25 * (round % 8) for round in range(ROUNDS)))
 
 
-def releases(noise: Mechanism, key: RoundKey, random: np.random.Generator) -> Iterator[dict[str, np.ndarray]]:
-    """What a region releases, round by round."""
+def releases(
+    noise: Mechanism, key: RoundKey, random: np.random.Generator, inside: np.ndarray
+) -> Iterator[dict[str, np.ndarray]]:
+    """What a region releases, round by round; ``inside``: the coins of its canaries."""
     size = sum(int(np.prod(shape)) for shape in SHAPES.values())
+    moving = noise.max_grad_norm * np.append(inside[:-1], False)
     signal = random.normal(0, 0.05 * noise.max_grad_norm * DIVISOR / np.sqrt(size), size)
     for round in range(1, ROUNDS + 1):
         signal = 0.95 * signal + 0.1 * random.normal(0, signal.std(), size)
-        velocity = update = np.zeros(size + WITNESS_SIZE)
+        velocity = update = np.zeros(size + COUNT + WITNESS_SIZE)
         for step in range(noise.local_steps):
             stream = _at(key, round, step)
             # In every third round the gradient takes back all that the steps before have moved.
             back = (update if round % 3 == 0 else np.zeros_like(update))[:size] / RATE * DIVISOR
-            total = torch.from_numpy(np.concatenate([signal + back, np.zeros(WITNESS_SIZE)]))
+            drawn = moving * (random.random(COUNT) < noise.sample_rate)
+            total = torch.from_numpy(np.concatenate([signal + back, drawn, np.zeros(WITNESS_SIZE)]))
             noised = noise.noised(total, stream, round=round).numpy()
             velocity = MOMENTUM * velocity + noised / DIVISOR
             update = update - RATE * velocity
-        ends = np.cumsum([int(np.prod(shape)) for shape in SHAPES.values()])
-        parts = np.split(update.astype(np.float32), ends)
-        yield {name: part.reshape(shape) for (name, shape), part in zip(
-            [*SHAPES.items(), (WITNESS, (WITNESS_SIZE,))], parts, strict=True)}  # fmt: skip
+        shapes = {**SHAPES, CANARIES: (COUNT,), WITNESS: (WITNESS_SIZE,)}
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+        parts = np.split(update.astype(np.float32), ends[:-1])
+        yield {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def alarms(number: int, regions: int) -> list[str]:
     """What is found in one right plan."""
     noise, random = mechanism(number), np.random.default_rng(number)
     keys = [RoundKey(os.urandom(32), f"R{one}", f"{number:064x}", 0, "") for one in range(regions)]
-    made = [releases(noise, key, random) for key in keys]
+    coins = [tosses(os.urandom(32), COUNT) for _ in keys]
+    made = [releases(noise, key, random, inside) for key, inside in zip(keys, coins, strict=True)]
     states, found = [State() for _ in keys], []
+    moved = gains(learning_rate=RATE, momentum=MOMENTUM, local_steps=noise.local_steps)
+    blocks: list[list[np.ndarray]] = [[] for _ in keys]
+    pulls: list[np.ndarray] = []
     for round, together in enumerate(zip(*made, strict=True), start=1):
+        pulls.append(pulls_of(moved, noise.noise_multiplier(round)))
+        std = noise.witness_std(round, moved, divisor=DIVISOR)
         for region, arrays in enumerate(together):
+            blocks[region].append(-arrays[CANARIES].astype(np.float64) / std)
+            letters = verdict(
+                np.array(blocks[region]),
+                coins[region],
+                np.array(pulls),
+                noise.sample_rate,
+                looks=ROUNDS * regions,
+            )
+            found += findings(letters)
             seen = sight(arrays, noise, round, rate=RATE, momentum=MOMENTUM, divisor=DIVISOR)
             others = [one for other, one in enumerate(states) if other != region]
             near = [block for one in others for _, block in one.blocks[-OTHER_ROUNDS:]]

@@ -20,7 +20,6 @@ from fedfsd.engine.noise import HostNoise
 from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.mechanism import kind
 from fedfsd.mechanism.kind import Mechanism
-from fedfsd.plan.plan import Plan
 
 WITNESS_SIZE = 4096
 """Of every plan in which faults are planted."""
@@ -162,9 +161,10 @@ def momentum_before_noise(at: pytest.MonkeyPatch) -> None:
 
 def half_the_steps(at: pytest.MonkeyPatch) -> None:
     def train(gradient, data, arrays, plan, key, demand_wanted=lambda: None):
-        document = plan.model_dump()
-        document["regions"][key.region]["local_steps"] *= 2
-        return ORIGINAL_TRAIN(gradient, data, arrays, Plan(**document), key)
+        mine = plan.region(key.region)
+        twice = mine.model_copy(update={"local_steps": 2 * mine.local_steps})
+        changed = plan.model_copy(update={"regions": {**plan.regions, key.region: twice}})
+        return ORIGINAL_TRAIN(gradient, data, arrays, changed, key)
 
     at.setattr(local, "train", train)
 

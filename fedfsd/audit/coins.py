@@ -89,8 +89,10 @@ def opened(one: Coins, evidence: Evidence) -> Opened:
     entry = ledger.plans[one.plan]
     try:
         planned = Planned.of(entry.document, one.region)
-        mine = entry.document["regions"][one.region]
-        count, rate, delta = (mine.get("canaries", 0), mine["sample_rate"], mine["target_delta"])
+        mine = planned.document["regions"][one.region]
+        count, rate, delta = mine.get("canaries", 0), float(mine["sample_rate"]), float(mine["target_delta"])
+        if type(count) is not int or not 0 <= count <= planned.size or not (0 < rate <= 1 and 0 < delta < 1):
+            raise ValueError("no plan")
     except (FedfsdError, KeyError, TypeError, ValueError, IndexError, ArithmeticError):
         raise _lacking(
             one, "a plan that cannot be read", "one from which its noise can be worked out"
@@ -106,7 +108,7 @@ def opened(one: Coins, evidence: Evidence) -> Opened:
     for round, item in sorted(released.items()):
         path = None if evidence.releases is None else evidence.releases.find(item.sha256, item.bytes)
         block = None if path is None else planned.canaries(path, round)
-        if block is not None:
+        if block is not None and len(block) >= count:
             blocks[round] = block[:count]
     if not blocks:
         raise _lacking(one, "the released bytes of no round", "some of them (--releases FOLDER)")

@@ -6,7 +6,8 @@ of some epsilon allows has shown that its epsilon is larger.
 - ``one_run``: Steinke, Nasr, Jagielski 2023, theorem 5.2. Any mechanism; loose.
 - ``one_run_f``: Mahloujifar, Melis, Chaudhuri 2025, algorithm 3, against a whole trade-off curve.
 - ``gaussian_pair``: Andrew et al. 2023: scores in and out as two Gaussians of one width, which is what
-  canaries orthogonal to each other see of a Gaussian mechanism. Asymptotic: its confidence is nominal.
+  canaries orthogonal to each other see of a Gaussian mechanism. Asymptotic: its confidence is nominal, and it
+  is computed at half of the error.
 
 >>> round(one_run(1000, guesses=100, correct=95, delta=1e-5), 2)
 2.17
@@ -59,7 +60,7 @@ def bounds(
         correct = int(was_in[order[-half:]].sum() + (~was_in[order[:half]]).sum())
         plain = max(plain, one_run(count, guesses=2 * half, correct=correct, delta=delta, error=error))
         curve = max(curve, one_run_f(count, guesses=2 * half, correct=correct, delta=delta, error=error))
-    pair = gaussian_pair(inside, outside, delta=delta, error=1 - confidence)
+    pair = gaussian_pair(inside, outside, delta=delta, error=(1 - confidence) / 2)
     return Bounds(count, delta, confidence, plain, curve, pair)
 
 

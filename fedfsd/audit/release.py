@@ -194,7 +194,10 @@ class Planned:
     def canaries(self, path: Path, round: int) -> np.ndarray | None:
         """The canaries' block in units of its planned noise, larger where gradients made it so."""
         parts = self._parts(path, round)
-        return None if parts is None else -parts[CANARIES].astype(np.float64) / self.std(round)[0]
+        if parts is None or CANARIES not in parts:
+            return None
+        block: np.ndarray = -parts[CANARIES].astype(np.float64) / self.std(round)[0]
+        return block
 
     def sight(self, path: Path, round: int) -> Sight | None:
         """What the statistics see of the update in a file; None where it is none of this plan's."""

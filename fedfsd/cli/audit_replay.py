@@ -255,9 +255,10 @@ def attack(
 ) -> Answer:
     """Attack what a plan releases: who took part, and what they drove?
 
-    Membership of canaries (LiRA) beside what epsilon and the plan's own curve allow, and reconstruction of
-    an input from a gradient, each with a control without noise that must succeed. Reads no data. Exit code
-    10: an attack shows more than is allowed; 11: a control failed, or no attack could be made.
+    Membership (LiRA, offline) of canaries and, with shadow models, of made-up vehicles, beside what epsilon
+    and the plan's own curve allow; and reconstruction of an input from a gradient. Each has a control
+    without noise that must succeed. Reads no data. Exit code 10: an attack shows more than is allowed; 11: a
+    control failed, or no attack could be made.
     """
     if output is not None:
         checked(output, ".md")
@@ -269,7 +270,7 @@ def attack(
     done = {name: work.attack(found, name, device) for name in region or found.regions}
     document = {"plan": found.hash, "regions": {name: asdict(one) for name, one in done.items()}}
     exceeds = any(one.exceeds for one in done.values())
-    blind = any(not one.valid or (one.membership is None and one.inversion is None) for one in done.values())
+    blind = any(not one.valid or (not one.membership and one.inversion is None) for one in done.values())
     text = page(found, done)
     if output is not None:
         output.write_text(text + "\n", encoding="utf-8")

@@ -121,8 +121,11 @@ def _surveys(path: str, regions: Sequence[str], chosen: Task) -> list[Survey]:
 def _nothing(survey: Survey) -> Finding:
     from fedfsd.drive.check import Finding
 
-    fix = f"its budget would be spent on noise alone: {'; '.join(survey.reasons) or 'see its recordings'}"
     count = survey.vehicles
+    why = "; ".join(survey.reasons) or (
+        "see its recordings" if count else "all of its vehicles are test vehicles"
+    )
+    fix = f"its budget would be spent on noise alone: {why}"
     return Finding("no-window", "error", survey.region, "", None, count, count, "vehicles", fix)
 
 
@@ -140,7 +143,7 @@ def _text(alike: list[Finding]) -> str:
     first, fixes = alike[0], {one.fix for one in alike}
     worst = sorted(alike, key=lambda one: -one.count)
     where = ", ".join(plain(part) for part in (first.region, first.source) if part)
-    lines = [f"{first.severity}: {plain(first.name)} in {where}"]
+    lines = [f"{first.severity}: {plain(first.name)} in {where}", f"  {first.what}"]
     for one in worst[:_SHOWN]:
         place = "" if one.recording is None else f" in {plain(one.recording)}"
         fix = f"; fix: {plain(one.fix)}" if len(fixes) > 1 else ""

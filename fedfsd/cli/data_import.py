@@ -164,8 +164,17 @@ def import_(
     from fedfsd.drive.reader.mapping import read
 
     cities = tuple(name.lower() for name in city_only or ())
-    declared = (region, licence, identity.value, origin.value, source or format, country, city, cities)
-    facts = Facts(*declared, marked=source is None)
+    facts = Facts(
+        region,
+        licence,
+        identity.value,
+        origin.value,
+        source or format,
+        country,
+        city,
+        cities,
+        marked=source is None,
+    )
     made = import_to(
         output,
         paths,

@@ -42,6 +42,8 @@ def new(
     from fedfsd.ledger.error import EvidenceError
     from fedfsd.ledger.key import SigningKey
 
+    if not output.name or output.is_dir():
+        raise UsageError("-o", got="a folder, or no name", expected="a new file", hint="-o officer.key")
     public = output.with_suffix(".vkey")
     if public == output or public.exists():
         raise UsageError(

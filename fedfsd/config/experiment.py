@@ -20,7 +20,9 @@ REGION_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]{0,31}$"
 RegionName = Annotated[str, Field(pattern=REGION_PATTERN)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Turns = Annotated[int, Field(ge=1, le=10**6)]
+"""Of what is gone through one by one, rounds and steps; a ledger's entry has room for as many rounds."""
 
 
 PRETRAINING, OWN = "pretraining", "model"
@@ -62,7 +64,7 @@ class Region(Frozen):
     identity: Literal["physical", "recording"] | None = None
     """What a vehicle key stands for. A simulation may leave it out and ask the data."""
     target_epsilon: Positive | None = None
-    local_steps: Count | None = None
+    local_steps: Turns | None = None
     """Steps of a round in this region; by default those of [training], fewer where speed says so."""
     speed: Positive | None = None
     """How many local steps it makes while others make theirs, relative to them (1 if left out): the
@@ -125,8 +127,8 @@ class Privacy(Frozen):
 class Training(Frozen):
     """What happens inside a region."""
 
-    num_rounds: Count = 120
-    local_steps: Count = 1
+    num_rounds: Turns = 120
+    local_steps: Turns = 1
     learning_rate: Positive = 0.03
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Literal["constant", "cosine"] = "cosine"

@@ -150,9 +150,22 @@ def _explain(model: type[BaseModel], place: str, first: Any) -> ConfigError:
         inner = first["ctx"]["error"]
         return ConfigError(place + inner.place, got=inner.got, expected=inner.expected, hint=inner.hint)
     message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    message = _PLAIN.get(message.partition(" or instance of ")[0], message)
     return ConfigError(
         place + key, got=_given(first), expected=message, hint=f"change {steps[-1] if steps else key}"
     )
+
+
+_PLAIN = {
+    "a valid string": "text in quotes",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "a valid tuple": "a list",
+    "a valid list": "a list",
+    "a valid dictionary": "a table",
+}
+"""pydantic's words for kinds of values, as a TOML file has them."""
 
 
 def _given(first: Any) -> str:

@@ -31,6 +31,7 @@ from fedfsd.engine.trunk import Head
 from fedfsd.engine.use import Sampled, Use
 from fedfsd.engine.vehicle import VehicleData
 from fedfsd.errors import ModelError
+from fedfsd.task import moments
 from fedfsd.task.task import Tensors
 
 # Opacus hooks every layer; that the model's input needs no gradient is as it should be.
@@ -62,7 +63,7 @@ class VehicleGradient:
         self._loss, self._precision = loss, precision
         self.collecting = False
         """See ``set_parameters``."""
-        self._moments = hasattr(model, "moments")
+        self._moments = moments.has(model)
         learning = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
         self._names, self.parameters = (list(part) for part in zip(*learning, strict=True))
         self._sizes = [parameter.numel() for parameter in self.parameters]

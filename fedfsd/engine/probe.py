@@ -23,6 +23,7 @@ from fedfsd.engine.local import lanes_of, model_on
 from fedfsd.errors import ModelError
 from fedfsd.plain_text import plain
 from fedfsd.plan.plan import RegionPlan
+from fedfsd.task import moments
 from fedfsd.task.task import Task, Tensors
 
 _TORCH = Path(torch.__file__).parent
@@ -147,7 +148,7 @@ def _compare(
     flat = {name: values.flatten(0, 1) for name, values in targets.items()}
     with torch.no_grad():
         task.demand_output(model(*(values.flatten(0, 1) for values in inputs.values())), flat)
-    for gradient.collecting in (False, True) if hasattr(model, "moments") else (False,):
+    for gradient.collecting in (False, True) if moments.has(model) else (False,):
         _compare_gradients(gradient, inputs, targets)
 
 

@@ -37,7 +37,7 @@ _METHODS = [("**.py", f"{__name__}:sentences"), ("**.html", "jinja2"), ("**.md",
 _OPTIONS = {"**.html": {"silent": "false"}, "**.md": {"silent": "false"}}
 _PYTHON_ERRORS = [("**.py", f"{__name__}:errors")]
 _FOLDERS = (
-    *((name, _METHODS) for name in ("audit", "mechanism", "gate", "node", "cli")),
+    *((name, _METHODS) for name in ("audit", "mechanism", "gate", "node", "report", "task", "cli")),
     # What the page of a run may refuse to show.
     *((name, _PYTHON_ERRORS) for name in ("cli/page", "plan", "report")),
 )

@@ -114,12 +114,12 @@ class SigningKey:
             NotReadyError: no such file, readable by others, or no key.
         """
         try:
-            if path.stat().st_mode & 0o077:
+            if path.is_file() and path.stat().st_mode & 0o077:
                 raise NotReadyError(
                     f"key file {path.name}",
                     got="a file that others may read",
                     expected="mode 0600",
-                    hint=f"chmod 600 {path.name}",
+                    hint=f"chmod 600 {path}",
                 )
             title, _, pem = path.read_bytes()[:10_000].partition(b"\n")
             private = load_pem_private_key(pem, password=None)

@@ -145,7 +145,9 @@ def build(
     except ValidationError as error:
         first: Any = error.errors(include_url=False, include_input=False)[0]
         raise PlanError(
-            ".".join(map(str, first["loc"])), got="a value out of range", expected=first["msg"]
+            ".".join(map(str, first["loc"])),
+            got="a value out of range",
+            expected=first["msg"].removeprefix("Input should be "),
         ) from None
     if not same:
         raise PlanError(
@@ -169,8 +171,19 @@ def local_steps(experiment: Experiment, names: Iterable[str]) -> dict[str, int]:
 
 
 def canaries(experiment: Experiment, roster: Roster) -> int:
-    """Canaries of a region; none without privacy, which leaves nothing to audit."""
+    """Canaries of a region; none without privacy, which leaves nothing to audit.
+
+    Raises:
+        PlanError: some with the strategy moments.
+    """
     share = experiment.audit.canaries
+    if share and experiment.server.strategy == MOMENTS:
+        raise PlanError(
+            "audit.canaries",
+            got=f"{share:g} with the strategy {MOMENTS}",
+            expected="0: what its first round releases is no gradient, which a canary's would be",
+            hint="audit canaries trains canaries alone with any plan's constants",
+        )
     return 0 if experiment.mode == "none" else ceil(share * roster.size)
 
 

@@ -271,6 +271,8 @@ class Plan(Frozen):
         shapes = [array.shape for array in self.model.arrays if array.name == CANARIES]
         if shapes != ([(most,)] if most else []):
             raise ValueError(f"{CANARIES} with an entry for each canary of the region with most")
+        if most and self.strategy == MOMENTS:
+            raise ValueError(f"no canaries with the strategy {MOMENTS}")
         if any(mine.canaries and mine.noise is None for mine in self.regions.values()):
             raise ValueError("canaries only beside noise")
         return self
@@ -454,13 +456,19 @@ def read(document: str) -> Plan:
     except ValidationError as error:
         first: Any = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "plan"
-        raise _unreadable(repr(place)[1:61], first["msg"]) from None
+        raise _unreadable(
+            ascii(place).strip("'\"")[:60],
+            _EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be ")),
+        ) from None
     except (ConfigError, ValueError, TypeError):
         raise _unreadable("plan", "numbers that canonical JSON can hold") from None
     if canonical_text != document:
         # Duplicate keys, NaN, booleans for numbers: what another reader might take for another plan.
         raise _unreadable("plan", "canonical JSON, as a coordinator sends it")
     return plan
+
+
+_EXPECTED = {"missing": "a value", "model_type": "a JSON object", "dict_type": "a JSON object"}
 
 
 def _unreadable(place: str, expected: str) -> PlanError:

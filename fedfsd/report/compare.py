@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def compare(folders: Sequence[Path], output: Path | None) -> dict[str, Any]:
         NotReadyError: not a run folder; matplotlib is missing.
         PlanError, ConfigError: as of ``read_run``.
     """
-    runs = [read_run(path) for path in {Path(path).resolve(): path for path in folders}.values()]
+    runs = [read_run(path) for path in {os.path.realpath(path): path for path in folders}.values()]
     if not runs:
         raise UsageError("compare", got="no run", expected="run folders", hint="fedfsd compare runs/*")
     task = _common_task(runs)

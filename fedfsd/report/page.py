@@ -18,9 +18,10 @@ import numpy as np
 
 from fedfsd.canvas import COLOURS, SHOWN, colours, themed
 from fedfsd.config.experiment import Experiment
-from fedfsd.errors import NotReadyError
+from fedfsd.errors import NotReadyError, PlanError
 from fedfsd.gate.gate import unnoticed
 from fedfsd.gate.outcome import MEANINGS, RELEASED
+from fedfsd.language import ENGLISH, mark, say, spoken
 from fedfsd.mechanism.statement import TWO_FIGURES, Crossing, best_guess, sentence
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan, RegionPlan
@@ -49,7 +50,7 @@ class WrittenRun:
     @property
     def heading(self) -> str:
         """What must stand at the head of every page; empty for a complete private run."""
-        unfinished = "" if self.metrics.get("complete") else "incomplete run"
+        unfinished = "" if self.metrics.get("complete") else mark("incomplete run")
         return " · ".join(filter(None, (HEADINGS[self.plan.mode], unfinished)))
 
     @property
@@ -111,7 +112,7 @@ def read_run(path: str | Path) -> WrittenRun:
     """
     folder = Folder(Path(path))
     folder.read("plan.json")  # for its error
-    plan = plans.read((folder.path / "plan.json").read_text(encoding="utf-8"))
+    plan = _plan(folder.path / "plan.json")
     return WrittenRun(
         folder=folder,
         plan=plan,
@@ -120,6 +121,16 @@ def read_run(path: str | Path) -> WrittenRun:
         metrics=folder.read("metrics.json") if folder.complete else {},
         rounds=folder.rounds(),
     )
+
+
+def _plan(path: Path) -> Plan:
+    """The plan in a file; what is wrong with it is said with the file's name."""
+    try:
+        return plans.read(path.read_text(encoding="utf-8"))
+    except PlanError as error:
+        raise PlanError(
+            f"{path}: {error.place}", got=error.got, expected=error.expected, hint=error.hint
+        ) from None
 
 
 def write_report(path: str | Path) -> Path:
@@ -175,23 +186,31 @@ def title(run: WrittenRun) -> str:
     """The run in one line of plain words."""
     size, pooled = len(run.plan.regions), run.pooled
     what = run.task.name.replace("_", " ")
-    who = f"{word(size).capitalize()} region{'s' if size > 1 else ''}, one {what} model"
+    who = (
+        say("One region, one {task} model", task=what)
+        if size == 1
+        else say("{number} regions, one {task} model", number=word(size).capitalize(), task=what)
+    )
     better = words.gain(run.headline, pooled.get(run.headline.key), pooled.get(run.baseline_key))
     if better is None:
         return who
-    how = f"{compared(run.headline, better)} {run.task.baseline}"
+    how = [compared(run.headline, better, say(run.task.baseline))]
     since = words.gain(run.headline, pooled.get(run.headline.key), pooled.get(run.start_key))
     if since is not None and since < 0:  # training did harm: that comes first, however good the start was
-        how = f"{compared(run.headline, since)} its own start, {how}"
+        how = [compared(run.headline, since, say("its own start")), *how]
     spent = [mine.epsilon for mine in run.plan.regions.values() if mine.epsilon is not None]
-    at = f", at ε = {upwards(max(spent))} per vehicle" if spent and run.plan.mode == "private" else ""
-    where = " on the coordinator's own table" if run.folder.real else ""
-    return f"{who}: {how}{where}{at}"
+    private = spent and run.plan.mode == "private"
+    at = say(", at ε = {epsilon} per vehicle", epsilon=upwards(max(spent))) if private else ""
+    where = say(" on the coordinator's own table") if run.folder.real else ""
+    return say("{who}: {how}", who=who, how=", ".join(how)) + where + at
 
 
-def compared(metric: Metric, better: float) -> str:
-    """A ``gain`` as the beginning of a comparison: "7.1% better than"."""
-    return f"{words.gained(metric, abs(better))} {'better' if better >= 0 else 'worse'} than"
+def compared(metric: Metric, better: float, what: str) -> str:
+    """A ``gain`` as a comparison: "7.1% better than constant velocity"."""
+    gain = words.gained(metric, abs(better))
+    if better >= 0:
+        return say("{gain} better than {what}", gain=gain, what=what)
+    return say("{gain} worse than {what}", gain=gain, what=what)
 
 
 def worse_than_start(run: WrittenRun) -> list[str]:
@@ -244,7 +263,9 @@ def duration(seconds: float) -> str:
 
 
 def word(size: int) -> str:
-    """Small numbers as words."""
+    """Small numbers as words, in English."""
+    if spoken() != ENGLISH:
+        return count(size)
     return _NUMBERS[size] if size < len(_NUMBERS) else count(size)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from fedfsd.language import mark
+
 if TYPE_CHECKING:
     from fedfsd.task.task import Metric
 
 SHARE = "%"  # the unit of figures from 0 to 1
-HEADINGS = {"private": "", "rehearsal": "rehearsal, no guarantee", "none": "not private"}
+HEADINGS = {"private": "", "rehearsal": mark("rehearsal, no guarantee"), "none": mark("not private")}
 """By mode, what must be said of a run wherever it is shown."""
 
 

@@ -6,6 +6,9 @@ and calls a canary in where its likelihood ratio, against the distribution of th
 above a threshold. True positives at a rate of false positives cannot exceed what epsilon and delta allow, nor
 what the plan's own trade-off curve does.
 
+*Membership of made-up vehicles* (``shadow``): the same question with shadow models, asked of the released
+model and of all updates.
+
 *Gradient inversion*: the input of a linear layer with a bias is one of the gradient's rows over the bias's
 entry (Zhu et al. 2019; Fowl et al. 2022). The attacker is handed a step in which one made-up vehicle alone
 has one example, and knows it was drawn: the best case that there is.
@@ -19,7 +22,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import exp, sqrt
 from statistics import NormalDist
@@ -36,10 +39,11 @@ from fedfsd.engine.vehicle import VehicleData
 from fedfsd.errors import AccountingError
 from fedfsd.mechanism.accountant import epsilon_pld
 from fedfsd.plan.plan import Plan, RegionPlan
-from fedfsd.runner import canary
+from fedfsd.runner import canary, shadow
 from fedfsd.task import registry
 from fedfsd.task.task import Task
 
+CANARIES = "every update, of canaries"
 RATES = (0.001, 0.01)
 """Of false positives."""
 DELTAS = (1e-6, 1e-4, 1e-3, 1e-2, 0.05, 0.1, 0.2, 0.4)
@@ -56,6 +60,8 @@ CONFIDENCE = 0.999
 class Membership:
     """One attack at one rate of false positives."""
 
+    attacker: str
+    """What it has."""
     false_positives: float
     true_positives: float
     at_least: float
@@ -64,7 +70,7 @@ class Membership:
     """True positives that the plan's epsilon and delta allow; None where it promises none."""
     by_curve: float | None
     control: float
-    """True positives without noise."""
+    """True positives without noise; of shadow models with every vehicle drawn in each step."""
 
     @property
     def exceeds(self) -> bool:
@@ -85,21 +91,21 @@ class Inversion:
 
 @dataclass(frozen=True)
 class Attacked:
-    """Both attacks; None where one cannot be made: few vehicles; a frozen part, no linear layer."""
+    """Both attacks; empty or None where one cannot be made: few vehicles; a frozen part, no linear layer."""
 
-    membership: tuple[Membership, ...] | None
+    membership: tuple[Membership, ...]
     inversion: Inversion | None
 
     @property
     def valid(self) -> bool:
         """Whether every control succeeded."""
-        members = all(one.control > 0.5 for one in self.membership or ())
+        members = all(one.control > 0.5 for one in self.membership)
         return members and (self.inversion is None or self.inversion.control > VEHICLES // 2)
 
     @property
     def exceeds(self) -> bool:
         """Whether an attack did better than the plan allows, or found somebody's example."""
-        members = any(one.exceeds for one in self.membership or ())
+        members = any(one.exceeds for one in self.membership)
         return members or (self.inversion is not None and self.inversion.found > VEHICLES // 4)
 
 
@@ -111,7 +117,7 @@ def attack(plan: Plan, region: str, device: str = "cpu") -> Attacked:
     """
     plan.mechanism(region)
     torch.set_num_threads(1)
-    return Attacked(_membership(plan, region, device), _inversion(plan, region, device))
+    return Attacked(tuple(_membership(plan, region, device)), _inversion(plan, region, device))
 
 
 def quieter(mine: RegionPlan, factor: float) -> RegionPlan:
@@ -123,27 +129,31 @@ def quieter(mine: RegionPlan, factor: float) -> RegionPlan:
     return mine.model_copy(update={"mechanism": mechanism})
 
 
-def _membership(plan: Plan, region: str, device: str) -> tuple[Membership, ...] | None:
+def _membership(plan: Plan, region: str, device: str) -> Iterator[Membership]:
     mine = plan.region(region)
-    if mine.roster < LEAST:
-        return None
-    inside, outside = canary.trained(plan, region, device).scores
-    control = canary.trained(plan, region, device, as_if=quieter(mine, QUIET)).scores
-    curve = _curve(plan, region)
-    found = []
-    for rate in RATES:
-        hits = inside > _threshold(outside, rate)
-        found.append(
-            Membership(
+    curve, quiet = _curve(plan, region), quieter(mine, QUIET)
+    tried: shadow.Scores = {}
+    controls: shadow.Scores = {}
+    if mine.roster >= LEAST:
+        tried[CANARIES] = canary.trained(plan, region, device).scores
+        controls[CANARIES] = canary.trained(plan, region, device, as_if=quiet).scores
+    # A vehicle that is seldom drawn is no control of whether the attack sees one.
+    always = quiet.model_copy(update={"sample_rate": 1.0})
+    tried |= shadow.scores(plan, region, device)
+    controls |= shadow.scores(plan, region, device, as_if=always)
+    for attacker, (inside, outside) in tried.items():
+        for rate in RATES:
+            hits = inside > _threshold(outside, rate)
+            control = controls[attacker][0] > _threshold(controls[attacker][1], rate)
+            yield Membership(
+                attacker=attacker,
                 false_positives=rate,
                 true_positives=float(hits.mean()),
                 at_least=_at_least(int(hits.sum()), len(hits)),
                 by_epsilon=_allowed(mine, rate),
                 by_curve=None if curve is None else 1 - curve(1 - rate),
-                control=float((control[0] > _threshold(control[1], rate)).mean()),
+                control=float(control.mean()),
             )
-        )
-    return tuple(found)
 
 
 def _allowed(mine: RegionPlan, rate: float) -> float | None:

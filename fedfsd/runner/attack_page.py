@@ -13,11 +13,12 @@ Two attacks were made on what the regions of this plan would release, on this ma
 vehicles in the place of real ones; no data was read. Beside each stands the same attack on releases without
 noise. That one must succeed: otherwise the attack would be too weak to show anything."""
 MEMBERSHIP = """\
-**Did a vehicle take part?** The attacker sees every update and knows the vehicle's data; all that is
-unknown is whether it was used. False alarms are vehicles that were not."""
+**Did a vehicle take part?** The attacker knows the vehicle's data and all others; all that is unknown is
+whether it was used. Canaries are vehicles made to be as easy to recognise as any can be; the other rows are
+of made-up driving, by shadow models. False alarms are vehicles that were not used."""
 TABLE = """\
-| false alarms | recognised | allowed by epsilon | allowed by the plan's curve | without noise |
-|---|---|---|---|---|"""
+| seen | false alarms | recognised | allowed by epsilon | allowed by the plan's curve | without noise |
+|---|---|---|---|---|---|"""
 INVERSION = "**What did it drive?** The attacker takes the input of a layer from one vehicle's gradient."
 LIMITS = """\
 What this does not show: that no better attack exists. The guarantee is epsilon, not this page. A region that
@@ -34,8 +35,8 @@ def page(plan: Plan, done: Mapping[str, Attacked]) -> str:
 def _region(name: str, one: Attacked) -> Iterator[str]:
     yield f"## {plain(name)}: {_verdict(one)}"
     yield MEMBERSHIP
-    if one.membership is None:
-        yield "Not tried: too few vehicles on the roster."
+    if not one.membership:
+        yield "Not tried: too few vehicles on the roster, and a model with a frozen part."
     else:
         yield "\n".join([TABLE, *map(_row, one.membership)])
     yield INVERSION
@@ -52,7 +53,8 @@ def _verdict(one: Attacked) -> str:
 
 def _row(one: Membership) -> str:
     cells = (one.false_positives, one.true_positives, one.by_epsilon, one.by_curve, one.control)
-    return "| " + " | ".join("not stated" if cell is None else f"{cell:.1%}" for cell in cells) + " |"
+    shown = ["not stated" if cell is None else f"{cell:.1%}" for cell in cells]
+    return f"| {' | '.join([one.attacker, *shown])} |"
 
 
 def _inversion(one: Inversion | None) -> str:

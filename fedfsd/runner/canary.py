@@ -132,7 +132,7 @@ def trained(
     for round in range(1, plan.rounds_of(region) + 1):
         of = RoundKey(key, region, plan.hash, round, hashlib.sha256().hexdigest())
         update = local.train(gradient, data, arrays, run, of)
-        rate, momentum = plan.learning_rate(plan.round_of(region, round)), plan.optimizer.momentum
+        rate, momentum = run.learning_rate(run.round_of(region, round)), run.optimizer.momentum
         one = sight(update, noise, round, rate=rate, momentum=momentum, divisor=mine.divisor)
         state, found = watch.look(state, one, rounds=plan.rounds_of(region), regions=1)
         alarm = alarm or (None if found is None else str(found))
@@ -164,4 +164,6 @@ def _alone(plan: Plan, region: str, mine: RegionPlan, count: int) -> Plan:
     )
     model = plan.model.model_copy(update={"arrays": arrays, "witness_size": WITNESS_SIZE, "backbone": None})
     alone = mine.model_copy(update={"canaries": count})
-    return plan.model_copy(update={"model": model, "regions": {**plan.regions, region: alone}})
+    regions = {**plan.regions, region: alone}
+    # What a strategy makes of updates is nothing to canaries; its own kinds of round would be.
+    return plan.model_copy(update={"model": model, "regions": regions, "strategy": "FedAvg"})

@@ -27,7 +27,7 @@ from fedfsd.plan.build import Limit, Roster, build, canaries
 from fedfsd.plan.plan import CANARIES, WITNESS, Arrays, ArraySchema, ModelPlan, Plan, TaskPlan
 from fedfsd.plan.written import MOMENTS
 from fedfsd.simulation import public_start
-from fedfsd.task import registry
+from fedfsd.task import moments, registry
 from fedfsd.task.gather import Survey, survey
 from fedfsd.task.task import Examples, Task
 
@@ -138,11 +138,12 @@ def start_of(
 ) -> tuple[dict[str, np.ndarray], bytes | None, ModelPlan]:
     """The arrays of the model before the first round, probed and pre-trained, and their part of the plan.
 
-    ``trained``: what the same pre-training made already.
-
     Between them stands the file of the weights that are not trained, if there are any.
 
     That no vehicle of ``public`` is a private one is for the caller to see to, if it has private data.
+
+    Args:
+        trained: what the same pre-training made already of this model, which was probed then.
     """
     torch.set_num_threads(1)  # small models; with several threads each would wait for the other cores
     chosen = experiment.model
@@ -150,14 +151,15 @@ def start_of(
     _demand_moments(experiment, model)
     names = backbone.trained(model, chosen.trainable)
     built = backbone.packed(model, names)
-    whole = len(names) == len(list(model.parameters())) and not hasattr(model, "moments")
+    whole = len(names) == len(list(model.parameters())) and not moments.has(model)
     if not whole:
         backbone.freeze(model, names)
     _take_weights(chosen, model, names, whole=whole)
-    probe(model, task, names, engine=experiment.training.engine)
-    if trained is not None:
+    if trained is None:
+        probe(model, task, names, engine=experiment.training.engine)
+    else:
         backbone.put(model, trained)
-    elif public:
+    if public and trained is None:
         if chosen.backbone == PRETRAINING and not whole:
             backbone.freeze(model, [name for name, _ in model.named_parameters()])
         public_start.start(model, task, public, experiment)
@@ -183,7 +185,7 @@ def start_of(
 
 def _demand_moments(experiment: Experiment, model: nn.Module) -> None:
     """The strategy moments with a model that has them and public traffic to whiten by, or none of it."""
-    there = hasattr(model, "moments")
+    there = moments.has(model)
     if (experiment.server.strategy == MOMENTS) != there:
         raise ConfigError(
             "server.strategy",

@@ -29,6 +29,11 @@ from torch import Tensor, nn
 from fedfsd.errors import DataError
 
 
+def has(model: object) -> bool:
+    """Whether a model declares moments."""
+    return isinstance(getattr(model, "moments", None), Moments)
+
+
 class Moments(nn.Module):
     """Second moments of K whitened features (upper triangle) and their cross moments with R responses."""
 

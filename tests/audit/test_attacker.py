@@ -65,6 +65,7 @@ def test_it_never_passes_what_epsilon_and_delta_allow(rate, noise, steps, delta)
         assert found <= most + 1e-3 * most  # the curve's lines lie at epsilons beside this one
 
 
+@pytest.mark.slow
 def test_other_noise_for_other_epsilons():
     events = (Event(0.1, 2.0, 12), Event(0.1, 3.0, 8))
     rows = attacker.scale(events, 1e-4)

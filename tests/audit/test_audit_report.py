@@ -156,6 +156,7 @@ def _numbers(path: str) -> list[float]:
     return [float(one) for one in re.findall(r"[0-9.]+", path)]
 
 
+@pytest.mark.slow
 def test_a_long_ledger_is_thinned_and_keeps_its_ends(tmp_path, monkeypatch):
     eu = Region(tmp_path)
     eu.grant()
@@ -169,6 +170,7 @@ def test_a_long_ledger_is_thinned_and_keeps_its_ends(tmp_path, monkeypatch):
     assert [thin["points"][place] for place in (0, -1)] == [whole["points"][place] for place in (0, -1)]
 
 
+@pytest.mark.slow
 def test_what_is_held_is_drawn_above_what_is_booked(tmp_path):
     eu = Region(tmp_path)
     eu.grant(epsilon=4.0)
@@ -218,6 +220,7 @@ def test_contradicted_evidence_is_recomputed_by_nobody(tmp_path):
     assert "What is contradicted" in markdown(document)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("misdeed", ["drop", "drop all after", "twice", "first again"])
 def test_a_damaged_ledger_is_told_without_a_claim(tmp_path, misdeed):
     """Whatever is missing or doubled: every output is written, and none of them promises anything."""
@@ -375,6 +378,7 @@ run(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_the_command_in_the_light_install(told):
     folder = told[0].folder.parent
     trust(folder, told[0])

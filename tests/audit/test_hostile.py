@@ -71,6 +71,7 @@ def test_a_member_of_another_name(tmp_path, forge, name):
     assert sorted(one.name for one in tmp_path.iterdir()) == ["EU.zip", "evil.zip"]
 
 
+@pytest.mark.slow
 def test_a_bomb(tmp_path, forge):
     honest = members(forge.bundle(tmp_path))
     path = zipped(tmp_path / "bomb.zip", {**honest, "entries.jsonl": b"\0" * 2**28}, zipfile.ZIP_DEFLATED)

@@ -15,6 +15,7 @@ rates = st.one_of(st.floats(1e-12, 1), st.just(1.0), st.sampled_from([0.1, 0.5, 
 noise = st.floats(0.3, 1e4)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(q=rates, sigma=noise, alpha=st.integers(2, 64), steps=st.integers(1, 10**6))
 @example(q=1.0, sigma=1.0, alpha=2, steps=1)  # exactly a whole number of nano-nats

@@ -98,6 +98,7 @@ def cuts(content: bytes) -> Iterator[tuple[int, bytes]]:
             yield 10 * place + number, one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bundle", "receipts"])
 def test_every_changed_byte_is_found(world, name):
     path: Path = getattr(world, name)
@@ -106,6 +107,7 @@ def test_every_changed_byte_is_found(world, name):
         assert world.exit_code() in (10, 11), place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bundle", "receipts"])
 def test_every_cut_is_found(world, name):
     path: Path = getattr(world, name)
@@ -201,6 +203,7 @@ def test_another_regions_entries(world, tmp_path):
     assert world.remade(list(archive.entries()), list(archive.checkpoints)) == 10
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_mutation_of_any_file(world, honest, data):

@@ -246,6 +246,7 @@ def test_cells_of_a_ledger_are_only_text(tmp_path):
     assert not any(cell.lstrip(" ").startswith(FORMULA) for cell in row.values())
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=60))
 def test_declared_text_is_one_harmless_cell(text):

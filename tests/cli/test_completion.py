@@ -35,6 +35,7 @@ env _TYPER_COMPLETE_ARGS="fedfsd region approve --dry" _FEDFSD_COMPLETE=complete
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shell", "words"),
     [("bash", ["--norc", "-c", BASH]), ("fish", ["--no-config", "-c", FISH]), ("zsh", ["-f", "-c", ZSH])],

@@ -14,6 +14,7 @@ from fedfsd.cli import data_import
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.drive import table
+from fedfsd.drive.check.finding import WHAT
 from fedfsd.drive.reader import READERS
 
 pytest_plugins = ["typing_user"]
@@ -101,7 +102,7 @@ def test_a_check_names_the_file_without_a_row_and_what_was_left_out_of_others(fe
     said = fedfsd("data", "check", "tables", "--strict")
     assert said.code == 4
     assert "error: empty-table in US.parquet" in said.out
-    assert "error: both-sides in CN, CN.parquet\n  1 of 6 vehicles" in said.out
+    assert f"error: both-sides in CN, CN.parquet\n  {WHAT['both-sides']}\n  1 of 6 vehicles" in said.out
     found = fedfsd("data", "check", "tables", "--json").document["findings"]
     assert {"empty-table", "both-sides"} <= {one["name"] for one in found}
 
@@ -223,7 +224,8 @@ ENDS = {
         {"position-scale": "units are a metre (pixels?)", "no-window": "25 m"},
         "8 of 8 tracks",
     ),
-    "types_not_known": (0, "6 vehicles by their type", {}, ""),
+    # Both of the two that are left are test vehicles.
+    "types_not_known": (0, "6 vehicles by their type", {"no-window": "are test vehicles"}, "0 with a window"),
     "cr_only": (0, "8 vehicles in 1 recordings, 960 rows", {}, ""),
     "semicolon": (0, "8 vehicles in 1 recordings, 960 rows", {}, ""),
     "gz": (0, "8 vehicles in 1 recordings, 960 rows", {}, ""),

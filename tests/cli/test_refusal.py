@@ -223,3 +223,19 @@ def test_a_bug_is_one_line_without_what_it_held(fedfsd, monkeypatch):
     assert "vehicle 7" not in said.err
     monkeypatch.setenv("FEDFSD_DEBUG", "1")
     assert "Traceback" in fedfsd("broken").err
+
+
+def test_what_is_no_run_or_no_key_is_named(fedfsd, folder):
+    (folder / "run").mkdir()
+    (folder / "run" / "plan.json").write_text("{}", encoding="utf-8")
+    (folder / "loop").symlink_to("loop")
+    for command in ("compare", "clean"):
+        said = fedfsd(command, "run")
+        assert said.code == 3
+        assert "run/plan.json: plan: got a value that is not allowed, expected a JSON object" in said.err
+        assert fedfsd(command, "loop").code == 4
+    for output in ("", ".", "/", "run"):
+        assert fedfsd("keys", "new", "fedfsd/EU/officer", "-o", output).code == 2
+    said = fedfsd("keys", "show", "run")
+    assert said.code == 4
+    assert "no file or no Ed25519 key" in said.err

@@ -38,6 +38,8 @@ from fedfsd.report.page import read_run, write_report
 from fedfsd.report.run_folder import Folder
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
+SQUEEZED = "one => one.textContent.length > 12 && one.clientWidth < 60 && one.offsetParent"
+"""A cell of a table in which text stands letter by letter."""
 AGO = 10
 """Days since the region's first round."""
 VICIOUS = "<script>alert(1)</script>{{7*7}}"
@@ -121,6 +123,7 @@ def words(answer) -> str:
 # What the pages say.
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on(begun):
     said = words(client(begun).get("/"))
     assert "Round 8 of 40, about " in said
@@ -145,6 +148,7 @@ def test_epsilon_so_far_is_that_of_the_rounds_so_far(begun):
     assert f"{upwards(cost)} {upwards(plan.region('EU').epsilon)}" in words(client(begun).get("/"))
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_leads_to_its_report_and_evidence(run):
     pages = client(run)
     assert "The run is complete" in words(pages.get("/"))
@@ -226,6 +230,7 @@ def test_nothing_can_be_sent(region, method):
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "code"),
     [
@@ -253,6 +258,7 @@ def test_no_address_names_a_file(run, path):
     assert answer.text == "there is no such page\n"
 
 
+@pytest.mark.slow
 def test_every_answer_is_guarded(run, region):
     for pages, path in ((client(run), "/"), (client(region), "/"), (client(run), "/nothing")):
         for answer in (pages.get(path), pages.head(path), pages.post(path)):
@@ -365,6 +371,9 @@ def test_pages_load_and_fit_and_are_reached_by_keyboard(request, browser, what):
                 browser.open(url + path, width=width)
                 assert browser.complaints() == [], path
                 assert browser.ask("document.documentElement.scrollWidth") <= width, path
+                assert browser.ask(f"[...document.querySelectorAll('td')].filter({SQUEEZED}).length") == 0, (
+                    path
+                )
                 ink, paper = browser.ask(
                     "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
                 )

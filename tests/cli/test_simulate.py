@@ -76,7 +76,8 @@ def test_the_embedded_data_need_no_traffic_simulator(folder, experiment):
         environment = {**os.environ, "PYTHONPATH": path}
         return subprocess.run([FEDFSD, *words], capture_output=True, text=True, env=environment, timeout=200)
 
-    settings = ["data.path='embedded'", "training.num_rounds=1", "privacy.target_delta=1e-4"]
+    settings = ["data.path='embedded'", "data.regions=['US']", "training.num_rounds=1"]
+    settings += ["privacy.target_delta=1e-4"]
     words = [word for one in settings for word in ("--set", one)]
     said = call("simulate", str(experiment), *words, "-o", str(folder / "run"))
     assert said.returncode == 0, said.stderr
@@ -87,7 +88,7 @@ def test_the_embedded_data_need_no_traffic_simulator(folder, experiment):
 
 
 @pytest.mark.slow
-def test_a_person_gets_a_table_and_the_path_of_the_report(fedfsd, folder, experiment):
+def test_a_person_gets_a_table_and_the_path_of_the_report(fedfsd, folder, experiment, undrawn):
     said = fedfsd("simulate", experiment, "--set", "training.num_rounds=1")
     assert said.code == 0, said.err
     lines = said.out.splitlines()
@@ -99,7 +100,7 @@ def test_a_person_gets_a_table_and_the_path_of_the_report(fedfsd, folder, experi
 
 
 @pytest.mark.slow
-def test_a_sweep_is_a_list_of_runs(fedfsd, folder, experiment):
+def test_a_sweep_is_a_list_of_runs(fedfsd, folder, experiment, undrawn):
     words = ["--set", "sweep={'seed' = [1, 2]}", "--set", "training.num_rounds=1", "-o", "all", "--json"]
     said = fedfsd("simulate", experiment, *words)
     assert said.code == 0, said.err
@@ -131,9 +132,9 @@ def test_plan_says_what_a_run_would_cost_and_writes_nothing(fedfsd, folder, expe
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_with_130_and_resume_goes_on(fedfsd, folder, experiment):
+def test_ctrl_c_ends_with_130_and_resume_goes_on(fedfsd, folder, experiment, undrawn):
     # Every number of a rehearsal is public, so an interrupted and a whole one can be compared.
-    words = ["simulate", experiment, "--set", "training.num_rounds=60", "-o"]
+    words = ["simulate", experiment, "--set", "training.num_rounds=40", "-o"]
     # Started in the background, as by some CI, a process inherits an ignored Ctrl-C.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"

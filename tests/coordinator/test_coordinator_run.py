@@ -190,6 +190,7 @@ def test_too_many_refusals_end_the_run_and_the_next_one_asks_again(hub, begun):
         assert [path.name for path in (hub.offers / plan.hash).iterdir()] == ["CN.json"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_server_app_that_is_killed_is_started_again(hub, begun, tmp_path, written):
     where, _ = begun
     federation = Federation(tmp_path / "regions", written)
@@ -204,6 +205,7 @@ def test_a_server_app_that_is_killed_is_started_again(hub, begun, tmp_path, writ
     assert said == ["the run was interrupted after 0 rounds and continues"] * 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_killed_server_app_is_noticed_before_the_engine_notices(hub, begun, tmp_path, written, monkeypatch):
     monkeypatch.setattr(runs, "_DEAD_SECONDS", 0.2)
     where, _ = begun
@@ -235,6 +237,7 @@ def test_a_killed_server_app_is_noticed_before_the_engine_notices(hub, begun, tm
     assert len(engine.configs) == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_never_conduct_one_run(hub, begun, tmp_path, written, monkeypatch):
     monkeypatch.setattr(real, "_LAST_ONE_SECONDS", 0.1)
     where, _ = begun
@@ -255,6 +258,7 @@ def test_a_server_app_that_never_gets_anywhere_is_given_up(hub, begun):
     assert len(engine.configs) == 3
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_stopped_the_conductor_is_the_error_of_the_command(hub, begun, tmp_path, written):
     where, _ = begun
     federation = Federation(tmp_path / "regions", written)
@@ -280,6 +284,7 @@ def test_an_engine_that_restarts_meanwhile_is_waited_for(hub, begun):
     assert engine.away == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_ctrl_c_stops_the_run_and_it_can_be_continued(hub, begun, tmp_path, written):
     where, _ = begun
     federation = Federation(tmp_path / "regions", written)

@@ -369,6 +369,11 @@ DEFECTS = {
     in_frame(lambda x, y, h: (-x, y), "vx reversed"): ("velocity-frame", "multiply vx by -1"),
     in_frame(lambda x, y, h: (y, x), "exchanged"): ("velocity-frame", "exchange vx and vy"),
     in_frame(lambda x, y, h: (3.6 * y, 3.6 * x), "exchanged, in km/h"): ("velocity-frame", "km/h"),
+    in_frame(lambda x, y, h: (-rotated(x, y, -h)[1], rotated(x, y, -h)[0]), "across before along"): (
+        "velocity-frame",
+        "across and along the vehicle",
+    ),
+    in_frame(lambda x, y, h: (0 * x, 0 * y), "zero"): ("velocity-off-motion", "zero while the vehicles move"),
     velocity_astray: ("velocity-off-motion", "recompute"),
     in_unit(3.6, "vx", "vy", said="kmh"): ("velocity-scaled", "km/h: divide vx and vy by 3.6"),
     in_unit(2.237, "vx", "vy", said="mph"): ("velocity-scaled", "miles an hour"),
@@ -520,6 +525,31 @@ def test_a_heading_in_degrees_of_some_tracks_is_theirs_alone():
     assert (found.name, found.count, found.total) == ("heading-degrees", 3, 10)
 
 
+@pytest.mark.parametrize("heading", [np.degrees, lambda h: h + np.pi, lambda h: h * np.nan])
+def test_velocities_along_the_vehicle_are_named_whatever_the_headings(heading):
+    c = clean()
+    c["vx"], c["vy"] = rotated(c["vx"], c["vy"], -c["heading"])
+    c["heading"] = heading(c["heading"])
+    found = {one.name: one for one in check([made(c)])}
+    assert "velocity-off-motion" not in found
+    assert "rotate them by the direction of travel" in found["velocity-frame"].fix
+
+
+def test_jumps_say_nothing_of_headings():
+    c = clean(hz=10.0)
+    c["x"] = c["x"] + 30 * np.floor(c["t"] / 0.5)
+    names = {one.name for one in check([made(c)])}
+    assert "jump" in names
+    assert not {name for name in names if name.startswith("heading")}
+
+
+def test_frames_taken_for_milliseconds_are_suspected():
+    c = clean(hz=10.0)
+    c["t"], c["hz"] = c["t"] / 100, c["hz"] * 100
+    (found,) = {one.fix for one in check([made(c)]) if one.name == "position-scale"}
+    assert "were frames taken for ms?" in found
+
+
 def test_standing_vehicles_are_no_defect():
     columns = clean()
     rows = track(columns, 1, 2)
@@ -536,6 +566,7 @@ def test_rows_may_come_in_any_order():
     assert check([made(columns)]) == check([made({name: values[order] for name, values in columns.items()})])
 
 
+@pytest.mark.slow
 def test_some_recordings_at_a_time_from_a_file_give_what_all_together_give(tmp_path, monkeypatch):
     whole = {}
     for number, plant in enumerate(DEFECTS):

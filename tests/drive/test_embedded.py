@@ -43,6 +43,7 @@ def test_an_unknown_table_is_refused():
         embedded.load("nope")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "region"), REGIONS)
 def test_the_generator_makes_what_is_committed(tables, name, region):
     """The first vehicles of each region, made again. One mm: another processor may round otherwise."""

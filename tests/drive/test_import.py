@@ -20,7 +20,8 @@ from fedfsd.drive import table
 from fedfsd.drive.check import check
 from fedfsd.drive.reader import Drive, Options, import_drives
 from fedfsd.drive.reader import Reader as DriveReader
-from fedfsd.drive.reader.drive import UnfitError, content, drive
+from fedfsd.drive.reader.drive import UnfitError, drive
+from fedfsd.drive.reader.spool import content
 from fedfsd.drive.table import LeftOut
 from fedfsd.errors import DataError
 
@@ -171,6 +172,7 @@ SHAPES = {
     "no-last-line-end": lambda text: text.rstrip("\n").encode(),
     "comment": lambda text: f"# exported by hand\n\n{text}".encode(),
     "excel": lambda text: f"sep=;\n{text.replace(',', ';')}".encode(),
+    "title": lambda text: f"Export of site A\nby hand, 1 May\n\n{text}".encode(),
     "blank-lines": lambda text: text.replace("\n2,", "\n\n2,").encode(),
     "upper-case-header": lambda text: text.replace(HEADER, HEADER.upper()).encode(),
     "spaces": lambda text: text.replace(",", " , ").encode(),
@@ -224,6 +226,15 @@ UNREADABLE = {
     "zip": (zipped, "a ZIP archive"),
     "xz": (lambda text: lzma.compress(text.encode()), "an xz archive"),
     "gzip-cut": (lambda text: gzip.compress(text.encode())[:-20], "a gzip file that is cut short"),
+    "gzip-in-gzip": (
+        lambda text: gzip.compress(gzip.compress(text.encode())),
+        "a gzip file in a compressed file",
+    ),
+    "spaces-between": (lambda text: text.replace(",", " ").encode(), "11 cells separated by spaces"),
+    "colons": (lambda text: text.replace(",", ":").encode(), "11 cells separated by colons"),
+    "utf-16-without-mark": (lambda text: text.encode("utf-16-le"), "without a byte order mark"),
+    "utf-32": (lambda text: text.encode("utf-32"), "bytes that are no text|without a byte order mark"),
+    "types": (lambda text: text.replace("car", "suv").encode(), r"no vehicle track \(but type suv\)"),
     "xml": (lambda _: b"<?xml version='1.0'?><commonRoad/>", "looks like CommonRoad XML"),
     "pickle": (lambda _: pickle.dumps([1]), "looks like a pickle"),
     "json": (lambda _: b'{"a": 1}', "looks like JSON"),
@@ -273,7 +284,7 @@ def test_a_file_that_cannot_be_read_is_one_error_with_its_place(tmp_path, case):
 
 def test_an_archive_that_unpacks_to_more_than_a_file_may_have_is_refused_early(tmp_path):
     (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(2 * 2**20)))
-    with pytest.raises(DataError, match="more than 1048576 bytes unpacked"):
+    with pytest.raises(DataError, match="more than 1048576 bytes"):
         content(tmp_path / "a.gz", limit=2**20)
 
 

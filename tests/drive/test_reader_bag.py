@@ -147,6 +147,7 @@ def test_several_topics_are_a_question(tmp_path):
         choose(tmp_path, path, topic="/gps")
 
 
+@pytest.mark.slow
 def test_cars_are_kept_apart_by_name_or_folder_and_are_one_otherwise(tmp_path):
     for car in ("car-1", "car-2"):
         (tmp_path / "in" / car).mkdir(parents=True)

@@ -85,6 +85,7 @@ def test_an_exact_copy_of_a_row_is_dropped_and_counted(tmp_path, format):
     assert repeated == (1 if wrote.repeats else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ALL)
 @pytest.mark.parametrize("damage", ["cut", "empty", "zeros", "text", "gzip-cut"])
 def test_a_damaged_file_among_good_ones_is_named_and_skipped_on_request(tmp_path, format, damage):
@@ -138,6 +139,7 @@ def test_a_file_of_another_format_under_this_one_s_name_is_refused(tmp_path, for
         assert caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ALL)
 def test_what_is_streamed_is_what_is_read_at_once(tmp_path, format, monkeypatch):
     for name in ("a", "b", "c"):

@@ -220,6 +220,7 @@ def test_an_array_that_was_never_filled_is_not_uninitialised_memory():
         load(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [

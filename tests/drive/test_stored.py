@@ -57,6 +57,7 @@ def spoilt(draw: np.random.Generator) -> pa.Table:
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 2**32), st.sampled_from([1, 7, 1000]), st.sampled_from([1, 5, 1000]))
 def test_pieces_are_the_whole(tmp_path_factory, seed, piece, group):

@@ -207,6 +207,7 @@ text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1
 number = st.floats(width=32)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(text, text, number, number), min_size=0, max_size=12),

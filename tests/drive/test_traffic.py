@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,16 +53,21 @@ def table():
 
 @pytest.mark.slow
 def test_the_same_bytes_in_every_process():
-    first, second = run(DIGEST, PYTHONHASHSEED="1"), run(DIGEST, PYTHONHASHSEED="2")
-    assert first == second
-    assert len(first) == len(hashlib.sha256().hexdigest()) + 1
+    sink = io.BytesIO()
+    rows = generate(["US", "SG"], vehicles=8, seed=3).rows
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    mine = hash("seed")
+    other = next(seed for seed in ("1", "2") if int(run("print(hash('seed'))", PYTHONHASHSEED=seed)) != mine)
+    assert run(DIGEST, PYTHONHASHSEED=other).strip() == hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 @pytest.mark.slow
 def test_other_processes_make_the_same_table(table, monkeypatch):
     monkeypatch.setattr(traffic, "_ALONE", 0)
     monkeypatch.setattr(traffic.os, "sched_getaffinity", lambda _: {0, 1})
-    assert generate(["US", "SG"], vehicles=25, seed=3).rows.equals(table.rows)
+    made = generate(["US"], vehicles=7, seed=3).rows
+    assert made.equals(table.rows.slice(0, made.num_rows))
 
 
 def test_a_smaller_table_is_the_beginning_of_a_larger_one(table):
@@ -141,6 +148,7 @@ def test_side_of_the_road(region, sense):
     assert (sense * (x * vy - y * vx)[ring] > 0).mean() > 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(SCENES))
 def test_velocities_and_headings_belong_to_the_positions(kind):
     """With a perfect sensor, positions move as the velocities say, and nobody brakes beyond 7 m/s2."""
@@ -158,6 +166,7 @@ def test_velocities_and_headings_belong_to_the_positions(kind):
         assert np.abs(slip[speed > 2]).max(initial=0) < 0.6
 
 
+@pytest.mark.slow
 def test_jitter_is_as_large_as_the_profile_says():
     profile = replace(PROFILES["CN"], jitter_m=(0.3, 0.3))
     sharp = replace(profile, jitter_m=(0.0, 0.0))
@@ -167,6 +176,7 @@ def test_jitter_is_as_large_as_the_profile_says():
     assert np.abs(error[:, 2:]).max() == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(SCENES))
 def test_vehicles_hardly_ever_overlap(kind):
     from highway_env.utils import are_polygons_intersecting

@@ -39,7 +39,9 @@ def model() -> TwoPaths:
 def summed(monkeypatch, plan, data, *, coins=COINS, engine="auto", step=0) -> np.ndarray:
     """The sum that gets noise in one step."""
     sums = []
-    monkeypatch.setattr(Mechanism, "noised", lambda _, total, stream, *, round: sums.append(total) or total)
+    monkeypatch.setattr(
+        Mechanism, "noised", lambda _, total, stream, *, round: sums.append(total.clone()) or total
+    )
     beside = canary.of(plan, REGION)
     gradient = local.model_on(model(), TASK.loss, data.device, engine=engine, canaries=beside)
     local.private_step(

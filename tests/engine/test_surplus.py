@@ -60,6 +60,7 @@ def step(ours: VehicleGradient, monkeypatch, data: VehicleData, drawn: list[int]
     return (local.private_step(ours, data, mine, KEY, step=0, size=ours.size) * mine.divisor).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", ["abc", "abcd", "abcdef"])
 @pytest.mark.parametrize("gone", ["key", "windows"])
 def test_a_vehicle_more_or_less_moves_a_step_by_at_most_the_clip(ours, monkeypatch, keys, gone):

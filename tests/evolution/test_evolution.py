@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import re
 import shutil
 import tomllib
 from collections.abc import Iterator
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,12 @@ from evolution.write import NOISE_KEY, ONE_ROUND
 from google.protobuf import message_factory
 from google.protobuf.message import Message
 from safetensors.numpy import load_file
+from stage_kit import typed
 
 import fedfsd
 
 # Everything that is taken from inside the package; the rest goes through commands and ``fedfsd``.
 from fedfsd.border import border_pb2, wire
-from fedfsd.cli.main import run as command
 from fedfsd.config.experiment import Experiment
 from fedfsd.config.load import load
 from fedfsd.drive import table
@@ -81,17 +80,13 @@ def run(*words: object, code: int = 0) -> Outcome:
 
 def attempt(*words: object) -> Outcome:
     """One command in this process, however it ends; on one thread: several make other bits."""
-    out, err, ended = io.StringIO(), io.StringIO(), 0
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with redirect_stdout(out), redirect_stderr(err):
-        try:
-            command([str(word) for word in words])
-        except SystemExit as end:
-            ended = int(end.code or 0)
-        finally:
-            torch.set_num_threads(threads)
-    return Outcome(ended, out.getvalue(), err.getvalue())
+    try:
+        ended, out, err = typed(*words)
+    finally:
+        torch.set_num_threads(threads)
+    return Outcome(int(ended or 0), out, err)
 
 
 def evidence(folder: str) -> list[object]:
@@ -169,6 +164,7 @@ def test_a_plan_has_the_hash_of_its_text_in_every_ledger(golden, folder):
         assert plan.hash in [one["plan"] for one in entries(mirror, "plan")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["simulation/finished", "federation/finished"])
 def test_the_evidence_of_a_private_run_holds(golden, folder):
     assert "holds" in run("audit", "verify", *evidence(folder), code=HOLDS).output
@@ -181,6 +177,7 @@ def test_the_evidence_of_a_rehearsal_still_cannot_be_decided(golden):
     run("audit", "verify", *evidence("simulation/rehearsal"), code=CANNOT_DECIDE)
 
 
+@pytest.mark.slow
 def test_kept_ledgers_still_know_that_their_grants_are_spent(golden):
     words = ("simulate", "experiment.toml", "--ledgers", "kept/ledgers", "-o", "again")
     assert run(*words, code=BUDGET).error.splitlines()[-1].startswith("budget: ")
@@ -190,6 +187,7 @@ def test_kept_ledgers_still_know_that_their_grants_are_spent(golden):
 # Run folders.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "folder", ["simulation/finished", "simulation/rehearsal", "federation/finished", "federation/stopped"]
 )
@@ -202,6 +200,7 @@ def test_the_page_of_a_run_is_written_again(golden, folder):
     assert all(name in text for name in (run["name"], *run["regions"]))
 
 
+@pytest.mark.slow
 def test_runs_are_compared_as_they_were(golden):
     found = run("compare", "simulation/finished", "simulation/rehearsal", "--json").document
     before = json.loads(Path("simulation/comparison/compare.json").read_text())

@@ -58,6 +58,7 @@ def test_numbers_come_with_versions_and_processor():
     assert {"python", "torch", "flwr", "opacus", "dp-accounting", "cpu"} <= set(place())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", "transformer"])
 def test_every_way_of_a_private_step_is_the_same_step(model, monkeypatch):
     """With hardly any noise: what the benchmark compares must be worth comparing."""

@@ -7,7 +7,7 @@ import json
 import pytest
 from conftest import drives
 
-from experiments.four_regions import choose, fresh
+from experiments.four_regions import choose, fresh, release
 from experiments.four_regions.rung import LADDER, START
 from experiments.four_regions.study import QUICKSTART
 from experiments.four_regions.trial import Stage
@@ -81,6 +81,14 @@ def test_what_is_written_is_what_the_rungs_run(tmp_path):
         fresh.recipe(tmp_path / "other.toml")
 
 
+def test_the_table_of_one_release_has_means_over_seeds():
+    windows = {"CN": 30, "EU": 10}
+    seeds = [release._with_pooled(one, windows) for one in ({"CN": 4.0, "EU": 8.0}, {"CN": 4.2, "EU": 8.0})]
+    lines = release.table({"moments": seeds}).splitlines()
+    assert lines[0] == "|  | CN | EU | pooled |"
+    assert lines[2] == "| moments | 4.10 ± 0.14 | 8.00 ± 0.00 | 5.08 ± 0.11 |"
+
+
 def test_a_trial_trains_as_a_run_does_and_takes_generated_traffic_alone(tmp_path):
     table.write(drives({"CN": 40, "EU": 30}), tmp_path / "drives.parquet")
     table.write(drives({"CN": 40}, origin="recorded"), tmp_path / "recorded.parquet")
@@ -92,5 +100,10 @@ def test_a_trial_trains_as_a_run_does_and_takes_generated_traffic_alone(tmp_path
     assert start != found
     again, _ = stage.run(experiment(tmp_path / "drives.parquet", *few, "training.num_rounds=1"))
     assert again == start  # pre-trained once
+    once = [*few[:1], "training.num_rounds=1", 'server.strategy="moments"', "server.options={}"]
+    once += ["model.options.moments=6", "privacy.target_delta=1e-3", "server.average_last=0"]
+    same, mixed = stage.run(experiment(tmp_path / "drives.parquet", *once), own=0.5)
+    assert same == start
+    assert set(mixed) == {"CN", "EU"}
     with pytest.raises(RefusedError):
         Stage.of(experiment(tmp_path / "recorded.parquet"))

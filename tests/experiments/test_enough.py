@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ KNOWN = Enough(
     start=3.0,
     noiseless=2.0,
     vehicles=[100, 1000, 10_000],
-    errors={1.0: [4.0, 2.5, 2.0], 4.0: [2.5, 2.1, 2.0]},
+    errors={1.0: [4.0, 2.5, 2.0], 4.0: [2.8, 2.1, 2.0]},
     checks=[],
 )
 
@@ -47,8 +48,8 @@ def test_the_need_is_where_the_share_is_reached():
 
 def test_what_the_study_writes_is_what_is_read(monkeypatch):
     """More vehicles are the same ones with less noise; at a small size."""
-    world = study.opened(1)
-    plan = study.plan_for(world, 8.0)
+    world = study.opened(1, "pretraining.steps=20")
+    plan = study.plan_for(world, 4.0)
     brief = plan.model_copy(update={"num_rounds": 2})
     none = study.trained(world, brief, 10**12, most=60, seed=1)
     loud = study.trained(world, brief.model_copy(update={"regions": {
@@ -56,6 +57,12 @@ def test_what_the_study_writes_is_what_is_read(monkeypatch):
     }}), 60, most=60, seed=1)  # fmt: skip
     assert none < world.fde(world.initial) + 0.05
     assert loud > none + 1
+    monkeypatch.setattr(enough, "FILE", Path(__file__))
+    monkeypatch.setattr(enough, "measured", lambda: KNOWN)
+    assert "epsilon 4; these regions count as 100,000, which kept 100% (a test)" in (enough.said(plan) or "")
+    assert enough.said(plan.model_copy(update={"mode": "rehearsal"})) is None
+    monkeypatch.setattr(enough, "FILE", Path("nowhere"))
+    assert enough.said(plan) is None
     monkeypatch.setattr(
         study, "trained", lambda world, plan, count, *, most, seed: 2.0 + 10 / min(count, most)
     )

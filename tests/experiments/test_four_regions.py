@@ -110,6 +110,7 @@ def test_the_predictor_is_chosen_on_training_vehicles(tmp_path):
     assert _best_predictor(study, "CN") == "1 s mean"
 
 
+@pytest.mark.slow
 def test_what_was_spent_is_all_runs_composed(tmp_path):
     path = tmp_path / "drives.parquet"
     table.write(drives({"CN": 30, "EU": 20}), path)

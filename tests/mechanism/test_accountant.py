@@ -68,6 +68,7 @@ def exact_gaussian(mu: float, delta: float) -> float:
     return high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.7, 3.0, 40.0])
 @pytest.mark.parametrize("steps", [1, 50])
 @pytest.mark.parametrize("delta", [1e-3, 1e-8])
@@ -80,6 +81,7 @@ def test_always_sampled_is_the_exact_gaussian(sigma, steps, delta):
         assert abs(epsilon_prv(events, delta).estimate - exact) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("q", "sigma"), [(0.001, 1.0), (0.3, 2.0), (0.9, 3.0)])
 def test_one_sampled_step_is_exact(q, sigma):
     def survival(x):
@@ -106,6 +108,7 @@ counts = st.integers(1, 400)
 deltas = st.sampled_from([1e-3, 1e-5, 1e-8])
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(rates, noises, counts, deltas)
 def test_epsilon_falls_with_noise_and_rises_with_the_rest(q, sigma, steps, delta):
@@ -134,6 +137,7 @@ def test_a_coarser_grid_only_enlarges_the_claim(q, sigma, steps):
 
 
 # At these rates prv-accountant's own integration stops or is off by 0.01.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("q", "sigma", "steps", "delta"),
     [(0.11, 0.908, 100, 1e-4), (0.1, 0.7, 100, 1e-7)],
@@ -156,6 +160,7 @@ def test_nothing_released_costs_nothing():
     assert compose([[], []], 1e-5) == 0.0
 
 
+@pytest.mark.slow
 def test_several_different_events_compose():
     events = [Event(0.05, 1.6, 100), Event(0.1, 3.0, 50), Event(1, 20.0, 4)]
     together = check(events, 1e-5)
@@ -163,6 +168,7 @@ def test_several_different_events_compose():
     assert max(alone) < together.pld < sum(alone)
 
 
+@pytest.mark.slow
 def test_runs_on_the_same_vehicles_compose():
     run = [Event(0.05, 1.6, 300)]
     assert compose([run], 1e-5) == pytest.approx(2.63, abs=0.005)
@@ -221,6 +227,7 @@ def test_importing_this_floor_loads_no_accountant():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [50.0, 100.0, 300.0])
 def test_a_million_small_steps_cost_what_the_limit_says(noise):
     """So many steps of little noise are one Gaussian: rounding each step's loss must not add up."""

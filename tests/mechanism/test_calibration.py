@@ -42,6 +42,7 @@ def test_finds_the_noise_of_known_epsilons(q, sigma, steps, delta, epsilon):
     is_smallest(found, epsilon, delta, q, steps)
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None)
 @given(st.floats(0.3, 8.0), st.floats(0.1, 1.0), st.integers(5, 500))
 def test_the_answer_is_the_smallest_that_keeps_the_promise(epsilon, q, steps):

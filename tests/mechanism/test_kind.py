@@ -63,6 +63,7 @@ def test_equal_noise_in_every_round_is_the_flat_gaussian(sigma, rounds, alpha):
     assert flat.std(1) == varied.std(rounds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "epsilon", "delta"), [(1.0, 2.0, 1e-4), (1.0, 8.0, 1e-4), (0.25, 2.0, 1e-5)]
 )
@@ -95,6 +96,7 @@ def test_what_a_grant_has_left_raises_all_noise_in_proportion():
         noise_multipliers(shape, **wish, rho_limit=0, alpha=5)
 
 
+@pytest.mark.slow
 def test_no_round_falls_below_the_policys_floor():
     wish = {"target_delta": 1e-4, "sample_rate": 0.01, "local_steps": 1}
     assert min(noise_multipliers(influence.shape(MOVED), target_epsilon=60.0, **wish)) == 0.5

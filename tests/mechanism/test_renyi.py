@@ -139,6 +139,34 @@ def test_a_plan_at_eight_is_charged_about_eight_and_three_quarters(q, sigma, ste
     assert epsilon_lifetime(nano_nats(plan, alpha), alpha=alpha, delta=1e-4) == pytest.approx(8.74, abs=0.01)
 
 
+# Where the rounding of floats matters.
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "alpha", "allowed"),
+    [
+        (1.0293234282091548, 1e-3, 62, 999_999_999),  # one more is too much, by less than floats see
+        (1.3345027149221236, 1e-6, 9, 3),  # met exactly
+        (7.3276515705737735, 1e-8, 15, 6_274_313_688),  # the difference of floats is one too large
+    ],
+)
+def test_a_grant_allows_what_its_epsilon_has_room_for(epsilon, delta, alpha, allowed):
+    assert rho_max(epsilon=epsilon, delta=delta, alpha=alpha) == allowed
+    assert epsilon_lifetime(allowed, alpha=alpha, delta=delta) <= epsilon
+    with localcontext(Context(prec=50)):
+        nothing = (1 - Decimal(1) / alpha).ln() - (Decimal(delta) * alpha).ln() / (alpha - 1)
+        room = (Decimal(epsilon) - nothing) * NANO
+    assert room - 1 <= allowed <= room + Decimal("1e-5")
+
+
+def test_a_grant_with_little_room_or_none():
+    nothing = epsilon_lifetime(0, alpha=4, delta=1e-5)
+    assert nothing > 0
+    assert abs(rho_max(epsilon=nothing + 0.5, delta=1e-5, alpha=4) - NANO // 2) <= 1
+    with pytest.raises(PlanError, match="above"):
+        rho_max(epsilon=nothing, delta=1e-5, alpha=4)
+    with pytest.raises(PlanError, match="delta"):
+        rho_max(epsilon=1.0, delta=0.0, alpha=4)
+
+
 def test_the_filter_costs_one_run_in_ten():
     run = [Event(0.05, 1.6, 300)]
     alpha = best_order(run * 9, 1e-5)

@@ -26,8 +26,9 @@ PLAN = planned(roster=400, sample_rate=0.5, local_steps=2, num_rounds=8, noise_m
         planned(roster=300, sample_rate=1.0, local_steps=1, num_rounds=6),
         planned(roster=300, sample_rate=0.1, local_steps=3, num_rounds=10, noise_multiplier=1.0),
         by_round((1.0, 2.0, 3.0, 5.0), roster=300),
+        PLAN.model_copy(update={"strategy": "moments"}),
     ],
-    ids=["sampled", "all of them", "rarely sampled", "by round"],
+    ids=["sampled", "all of them", "rarely sampled", "by round", "moments"],
 )
 def test_a_right_mechanism_agrees_with_its_plan(plan):
     found = canary.trial(plan, REGION, seed=bytes(range(32)))

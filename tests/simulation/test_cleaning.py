@@ -28,6 +28,7 @@ def interrupted(drives_path: str, output: Path, **options) -> None:
         fedfsd.simulate(asked, output=output, progress=stop, **options)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_interrupted_run_is_cleaned_of_its_keys_and_ends(drives_path, tmp_path, kept):
     ledgers = tmp_path / "ledgers" if kept else None

@@ -41,6 +41,22 @@ def small(drives_path):
     return lambda **changes: experiment(drives_path, **changes)
 
 
+@pytest.fixture(scope="module")
+def private(drives_path, tmp_path_factory):
+    """A private run with its report, and what it said on its way; only read."""
+    seen = []
+    output = tmp_path_factory.mktemp("private") / "run"
+    return fedfsd.simulate(experiment(drives_path, mode="private"), output=output, progress=seen.append), seen
+
+
+@pytest.fixture(scope="module")
+def rehearsed(drives_path, tmp_path_factory):
+    """A rehearsal, without pictures; only read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedfsd.report.page._figures", lambda run: {})
+        return fedfsd.simulate(experiment(drives_path), output=tmp_path_factory.mktemp("rehearsed") / "run")
+
+
 def model_of(path):
     return load_file(path / "model.safetensors")
 
@@ -49,9 +65,8 @@ def same(one, other) -> bool:
     return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
-def test_a_run_leaves_model_metrics_and_report(small, tmp_path):
-    seen = []
-    run = fedfsd.simulate(small(mode="private"), output=tmp_path / "run", progress=seen.append)
+def test_a_run_leaves_model_metrics_and_report(private):
+    run, seen = private
     assert [progress.round for progress in seen] == [1, 2, 3, 4, 5]
     assert set(run.metrics["regions"]) == {"CN", "EU", "US"}
     mine = run.metrics["regions"]["CN"]
@@ -72,18 +87,16 @@ def test_a_run_leaves_model_metrics_and_report(small, tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
-def test_two_private_runs_differ_and_two_rehearsals_do_not(small, tmp_path):
-    runs = [fedfsd.simulate(small(mode="private"), output=tmp_path / f"p{n}") for n in range(2)]
-    assert not same(*(model_of(run.path) for run in runs))
-    runs = [fedfsd.simulate(small(), output=tmp_path / f"r{n}") for n in range(2)]
-    assert same(*(model_of(run.path) for run in runs))
+def test_two_private_runs_differ_and_two_rehearsals_do_not(small, private, rehearsed, tmp_path):
+    another = fedfsd.simulate(small(mode="private"), output=tmp_path / "private")
+    assert not same(model_of(private[0].path), model_of(another.path))
+    another = fedfsd.simulate(small(), output=tmp_path / "rehearsed")
+    assert same(model_of(rehearsed.path), model_of(another.path))
 
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
-def test_an_interrupted_run_resumes_to_the_same_bits(small, tmp_path):
-    whole = fedfsd.simulate(small(), output=tmp_path / "whole")
-
+def test_an_interrupted_run_resumes_to_the_same_bits(small, rehearsed, tmp_path):
     def interrupt(progress):
         if progress.round == 3:
             raise KeyboardInterrupt
@@ -94,13 +107,12 @@ def test_an_interrupted_run_resumes_to_the_same_bits(small, tmp_path):
     rest = []
     run = fedfsd.simulate(small(), output=tmp_path / "cut", resume=True, progress=rest.append)
     assert [progress.round for progress in rest] == [4, 5]
-    assert same(model_of(run.path), model_of(whole.path))
+    assert same(model_of(run.path), model_of(rehearsed.path))
 
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
-def test_kill_9_in_the_middle_loses_nothing(small, tmp_path):
-    whole = fedfsd.simulate(small(), output=tmp_path / "whole")
+def test_kill_9_in_the_middle_loses_nothing(small, rehearsed, tmp_path):
     code = "import json, sys, fedfsd; fedfsd.simulate(json.loads(sys.argv[1]), output=sys.argv[2])"
     import json
 
@@ -113,13 +125,12 @@ def test_kill_9_in_the_middle_loses_nothing(small, tmp_path):
     process.wait()
     if not (place / "metrics.json").exists():
         fedfsd.simulate(small(), output=place, resume=True)
-    assert same(model_of(place), model_of(whole.path))
+    assert same(model_of(place), model_of(rehearsed.path))
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
-def test_resume_of_something_else_is_refused(small, tmp_path):
-    run = fedfsd.simulate(small(), output=tmp_path / "run")
+def test_resume_of_something_else_is_refused(small, rehearsed, tmp_path):
+    run = rehearsed
     with pytest.raises(NotReadyError, match="a complete run"):
         fedfsd.simulate(small(), output=run.path, resume=True)
     with pytest.raises(NotReadyError, match="another experiment"):
@@ -207,11 +218,11 @@ def test_the_same_rehearsal_twice_on_kept_ledgers_is_the_same_run(small, tmp_pat
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
-def test_a_run_leaves_evidence_that_an_auditor_accepts(small, tmp_path):
+def test_a_run_leaves_evidence_that_an_auditor_accepts(small, private, tmp_path):
     from fedfsd.audit.evidence import load
     from fedfsd.audit.verify import verify
 
-    run = fedfsd.simulate(small(mode="private"), output=tmp_path / "run")
+    run, _ = private
     bundles = sorted((run.path / "bundles").glob("*.zip"))
     assert [path.stem for path in bundles] == ["CN", "EU", "US"]
     report = verify(load(bundles, receipts=run.path / "receipts.json", trust=run.path / "trust.keys"))
@@ -220,13 +231,12 @@ def test_a_run_leaves_evidence_that_an_auditor_accepts(small, tmp_path):
     assert not (none.path / "bundles").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
-def test_a_rehearsal_cannot_be_decided(small, tmp_path):
+def test_a_rehearsal_cannot_be_decided(rehearsed):
     from fedfsd.audit.evidence import load
     from fedfsd.audit.verify import verify
 
-    run = fedfsd.simulate(small(), output=tmp_path / "run")
+    run = rehearsed
     bundles = sorted((run.path / "bundles").glob("*.zip"))
     report = verify(load(bundles, receipts=run.path / "receipts.json", trust=run.path / "trust.keys"))
     assert report.exit_code == 11

@@ -13,6 +13,8 @@ from fedfsd.errors import ConfigError, NotReadyError
 from fedfsd.report.run_folder import Folder
 from fedfsd.simulation import track
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def tracked(drives_path, **chosen):
     return experiment(drives_path, mode="private", training__num_rounds=2) | {"track": chosen}
@@ -125,6 +127,7 @@ def test_a_missing_library_names_the_extra(monkeypatch):
         track.of({"wandb": {}})
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the trackers' libraries
 def test_the_three_libraries_keep_the_figures_without_a_network(drives_path, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")

@@ -67,6 +67,7 @@ def unasked(monkeypatch) -> None:
     monkeypatch.setattr(separation, "_run", lambda command, **_: silent)
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_region_that_can_go_up(typed, invited, folder, unasked):
     # 1. On the officer's machine; the public part goes to the region.
     typed("fedfsd keys new fedfsd/EU/officer -o officer/officer.key")
@@ -139,6 +140,7 @@ def test_the_officer_is_shown_every_paper_and_signs_all_or_none(typed, invited):
     assert len(json.loads(typed("fedfsd region status --region eu --json").out)["grants"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code"),
     [

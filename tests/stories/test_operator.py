@@ -43,6 +43,7 @@ def officer(fedfsd, folder):
     return sign
 
 
+@pytest.mark.slow
 def test_from_the_first_key_to_the_bundle(fedfsd, folder, region, officer):
     # A region begins: the officer's private key is never on the node.
     made = fedfsd("region", "init", "EU", "-o", "eu", "--officer-vkey", "officer.vkey", "--json").document
@@ -115,6 +116,7 @@ def test_from_the_first_key_to_the_bundle(fedfsd, folder, region, officer):
     assert region("status", json=True)["checkpoint"]["entries_since"] == 0
 
 
+@pytest.mark.slow
 def test_both_copies_lost_and_a_backup_that_is_charged_for_it(fedfsd, folder, region, officer):
     made = fedfsd("region", "init", "EU", "-o", "eu", "--officer-vkey", "officer.vkey", "--json").document
     region("add", officer(made["file"]))

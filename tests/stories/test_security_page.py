@@ -101,6 +101,7 @@ def test_every_section_with_commands_is_tried():
     assert sum(map(len, SECTIONS.values())) == len(lines)  # nothing else is in them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", LOSSES)
 def test_after_each_loss_the_region_is_whole_again(typed, eu, title):
     (mirror,) = Path("second").iterdir()

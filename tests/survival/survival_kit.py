@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stage_kit import Typed
+from stage_kit import Typed, typed
 from survival.relay import Relay
 
 from experiments.federation.stage import FEDFSD, StageError
@@ -164,7 +164,7 @@ class Scene(Typed):
             "--trust",
             trust,
         ]
-        code, out, err = self.typed(tuple(words))
+        code, out, err = typed(*words)
         return code, out + err
 
     def booked(self, name: str, plan: str) -> collections.Counter[tuple[str, int]]:

@@ -43,7 +43,7 @@ def values(folder: Path) -> dict[str, Any]:
     left = seconds_left([line["seconds"] for line in run.rounds if line["round"]], run.plan.num_rounds - done)
     return {
         "title": title(run) if run.folder.complete else run.plan.name,
-        "heading": say(run.heading),
+        "heading": " · ".join(map(say, run.heading.split(" · "))),
         "run": run,
         "done": done,
         "left": None if left is None else duration(left),

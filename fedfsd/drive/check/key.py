@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
 
 from fedfsd.drive.check.finding import Finding
 from fedfsd.drive.check.track import Index
@@ -15,56 +18,54 @@ ONE_RECORDING_SHARE = 0.9
 
 def keys(index: Index) -> Iterator[Finding]:
     """Recording cars under several keys, keys of one recording only, keys in two regions."""
-    places: dict[str, set[int]] = defaultdict(set)
-    for place, vehicle in index.seen.tolist():
-        places[index.vehicles[vehicle]].add(place)
-    yield from _ego(index, places)
-    yield from _one_recording(index, places)
-    yield from _two_regions(index, places)
+    ego = np.array([EGO.search(key) is not None for key in index.vehicles], bool)
+    yield from _ego(index, ego)
+    yield from _one_recording(index, ego)
+    yield from _two_regions(index)
 
 
-def _ego(index: Index, places: dict[str, set[int]]) -> Iterator[Finding]:
-    cars: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    total: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for key, found in places.items():
-        for number in found:
-            place = index.places[number]
-            group = (place.region, place.source, place.city)
-            total[group].add(key)
-            if EGO.search(key):
-                cars[group].add(key)
-    for group, found_keys in sorted(cars.items()):
-        if len(found_keys) < 2:
-            continue
-        region, source, city = group
+def _grouped(index: Index, names: Sequence[Hashable]) -> tuple[list[Any], np.ndarray, np.ndarray, np.ndarray]:
+    """Places by a name of each: the distinct names; group, vehicle and places of each distinct pair, (M,)."""
+    numbers: dict[Any, int] = {}
+    group = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
+    place, vehicle = index.seen.T
+    pairs, places = np.unique(group[place] * len(index.vehicles) + vehicle, return_counts=True)
+    return list(numbers), *np.divmod(pairs, len(index.vehicles)), places
+
+
+def _ego(index: Index, ego: np.ndarray) -> Iterator[Finding]:
+    names = [(place.region, place.source, place.city) for place in index.places]
+    groups, group, vehicle, _ = _grouped(index, names)
+    total = np.bincount(group, minlength=len(groups))
+    cars = np.bincount(group[ego[vehicle]], minlength=len(groups))
+    for number in sorted(np.flatnonzero(cars > 1).tolist(), key=groups.__getitem__):
+        region, source, city = groups[number]
         yield Finding(
             "repeated-ego-key",
             "error",
             region,
             source,
             None,
-            len(found_keys),
-            len(total[group]),
+            int(cars[number]),
+            int(total[number]),
             "vehicles",
-            f"one car, and its owner, stands under {len(found_keys)} keys in {city or 'this source'}: "
+            f"one car, and its owner, stands under {cars[number]} keys in {city or 'this source'}: "
             f"give all its tracks the key {source}/{city or region}/ego",
         )
 
 
-def _one_recording(index: Index, places: dict[str, set[int]]) -> Iterator[Finding]:
-    recordings: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for number, place in enumerate(index.places):
-        recordings[place.region, place.source].add(number)
-    count: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for key, found in places.items():
-        for group in {(index.places[i].region, index.places[i].source) for i in found}:
-            if not EGO.search(key):
-                count[group][0] += len(found & recordings[group]) == 1
-                count[group][1] += 1
-    for (region, source), (once, total) in sorted(count.items()):
+def _one_recording(index: Index, ego: np.ndarray) -> Iterator[Finding]:
+    names = [(place.region, place.source) for place in index.places]
+    groups, group, vehicle, places = _grouped(index, names)
+    recordings, others = Counter(names), ~ego[vehicle]
+    total = np.bincount(group[others], minlength=len(groups))
+    once = np.bincount(group[others & (places == 1)], minlength=len(groups))
+    for number in sorted(np.flatnonzero(total).tolist(), key=groups.__getitem__):
+        region, source = groups[number]
         identity, origin = index.declared[source]
         # A simulated vehicle lives in one episode; nobody meets it again.
-        if origin == "synthetic" or len(recordings[region, source]) < 2 or once < ONE_RECORDING_SHARE * total:
+        few = recordings[region, source] < 2 or once[number] < ONE_RECORDING_SHARE * total[number]
+        if origin == "synthetic" or few:
             continue
         physical = identity == "physical"
         yield Finding(
@@ -73,8 +74,8 @@ def _one_recording(index: Index, places: dict[str, set[int]]) -> Iterator[Findin
             region,
             source,
             None,
-            once,
-            total,
+            int(once[number]),
+            int(total[number]),
             "vehicles",
             "identity is declared physical, yet no key comes back: declare identity = recording"
             if physical
@@ -82,15 +83,20 @@ def _one_recording(index: Index, places: dict[str, set[int]]) -> Iterator[Findin
         )
 
 
-def _two_regions(index: Index, places: dict[str, set[int]]) -> Iterator[Finding]:
-    shared: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = defaultdict(int)
-    total: dict[str, int] = defaultdict(int)
-    for found in places.values():
-        regions = tuple(sorted({index.places[i].region for i in found}))
-        for region in regions:
-            total[region] += 1
-        if len(regions) > 1:
-            shared[regions, tuple(sorted({index.places[i].source for i in found}))] += 1
+def _two_regions(index: Index) -> Iterator[Finding]:
+    groups, group, vehicle, _ = _grouped(index, [place.region for place in index.places])
+    total = dict(zip(groups, np.bincount(group, minlength=len(groups)).tolist(), strict=True))
+    both = np.flatnonzero(np.bincount(vehicle, minlength=len(index.vehicles)) > 1)
+    places: dict[int, set[int]] = defaultdict(set)
+    for place, key in index.seen[np.isin(index.seen[:, 1], both)].tolist():
+        places[key].add(place)
+    shared = Counter(
+        tuple(
+            tuple(sorted({getattr(index.places[place], name) for place in found}))
+            for name in ("region", "source")
+        )
+        for found in places.values()
+    )
     for (regions, sources), count in sorted(shared.items()):
         yield Finding(
             "key-in-two-regions",

@@ -24,6 +24,8 @@ MAX_FACTOR = 20
 LUCK = 1e-6
 # The share of a track's positions that another track has, for it to be a copy.
 COPY_SHARE = 0.3
+# All positions are compared in that many shares, by the first three bits of their marks.
+SHARES = 8
 
 
 def not_finite(tracks: Tracks) -> Iterator[Finding]:
@@ -201,9 +203,12 @@ def copies(index: Index, parts: Sequence[Points]) -> Iterator[Finding]:
     place, vehicle = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("place", "vehicle")
     )
-    marks = np.concatenate([part.mark for part in parts])
-    marks.sort()
-    twice = np.unique(marks[1:][marks[1:] == marks[:-1]])
+    again = []
+    for share in range(SHARES):  # of equal size: a mark's bits are all alike
+        marks = np.concatenate([part.mark[part.mark >> np.uint64(61) == share] for part in parts])
+        marks.sort()
+        again.append(np.unique(marks[1:][marks[1:] == marks[:-1]]))
+    twice = np.concatenate(again)
     del marks
     points = np.zeros(len(place), np.int64)
     met = [(np.empty(0, np.uint64), np.empty(0, np.int32))]
@@ -234,8 +239,8 @@ def copies(index: Index, parts: Sequence[Points]) -> Iterator[Finding]:
     )
     yield from per_recording(index, "duplicate-track", "error", "tracks", by_place(other), total, fix)
     fix = "the recordings overlap: drop the copy, its windows count twice"
-    again = by_place(copy & ~other)
-    yield from per_recording(index, "repeated-track", "warning", "tracks", again, total, fix)
+    overlap = by_place(copy & ~other)
+    yield from per_recording(index, "repeated-track", "warning", "tracks", overlap, total, fix)
 
 
 def _shift(values: np.ndarray, fill: float = 0) -> np.ndarray:

@@ -70,6 +70,9 @@ TYPES: dict[str, Callable[[Any], tuple[float, ...]]] = {
     NAV_SAT_FIX: _fix,
 }
 MAX_GAP_SECONDS = 1.0
+# The tables of rosbag2 in SQLite.
+STORED = ("schema", "metadata", "topics", "messages", "message_definitions")
+MAX_MESSAGE = 2**26  # bytes
 _ZSTD = b"\x28\xb5\x2f\xfd"
 # Messages that become arrays together.
 _MESSAGES = 2**14
@@ -80,7 +83,7 @@ def read(path: Path, options: Options) -> list[Drive]:
     with optional("ROS recordings", "bag"):
         from rosbags.highlevel import AnyReader
     with unpacked(path, options.scratch) as file:
-        plain_sqlite.demand_whole(file, path)
+        plain_sqlite.demand_whole(file, path, STORED)
         try:
             with AnyReader([file], default_typestore=standard_types()) as bag:
                 topic, kind, rows, unread = _rows(path, options, bag)
@@ -136,8 +139,8 @@ def _message(data: bytes) -> bytes:
     if bytes(data[:4]) != _ZSTD:
         return data
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
-        unpacked_: bytes = stream.read()
-    return unpacked_
+        found: bytes = stream.read(MAX_MESSAGE)
+    return found
 
 
 def time_of(stamp: Any, logged: int) -> float:

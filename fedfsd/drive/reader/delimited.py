@@ -38,7 +38,9 @@ _MISSING = {"na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "?", "."}
 ROW = "\0row"
 # Bytes that are parsed at once, rows of Parquet, bytes among which the header is.
 BLOCK, ROWS, HEAD = 2**23, 2**17, 2**20
-# Lines among which it is.
+# A Parquet file of more rows has fewer cells a byte: no recording stands still.
+MANY_ROWS, CELLS_A_BYTE = 2**22, 100
+# Lines among which the header is.
 TITLES = 50
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _REPLACED = "\ufffd"
@@ -311,10 +313,10 @@ def layout(
     """
     if _is_parquet(path):
         with _parquet(path, scratch) as file:
-            names = {name.lower(): name for name in file.schema_arrow.names}
-        _demand(path, required, names)
-        wanted = [name for name in (*required, *optional) if name.lower() in names]
-        return Layout(path, {name: names[name.lower()] for name in wanted}, scratch, width=len(names))
+            given = {name.lower(): name for name in file.schema_arrow.names}
+        _demand(path, required, given)
+        wanted = [name for name in (*required, *optional) if name.lower() in given]
+        return Layout(path, {name: given[name.lower()] for name in wanted}, scratch, width=len(given))
     if names:
         with opened(path) as take:
             if not take(HEAD).strip():
@@ -355,6 +357,9 @@ def _parquet(path: Path, scratch: Path | None) -> Iterator[pq.ParquetFile]:
         except (pa.ArrowInvalid, OSError):
             raise damaged(path, "not a readable Parquet file", "a table") from None
         with file:
+            rows, cells, size = file.metadata.num_rows, file.metadata.num_columns, plain.stat().st_size
+            if rows > MANY_ROWS and rows * cells > CELLS_A_BYTE * size:
+                raise damaged(path, f"{rows} rows in {size} bytes", "a recording")
             yield file
 
 

@@ -287,50 +287,11 @@ def tracks_left_out(tracks: Iterable[tuple[object, int]]) -> tuple[LeftOut, ...]
     return tuple(LeftOut(why, sum(counts), len(counts)) for why, counts in rows.items())
 
 
-def content(path: Path, *, limit: int = MAX_BYTES) -> bytes:
-    """The bytes of one input file; one that was compressed with gzip, bzip2, zstd or lz4 is unpacked.
-
-    Raises:
-        DataError: not a readable file, empty, damaged, or larger than ``limit`` bytes (unpacked).
-    """
-    try:
-        size = path.stat().st_size
-        data = path.read_bytes() if 0 < size <= limit else b""
-    except OSError:
-        raise DataError(
-            str(path), got="no readable file", expected="a recording", hint="check the path"
-        ) from None
-    for magic, codec in COMPRESSED.items():
-        if data.startswith(magic):
-            data = _unpacked(path, data, codec, limit)
-            size = len(data)
-    if size > limit:
-        raise too_large(path, f"{size} bytes" if data == b"" else f"more than {limit} bytes unpacked", limit)
-    if not data:
-        raise DataError(str(path), got="an empty file", expected="a recording", hint="leave the file out")
-    return data
-
-
 def too_large(path: Path, got: str, limit: int) -> DataError:
     """The refusal of a file that would have to be held whole."""
     return DataError(
         str(path), got=got, expected=f"at most {limit}", hint="split the recording into smaller files"
     )
-
-
-def _unpacked(path: Path, data: bytes, codec: str, limit: int) -> bytes:
-    try:
-        with pa.CompressedInputStream(pa.BufferReader(data), codec) as stream:
-            # One byte more than the limit is enough to refuse a bomb.
-            unpacked: bytes = stream.read(limit + 1)
-    except (pa.ArrowInvalid, OSError):
-        raise DataError(
-            str(path),
-            got=f"a {codec} file that is cut short or damaged",
-            expected="a whole one",
-            hint=f"test it with the tool for {codec}, and copy it again",
-        ) from None
-    return unpacked
 
 
 def bare(name: str) -> str:

@@ -186,8 +186,8 @@ class Gathered:
             else:
                 for place in [place for place in pieces if all(each.part_of != place for each in here)]:
                     self._join(pieces.pop(place))
-                for each in here:
-                    pieces.setdefault(each.part_of or "", []).append(each)
+                for piece in here:
+                    pieces.setdefault(piece.part_of or "", []).append(piece)
                 self._settle()
                 origin_of |= {each.name: file for each in self._recordings[first:]}
                 origin_of |= {each.recording: file for each in here}

@@ -65,7 +65,7 @@ _POSES = """
 def read(path: Path, options: Options) -> Iterator[Drive]:
     """Read one log, some whole tracks at a time; the recording car comes first."""
     with unpacked(path, options.scratch) as file:
-        plain_sqlite.demand_whole(file, path)
+        plain_sqlite.demand_whole(file, path, TABLES)
         try:
             with plain_sqlite.connected(file) as base:
                 yield from _drives(path, base)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from fedfsd.drive.reader.drive import damaged
@@ -22,15 +22,17 @@ def connected(file: Path) -> Iterator[sqlite3.Connection]:
         yield base
 
 
-def demand_whole(file: Path, path: Path) -> None:
+def demand_whole(file: Path, path: Path, tables: Iterable[str]) -> None:
     """Refuse a database of which rows are missing, which SQLite itself reads as far as it goes.
 
     Args:
         file: the database.
         path: what to call it: the compressed file from which it was unpacked, or itself.
+        tables: those that are read.
 
     Raises:
-        DataError: shorter than its header says, or rows that still wait beside it.
+        DataError: shorter than its header says, rows that still wait beside it, or a view or virtual table in
+            place of a table, whose rows are computed and may never end.
     """
     waiting = path.with_name(path.name + "-wal")
     if waiting.exists() and waiting.stat().st_size:
@@ -47,3 +49,8 @@ def demand_whole(file: Path, path: Path) -> None:
     current = head[24:28] == head[92:96]
     if head.startswith(MAGIC) and current and file.stat().st_size < pages * (65536 if size == 1 else size):
         raise damaged(path, "a database that is cut short", f"{pages} pages, as its header says")
+    if head.startswith(MAGIC):
+        with suppress(sqlite3.Error), connected(file) as base:
+            for name, kind, page in base.execute("SELECT name, type, rootpage FROM sqlite_master").fetchall():
+                if name in tables and (kind not in ("table", "index") or not page):
+                    raise damaged(path, f"{name} that is no table but computed", "a table with rows")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 from xml.parsers import expat
 
@@ -25,7 +26,8 @@ def elements(path: Path, tags: Container[str]) -> Iterator[Element]:
         DataError: a document type declaration, not well-formed (cut short, for example), or too large to be
             held.
     """
-    guard, pull = expat.ParserCreate(), XMLPullParser(("end",))
+    guard = expat.ParserCreate()
+    pull: Any = XMLPullParser(("end",))
     guard.StartDoctypeDeclHandler = lambda *_: _refuse(path)
     roots: list[Element] = []
 

@@ -43,6 +43,8 @@ _HEADERS: tuple[tuple[frozenset[str], str], ...] = (
 def recognise(path: Path) -> str | None:
     """What the file looks like, with the format's name if it has one here; None if it could be anything."""
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            return None
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fedfsd.drive.reader import plain_pickle
-from fedfsd.drive.reader.drive import Drive, Options, Reader, content, damaged, drive, tracks_left_out
+from fedfsd.drive.reader.drive import Drive, Options, Reader, damaged, drive, tracks_left_out
+from fedfsd.drive.reader.spool import content
 
 MAX_BYTES = 64 * 2**20
 # name in the file -> (names in the table, how many of its columns)
@@ -23,7 +24,7 @@ SIZES = {"length": ("length",), "width": ("width",)}
 
 def read(path: Path, options: Options) -> list[Drive]:  # noqa: ARG001 - the file says all of it
     """Read one scene; the recording car is the track the metadata call ``sdc_id``."""
-    scene = plain_pickle.load(content(path, limit=MAX_BYTES), path)
+    scene = plain_pickle.load(content(path, MAX_BYTES), path)
     facts = _part(path, scene, "metadata", dict)
     times = _array(path, _part(path, facts, "ts", np.ndarray), "metadata.ts", 1)[:, 0]
     if len(times) < 2 or not (np.diff(times) > 0).all():

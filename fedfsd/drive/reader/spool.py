@@ -16,7 +16,7 @@ from zlib import crc32
 import numpy as np
 import pyarrow as pa
 
-from fedfsd.drive.reader.drive import COMPRESSED, damaged
+from fedfsd.drive.reader.drive import COMPRESSED, damaged, too_large
 
 # Bytes that are kept in memory before a file is used.
 HELD = 128 * 2**20
@@ -24,6 +24,8 @@ HELD = 128 * 2**20
 FEWEST, MOST = 4, 128
 # How many times larger a compressed file may be expected to be.
 _UNPACKED = 8
+# How many times larger one may be: recordings have noise.
+MOST_UNPACKED = 200
 _CHUNK = 2**20
 
 
@@ -146,23 +148,44 @@ def unpacked(path: Path, folder: Path | None) -> Iterator[Path]:
             yield Path(copy.name)
 
 
+def content(path: Path, limit: int) -> bytes:
+    """The bytes of one small file, unpacked.
+
+    Raises:
+        DataError: not a readable file, empty, damaged, or larger than ``limit`` bytes (unpacked).
+    """
+    with opened(path) as take:
+        found = take(limit + 1)
+    if len(found) > limit:
+        raise too_large(path, f"more than {limit} bytes", limit)
+    if not found:
+        raise damaged(path, "an empty file", "a recording")
+    return found
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Callable[[int], bytes]]:
     """A function that takes the next bytes of a file, of a compressed one unpacked; fewer only at its end.
 
     Raises:
-        DataError: not a readable file, or compressed and damaged.
+        DataError: not a readable file, or compressed and damaged, or so that it grows without bounds.
     """
     codec = _codec(path)
+    left = max(HELD, MOST_UNPACKED * path.stat().st_size)
     with path.open("rb") as file:
         stream = pa.CompressedInputStream(pa.PythonFile(file, "r"), codec) if codec else file
 
         def take(count: int) -> bytes:
+            nonlocal left
             try:
                 found: bytes = stream.read(count)
             except (pa.ArrowInvalid, OSError):
                 what = f"a {codec} file that is cut short or damaged" if codec else "no readable file"
                 raise damaged(path, what, "a whole one") from None
+            left -= len(found) if codec else 0
+            if left < 0:
+                what = f"a {codec} file that unpacks to over {MOST_UNPACKED} times its size"
+                raise damaged(path, what, "a recording")
             return found
 
         yield take

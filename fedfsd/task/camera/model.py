@@ -54,11 +54,15 @@ class Head(nn.Module):
     """What comes behind the trunk: features, speed and region -> paths (B, K, F, 2) m and scores (B, K)."""
 
     horizons: Tensor
+    centre: Tensor
+    whitening: Tensor
 
     def __init__(self, features: int, paths: int, regions: int) -> None:
         super().__init__()
         self.register_buffer("horizons", torch.tensor(HORIZONS, dtype=torch.float32), persistent=False)
         self.paths = paths
+        self.register_buffer("centre", torch.zeros(features + 3))
+        self.register_buffer("whitening", torch.eye(features + 3))
         self.linear = nn.Linear(features + 3 + regions, paths * (2 * len(HORIZONS) + 1))
         with torch.no_grad():  # the first paths go straight on, in every region
             self.linear.weight.mul_(0.1)
@@ -67,14 +71,35 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor, speed: Tensor, *region: Tensor) -> tuple[Tensor, Tensor]:
         points = len(self.horizons)
-        v = speed / 15
-        seen = torch.cat([features, v, v.square(), 1 / (v.abs() + 0.3), *region], dim=1)
-        out = self.linear(seen).unflatten(1, (self.paths, 2 * points + 1))
+        seen = (self._seen(features, speed) - self.centre) @ self.whitening
+        out = self.linear(torch.cat([seen, *region], dim=1)).unflatten(1, (self.paths, 2 * points + 1))
         bend, pull = _BEND * out[..., :points], _PULL * out[..., points : 2 * points]
         way = speed[:, None] * self.horizons  # (B, 1, F) m
         x = way + pull * self.horizons.square() / 2
         y = bend * way.clamp(min=_SHORTEST).square() / 2
         return torch.stack([x, y], dim=-1), out[..., -1]
+
+    def _seen(self, features: Tensor, speed: Tensor) -> Tensor:
+        v = speed / 15
+        return torch.cat([features, v, v.square(), 1 / (v.abs() + 0.3)], dim=1)
+
+    @torch.no_grad()
+    def whiten(self, features: Tensor, speed: Tensor) -> None:
+        """Let these public inputs be uncorrelated and of one size, so that a step goes as far along each.
+
+        The function stays as it is: centre and whitening are frozen, the weights make up for them.
+        """
+        seen = self._seen(features, speed).double()
+        centre = seen.mean(dim=0)
+        spread, axes = torch.linalg.eigh(torch.cov(seen.T))
+        spread = spread.clamp(min=1e-4 * float(spread.max())).sqrt()
+        inverse, back = (axes / spread) @ axes.T, (axes * spread) @ axes.T
+        weight = self.linear.weight[:, : len(centre)].double()
+        old = weight @ self.whitening.double().T  # of the inputs as they come
+        self.linear.bias += (old @ (centre - self.centre)).float()
+        self.linear.weight[:, : len(centre)] = (old @ back).float()
+        self.centre.copy_(centre)
+        self.whitening.copy_(inverse)
 
 
 class Driver(nn.Module):

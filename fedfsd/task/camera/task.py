@@ -24,6 +24,7 @@ from fedfsd.drive.check import Finding
 from fedfsd.drive.table import Table
 from fedfsd.errors import DataError
 from fedfsd.gate.policy import ModelPin
+from fedfsd.language import mark
 from fedfsd.task.camera import check, drives, model, picture
 from fedfsd.task.camera.drives import HORIZONS
 from fedfsd.task.camera.model import Seen
@@ -60,7 +61,7 @@ class Camera(PathTask):
     """image (B, 3, H, W) uint8, speed (B, 1) m/s -> paths (B, K, F, 2) m in the car's axes, scores (B, K)."""
 
     name: ClassVar[str] = "camera"
-    baseline: ClassVar[str] = "straight on"
+    baseline: ClassVar[str] = mark("straight on")
     kind, driven, pictured, batch = Options, "path", "image", 256
     quantiles = (0.1, 0.5, 0.8, 0.95)
 

@@ -18,6 +18,7 @@ from fedfsd.drive import source
 from fedfsd.drive.table import Table
 from fedfsd.errors import DataError
 from fedfsd.gate.policy import ModelPin
+from fedfsd.language import mark
 from fedfsd.task import driving
 from fedfsd.task.forecasting import picture, predictor, sensor, window
 from fedfsd.task.forecasting.loss import window_loss
@@ -52,7 +53,7 @@ class Forecasting(PathTask):
     """history (B, H, 2) m in the agent frame -> paths (B, K, F, 2) m and scores (B, K)."""
 
     name: ClassVar[str] = "forecasting"
-    baseline: ClassVar[str] = "constant velocity"
+    baseline: ClassVar[str] = mark("constant velocity")
     kind, driven, pictured, batch = Options, "future", "history", 8192
     quantiles = (0.3, 0.5, 0.65, 0.8, 0.9, 0.95)
 

@@ -80,6 +80,7 @@ def test_the_stranger_gives_the_answers_beside_the_page(one):
     assert strangers(given) == one["answer"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("release", GOLDEN, ids=lambda path: path.name)
 @pytest.mark.parametrize(
     ("run", "answer"),
@@ -104,6 +105,7 @@ def test_both_agree_on_what_earlier_releases_wrote(tmp_path, release, run, answe
     assert strangers(given) == ours(tmp_path, given) == answer
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(max(240, 2 * COUNT))
 def test_both_agree_on_honest_odd_and_forged_evidence(tmp_path):
     wrong, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

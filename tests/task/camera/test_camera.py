@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +23,12 @@ from fedfsd.audit.evidence import load
 from fedfsd.audit.statement import statement
 from fedfsd.audit.verify import verify
 from fedfsd.cli.data_check import check
-from fedfsd.drive import table
+from fedfsd.drive import mapped, table
 from fedfsd.drive.table import Table
 from fedfsd.engine import backbone
 from fedfsd.engine.probe import probe
 from fedfsd.engine.vehicle import place
-from fedfsd.errors import ConfigError, DataError, UsageError
+from fedfsd.errors import ConfigError, DataError, NotReadyError, UsageError
 from fedfsd.task import score
 from fedfsd.task.camera import drives, fleet, render
 from fedfsd.task.camera.task import Camera, constant_yaw_rate, straight
@@ -268,6 +269,25 @@ def test_adapters_and_regions_change_nothing_at_first_and_then_something(small):
     assert torch.equal(model.head(*model.trunk(*inputs))[0], model(*inputs)[0])
 
 
+def test_whitening_changes_no_path_and_makes_inputs_of_one_size(small):
+    task = Camera(SMALL)
+    found = task.examples([small], test=False)
+    inputs = [torch.from_numpy(np.array(array)) for array in found.inputs.values()]
+    model = task.model("conv", {}, seed=1).eval()
+    torch.nn.init.normal_(model.head.linear.weight)
+    before = model(*inputs)[0]
+    features = model.trunk(*inputs)[0]
+    for _ in range(2):  # a second time, too
+        model.head.whiten(features, inputs[1])
+        torch.testing.assert_close(model(*inputs)[0], before, rtol=1e-3, atol=1e-3)
+    white = (model.head._seen(features, inputs[1]) - model.head.centre) @ model.head.whitening
+    spread = torch.linalg.eigvalsh(torch.cov(white.T))
+    assert spread.max() < 1.01
+    assert (spread > 0.99).sum() >= 5
+    frozen = backbone.packed(model, backbone.trained(model, "head"))
+    assert b"head.whitening" in frozen
+
+
 def test_a_region_that_is_not_named_is_none(small):
     (only,) = {
         tuple(row) for row in Camera({"regions": ["US"]}).examples([small], test=True).inputs["region"]
@@ -284,6 +304,17 @@ def test_frames_stand_in_a_file_and_are_the_same_behind_the_engine(small):
     for name in found.inputs:
         assert torch.equal(data.inputs[name], same.inputs[name])
     assert not data.inputs["image"][-1].any()
+
+
+def test_a_disk_without_room_is_said(monkeypatch):
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(NotReadyError, match=r"No space left on device.*TMPDIR"):
+        mapped.zeros((2, 2), np.dtype(np.uint8))
+    with pytest.raises(NotReadyError, match="TMPDIR"):
+        mapped.rows((full() for _ in range(1)), drives.SCHEMA)
 
 
 def test_kinds_divide_the_frames(small):

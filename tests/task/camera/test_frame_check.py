@@ -188,5 +188,6 @@ def test_the_command_says_it(tmp_path):
     table.write(made, tmp_path / "drives.parquet", schema=drives.SCHEMA)
     answer = command(str(tmp_path / "drives.parquet"), strict=True)
     assert answer.exit_code == 4
-    assert "error: frame-outside in DE, own\n  1 of 80 frames in 1" in answer.text
+    what = "a path that leaves the table's folder or follows a link"
+    assert f"error: frame-outside in DE, own\n  {what}\n  1 of 80 frames in 1" in answer.text
     assert "1 frames whose path leaves the table's folder or follows a link" in answer.text
