@@ -22,6 +22,7 @@ from torch._C._distributed_c10d import TCPStore
 
 from experiments.benchmark.row import Row
 from experiments.benchmark.ways import CPU, WAYS, Case, Steps
+from fedfsd.engine.device import resolve
 from fedfsd.engine.noise import HostNoise
 from fedfsd.engine.randomness import Stream
 from fedfsd.engine.shared import Shared, serve
@@ -177,6 +178,7 @@ def _status(key: str) -> int:
 if __name__ == "__main__":
     what, number, last = sys.argv[1:]
     torch.set_num_threads(1)
+    resolve("cpu")  # as a region's process: what is freed is kept
     chosen = PROMISES[int(number)].case
     if what == "serve":
         _serve(int(number), int(last))

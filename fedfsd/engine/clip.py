@@ -18,8 +18,9 @@ float64, where one group has all vehicles and the slack is C / 2^20:
 
 - the Gram matrices move the squared norm by at most (O + I + 4) u B^2, which is added to it;
 - the sum of a group of G vehicles is off by at most e = (G L + 4) u times the sum of their factors times B,
-  and zeroing one of them changes no other group. So a vehicle's factor also keeps 2 e G B below C / 256, and
-  its norm below C (1 - 1/256).
+  and zeroing one of them changes no other group of that parameter. So a vehicle's factor also keeps 2 e G B,
+  of all parameters together, below C / 256, and its norm below C (1 - 1/256). Parameters of another L have
+  other groups, in which others are the worst: where there are D kinds of groups, C / (256 sqrt(D)) for each.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ from fedfsd.engine.use import Product, Sampled, Use
 
 _ROUNDING, _ROUNDING_WIDE = 2.0**-24, 2.0**-53
 _SLACK, _SLACK_WIDE = 1 / 256, 2.0**-20  # of C, for rounding in groups
-_GROUP_POSITIONS, _GROUP_VEHICLES = 256, 64
+_GROUP_POSITIONS, _GROUP_VEHICLES = 288, 64
 _SMALL, _SMALL_ACCELERATOR = 4096, 1 << 21  # parameters; up to here gradients are taken together
 _BLOCK, _BLOCK_ACCELERATOR = 1 << 16, 1 << 26  # values in float64 at a time: a core's cache, or a long call
-_AT_ONCE = 1 << 22  # values of sums in float32
+_AT_ONCE = 1 << 23  # values of sums in float32
+_BLOCK_ROWS = 32
 _LARGE = 1e16  # |x|^2 beyond which float32 products of Gram matrices may over- or underflow
 
 
@@ -127,11 +129,13 @@ class MicroBatch:
         slack = _SLACK_WIDE if self._apart else _SLACK
         if self._measured:
             raw, spread = (torch.cat(parts) for parts in zip(*self._measured, strict=True))
-            rounding, group = _ROUNDING_WIDE if self._apart else _ROUNDING, self._group
+            rounding = _ROUNDING_WIDE if self._apart else _ROUNDING
+            groups = [self._group(positions) for positions, _ in self._sides]
+            kinds = len(set(groups))
             shares = spread.new_tensor(
                 [
-                    ((sides + 4) * rounding, ((group * positions + 4) * rounding * 2 * group) ** 2)
-                    for positions, sides in self._sides
+                    ((sides + 4) * rounding, kinds * ((group * positions + 4) * rounding * 2 * group) ** 2)
+                    for (positions, sides), group in zip(self._sides, groups, strict=True)
                 ]
             )
             spread = spread.square_().mul_((1 + 1e-3) ** 2)  # B^2, from above
@@ -151,13 +155,11 @@ class MicroBatch:
         )
         return torch.where(usable, factors, 0)
 
-    @property
-    def _group(self) -> int:
-        """Vehicles in one sum of products."""
+    def _group(self, positions: int) -> int:
+        """Vehicles of so many positions in one sum of products."""
         if self._apart:
             return self._count
-        longest = max(positions for positions, _ in self._sides)
-        most = max(1, min(_GROUP_VEHICLES, _GROUP_POSITIONS // longest))
+        most = max(1, min(self._count, _GROUP_VEHICLES, _GROUP_POSITIONS // positions))
         # Equal groups are one call.
         return next((group for group in range(most, most // 2, -1) if self._count % group == 0), most)
 
@@ -165,11 +167,12 @@ class MicroBatch:
         """Rows and columns of (V, p) in pieces."""
         block = _BLOCK if self._device.type == "cpu" else _BLOCK_ACCELERATOR
         count, size = whole.shape
-        rows = max(1, block // size)
+        rows = max(min(count, _BLOCK_ROWS), block // size)
+        width = max(1, block // rows)
         return [
-            (slice(row, row + rows), slice(column, column + block))
+            (slice(row, row + rows), slice(column, column + width))
             for row in range(0, count, rows)
-            for column in range(0, size, block)
+            for column in range(0, size, width)
         ]
 
     def _add_squares(self, whole: Tensor) -> None:
@@ -218,7 +221,7 @@ class MicroBatch:
         """Added to ``total``, (P,)."""
         gradient, value = (part.unflatten(0, (-1, self._count)) for part in (found.gradient, found.value))
         factor = factors.to(gradient.dtype)[:, None, None]
-        for some, groups in self._groups(gradient.shape[3] * value.shape[3]):
+        for some, groups in self._groups(self._group(gradient.shape[2]), gradient.shape[3] * value.shape[3]):
             # 0 * inf is not 0: in what does not count, what is not finite is replaced before it is scaled.
             scaled = gradient[:, some].nan_to_num(0.0, 0.0, 0.0).mul_(factor[some])
             clean = value[:, some].nan_to_num(0.0, 0.0, 0.0)
@@ -228,9 +231,9 @@ class MicroBatch:
             for index, part in zip(found.indices, summed, strict=True):
                 _add(self._place(total, index), part)
 
-    def _groups(self, size: int) -> list[tuple[slice, int]]:
+    def _groups(self, group: int, size: int) -> list[tuple[slice, int]]:
         """Vehicles whose products of ``size`` values are taken at once, and in how many groups."""
-        count, group = self._count, self._group
+        count = self._count
         most = group * max(1, _AT_ONCE // size)
         ends = sorted({*range(0, count, most), count // group * group, count})
         return [(slice(low, high), max(1, (high - low) // group)) for low, high in pairwise(ends)]

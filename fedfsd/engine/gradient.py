@@ -167,9 +167,8 @@ class VehicleGradient:
             some = (slots >= company) | taken.any(axis=1)
             slots, window, taken = slots[some], window[some], taken[some]
         each = -(-(data.roster - company or company) // processes)
-        size = vehicles or micro_batch(
-            each, sample_rate, places, self.through, self._kept_of(data, places), data.device
-        )
+        values = places * self.through if max_grad_norm is None else self._kept_of(data, places)
+        size = vehicles or micro_batch(each, sample_rate, places, self.through, values, data.device)
         if data.roster > company and not vehicles:  # about as many micro-batches as without them
             size += -(-size * company // (2 * (data.roster - company)))
         count = len(slots) + -len(slots) % size
@@ -200,7 +199,7 @@ class VehicleGradient:
     def _kept_of(self, data: VehicleData, places: int) -> int:
         """Values kept of a vehicle in a micro-batch, from the shapes that its windows have in the model."""
         if isinstance(self._model, _Hooked):
-            return 2 * places * self.through
+            return places * self.through
         what = places, self.collecting
         if what not in self._kept:
             rows = torch.full((1, places), data.padding, device=data.device)

@@ -400,6 +400,24 @@ def test_norms_without_gradients_are_never_too_small(
     assert np.linalg.norm(total - without) <= clip_norm
 
 
+def test_rounding_is_paid_for_where_parameters_have_other_groups(monkeypatch):
+    """Of three parameters of 2, 9 and 40 positions, which cancel: rounding is nearly all there is."""
+    monkeypatch.setattr(clip, "_by_product", lambda *_: True)
+    count, bound, random = 32, 0.3, np.random.default_rng(0)
+    batch, worst = MicroBatch([24] * 3, count, CPU), np.zeros(count)
+    groups = {2: 32, 9: 32, 40: 4}  # equal ones of at most 288 positions and 64 vehicles
+    for index, (positions, group) in enumerate(groups.items()):
+        one = Product(torch.from_numpy(np.ones((count, positions, 4), np.float32)))
+        factor = signs(random, (count, positions, 6)).astype(np.float32) * 1e4
+        one.gradient = torch.from_numpy(factor)
+        batch.take(index, [one])
+        spread = 2 * np.linalg.norm(factor, axis=2).sum(axis=1)  # each |x| is 2
+        worst += (2 * (group * positions + 4) * 2.0**-24 * group * spread) ** 2
+    found = batch._factors(bound, torch.ones(count, dtype=torch.bool)).numpy()
+    assert (found <= bound / 256 / np.sqrt(len(set(groups.values())) * worst)).all()
+    assert (found > 0.9 * bound / 256 / np.sqrt(len(set(groups.values())) * worst)).all()
+
+
 def test_coarser_products_are_not_relied_on():
     before = torch.get_float32_matmul_precision()
     one = Product(torch.ones(4, 20, 100))
