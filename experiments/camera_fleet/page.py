@@ -226,5 +226,6 @@ def _curves(axes: Any, rows: Rows) -> None:
         axes.axhline(value, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.set(xscale="log", xlabel="epsilon", ylabel="mean FDE at 3 s, m")
     axes.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
+    axes.minorticks_off()
     axes.legend(frameon=False)
     axes.set_title("Cars and epsilon (dashed: public start)")
