@@ -149,7 +149,7 @@ class _Here(PolledGrid):
         schema, round = self._plan.model.arrays, int(content.config_records["config"]["round"])  # type: ignore[arg-type]
         key = RoundKey(self._secret, name, self._plan.hash, round, gate_arrays.sha256(arrays, schema))
         update = local.train(self._gradient, self._data[name], arrays, self._plan, key)
-        release = {"sha256": gate_arrays.sha256(update, schema), "entry": 64 * "0"}
+        release: dict[str, Any] = {"sha256": gate_arrays.sha256(update, schema), "entry": 64 * "0"}
         return RecordDict({"arrays": held.record(update), "release": ConfigRecord(release)})
 
     def set_run(self, _: Any) -> NoReturn:
