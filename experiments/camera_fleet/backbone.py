@@ -31,7 +31,7 @@ def make(model: str, output: Path, *, public: str, steps: int, trainable: str = 
     )
     task = task_of(experiment)
     tables = public_of(experiment, task)
-    initial, frozen, _ = start_of(experiment, task, tables)
+    initial, frozen, _ = start_of(experiment, task, tables, {})
     net = task.model(model, {}, seed=experiment.seed)
     backbone.put(net, backbone.whole(initial, frozen))
     train.whitened(net, fleets.first(task.examples(tables, test=True), 200))
