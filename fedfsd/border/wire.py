@@ -27,7 +27,7 @@ from fedfsd.ledger.note import MAX_NOTE
 VERSIONS = formats.READ["border"]
 """Two peers speak the newest version that both know; a message of one is never sent in another."""
 VERSION = max(VERSIONS)
-PLANS: Mapping[int, int] = {1: 1, 2: 2, 3: 3}
+PLANS: Mapping[int, int] = {1: 1, 2: 2, 3: 4}
 """The newest format of a plan that a peer of each version reads."""
 CARES = 3
 """The version from which on Declare, Renew and Clock may be called."""

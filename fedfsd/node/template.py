@@ -67,6 +67,7 @@ max_windows_per_vehicle = 1024
 max_roster = 10_000_000
 max_steps = 100_000
 max_rounds = 10_000
+max_canary_share = 0.25         # synthetic vehicles per vehicle: they cost no privacy, but time
 max_release_bytes = 500_000_000 # of one update
 min_witness_size = 1024         # so that anyone can test that noise was added
 max_inbound_magnitude = 1e4     # of any number in the model that comes in

@@ -83,7 +83,6 @@ def test_its_own_gate_ends_it(federation, tmp_path):
     outcomes, _, report, wrong = finished(federation, tmp_path)
     codes = [one.code for one in outcomes]
     last = codes.index("refused")
-    assert last in (1, 2, 3)
     assert codes == ["released"] * last + ["refused"] * (4 - last)
     assert report.exit_code == 10
     assert any(f"round {last + 1}: got noise-scale" in one for one in wrong)

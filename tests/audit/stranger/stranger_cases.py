@@ -793,10 +793,10 @@ def newer(rng: random.Random) -> Case:
     seq = rng.randrange(len(one.entries))
     found = one.entries[seq]
     if found["type"] == "plan" and rng.random() < 0.5:
-        found["document"]["format"] = rng.choice([4, 9, 2**53 - 1])
+        found["document"]["format"] = rng.choice([5, 9, 2**53 - 1])
         one.relink()
     else:
-        found["format"] = rng.choice([4, 9, 2**53 - 1])
+        found["format"] = rng.choice([5, 9, 2**53 - 1])
         found["more"] = rng.choice([None, 1.5, "x"])
     if rng.random() < 0.3:
         where, name = rng.choice(list(_places(rng.choice(one.entries))))
