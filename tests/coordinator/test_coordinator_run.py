@@ -343,12 +343,14 @@ def test_the_command_from_file_to_report(fedfsd, hub, tmp_path, written, monkeyp
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_told_to_end_it_withdraws_the_offer(fedfsd, hub, tmp_path, written, monkeypatch, number):
+def test_told_to_end_it_withdraws_the_offer(fedfsd, hub, tmp_path, written, monkeypatch, request, number):
     import tomli_w
 
     (tmp_path / "small.toml").write_text(tomli_w.dumps(written))
     monkeypatch.setattr("fedfsd.flower.engine.Engine", lambda folder, port: FakeEngine())
-    before, offers = signal.getsignal(number), []
+    before, offers = signal.SIG_DFL, []
+    usual = signal.signal(number, before)  # under nohup SIGHUP is ignored, and stays so
+    request.addfinalizer(lambda: signal.signal(number, usual))
 
     def told(*_, **__):
         offers.extend(hub.offers.glob("*.json"))
