@@ -20,12 +20,7 @@ import numpy as np
 from experiments.closed_loop import driving
 from experiments.closed_loop.driving import SCENES, Drive, Forecaster
 from experiments.four_regions.page import put
-from experiments.four_regions.study import QUICKSTART, SETTINGS
-from fedfsd.config.experiment import Experiment
-from fedfsd.config.load import load
-from fedfsd.report.run_folder import Folder
-from fedfsd.simulation import run as simulation
-from fedfsd.simulation.run import Run
+from experiments.four_regions.study import SETTINGS, run
 
 HERE = Path(__file__).parent
 SIMPLE = "constant velocity"
@@ -44,18 +39,9 @@ def forecasters(output: Path, overrides: Sequence[str] = ()) -> dict[str, Foreca
     """Constant velocity and the three models, trained where they are not there."""
     found: dict[str, Forecaster] = {SIMPLE: driving.constant_velocity}
     for name, changes in MODELS.items():
-        folder = Folder(output / name.replace(" ", "_"))
-        if not folder.complete:
-            print(name, file=sys.stderr, flush=True)
-            chosen = ["server.evaluate_every=1000000", *changes, *overrides]
-            simulation.run(
-                load(Experiment, QUICKSTART, overrides=chosen),
-                engine="local",
-                output=folder.path,
-                resume=(folder.path / "plan.json").exists(),
-                progress=lambda _: None,
-            )
-        found[name] = driving.of_model(Run(folder.path).model())
+        print(name, file=sys.stderr, flush=True)
+        chosen = ["server.evaluate_every=1000000", *changes, *overrides]
+        found[name] = driving.of_model(run(None, chosen, output / name.replace(" ", "_")).model())
     return found
 
 

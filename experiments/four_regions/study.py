@@ -120,19 +120,25 @@ def _train(study: Study, rung: Rung, seed: int, overrides: Sequence[str]) -> dic
     place = study.output / rung.name
     if rung.kind == "alone":
         return {
-            name: _run(study.path, [*changes, f'data.regions=["{name}"]'], place / name / f"seed={seed}")
+            name: run(study.path, [*changes, f'data.regions=["{name}"]'], place / name / f"seed={seed}")
             for name in study.tests
         }
     if rung.kind == "federated":
-        run = _run(study.path, changes, place / f"seed={seed}")
+        found = run(study.path, changes, place / f"seed={seed}")
     else:
         with as_file(as_one_region(study.tables), study.output / f"{POOLED}.parquet") as path:
-            run = _run(path, changes, place / f"seed={seed}")
-    return dict.fromkeys(study.tests, run)
+            found = run(path, changes, place / f"seed={seed}")
+    return dict.fromkeys(study.tests, found)
 
 
-def _run(path: str, changes: Sequence[str], output: Path) -> Run:
-    """A run of the quickstart file; a complete one is taken as it is, an interrupted one continued."""
+def run(path: str | None, changes: Sequence[str], output: Path) -> Run:
+    """A run of the quickstart file on ``path``, or on its own data if None.
+
+    A complete one is taken as it is, an interrupted one continued.
+
+    Raises:
+        NotReadyError: ``output`` has a complete run of another experiment.
+    """
     experiment = _experiment(path, changes)
     folder = Folder(output)
     if not folder.complete:
@@ -162,8 +168,9 @@ def _prepare(path: str, overrides: Sequence[str]) -> Prepared:
     return prepare(_experiment(path, overrides))
 
 
-def _experiment(path: str, overrides: Sequence[str]) -> Experiment:
-    return load(Experiment, QUICKSTART, overrides=[f"data.path={json.dumps(path)}", *overrides])
+def _experiment(path: str | None, overrides: Sequence[str]) -> Experiment:
+    data = [] if path is None else [f"data.path={json.dumps(path)}"]
+    return load(Experiment, QUICKSTART, overrides=[*data, *overrides])
 
 
 def _best_predictor(study: Study, region: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +15,8 @@ from statistics import fmean
 
 from experiments.four_regions import cli
 from experiments.four_regions.page import put
-from experiments.four_regions.study import QUICKSTART
-from fedfsd.config.experiment import Experiment
-from fedfsd.config.load import load
+from experiments.four_regions.study import run
 from fedfsd.report.run_folder import Folder
-from fedfsd.simulation import run as simulation
 
 HERE = Path(__file__).parent
 HOME, ALONE = "stays home", "alone"
@@ -38,18 +34,10 @@ Found = dict[str, dict[str, float]]
 
 def measure(data: str, seed: int, output: Path, overrides: Sequence[str] = ()) -> Found:
     """One seed; a complete run is not run again."""
-    chosen = [f"data.path={json.dumps(data)}", f"seed={seed}", *_CHANGES, *overrides]
-    folder = Folder(output / f"seed={seed}")
-    if not folder.complete:
-        print(folder.path, file=sys.stderr, flush=True)
-        simulation.run(
-            load(Experiment, QUICKSTART, overrides=chosen),
-            engine="local",
-            output=folder.path,
-            resume=(folder.path / "plan.json").exists(),
-            progress=lambda _: None,
-        )
-    regions = folder.read("metrics.json")["regions"]
+    output = output / f"seed={seed}"
+    print(output, file=sys.stderr, flush=True)
+    run(data, [f"seed={seed}", *_CHANGES, *overrides], output)
+    regions = Folder(output).read("metrics.json")["regions"]
     return {name: {region: one[key] for region, one in regions.items()} for name, key in COLUMNS.items()}
 
 

@@ -15,11 +15,12 @@ from typing import Literal
 
 import numpy as np
 
+from fedfsd.audit import handed
 from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.lower_bound import Bounds, bounds_of
 from fedfsd.audit.release import Planned
 from fedfsd.config.load import Frozen
-from fedfsd.errors import ConfigError, FedfsdError, NotReadyError
+from fedfsd.errors import FedfsdError, NotReadyError
 from fedfsd.ledger.digest import opened_commitment
 from fedfsd.ledger.entry import Hex32, Region, Release
 from fedfsd.mechanism.canary import Check, checks, coins, noticed, scores
@@ -57,26 +58,9 @@ class Opened:
 
 
 def read(paths: Sequence[Path]) -> tuple[Coins, ...]:
-    """The documents in files. ConfigError for one that is none; NotReadyError for one that is not there."""
-    found = []
-    for path in paths:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise NotReadyError(
-                str(path), got=error.strerror, expected="coins that a region opened"
-            ) from None
-        try:
-            if len(content) > MOST_BYTES:
-                raise ValueError
-            found.append(Coins.model_validate_json(content))
-        except ValueError:
-            raise ConfigError(
-                str(path),
-                got="no document of coins",
-                expected="canaries/PLAN.json of the runner's folder, as a region opens it",
-            ) from None
-    return tuple(found)
+    """The documents in files; see ``handed.read``."""
+    source = "canaries/PLAN.json of the runner's folder, as a region opens it"
+    return handed.read(Coins, paths, most=MOST_BYTES, what="coins", source=source)
 
 
 def opened(one: Coins, evidence: Evidence) -> Opened:

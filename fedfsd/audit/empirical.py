@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from fedfsd.audit import handed
 from fedfsd.config.load import Frozen
-from fedfsd.errors import ConfigError, NotReadyError
 from fedfsd.language import mark, say
 from fedfsd.ledger.entry import Hex32, Text
 
@@ -79,24 +79,9 @@ class Found(Frozen):
 
 
 def read(paths: Sequence[Path]) -> tuple[Found, ...]:
-    """The documents in files. ConfigError for one that is none; NotReadyError for one that is not there."""
-    found = []
-    for path in paths:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise NotReadyError(str(path), got=error.strerror, expected="a file of audit canaries") from None
-        try:
-            if len(content) > MOST_BYTES:
-                raise ValueError
-            found.append(Found.model_validate_json(content, strict=False))
-        except ValueError:
-            raise ConfigError(
-                str(path),
-                got="no document of audit canaries",
-                expected="what fedfsd audit canaries PLAN -o FILE writes",
-            ) from None
-    return tuple(found)
+    """The documents in files; see ``handed.read``."""
+    source = "what fedfsd audit canaries PLAN -o FILE writes"
+    return handed.read(Found, paths, most=MOST_BYTES, what="audit canaries", source=source)
 
 
 def sentences(found: Sequence[Found], region: str, plans: Mapping[str, Any]) -> Iterator[str]:

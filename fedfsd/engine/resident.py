@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from fedfsd.config.experiment import Resident
 from fedfsd.engine import backbone
 from fedfsd.errors import NotReadyError
 from fedfsd.gate.resident import CARD, FILE, MARK
-from fedfsd.ledger.disk import sync_folder, unwritable
+from fedfsd.ledger.disk import write_whole
 from fedfsd.task.task import Examples, Task
 
 _PART = 8192  # examples whose loss is measured at a time
@@ -108,24 +107,9 @@ def write(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) 
         NotReadyError: the disk is full or cannot be written.
     """
     text = json.dumps(card, indent=2, sort_keys=True)
-    _write(folder / CARD, f"{text}\n".encode())
-    _write(folder / FILE, save(dict(weights), {MARK: text}))
+    write_whole(folder / CARD, f"{text}\n".encode(), private=True)
+    write_whole(folder / FILE, save(dict(weights), {MARK: text}), private=True)
     return folder / FILE
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.unlink(missing_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from None
 
 
 def _parted(examples: Examples, share: float) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,10 @@ from fedfsd.errors import NotReadyError
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
+def write_whole(path: Path, content: bytes | memoryview, *, private: bool = False) -> None:
     """Write ``path`` so that a crash leaves the old file or the whole new one.
+
+    ``private``: for this process's user alone to read.
 
     Raises:
         NotReadyError: the disk is full or cannot be written.
@@ -22,6 +24,8 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     try:
         # Root may write here in a folder of another user: never through a link of theirs.
         with open(draft, "wb", opener=_unlinked) as file:
+            if private:
+                os.fchmod(file.fileno(), 0o600)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

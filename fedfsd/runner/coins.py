@@ -76,7 +76,7 @@ def _keep_secret(own: Path, plan: Plan, region: str, run_key: bytes) -> None:
             "seed": digest.coins_seed(run_key).hex(),
             "key": digest.key_hash(run_key),
         }
-        write_whole(path, (json.dumps(content) + "\n").encode())
+        write_whole(path, (json.dumps(content) + "\n").encode(), private=True)
 
 
 def _blocks(path: Path) -> list[tuple[int, np.ndarray]]:
