@@ -12,7 +12,7 @@ from typing import Any
 
 # gRPC reads this once, when it is loaded; in this process tests read why a handshake was refused. A worker of
 # pytest-xdist finds what fedfsd set in its parent.
-os.environ["GRPC_VERBOSITY"] = "INFO"
+os.environ.pop("GRPC_VERBOSITY", None)
 
 import grpc
 import numpy as np
