@@ -207,23 +207,23 @@ def text(known: enough.Enough) -> str:
 
 
 def figure(known: enough.Enough) -> str:
-    """FDE against the number of vehicles, a line an epsilon, as SVG."""
-    from fedfsd.canvas import COLOURS, DASHED, FAINT, as_svg, style
+    """FDE against the number of vehicles, a line an epsilon, as SVG; what is far above the start is cut."""
+    from fedfsd.canvas import COLOURS, DASHED, FAINT, INK, as_svg, style
 
+    gain = known.start - known.noiseless
+    low, high = known.noiseless - 0.2 * gain, known.start + 0.8 * gain
     with style() as figure_of:
-        drawn = figure_of(7, 4, "")
+        drawn = figure_of(7, 4.5, "")
         axes = drawn.subplots()
         for (epsilon, errors), colour in zip(known.errors.items(), COLOURS, strict=False):
-            axes.plot(known.vehicles, errors, color=colour, marker="o", markersize=3)
-            axes.annotate(
-                f"ε {epsilon:g}", (known.vehicles[0], errors[0]), xytext=(-6, 0), textcoords="offset points",
-                ha="right", va="center", color=colour, fontsize=8,
-            )  # fmt: skip
+            axes.plot(known.vehicles, errors, color=colour, marker="o", markersize=4, label=f"ε {epsilon:g}")
         for value, word in ((known.start, "before training"), (known.noiseless, "without noise")):
             axes.axhline(value, color=FAINT, **DASHED)
-            axes.annotate(word, (known.vehicles[-1], value), ha="right", va="bottom", fontsize=8)
-        axes.set(xscale="log", xlabel="vehicles of the region", ylabel="FDE, m")
-        axes.set_xlim(known.vehicles[0] / 2, known.vehicles[-1] * 1.2)
+            axes.annotate(word, (known.vehicles[0], value), (2, 4), textcoords="offset points", color=INK)
+        axes.set(xscale="log", xlabel="vehicles of the region", ylabel="FDE, m", ylim=(low, high))
+        axes.set_xticks(known.vehicles, [f"{count:,}" for count in known.vehicles])
+        axes.minorticks_off()
+        axes.legend(frameon=False, loc="upper right")
         return as_svg(drawn)
 
 

@@ -66,9 +66,10 @@ def ladder(rows: Sequence[Row]) -> str:
             axes.margins(x=0.12)
         panels[0].set_yticks(range(len(rungs)), [rung.title for rung in rungs])
         panels[0].invert_yaxis()
+        several = any(row.fde_m_sd is not None for row in means.values())
         figure.supxlabel(
-            "Means over seeds and their standard deviation; hollow: trained without noise, nothing promised; "
-            "dashed: constant velocity.",
+            ("Means over seeds and their standard deviation; " if several else "One run a rung; ")
+            + "hollow: trained without noise, nothing promised; dashed: constant velocity.",
             size=9,
             color=FAINT,
         )
