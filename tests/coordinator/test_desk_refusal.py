@@ -231,7 +231,7 @@ def test_a_bad_update_fails_the_round_at_once(scene, update):
 
 def test_bytes_other_than_offered(scene):
     envelope, _, released, offer = ready(scene)
-    stub, content = scene.stub("CN"), released.content
+    stub, content = scene.stub("CN"), bytes(released.content)
     stub.Offer(offer)
     mine = list(chunks(content))
     assert refused(stub.Send, mine[1:]) is FAILED  # a gap
