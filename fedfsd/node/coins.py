@@ -8,11 +8,13 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+from fedfsd import canonical
 from fedfsd.audit.coins import Coins
 from fedfsd.errors import NotReadyError, PlanError, RefusedError
 from fedfsd.ledger.digest import opened_commitment
 from fedfsd.node import approve, separation
 from fedfsd.node.node import Node
+from fedfsd.plan import plan as plans
 
 
 def opened(node: Node, train: Path, named: str) -> Coins:
@@ -31,7 +33,7 @@ def opened(node: Node, train: Path, named: str) -> Coins:
         run = approve.find(ledger.state, named)
     name, plan = node.settings.name, run.entry.plan
     place = f"coins of plan {plan[:8]}"
-    if not run.entry.document["regions"][name].get("canaries"):
+    if not plans.read(canonical.encode(run.entry.document).decode()).region(name).canaries:
         raise PlanError(place, got="a plan without canaries", expected="[audit] canaries in its experiment")
     if not run.settled:
         raise NotReadyError(
