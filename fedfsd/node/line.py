@@ -85,7 +85,7 @@ class CoordinatorLine:
 
     def refuse(self, plan: bytes, round: int, code: str) -> None:
         """This round will not be done."""
-        reason: Any = wire.code(code)
+        reason: Any = wire.code(code, self.version)
         self._call(self._stub.Refuse, pb.Refusal(plan=plan, round=round, code=reason))
 
     def offer(self, release: pb.Release) -> pb.Progress:
