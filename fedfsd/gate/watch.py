@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfsd.errors import RefusedError
+from fedfsd.errors import UnusualNoiseError
 from fedfsd.ledger.disk import write_whole
 from fedfsd.mechanism import watch
 from fedfsd.mechanism.kind import Mechanism, gains
-from fedfsd.mechanism.watch import Alarm, Sight, State
+from fedfsd.mechanism.watch import Sight, State
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 
 MOST_GROUPS = 32
@@ -30,19 +30,6 @@ GROUP_SAMPLE = 2048
 """Entries of each that are looked at."""
 OTHER_ROUNDS = 2
 """Of every other region's newest witness blocks, how many a release is compared with."""
-
-
-class UnusualNoiseError(RefusedError):
-    """A release that is not what its mechanism releases: the region's part in the plan ends with it."""
-
-    def __init__(self, place: str, *, got: object, expected: object, alarm: Alarm) -> None:
-        super().__init__(
-            place,
-            got=got,
-            expected=expected,
-            hint="stop this region and compare its program with the reviewed one (fedfsd config code)",
-        )
-        self.alarm = alarm
 
 
 @dataclass(frozen=True)
@@ -77,7 +64,10 @@ class Watcher:
         )
         if alarm is not None:
             raise UnusualNoiseError(
-                f"noise of {region}, round {round}", got=alarm.text, expected="the plan's noise", alarm=alarm
+                f"noise of {region}, round {round}",
+                got=alarm.text,
+                expected="the plan's noise",
+                finding=alarm.code,
             )
         self._keep(plan_hash, region, round, after)
 
