@@ -74,7 +74,7 @@ class Gate:
             canaries: the runner's verdict on them (``mechanism.canary.verdict``), where the plan has some.
         """
         self._demand_usual(arrays, booked, plan, canaries)
-        return self.ledger.release(gate_arrays.to_bytes(arrays, plan.model.arrays), booked)
+        return self.ledger.release(gate_arrays.content(arrays, plan.model.arrays), booked)
 
     def release_bytes(
         self, content: bytes | memoryview, booked: Booked, plan: Plan, canaries: str = ""

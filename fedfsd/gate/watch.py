@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,9 @@ class Watcher:
         for number in sorted(self._rounds(plan_hash, region), reverse=True):
             if before is None or number < before:
                 with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                    return _read(self._path(plan_hash, region, number).read_bytes())
+                    path = self._path(plan_hash, region, number)
+                    found = path.stat()
+                    return _as_kept(path, (found.st_ino, found.st_mtime_ns, found.st_size))
         return None
 
     def _keep(self, plan_hash: str, region: str, round: int, state: State) -> None:
@@ -147,6 +150,12 @@ def _written(state: State) -> bytes:
         **{name: getattr(state, name) for name in _ARRAYS},
     )
     return content.getvalue()
+
+
+@lru_cache(maxsize=64)
+def _as_kept(path: Path, _: tuple[int, ...]) -> State:
+    """The state in a file; read once, since every region's look reads those of all others again."""
+    return _read(path.read_bytes())
 
 
 def _read(content: bytes) -> State:

@@ -249,7 +249,7 @@ def test_what_a_regions_own_gate_found_is_on_record_here_too(scene):
 
 def test_bytes_other_than_offered(scene):
     envelope, _, released, offer = ready(scene)
-    stub, content = scene.stub("CN"), released.content
+    stub, content = scene.stub("CN"), bytes(released.content)
     stub.Offer(offer)
     mine = list(chunks(content))
     assert refused(stub.Send, mine[1:]) is FAILED  # a gap
