@@ -71,7 +71,7 @@ mutation: setup
 # What is generated: run it after an edit of border.proto or waymo.proto.
 proto: setup
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt grpcio-tools
-	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. fedfsd/border/border.proto
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. fedfsd/border/border.proto
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. fedfsd/drive/reader/waymo.proto
 
 # Everything that a data centre without a package index needs, in dist/kit; AUDITOR=1: without torch and Flower.

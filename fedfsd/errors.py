@@ -142,3 +142,21 @@ class RefusedError(FedfsdError):
     """The gate refuses what came in or what would go out."""
 
     code, exit_code = "refused", 13
+
+
+class UnusualNoiseError(RefusedError):
+    """An update unlike what its plan releases: the region's part in the plan ends with it."""
+
+    def __init__(
+        self,
+        place: str,
+        *,
+        got: object = None,
+        expected: object = None,
+        hint: str | None = None,
+        finding: str = "",
+    ) -> None:
+        """``finding``: what was found, as a stable word."""
+        usual = "stop this region and compare its program with the reviewed one (fedfsd config code)"
+        super().__init__(place, got=got, expected=expected, hint=hint or usual)
+        self.finding = finding

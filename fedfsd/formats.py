@@ -35,10 +35,10 @@ READ: Mapping[str, tuple[int, ...]] = {
     "table": (1, 2),
     "mapping": (1,),
     "run folder": (1,),
-    "border": (1, 2, 3),
+    "border": (1, 2, 3, 4),
     "declaration": (1,),
     "own model": (1,),
-    "runner socket": (3,),  # gate and runner of a region are upgraded together: 1 and 2 named no program
+    "runner socket": (4,),  # gate and runner of a region are upgraded together
     "invitation": (1,),
     "signing request": (1,),
 }
@@ -82,13 +82,14 @@ def demand_known(name: str, document: object, *, place: str | None = None) -> No
 def disagreement(name: str, theirs: int, *, peer: str, here: str) -> FormatError:
     """What to say of a peer with which no version of a protocol is shared.
 
-    >>> print(disagreement("border", 9, peer="the hub", here="this region"))
-    format: border: got version 9 at the hub, expected version 1 or 2 or 3; fix: upgrade fedfsd at this region
+    >>> print(disagreement("border", 9, peer="the hub", here="region CN"))
+    format: border: got version 9 at the hub, expected version 1, 2, 3 or 4; fix: upgrade fedfsd at region CN
     """
+    *older, newest = map(str, READ[name])
     return FormatError(
         name,
         got=f"version {theirs} at {peer}",
-        expected=f"version {' or '.join(map(str, READ[name]))}",
+        expected=f"version {', '.join(older)} or {newest}" if older else f"version {newest}",
         hint=f"upgrade fedfsd at {here if theirs > NEWEST[name] else peer}",
     )
 

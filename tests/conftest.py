@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 import remembered
 from hypothesis import settings
+from setting import EXAMPLES
 
 from fedfsd.audit import epsilon
 from fedfsd.drive import table
 from fedfsd.mechanism import accountant
 
 # A busy machine is no failure, and in CI the same examples are tried each time.
-settings.register_profile("fedfsd", deadline=None, derandomize="CI" in os.environ)
+settings.register_profile("fedfsd", deadline=None, max_examples=EXAMPLES, derandomize="CI" in os.environ)
 settings.load_profile("fedfsd")
 
 grpc.insecure_channel("127.0.0.1:1").close()

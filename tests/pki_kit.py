@@ -11,9 +11,8 @@ from pathlib import Path
 import grpc
 from cryptography import x509
 
-from fedfsd.border import authority, channel, identity
+from fedfsd.border import authority, channel, identity, rpc
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc as rpc
 from fedfsd.border.authority import Authority
 from fedfsd.border.identity import Identity
 from fedfsd.coordinator.folder import Coordinator
@@ -21,7 +20,7 @@ from fedfsd.coordinator.folder import Coordinator
 SECONDS = 5.0
 
 
-class Callers(rpc.BorderServicer):
+class Callers:
     """Writes down which regions were let in."""
 
     def __init__(self) -> None:
@@ -80,13 +79,11 @@ class Federation:
         authority.write_certificate(made, self.folder / f"{name}.crt")
 
     @contextmanager
-    def border(
-        self, servicer: rpc.BorderServicer, *, served: str = "hub", of: Federation | None = None
-    ) -> Iterator[str]:
+    def border(self, servicer: object, *, served: str = "hub", of: Federation | None = None) -> Iterator[str]:
         """The address of a border that trusts this federation, served with the certificate of ``served``."""
         files = (of or self).folder
         server, port = channel.serve(
-            lambda server: rpc.add_BorderServicer_to_server(servicer, server),
+            lambda server: rpc.add(server, servicer),
             host="127.0.0.1",
             port=0,
             root=self.root,
@@ -117,10 +114,10 @@ class Federation:
 
 
 @contextmanager
-def hub_border(hub: Coordinator, servicer: rpc.BorderServicer) -> Iterator[str]:
+def hub_border(hub: Coordinator, servicer: object) -> Iterator[str]:
     """The address of ``servicer`` behind the coordinator's own certificate."""
     server, port = channel.serve(
-        lambda server: rpc.add_BorderServicer_to_server(servicer, server),
+        lambda server: rpc.add(server, servicer),
         host="127.0.0.1",
         port=0,
         root=hub.root,
@@ -137,7 +134,7 @@ def hub_border(hub: Coordinator, servicer: rpc.BorderServicer) -> Iterator[str]:
 
 def hello(opened: grpc.Channel) -> pb.Welcome:
     """The shortest call."""
-    return rpc.BorderStub(opened).Hello(pb.Greeting(versions=[1]), timeout=SECONDS)
+    return rpc.stub(opened).Hello(pb.Greeting(versions=[1]), timeout=SECONDS)
 
 
 def outcome(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:

@@ -76,12 +76,14 @@ def wilson(happened: Sequence[bool]) -> str:
 
     >>> wilson([True] * 5 + [False] * 95)
     '5% (2 to 11)'
+    >>> wilson([False] * 60)
+    '0% (0 to 6)'
     """
     count, share = len(happened), float(np.mean(happened))
     middle = share + _Z**2 / (2 * count)
     half = _Z * sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
     low, high = ((middle + sign * half) / (1 + _Z**2 / count) for sign in (-1, 1))
-    return f"{share:.0%} ({100 * low:.0f} to {100 * high:.0f})"
+    return f"{share:.0%} ({100 * max(low, 0):.0f} to {100 * high:.0f})"
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -29,9 +29,9 @@ from fedfsd.engine import canary as beside_vehicles
 from fedfsd.engine import local
 from fedfsd.engine.randomness import RoundKey
 from fedfsd.engine.vehicle import place
-from fedfsd.errors import FedfsdError, RefusedError
+from fedfsd.errors import FedfsdError, RefusedError, UnusualNoiseError
 from fedfsd.gate.gate import judge
-from fedfsd.gate.watch import UnusualNoiseError, Watcher
+from fedfsd.gate.watch import Watcher
 from fedfsd.ledger.digest import coins_seed
 from fedfsd.mechanism.canary import coins as tosses
 from fedfsd.mechanism.canary import findings
@@ -189,7 +189,7 @@ class Bench:
                         judge(update, self.plan, REGION, round)
                         Watcher(where).look(update, self.plan, REGION, round)
                 except UnusualNoiseError as error:
-                    gate = f"{error.alarm.code}, round {round}"
+                    gate = f"{error.finding}, round {round}"
                 except (FedfsdError, ValueError) as error:
                     said = f"no update ({error.code if isinstance(error, RefusedError) else 'failed'})"
                     return gate or said, runner

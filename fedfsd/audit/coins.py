@@ -59,7 +59,7 @@ class Opened:
 
 def read(paths: Sequence[Path]) -> tuple[Coins, ...]:
     """The documents in files; see ``handed.read``."""
-    source = "canaries/PLAN.json of the runner's folder, as a region opens it"
+    source = "what fedfsd region coins writes"
     return handed.read(Coins, paths, most=MOST_BYTES, what="coins", source=source)
 
 

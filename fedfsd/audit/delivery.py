@@ -47,8 +47,8 @@ def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
         if refused.region == ledger.region:
             yield contradiction(
                 f"plan {refused.plan[:8]}, round {refused.round}",
-                say("an update that the coordinator refused: {finding}", finding=refused.finding),
-                say("the plan's"),
+                say("an update unlike the plan's: {finding}", finding=refused.finding),
+                say("an update as planned"),
             )
     arrived = {(one.plan, one.round) for one in received}
     mine = dict(_releases(ledger))

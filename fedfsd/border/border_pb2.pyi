@@ -14,6 +14,16 @@ class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CODE_REFUSED: _ClassVar[Code]
     CODE_BUDGET: _ClassVar[Code]
     CODE_PLAN: _ClassVar[Code]
+    CODE_UPDATE_NORM: _ClassVar[Code]
+    CODE_NOISE_SCALE: _ClassVar[Code]
+    CODE_NOISE_SHAPE: _ClassVar[Code]
+    CODE_NOISE_GRID: _ClassVar[Code]
+    CODE_NOISE_OVERLAP: _ClassVar[Code]
+    CODE_NOISE_FLOOR: _ClassVar[Code]
+    CODE_CANARY_SENSITIVITY: _ClassVar[Code]
+    CODE_CANARY_NOISE: _ClassVar[Code]
+    CODE_CANARY_NOT_FINITE: _ClassVar[Code]
+    CODE_CANARY_DRAWS: _ClassVar[Code]
 
 class Identity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -25,6 +35,16 @@ CODE_REGION_UNAVAILABLE: Code
 CODE_REFUSED: Code
 CODE_BUDGET: Code
 CODE_PLAN: Code
+CODE_UPDATE_NORM: Code
+CODE_NOISE_SCALE: Code
+CODE_NOISE_SHAPE: Code
+CODE_NOISE_GRID: Code
+CODE_NOISE_OVERLAP: Code
+CODE_NOISE_FLOOR: Code
+CODE_CANARY_SENSITIVITY: Code
+CODE_CANARY_NOISE: Code
+CODE_CANARY_NOT_FINITE: Code
+CODE_CANARY_DRAWS: Code
 IDENTITY_UNSPECIFIED: Identity
 IDENTITY_PHYSICAL: Identity
 IDENTITY_RECORDING: Identity

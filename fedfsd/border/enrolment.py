@@ -13,8 +13,7 @@ from pydantic import Field, ValidationError
 
 from fedfsd import canonical, formats
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc as rpc
-from fedfsd.border import identity, wire
+from fedfsd.border import identity, rpc, wire
 from fedfsd.border.channel import open_channel
 from fedfsd.border.invitation import Invitation
 from fedfsd.config.load import Frozen
@@ -74,7 +73,7 @@ def ask(invitation: Invitation, request: Request, *, root: Path, proxy: str = ""
         invitation.join, root=root, key=None, certificate=None, expected_uri=uri, proxy=proxy
     ) as channel:
         try:
-            reply = rpc.EnrolmentStub(channel).Join(message, timeout=SECONDS)
+            reply = rpc.stub(channel, rpc.ENROLMENT).Join(message, timeout=SECONDS)
         except grpc.RpcError as error:
             raise _explained(error.code(), invitation) from None
     wire.strict(reply)

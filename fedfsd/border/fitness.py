@@ -9,9 +9,8 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from fedfsd.border import authority, clock, identity, wire
+from fedfsd.border import authority, clock, identity, rpc, wire
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border.border_pb2_grpc import BorderStub
 from fedfsd.border.channel import SERVICE, open_channel
 from fedfsd.border.identity import WARN_DAYS, Identity
 from fedfsd.service import address as addresses
@@ -65,7 +64,7 @@ def clock_offset(
     with open_channel(
         address, root=root, key=key, certificate=certificate, expected_uri=expected_uri, proxy=proxy
     ) as channel:
-        stub, ready = BorderStub(channel), pb.Ready(version=wire.VERSION)
+        stub, ready = rpc.stub(channel), pb.Ready(version=wire.VERSION)
         with suppress(grpc.RpcError):
             return clock.offset(lambda: int(stub.Clock(ready, timeout=SECONDS).seconds))
     return None

@@ -20,6 +20,7 @@ from fedfsd.audit import receipt as receipts
 from fedfsd.border import border_pb2 as pb
 from fedfsd.errors import RefusedError
 from fedfsd.gate import outcome
+from fedfsd.gate.outcome import Word
 from fedfsd.ledger import witness
 from fedfsd.ledger.entry import MAX_INTEGER
 from fedfsd.ledger.note import MAX_NOTE
@@ -27,10 +28,12 @@ from fedfsd.ledger.note import MAX_NOTE
 VERSIONS = formats.READ["border"]
 """Two peers speak the newest version that both know; a message of one is never sent in another."""
 VERSION = max(VERSIONS)
-PLANS: Mapping[int, int] = {1: 1, 2: 2, 3: 4}
+PLANS: Mapping[int, int] = {1: 1, 2: 2, 3: 4, 4: 4}
 """The newest format of a plan that a peer of each version reads."""
 CARES = 3
 """The version from which on Declare, Renew and Clock may be called."""
+FINDS = 4
+"""The version from which on a refusal may say what was found in an update; before, it says "refused"."""
 CHUNK = 2**20
 """Bytes of content in one chunk, at most."""
 MAX_MESSAGE = 4 * 2**20
@@ -89,7 +92,9 @@ _RULES: Mapping[str, Callable[[Any], bool]] = {
     "Progress": lambda progress: progress.WhichOneof("progress") is not None,
     "Refusal": lambda refusal: refusal.code != pb.CODE_UNSPECIFIED,
 }
-WORDS: Mapping[int, str] = {pb.Code.Value(f"CODE_{word.upper()}"): word for word in outcome.REFUSALS}
+WORDS: Mapping[int, Word] = {
+    pb.Code.Value(f"CODE_{word.upper().replace('-', '_')}"): word for word in outcome.REFUSALS
+}
 
 
 class WireError(RefusedError):
@@ -128,15 +133,17 @@ def common(versions: Iterable[int]) -> int | None:
     return max(set(versions) & set(VERSIONS), default=None)
 
 
-def word(code: int) -> str:
+def word(code: int) -> Word:
     """What a code means, as reports and replies spell it; WireError for an unspecified one."""
     if code not in WORDS:
         raise WireError("Code", got="no known code", expected=", ".join(WORDS.values()))
     return WORDS[code]
 
 
-def code(word: str) -> int:
-    """The code of a word; whatever else failed is ``region_unavailable``."""
+def code(word: str, version: int = VERSION) -> int:
+    """The code of a word to a peer of ``version``; whatever else failed is ``region_unavailable``."""
+    if word in outcome.FINDINGS and version < FINDS:
+        word = "refused"
     return next((code for code, known in WORDS.items() if known == word), pb.CODE_REGION_UNAVAILABLE)
 
 

@@ -9,7 +9,7 @@ from fedfsd.cli.region_control import pause, refuse, resume, stop
 from fedfsd.cli.region_grant import grant
 from fedfsd.cli.region_init import init
 from fedfsd.cli.region_plan import plan, plans
-from fedfsd.cli.region_record import bundle, incident
+from fedfsd.cli.region_record import bundle, coins, incident
 from fedfsd.cli.region_recover import close, recover, rotate
 from fedfsd.cli.region_sign import add, sign
 from fedfsd.cli.region_status import status
@@ -38,6 +38,7 @@ COMMANDS = (
     ("settle", settle, "3f2a91c0"),
     ("adapt", adapt, "3f2a91c0 --region eu"),
     ("bundle", bundle, "-o eu.zip"),
+    ("coins", coins, "3f2a91c0 -o coins.json"),
     ("incident", incident, "software 'the clock was an hour off on 3 May'"),
     ("recover", recover, "--region eu"),
     ("rotate", rotate, "--region eu"),

@@ -1,7 +1,8 @@
-"""``fedfsd region bundle`` and ``incident``: evidence and notes for auditors."""
+"""``fedfsd region bundle``, ``coins`` and ``incident``: evidence and notes for auditors."""
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from enum import StrEnum
 from typing import Annotated, Any
@@ -10,7 +11,8 @@ import typer
 
 from fedfsd.cli.answer import Answer, Json, size
 from fedfsd.cli.destination import Output, checked
-from fedfsd.cli.folder import HERE, RegionFolder
+from fedfsd.cli.extra import extra
+from fedfsd.cli.folder import HERE, RegionFolder, Train
 from fedfsd.plain_text import plain
 
 
@@ -54,6 +56,34 @@ def bundle(output: Output, region: RegionFolder = HERE, _json: Json = False) -> 
         f"check it: fedfsd audit verify {plain(output)} --trust trust.keys"
     )
     return Answer(document, text)
+
+
+def coins(
+    plan: Annotated[str, typer.Argument(metavar="PLAN")],
+    output: Output,
+    region: RegionFolder = HERE,
+    train: Train = None,
+    _json: Json = False,
+) -> Answer:
+    """Open the canaries of a settled plan to an auditor.
+
+    Which of its synthetic vehicles took part, as the plan's entry committed before the first round. From it,
+    the bundle and the released updates, fedfsd audit canaries computes what the runner saw. Nothing in it is
+    about a vehicle of the region. PLAN is the beginning of the plan's hash, or its file.
+    """
+    with extra("node"):
+        from fedfsd.node.coins import opened
+        from fedfsd.node.node import open_node
+
+    checked(output, ".json")
+    found = opened(open_node(region), train or region / "train", plan)
+    document = found.model_dump(mode="json")
+    output.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    text = (
+        f"{plain(output)}: the coins of plan {found.plan[:8]} in {found.region}\n"
+        f"check them: fedfsd audit canaries PLAN --coins {plain(output)} --bundle BUNDLE --releases FOLDER"
+    )
+    return Answer({"file": str(output), **document}, text)
 
 
 def incident(

@@ -18,10 +18,11 @@ import numpy as np
 from fedfsd.coordinator.desk import DeskTask
 from fedfsd.coordinator.hall import Hall, RegionStation
 from fedfsd.coordinator.shelf import Filed, size_of
-from fedfsd.errors import FedfsdError, NotReadyError, PlanError, RefusedError
+from fedfsd.errors import FedfsdError, NotReadyError, PlanError, RefusedError, UnusualNoiseError
 from fedfsd.flower.answer import StaleReplyError
 from fedfsd.flower.fleet import QUERY, TRAIN, Instruction
 from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate import outcome
 from fedfsd.gate.outcome import REFUSALS, Word
 from fedfsd.plan import plan as plans
 from fedfsd.plan.plan import Plan
@@ -158,9 +159,7 @@ class Bridge:
                 if kind != QUERY:
                     self._lay(instruction)
             except FedfsdError as error:
-                word = "plan" if error.code == "plan" else "refused"
-                if isinstance(error, NotReadyError):
-                    word = "region_unavailable"  # the disk is full here; the strategy need not wait
+                word = outcome.of(error)  # a full disk is region_unavailable: the strategy need not wait
                 self._hall.refused(self._station, word, str(error))
             del instruction
             gc.collect()
@@ -186,8 +185,9 @@ class Bridge:
         board.look()
         if board.plan(plan.hash) is None or not board.is_approved(name, plan.hash):
             raise PlanError("plan", got="one not on offer or not approved", expected="an approved one")
-        if self._hall.book.ended(name, plan.hash):
-            raise RefusedError("plan", got="a plan that ended for the region", expected="one that is open")
+        if finding := self._hall.book.ended(name, plan.hash):
+            got = "a plan that ended for the region"
+            raise UnusualNoiseError("plan", got=got, expected="one that is open", finding=finding)
         if type(round) is not int or not 1 <= round <= plan.rounds_of(name):
             raise RefusedError("round", got="another one", expected=f"1 to {plan.rounds_of(name)}")
         gate_arrays.check(instruction.arrays, plan.model.arrays)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import grpc
 
-from fedfsd.border import border_pb2_grpc, channel
+from fedfsd.border import channel, rpc
 from fedfsd.coordinator.bridge import Bridge, Fleet
 from fedfsd.coordinator.enrolment_service import serve_enrolment
 from fedfsd.coordinator.folder import Coordinator, open_coordinator
@@ -100,7 +100,7 @@ class CoordinatorGate:
         settings = self._coordinator.settings
         servicer = Servicer(self.hall)
         server, self.port = channel.serve(
-            lambda server: border_pb2_grpc.add_BorderServicer_to_server(servicer, server),
+            lambda server: rpc.add(server, servicer),
             host=settings.listen,
             port=settings.port,
             root=self._coordinator.root,

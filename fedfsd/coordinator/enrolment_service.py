@@ -12,8 +12,7 @@ import grpc
 from pydantic import ValidationError
 
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc as rpc
-from fedfsd.border import enrolment, wire
+from fedfsd.border import enrolment, rpc, wire
 from fedfsd.border.channel import refuse, serve
 from fedfsd.coordinator import invite
 from fedfsd.coordinator.folder import Coordinator
@@ -24,7 +23,7 @@ WORKERS = 64
 """More than one address may have calls open: they may all be waiting for a message that does not come."""
 
 
-class Enrolment(rpc.EnrolmentServicer):
+class Enrolment:
     """Takes signing requests, one at a time and few a second."""
 
     def __init__(self, coordinator: Coordinator) -> None:
@@ -79,7 +78,7 @@ class Enrolment(rpc.EnrolmentServicer):
 
 def add_enrolment(server: grpc.Server, coordinator: Coordinator) -> None:
     """Put the join service on ``server``."""
-    rpc.add_EnrolmentServicer_to_server(Enrolment(coordinator), server)
+    rpc.add(server, Enrolment(coordinator), rpc.ENROLMENT)
 
 
 def serve_enrolment(coordinator: Coordinator) -> tuple[grpc.Server, int]:

@@ -32,6 +32,7 @@ class ReceiptLine(Receipt):
 
 
 _ADAPTER = TypeAdapter(ReceiptLine)
+_INCIDENT = TypeAdapter(ReceivedIncident)
 
 
 class ReceiptBook:
@@ -76,9 +77,12 @@ class ReceiptBook:
         if not path.exists():
             write_whole(path, strict.encode(incident))
 
-    def ended(self, region: str, plan: str) -> bool:
-        """Whether the region's part in the plan has ended."""
-        return self._ended(region, plan).exists()
+    def ended(self, region: str, plan: str) -> str | None:
+        """What was found when the region's part in the plan ended; None where it goes on."""
+        path = self._ended(region, plan)
+        if not path.exists():
+            return None
+        return strict.read(_INCIDENT, path.read_bytes(), place=path.name, limit=_MAX_LINE).finding
 
     def _ended(self, region: str, plan: str) -> Path:
         return self._folder.parent / ENDED / plan / f"{region}.json"

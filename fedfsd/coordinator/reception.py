@@ -19,7 +19,9 @@ from fedfsd.coordinator.receipt_book import ReceiptLine
 from fedfsd.coordinator.shelf import arrays_in, hash_of, size_of
 from fedfsd.errors import FedfsdError, NotReadyError, RefusedError
 from fedfsd.gate.gate import WATCH, judge
-from fedfsd.gate.watch import UnusualNoiseError, Watcher
+from fedfsd.gate.outcome import FINDINGS, Word
+from fedfsd.gate.outcome import of as word_of
+from fedfsd.gate.watch import Watcher
 
 # A proof can be stale and a disk can fail; a region that is refused this often will not do better.
 MAX_STRIKES = 3
@@ -32,8 +34,11 @@ class Reception:
         self._hall = hall
         self._watcher = Watcher(hall.coordinator.folder / WATCH)
 
-    def refuse(self, station: RegionStation, plan: str, round: int, word: str) -> None:
-        """The region will not send this round. Saying so again does nothing; another round: RefusedError."""
+    def refuse(self, station: RegionStation, plan: str, round: int, word: Word) -> None:
+        """The region will not send this round, and perhaps what it found in its update.
+
+        Saying so again does nothing; another round: RefusedError.
+        """
         with station.lock:
             task = station.desk.open
             if task is not None and (task.plan, task.round) == (plan, round):
@@ -127,10 +132,8 @@ class Reception:
                 judge(arrays, plan, station.name, task.round)
                 self._watcher.look(arrays, plan, station.name, task.round)
             except RefusedError as error:
-                if isinstance(error, UnusualNoiseError):
-                    self._end_part(station, task, error)
                 desk.discard(mine.sha256)
-                self._fail(station, task, "refused")
+                self._fail(station, task, word_of(error))
                 raise
         line = self._hall.book.sign(
             Receipt(
@@ -157,17 +160,14 @@ class Reception:
         if station.strikes >= MAX_STRIKES:
             self._fail(station, task, "refused")
 
-    def _fail(self, station: RegionStation, task: DeskTask, word: str) -> None:
+    def _fail(self, station: RegionStation, task: DeskTask, word: Word) -> None:
+        """There is no update; where it was unlike the plan's, no other round is asked for."""
+        if word in FINDINGS:
+            incident = ReceivedIncident(region=station.name, plan=task.plan, round=task.round, finding=word)
+            self._hall.book.end(incident)
+            self._hall.note("part_ended", station, warn=True, plan=task.plan, round=task.round, code=word)
         station.desk.fail(task, word)
         self._end(station, task, word)
-
-    def _end_part(self, station: RegionStation, task: DeskTask, error: UnusualNoiseError) -> None:
-        """Put on record that an update was not what the plan releases: no other round is asked for."""
-        incident = ReceivedIncident(
-            region=station.name, plan=task.plan, round=task.round, finding=error.alarm.code
-        )
-        self._hall.book.end(incident)
-        self._hall.refused(station, error.alarm.code, str(error))
 
     def _end(self, station: RegionStation, task: DeskTask, word: str) -> None:
         station.offered, station.strikes = None, 0

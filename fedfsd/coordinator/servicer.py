@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedfsd import formats
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc, channel, identity, wire
+from fedfsd.border import channel, identity, wire
 from fedfsd.coordinator import declaration, invite
 from fedfsd.coordinator.desk import DeskTask
 from fedfsd.coordinator.hall import Hall, RegionStation
@@ -41,7 +41,7 @@ _STATUS: tuple[tuple[type[FedfsdError], grpc.StatusCode], ...] = (
 )
 
 
-class Servicer(border_pb2_grpc.BorderServicer):
+class Servicer:
     """The calls of all regions; ``caller`` tells them apart."""
 
     def __init__(

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import Message
 
-from fedfsd.errors import RefusedError
+from fedfsd.errors import RefusedError, UnusualNoiseError
 from fedfsd.flower import held
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.gate import judge
-from fedfsd.gate.outcome import BAD_REPLY, LOST, RELEASED, UNUSUAL, from_flower
-from fedfsd.gate.watch import UnusualNoiseError, Watcher
+from fedfsd.gate.outcome import BAD_REPLY, FINDINGS, LOST, RELEASED, UNUSUAL, from_flower
+from fedfsd.gate.watch import Watcher
 from fedfsd.plan.plan import Plan
 
 
@@ -27,7 +27,7 @@ class RegionOutcome:
     entry: str | None = None
     """Hash of the release's entry in the region's ledger."""
     finding: str | None = None
-    """What statistics found in it, as a stable word."""
+    """What the region's own gate or the coordinator's found in it, as a stable word."""
 
 
 def read(
@@ -38,7 +38,8 @@ def read(
     ``watcher`` judges it together with those before it.
     """
     if message.has_error():
-        return RegionOutcome(from_flower(message.error.code) or LOST), None
+        word = from_flower(message.error.code) or LOST
+        return (RegionOutcome(UNUSUAL, finding=word) if word in FINDINGS else RegionOutcome(word)), None
     try:
         record, release = (
             message.content.array_records.get("arrays"),
@@ -59,7 +60,7 @@ def read(
         if watcher is not None:
             watcher.look(arrays, plan, region, round)
     except UnusualNoiseError as error:
-        return RegionOutcome(UNUSUAL, finding=error.alarm.code), None
+        return RegionOutcome(UNUSUAL, finding=error.finding), None
     except Exception:  # a hostile reply may fail anywhere between its bytes and its arrays
         return RegionOutcome(BAD_REPLY), None
     return RegionOutcome(RELEASED, sha256, 4 * plan.model.size, entry or None), arrays

@@ -14,12 +14,16 @@ from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+
+from fedfsd.ledger.disk import Mapped
+
 _LARGE = 2**16  # bytes of an array; smaller ones go through the pipe
 _ALIGN = 64
 
 
 class Packed:
-    """An object ready to be sent."""
+    """An object ready to be sent. What it has of a ``Mapped`` file goes as that file, without a copy."""
 
     def __init__(self, thing: object) -> None:
         large: list[memoryview] = []
@@ -30,21 +34,34 @@ class Packed:
             large.append(one.raw())
             return False
 
-        self._content = pickle.dumps(thing, 5, buffer_callback=through_the_pipe)
-        self._sizes = [one.nbytes for one in large]
-        self._memory = _filled(large) if large else None
+        content = pickle.dumps(thing, 5, buffer_callback=through_the_pipe)
+        files = [_file_of(one) for one in large]
+        copied = [one for one, file in zip(large, files, strict=True) if file is None]
+        self._mapped = list({id(file): file for file in files if file is not None}.values())
+        self._copy = _filled(copied) if copied else None
+        copies = _places([one.nbytes for one in copied])
+        places = [
+            (len(self._mapped), *next(copies))
+            if file is None
+            else (self._mapped.index(file), _address(one) - _address(memoryview(file)), one.nbytes)
+            for one, file in zip(large, files, strict=True)
+        ]
+        self._message = content, places, len(self._mapped) + bool(copied)
 
     def send(self, pipe: Connection) -> None:
         """Raises OSError where nobody is at the other end."""
-        pipe.send((self._content, self._sizes))
-        if self._memory is not None:
-            reduction.send_handle(pipe, self._memory, 0)
+        pipe.send(self._message)
+        for file in self._mapped:
+            reduction.send_handle(pipe, file.descriptor, 0)
+        if self._copy is not None:
+            reduction.send_handle(pipe, self._copy, 0)
 
     def close(self) -> None:
         """Nothing more will be sent; whoever has received it keeps it."""
-        if self._memory is not None:
-            os.close(self._memory)
-            self._memory = None
+        self._mapped = []
+        if self._copy is not None:
+            os.close(self._copy)
+            self._copy = None
 
 
 def send(pipe: Connection, thing: object) -> None:
@@ -58,17 +75,32 @@ def send(pipe: Connection, thing: object) -> None:
 
 def receive(pipe: Connection) -> Any:
     """The next object; its large arrays are mapped. EOFError or OSError where nobody is at the other end."""
-    content, sizes = pipe.recv()
-    if not sizes:
-        return pickle.loads(content)
-    memory = reduction.recv_handle(pipe)
+    content, places, count = pipe.recv()
+    memories = [_received(pipe) for _ in range(count)]
+    parts = [memories[which][place : place + size] for which, place, size in places]
+    return pickle.loads(content, buffers=parts)
+
+
+def _received(pipe: Connection) -> memoryview:
+    """Memory or a file of the other process, for reading alone: nobody changes what others have mapped."""
+    descriptor = reduction.recv_handle(pipe)
     try:
-        # For reading alone: nobody changes what others have mapped.
         flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-        mapped = memoryview(mmap.mmap(memory, _end(sizes), flags=flags, prot=mmap.PROT_READ))
+        return memoryview(mmap.mmap(descriptor, 0, flags=flags, prot=mmap.PROT_READ))
     finally:
-        os.close(memory)
-    return pickle.loads(content, buffers=[mapped[place : place + size] for place, size in _places(sizes)])
+        os.close(descriptor)
+
+
+def _file_of(one: memoryview) -> Mapped | None:
+    """The file that an array's bytes lie in."""
+    owner: object = one
+    while isinstance(owner, memoryview | np.ndarray):
+        owner = owner.obj if isinstance(owner, memoryview) else owner.base
+    return owner if isinstance(owner, Mapped) else None
+
+
+def _address(one: memoryview) -> int:
+    return np.frombuffer(one, np.uint8).ctypes.data
 
 
 def _filled(arrays: list[memoryview]) -> int:
@@ -79,7 +111,6 @@ def _filled(arrays: list[memoryview]) -> int:
             written = 0
             while written < array.nbytes:
                 written += os.pwrite(memory, array[written:], place + written)
-        os.truncate(memory, _end([one.nbytes for one in arrays]))
     except BaseException:
         os.close(memory)
         raise
@@ -92,7 +123,3 @@ def _places(sizes: list[int]) -> Iterator[tuple[int, int]]:
     for size in sizes:
         yield place, size
         place += -(-size // _ALIGN) * _ALIGN
-
-
-def _end(sizes: list[int]) -> int:
-    return sum(-(-size // _ALIGN) * _ALIGN for size in sizes)

@@ -94,12 +94,12 @@ def weighted_mean(records: list[RecordDict], weighting_metric_name: str) -> Arra
     found = (next(iter(one.metric_records.values()))[weighting_metric_name] for one in records)
     weights = [cast(float, weight) for weight in found]
     total = sum(weights)
-    sums: dict[str, np.ndarray] = {}
+    terms: dict[str, list[tuple[Held, float]]] = {}
     for one, weight in zip(records, weights, strict=True):
         for part in one.array_records.values():
             for name, array in part.items():
-                _add(sums, name, _held(array), weight / total)
-    return record(sums)
+                terms.setdefault(name, []).append((_held(array), weight / total))
+    return record({name: _sum(each) for name, each in terms.items()})
 
 
 def replace_mean() -> None:
@@ -112,15 +112,14 @@ def _held(one: Array) -> Held:
     return one if isinstance(one, Held) else Held(one.numpy())
 
 
-def _add(sums: dict[str, np.ndarray], name: str, array: Held, weight: float) -> None:
-    """Add ``weight`` times ``array`` to the sum of that name."""
-    new = name not in sums
-    if new:
-        sums[name] = np.empty(array.shape, (array.part(slice(1)) * weight).dtype)
-    flat = sums[name].reshape(-1)
+def _sum(terms: list[tuple[Held, float]]) -> np.ndarray:
+    """All arrays times their weights, added up in order."""
+    (first, weight), *others = terms
+    made = np.empty(first.shape, (first.part(slice(1)) * weight).dtype)
+    flat = made.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         some = slice(start, start + _BLOCK)
-        if new:
-            np.multiply(array.part(some), weight, out=flat[some])
-        else:
-            flat[some] += array.part(some) * weight
+        block = np.multiply(first.part(some), weight, out=flat[some])
+        for array, factor in others:
+            block += array.part(some) * factor
+    return made

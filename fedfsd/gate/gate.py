@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fedfsd.errors import RefusedError
+from fedfsd.errors import RefusedError, UnusualNoiseError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate.policy import ModelPin, Policy
 from fedfsd.gate.resident import demand_shareable
-from fedfsd.gate.watch import UnusualNoiseError, Watcher
+from fedfsd.gate.watch import Watcher
 from fedfsd.language import say
 from fedfsd.ledger import program as programs
 from fedfsd.ledger.ledger import Booked, Ledger, Released
 from fedfsd.mechanism import canary
 from fedfsd.mechanism.kind import gains
-from fedfsd.mechanism.watch import Alarm
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 
 # Correct noise passes with probability 1 - exp(-18) on either side (Laurent and Massart 2000, lemma 1).
@@ -75,7 +74,7 @@ class Gate:
             canaries: the runner's verdict on them (``mechanism.canary.verdict``), where the plan has some.
         """
         self._demand_usual(arrays, booked, plan, canaries)
-        return self.ledger.release(gate_arrays.to_bytes(arrays, plan.model.arrays), booked)
+        return self.ledger.release(gate_arrays.content(arrays, plan.model.arrays), booked)
 
     def release_bytes(
         self, content: bytes | memoryview, booked: Booked, plan: Plan, canaries: str = ""
@@ -88,12 +87,16 @@ class Gate:
     def _demand_usual(self, arrays: Arrays, booked: Booked, plan: Plan, canaries: str) -> None:
         """Refuse what canaries, ``judge`` or the statistics over rounds refuse; that ends the plan here."""
         try:
-            demand_canaries(canaries, plan, self.region, booked.round)
+            demand_canaries(canaries, plan, self.region)
             judge(arrays, plan, self.region, booked.round)
             Watcher(self._folder / WATCH).look(arrays, plan, self.region, booked.round)
         except UnusualNoiseError as error:
-            self.ledger.end(booked, finding=error.alarm.code, text=error.alarm.text)
+            self.end(booked, error)
             raise
+
+    def end(self, booked: Booked, found: UnusualNoiseError) -> None:
+        """Put on record what was found in an update: the plan ends here; see ``Ledger.end``."""
+        self.ledger.end(booked, finding=found.finding, text=str(found.got))
 
     def settle(self, plan_hash: str) -> None:
         """End a plan; see ``Ledger.settle``."""
@@ -128,9 +131,7 @@ def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
     norm = sqrt(sum(float(np.vdot(array, array)) for array in arrays.values()))
     if norm > (limit := max_update_norm(plan, region, round)):
         got = "a norm larger than clipping and noise allow"  # its value is of the data
-        raise UnusualNoiseError(
-            "update", got=got, expected=f"at most {limit:.3g}", alarm=Alarm("update-norm", round, got)
-        )
+        raise UnusualNoiseError("update", got=got, expected=f"at most {limit:.3g}", finding="update-norm")
     if plan.mode == "none" or WITNESS not in arrays:
         return
     expected = witness_std(plan, region, round)
@@ -149,20 +150,22 @@ def judge(arrays: Arrays, plan: Plan, region: str, round: int) -> None:
             "noise witness",
             got=got,
             expected=f"a standard deviation of {expected:.3g}",
-            alarm=Alarm("noise-scale", round, got),
+            finding="noise-scale",
         )
 
 
-def demand_canaries(letters: str, plan: Plan, region: str, round: int) -> None:
+def demand_canaries(letters: str, plan: Plan, region: str) -> None:
     """Refuse a round whose canaries show nothing, or (UnusualNoiseError) another mechanism than planned."""
     if not plan.region(region).canaries:
         return
     if len(letters) != len(canary.FINDINGS):
         raise RefusedError("canaries", got="no verdict", expected="the runner's, as the plan has canaries")
     if found := canary.findings(letters):
-        got = "canaries that show another mechanism than the plan's"
         raise UnusualNoiseError(
-            "canaries", got=got, expected="the plan's mechanism", alarm=Alarm(found[0], round, got)
+            "canaries",
+            got="canaries that show another mechanism than the plan's",
+            expected="the plan's mechanism",
+            finding=found[0],
         )
 
 

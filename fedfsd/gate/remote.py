@@ -126,8 +126,9 @@ class RemoteGate:
     def _answer(self, work: _Work, kind: type[M]) -> M:
         told, _ = message.receive(work.frames, kind, message.NotAllowed, seconds=ANSWER_SECONDS)
         if isinstance(told, message.NotAllowed):
-            error = outcome.REFUSALS[told.code].error
-            raise error("gate", got="a refusal", expected="the gate's consent", hint="its log says why")
+            raise outcome.raised(
+                told.code, "gate", got="a refusal", expected="the gate's consent", hint="its log says why"
+            )
         if not isinstance(told, kind):
             raise NotReadyError("gate", got="another answer", expected="one to what was asked")
         return told

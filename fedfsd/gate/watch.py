@@ -12,15 +12,16 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from fedfsd.errors import RefusedError
+from fedfsd.errors import UnusualNoiseError
 from fedfsd.ledger.disk import write_whole
 from fedfsd.mechanism import watch
 from fedfsd.mechanism.kind import Mechanism, gains
-from fedfsd.mechanism.watch import Alarm, Sight, State
+from fedfsd.mechanism.watch import Sight, State
 from fedfsd.plan.plan import WITNESS, Arrays, Plan
 
 MOST_GROUPS = 32
@@ -29,19 +30,6 @@ GROUP_SAMPLE = 2048
 """Entries of each that are looked at."""
 OTHER_ROUNDS = 2
 """Of every other region's newest witness blocks, how many a release is compared with."""
-
-
-class UnusualNoiseError(RefusedError):
-    """A release that is not what its mechanism releases: the region's part in the plan ends with it."""
-
-    def __init__(self, place: str, *, got: object, expected: object, alarm: Alarm) -> None:
-        super().__init__(
-            place,
-            got=got,
-            expected=expected,
-            hint="stop this region and compare its program with the reviewed one (fedfsd config code)",
-        )
-        self.alarm = alarm
 
 
 @dataclass(frozen=True)
@@ -76,7 +64,10 @@ class Watcher:
         )
         if alarm is not None:
             raise UnusualNoiseError(
-                f"noise of {region}, round {round}", got=alarm.text, expected="the plan's noise", alarm=alarm
+                f"noise of {region}, round {round}",
+                got=alarm.text,
+                expected="the plan's noise",
+                finding=alarm.code,
             )
         self._keep(plan_hash, region, round, after)
 
@@ -90,7 +81,9 @@ class Watcher:
         for number in sorted(self._rounds(plan_hash, region), reverse=True):
             if before is None or number < before:
                 with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                    return _read(self._path(plan_hash, region, number).read_bytes())
+                    path = self._path(plan_hash, region, number)
+                    found = path.stat()
+                    return _as_kept(path, (found.st_ino, found.st_mtime_ns, found.st_size))
         return None
 
     def _keep(self, plan_hash: str, region: str, round: int, state: State) -> None:
@@ -157,6 +150,12 @@ def _written(state: State) -> bytes:
         **{name: getattr(state, name) for name in _ARRAYS},
     )
     return content.getvalue()
+
+
+@lru_cache(maxsize=64)
+def _as_kept(path: Path, _: tuple[int, ...]) -> State:
+    """The state in a file; read once, since every region's look reads those of all others again."""
+    return _read(path.read_bytes())
 
 
 def _read(content: bytes) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedfsd.errors import BudgetError, FedfsdError, RefusedError
+from fedfsd.errors import BudgetError, FedfsdError, RefusedError, UnusualNoiseError
 from fedfsd.ledger import entry
 from fedfsd.ledger.entry import Program, RefuseCode
 from fedfsd.ledger.permission import refusal, year_of
@@ -30,11 +30,12 @@ def objection(
             hint="resume from the newest checkpoint",
         )
     if run.ended is not None:
-        return "policy", RefusedError(
+        return "policy", UnusualNoiseError(
             place,
-            got=f"a plan that ended here with an incident in round {run.ended}",
+            got=f"a plan that ended here with an incident in round {run.ended.round}",
             expected="a plan of its own for a new run",
             hint="find the cause before the region takes part again",
+            finding=str(run.ended.finding),
         )
     if booking is not None and booking.entry.arrays != arrays:
         return "arrays", BudgetError(

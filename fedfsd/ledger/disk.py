@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import sqlite3
+import weakref
 from pathlib import Path
 
 from fedfsd.errors import NotReadyError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class Mapped(mmap.mmap):
+    """A file that nobody changes any more, read as it is looked at; ``descriptor`` is good as long as it."""
+
+    descriptor: int
+
+    def __new__(cls, path: Path) -> Mapped:
+        """OSError where it cannot be read, ValueError where it is empty."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            made = super().__new__(cls, descriptor, 0, access=mmap.ACCESS_READ)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        made.descriptor = descriptor
+        weakref.finalize(made, os.close, descriptor)
+        return made
 
 
 def write_whole(path: Path, content: bytes | memoryview, *, private: bool = False) -> None:

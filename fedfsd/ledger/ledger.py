@@ -20,7 +20,7 @@ from fedfsd import canonical
 from fedfsd.errors import BudgetError, FedfsdError, FormatError, NotReadyError
 from fedfsd.ledger import booking, bundle, draft, entry, head, note, strict
 from fedfsd.ledger.budget import Balance
-from fedfsd.ledger.disk import sync_folder, write_whole
+from fedfsd.ledger.disk import Mapped, sync_folder, write_whole
 from fedfsd.ledger.entry import Entry, IncidentCode, Program, RefuseCode
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import SigningKey, VerificationKey
@@ -249,12 +249,13 @@ class Ledger:
             made = booking.release(state, run, found, sha256, len(content))
             path = self._outbox(booked)
             write_whole(path, content)
+            kept = memoryview(Mapped(path))
             seq = self._append(made)
         # Only the newest release can still be asked for: the coordinator has stored the others.
         for old in path.parent.glob(f"{booked.plan_hash}.*"):
             if old != path:
                 old.unlink(missing_ok=True)
-        return Released(seq, self._state.tree.leaf(seq).hex(), sha256, content)
+        return Released(seq, self._state.tree.leaf(seq).hex(), sha256, kept)
 
     def settle(self, plan_hash: str) -> None:
         """End a plan and free what its rounds never reserved; settling again does nothing."""

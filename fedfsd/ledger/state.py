@@ -13,7 +13,7 @@ from fedfsd import canonical
 from fedfsd.errors import BudgetError
 from fedfsd.ledger import budget, entry, key, note, terms
 from fedfsd.ledger.budget import Account
-from fedfsd.ledger.entry import Entry, Genesis, PlanEntry, Program, Release
+from fedfsd.ledger.entry import Entry, Genesis, Incident, PlanEntry, Program, Release
 from fedfsd.ledger.error import EvidenceError
 from fedfsd.ledger.key import VerificationKey
 from fedfsd.ledger.merkle import Tree, leaf_hash
@@ -43,8 +43,8 @@ class Run:
     settled: bool = False
     program: Program | None = None
     """What trains its rounds now; None where an earlier release approved it and nothing was booked since."""
-    ended: int | None = None
-    """The round whose update was not what the plan releases: no other round is booked or released."""
+    ended: Incident | None = None
+    """An update was not what the plan releases: no other round is booked or released."""
 
 
 class State:
@@ -231,14 +231,14 @@ class State:
         demand(case not in self.refusals, one, "a refusal recorded before", "a new one")
         self.refusals.add(case)
 
-    def _on_incident(self, one: entry.Incident) -> None:
+    def _on_incident(self, one: Incident) -> None:
         """Told, and nothing follows from it but where an update was not what its plan releases."""
         if one.plan is None or one.round is None:
             return
         run = self.open_run(one.plan)
         demand(one.round in run.bookings, one, "a round that is not booked", "a booked one")
         demand(run.ended is None, one, "a plan that has ended", "one such incident a plan")
-        run.ended = one.round
+        run.ended = one
 
     def _on_witness(self, one: entry.WitnessEntry) -> None:
         head, parsed = self.open_checkpoint(one.checkpoint)
@@ -366,7 +366,7 @@ _RULES: dict[type, Callable[[State, Any], None]] = {
     entry.Settle: State._on_settle,
     entry.Abort: State._on_abort,
     entry.Refuse: State._on_refuse,
-    entry.Incident: State._on_incident,
+    Incident: State._on_incident,
     entry.WitnessEntry: State._on_witness,
     entry.ProgramEntry: State._on_program,
     entry.Recover: State._on_recover,

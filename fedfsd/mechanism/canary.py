@@ -177,10 +177,10 @@ def _mean_tail(mean: float, pulls: Array, sample_rate: float, count: int) -> flo
         return 0.0
     sizes, times = np.unique(_weights(pulls), return_counts=True)
     guess = off * count / (1 + _draw_variance(pulls, sample_rate))
-    best = 0.0
+    best, out = 0.0, log(1 - sample_rate) if sample_rate < 1 else -inf
     for slope in guess * np.geomspace(0.1, 10, 41):
         step = slope / count * sizes
-        jumps = np.log1p(sample_rate * np.expm1(np.minimum(step, 700.0))) - sample_rate * step
+        jumps = np.logaddexp(out, log(sample_rate) + step) - sample_rate * step
         best = min(best, slope**2 / (2 * count) + count * float(jumps @ times) - slope * off)
     return float(best) + log(2)
 

@@ -44,11 +44,13 @@ def carry_out(station: GateStation, line: CoordinatorLine, delivery: Upload, tas
     except Exception as error:
         late = isinstance(error, _DataPathError)
         cause = error.__cause__ if late and isinstance(error.__cause__, Exception) else error
-        _log(station, task, cause, outcome.of(cause))
-        station.tally.round(plan, task.round, outcome.of(cause))
+        word = outcome.of(cause)
+        _log(station, task, cause, word)
+        station.tally.round(plan, task.round, word)
         if late:
             station.rest(max(0.0, due - time.monotonic()))
-        line.refuse(task.plan, task.round, outcome.of(error))
+        # What was found depends on what would have been released and on constants: it hides nothing.
+        line.refuse(task.plan, task.round, word if word in outcome.FINDINGS else outcome.of(error))
         return
     seconds = time.monotonic() - began
     if before is None and 0 < station.gate.policy.round_seconds < seconds:

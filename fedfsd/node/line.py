@@ -10,8 +10,7 @@ import grpc
 
 from fedfsd import formats
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import wire
-from fedfsd.border.border_pb2_grpc import BorderStub
+from fedfsd.border import rpc, wire
 
 CALL_SECONDS = 20.0
 HELD_SECONDS = 30.0
@@ -37,7 +36,7 @@ class CoordinatorLine:
         self._ready = pb.Ready(version=wire.VERSION)
         self.version = 1
         """Of the border, as agreed; 1 until ``hello``."""
-        self._stub: Any = BorderStub(_Unregistered(channel))
+        self._stub = rpc.stub(channel)
 
     def hello(self) -> tuple[int, int]:
         """(epoch, size) of the newest head of this region's ledger that the coordinator remembers.
@@ -86,7 +85,7 @@ class CoordinatorLine:
 
     def refuse(self, plan: bytes, round: int, code: str) -> None:
         """This round will not be done."""
-        reason: Any = wire.code(code)
+        reason: Any = wire.code(code, self.version)
         self._call(self._stub.Refuse, pb.Refusal(plan=plan, round=round, code=reason))
 
     def offer(self, release: pb.Release) -> pb.Progress:
@@ -138,21 +137,6 @@ class CoordinatorLine:
         for chunk in chunks:
             self._count("out", chunk.ByteSize())
             yield chunk
-
-
-class _Unregistered:
-    """A channel that may be closed while calls begin: with registered methods gRPC 1.81 crashes then."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._channel = channel
-
-    def __getattr__(self, kind: str) -> Callable[..., Any]:
-        make: Callable[..., Any] = getattr(self._channel, kind)
-
-        def unregistered(path: str, *, _registered_method: bool, **coders: Any) -> Any:
-            return make(path, **coders)
-
-        return unregistered
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from fedfsd.config.load import Frozen
-from fedfsd.errors import FedfsdError, FormatError, NotReadyError, RefusedError
+from fedfsd.errors import FedfsdError, FormatError, NotReadyError, RefusedError, UnusualNoiseError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.gate import message, outcome
 from fedfsd.gate.frame import Buffer, FrameError, Frames, PeerGoneError
@@ -198,7 +198,13 @@ class Runner:
             frames, work, lambda: ledger.reserve(work.hash, work.round, work.sha256, program=program)
         )
         message.send(frames, Reserved(plan=work.hash, round=work.round))
-        told, update = _hear(frames, work, ReleaseCall, seconds=self._patience, size=4 * work.plan.model.size)
+        try:
+            told, update = _hear(
+                frames, work, ReleaseCall, seconds=self._patience, size=4 * work.plan.model.size
+            )
+        except UnusualNoiseError as error:  # its update did not even leave the runner
+            self._gate.end(booked, error)
+            raise
         released = _allowed(
             frames, work, lambda: self._gate.release_bytes(update, booked, work.plan, told.canaries)
         )
@@ -266,6 +272,8 @@ def _hear(
     told, body = message.receive(frames, kind, Failed, seconds=seconds, max_body=size, body_of=ReleaseCall)
     if isinstance(told, Failed):
         LOG.warning("runner_failed", extra=_about(work, code=told.code))
+        if told.code in outcome.FINDINGS and kind is not ReleaseCall:
+            raise FrameError("failed", got="what was found in an update", expected="an update to find it in")
         raise _failure(told)
     if getattr(told, "plan", None) != work.hash or getattr(told, "round", work.round) != work.round:
         raise FrameError(
@@ -295,8 +303,13 @@ def _demand_quiet(frames: Frames) -> None:
 
 
 def _failure(told: Failed) -> FedfsdError:
-    return outcome.REFUSALS[told.code].error(
-        "runner", got=told.code, expected="a round", hint="region.log in the runner's folder says why"
+    found = told.code in outcome.FINDINGS
+    return outcome.raised(
+        told.code,
+        "runner",
+        got="an update that its runner did not hand over" if found else told.code,
+        expected="a round",
+        hint="region.log in the runner's folder says why",
     )
 
 

@@ -115,17 +115,38 @@ def own_model(train: Path, given: bytes) -> dict[str, Any]:
     Raises:
         NotReadyError: this user cannot start such a process, or what it says it lacks.
     """
-    done = _ended(train, ["--adapt"], given=given)
-    with suppress(ValueError, AttributeError):
-        card: dict[str, Any] = json.loads(done.stdout if done else "")
-        return card
-    said = done.stderr.strip().splitlines()[-1:] if done else []
-    raise NotReadyError(
+    return _answered(
+        _ended(train, ["--adapt"], given=given),
         "the region's own model",
-        got="".join(said) or "no answer from a process of the runner",
         expected="one made by the runner",
         hint="fedfsd region adapt as root or as the runner's user; region.log in its folder may say more",
     )
+
+
+def coins(train: Path, plan_hash: str) -> dict[str, Any]:
+    """What the runner keeps of the coins of a plan's canaries; see ``runner.coins``.
+
+    Raises:
+        NotReadyError: this user cannot start such a process, or no round of the plan was trained here.
+    """
+    return _answered(
+        _ended(train, ["--coins", plan_hash], given=b""),
+        f"coins of plan {plan_hash[:8]}",
+        expected="those in the runner's folder",
+        hint="fedfsd region coins as root or as the runner's user",
+    )
+
+
+def _answered(
+    done: subprocess.CompletedProcess[str] | None, place: str, *, expected: str, hint: str
+) -> dict[str, Any]:
+    """The JSON object that a process printed; NotReadyError with its last words where it did not."""
+    with suppress(ValueError):
+        found: dict[str, Any] = json.loads(done.stdout if done else "")
+        return found
+    said = done.stderr.strip().splitlines()[-1:] if done else []
+    got = "".join(said) or "no answer from a process of the runner"
+    raise NotReadyError(place, got=got, expected=expected, hint=hint)
 
 
 def _told(train: Path, words: list[str], *, given: bytes = b"") -> Any:

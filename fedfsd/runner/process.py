@@ -217,6 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--adapt", action="store_true", help="make the region's own model of what standard input has, and end"
     )
+    parser.add_argument("--coins", metavar="PLAN", help="print the coins of that plan's canaries, and end")
     asked = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
@@ -231,6 +232,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if asked.adapt:
             print(json.dumps(_adapted(asked.train, settings)))
+            return 0
+        if asked.coins is not None:
+            print(_coins(asked.train, asked.coins))
             return 0
         if not asked.facts:
             run(asked.train, settings)
@@ -294,6 +298,17 @@ def _adapted(folder: Path, settings: Settings) -> dict[str, object]:
     device = settings.members().devices[0]
     config = RegionConfig(settings.name, data, str(folder), device, backbones=weights)
     return adapt(folder, config, sys.stdin.buffer)
+
+
+def _coins(folder: Path, plan_hash: str) -> str:
+    from fedfsd.runner import coins
+
+    try:
+        return coins.document(folder, plan_hash).read_text(encoding="utf-8")
+    except OSError:
+        raise NotReadyError(
+            f"coins of plan {plan_hash[:8]}", got="none", expected="those of a plan that was trained here"
+        ) from None
 
 
 def _end(*_: object) -> NoReturn:

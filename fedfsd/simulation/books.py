@@ -178,7 +178,10 @@ def _incidents(where: Folder, plan: Plan) -> list[ReceivedIncident]:
         for name, outcome in line["regions"].items():
             if outcome.get("finding") and name not in found:
                 found[name] = ReceivedIncident(
-                    region=name, plan=plan.hash, round=line["round"], finding=outcome["finding"]
+                    region=name,
+                    plan=plan.hash,
+                    round=outcome.get("own_round", line["round"]),
+                    finding=outcome["finding"],
                 )
     return list(found.values())
 

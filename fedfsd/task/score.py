@@ -20,6 +20,7 @@ def nothing(task: Task) -> Scores:
 def pool(parts: Iterable[Scores]) -> Scores:
     """All examples of several regions together; vehicles of different regions stay apart."""
     parts = list(parts)
+    parts = [part for part in parts if len(part)] or parts[:1]
     offsets = np.cumsum([0, *(int(part.owner.max(initial=-1)) + 1 for part in parts)])
     return Scores(
         {key: np.concatenate([part.values[key] for part in parts]) for key in parts[0].values},
@@ -45,11 +46,19 @@ def summary(metrics: Sequence[Metric], scores: Scores) -> dict[str, Any]:
 
 
 def figures(task: Task, found: Scores, beside: Mapping[str, Scores]) -> dict[str, Any]:
-    """What metrics.json says of one region: the model, and what stands beside it by its headline alone."""
+    """What metrics.json says of one region: the model, and what stands beside it by its headline alone.
+
+    Of a model of several paths also: how sure it is of the likeliest one, how often that is the nearest, and
+    how far apart the two are.
+    """
     first = headline(task)
+    keys = (CONFIDENCE, HIT) if len(found) and CONFIDENCE in found.values else ()
+    told = {key: float(found.values[key].mean()) for key in keys}
     return {
         **summary(task.metrics, found),
         **{key_of(name, first): mean(scores, first) for name, scores in beside.items()},
+        **told,
+        **({"calibration": calibration(found)} if told else {}),
     }
 
 
@@ -64,10 +73,7 @@ def by_kind(
                 Scores({key: values[mine] for key, values in one.values.items()}, one.owner[mine])
                 for one in (found, simple)
             )
-            thought = {key: float(part.values[key].mean()) for key in (CONFIDENCE, HIT) if key in part.values}
-            if thought:
-                thought["calibration"] = calibration(part)
-            lines.append({"kind": kind, **figures(task, part, {task.baseline: plain}), **thought})
+            lines.append({"kind": kind, **figures(task, part, {task.baseline: plain})})
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from setting import examples
 
 from fedfsd.audit import loss
 from fedfsd.errors import AccountingError, PlanError
@@ -16,7 +17,7 @@ noise = st.floats(0.3, 1e4)
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(q=rates, sigma=noise, alpha=st.integers(2, 64), steps=st.integers(1, 10**6))
 @example(q=1.0, sigma=1.0, alpha=2, steps=1)  # exactly a whole number of nano-nats
 @example(q=1.0, sigma=0.5, alpha=64, steps=7)

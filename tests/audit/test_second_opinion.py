@@ -15,6 +15,7 @@ import pytest
 from forge import Forge, check, outcomes, plan_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from setting import examples
 
 from fedfsd.errors import FormatError
 from fedfsd.ledger import draft, strict
@@ -151,7 +152,9 @@ def says(forge: Forge, seq: int) -> bool:
         return False
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_order_of_entries(tmp_path, data):
     """Entries left out, doubled and moved, all signed again: both refuse, and nothing breaks."""

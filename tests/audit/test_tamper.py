@@ -12,6 +12,7 @@ import pytest
 from forge import Forge, check, outcomes, plan_of, receipts, trust
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from setting import examples
 
 from fedfsd.audit.evidence import load
 from fedfsd.audit.verify import verify
@@ -204,7 +205,9 @@ def test_another_regions_entries(world, tmp_path):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_mutation_of_any_file(world, honest, data):
     """Pieces cut, doubled, moved or replaced: the answer is a number, and never 0."""

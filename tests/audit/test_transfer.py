@@ -16,6 +16,7 @@ import pytest
 from audit_kit import DATA, DELTA, FLOATS, HUB, Region, audited, model, plan_of, receipts, trust
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from setting import examples
 from test_statement import at_delta, exactly, loss
 
 from fedfsd import canonical
@@ -247,7 +248,7 @@ def test_cells_of_a_ledger_are_only_text(tmp_path):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=60))
 def test_declared_text_is_one_harmless_cell(text):
     document = {

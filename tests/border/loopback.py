@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 
-from fedfsd.border import border_pb2_grpc as pb_grpc
+from fedfsd.border import rpc
 
 Tap = Callable[[str, bytes], bytes]
 """(method, content) to the content that arrives."""
@@ -62,21 +63,15 @@ class Context:
 class Server:
     """A servicer behind its bytes: what gRPC would hand it and take from it."""
 
-    def __init__(self, servicer: pb_grpc.BorderServicer) -> None:
-        self._handlers: Mapping[str, grpc.RpcMethodHandler] = {}
-        pb_grpc.add_BorderServicer_to_server(servicer, self)
+    def __init__(self, servicer: object) -> None:
+        rpc.add(self, servicer)
 
-    def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Not needed: the registered ones are the same."""
-
-    def add_registered_method_handlers(
-        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]
-    ) -> None:
-        self._handlers = {f"/{service}/{name}": handler for name, handler in handlers.items()}
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        (self._service,) = handlers
 
     def call(self, method: str, requests: Iterable[bytes], context: Context) -> Iterator[bytes]:
         """The replies to ``requests``. Status where the call ends with one; any other error is a crash."""
-        handler = self._handlers[method]
+        handler = self._service.service(SimpleNamespace(method=method))
         parsed = _parsed(requests, handler.request_deserializer)
         request = parsed if handler.request_streaming else next(parsed)
         if handler.request_streaming:

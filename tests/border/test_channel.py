@@ -15,9 +15,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pki_kit import SECONDS, Callers, Federation, hello, outcome
 
-from fedfsd.border import authority, channel, identity
+from fedfsd.border import authority, channel, identity, rpc
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc as rpc
 from fedfsd.border.identity import Identity, IdentityError
 from fedfsd.border.metadata import MetadataError
 from fedfsd.errors import NotReadyError
@@ -46,7 +45,7 @@ def hub(roads, callers):
 def test_a_region_is_known_by_its_certificate(roads, hub, callers):
     with roads.dial(hub) as opened:
         assert hello(opened).version == 1
-        stub = rpc.BorderStub(opened)
+        stub = rpc.stub(opened)
         assert [one.offset for one in stub.Fetch(pb.ArraysRequest(), timeout=SECONDS)] == [1, 2]
         reply = health_pb2_grpc.HealthStub(opened).Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
         assert reply.status == reply.SERVING
@@ -158,7 +157,7 @@ def test_a_region_cannot_say_that_it_is_another(roads, hub, callers):
     """Who calls is read from the certificate alone; nothing that is said changes it."""
     with roads.dial(hub) as opened:
         claim = (("x-region", "US"),)
-        stub = rpc.BorderStub(opened)
+        stub = rpc.stub(opened)
         assert outcome(lambda: stub.Hello(pb.Greeting(), timeout=SECONDS, metadata=claim))[0] != Code.OK
         hello(opened)
     assert callers.seen == ["EU"]
@@ -168,7 +167,7 @@ def test_a_region_cannot_say_that_it_is_another(roads, hub, callers):
 def test_metadata_of_the_callers_own_is_refused(roads, hub, callers, caplog, key):
     value = b"\x00secret" if key.endswith("-bin") else "secret"
     with roads.dial(hub) as opened:
-        call = rpc.BorderStub(opened).Hello
+        call = rpc.stub(opened).Hello
         found = outcome(lambda: call(pb.Greeting(versions=[1]), timeout=SECONDS, metadata=((key, value),)))
     assert found == (Code.INVALID_ARGUMENT, "")
     assert not callers.seen
@@ -192,7 +191,7 @@ def test_a_user_agent_is_no_place_for_words(roads, hub, callers):
 def test_an_oversized_message_is_refused_on_either_side(roads, hub, callers):
     big = pb.Greeting(versions=[2**32 - 1] * 900_000)
     with roads.dial(hub) as opened:
-        call = rpc.BorderStub(opened).Hello
+        call = rpc.stub(opened).Hello
         assert outcome(lambda: call(big, timeout=SECONDS))[0] == Code.RESOURCE_EXHAUSTED
     credentials = grpc.ssl_channel_credentials(
         roads.root.read_bytes(), *((roads.folder / f"EU.{kind}").read_bytes() for kind in ("key", "crt"))
@@ -202,7 +201,7 @@ def test_an_oversized_message_is_refused_on_either_side(roads, hub, callers):
         ("grpc.max_send_message_length", -1),
     ]
     with grpc.secure_channel(hub, credentials, options=options) as opened:
-        call = rpc.BorderStub(opened).Hello
+        call = rpc.stub(opened).Hello
         assert outcome(lambda: call(big, timeout=SECONDS))[0] == Code.RESOURCE_EXHAUSTED
         # A bomb of zeros is refused while it is small: nothing here unpacks.
         bomb = pb.Greeting(versions=[0] * 10_000_000)
@@ -213,7 +212,7 @@ def test_an_oversized_message_is_refused_on_either_side(roads, hub, callers):
 
 def test_an_exception_in_a_servicer_stays_there(roads, hub, caplog):
     with roads.dial(hub) as opened:
-        found = outcome(lambda: rpc.BorderStub(opened).Beat(pb.Ready(version=1), timeout=SECONDS))
+        found = outcome(lambda: rpc.stub(opened).Beat(pb.Ready(version=1), timeout=SECONDS))
     assert found == (Code.INTERNAL, "")
     assert "ValueError" in caplog.text
     assert "secret" not in caplog.text
@@ -339,7 +338,7 @@ class Chatty(Callers):
 def test_nobody_else_passes_for_the_coordinator(roads, callers, give):
     give(roads)
     server = grpc.server(channel.ThreadPoolExecutor(2))
-    rpc.add_BorderServicer_to_server(callers, server)
+    rpc.add(server, callers)
     pair = tuple((roads.folder / f"odd.{kind}").read_bytes() for kind in ("key", "crt"))
     port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
     server.start()
@@ -353,7 +352,7 @@ def test_nobody_else_passes_for_the_coordinator(roads, callers, give):
 
 def test_a_region_hands_on_no_reply_with_metadata_of_the_coordinators_own(roads, caplog):
     with roads.border(Chatty()) as hub, roads.dial(hub) as opened:
-        stub = rpc.BorderStub(opened)
+        stub = rpc.stub(opened)
         for call in (
             lambda: hello(opened),
             lambda: stub.Beat(pb.Ready(), timeout=SECONDS),

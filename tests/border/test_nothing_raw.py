@@ -77,7 +77,7 @@ def honest(plan: Plan) -> Arrays:
 
 
 @pytest.mark.parametrize(
-    ("train", "outcome"), [(honest, "received"), (raw, "refused"), (failing, "region_unavailable")]
+    ("train", "outcome"), [(honest, "received"), (raw, "update-norm"), (failing, "region_unavailable")]
 )
 def test_nothing_raw_crosses(tmp_path: Path, train: Callable[[Plan], Arrays], outcome: str):
     with border(tmp_path) as (side, line):

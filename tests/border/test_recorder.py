@@ -8,20 +8,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from border import canary, crossing, recorder
 
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc as pb_grpc
+from fedfsd.border import rpc
 
 TEXT = "Kestrel7Marlin4Ibis"
 NEEDLES = canary.text(TEXT)
 HASH = bytes(32)
 
 
-class Leaky(pb_grpc.BorderServicer):
+class Leaky:
     """A coordinator that leaks where it is told to."""
 
     def __init__(self, way: str) -> None:
@@ -54,15 +55,15 @@ class Leaky(pb_grpc.BorderServicer):
 
 
 @contextmanager
-def stub(way: str) -> Iterator[pb_grpc.BorderStub]:
+def stub(way: str) -> Iterator[Any]:
     """A connection to a leaky coordinator in this process."""
     pool = ThreadPoolExecutor(2)
     server = grpc.server(pool)
-    pb_grpc.add_BorderServicer_to_server(Leaky(way), server)
+    rpc.add(server, Leaky(way))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield pb_grpc.BorderStub(channel)
+        yield rpc.stub(channel)
     server.stop(0).wait()
     pool.shutdown()
 
@@ -85,7 +86,7 @@ def test_whatever_a_reply_brings_is_recorded_by_both_ends(tmp_path: Path, way: s
     assert ends(tmp_path) == {"client", "server"}
 
 
-REQUESTS: dict[str, Callable[[pb_grpc.BorderStub], object]] = {
+REQUESTS: dict[str, Callable[[Any], object]] = {
     "request": lambda border: border.Next(
         pb.Ready.FromString(b"\x9a\x06" + bytes([len(TEXT)]) + TEXT.encode()), timeout=10
     ),
@@ -139,11 +140,11 @@ def test_interceptors_see_and_add_what_they_do_and_it_is_recorded(tmp_path: Path
     with recorder.installed(tmp_path):
         pool = ThreadPoolExecutor(1)
         server = grpc.server(pool)
-        pb_grpc.add_BorderServicer_to_server(Leaky("nothing"), server)
+        rpc.add(server, Leaky("nothing"))
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            pb_grpc.BorderStub(grpc.intercept_channel(channel, Adding())).Next(pb.Ready(), timeout=10)
+            rpc.stub(grpc.intercept_channel(channel, Adding())).Next(pb.Ready(), timeout=10)
         server.stop(0).wait()
         pool.shutdown()
     assert ends(tmp_path) == {"client", "server"}
@@ -161,9 +162,9 @@ CHILD = """
 import sys
 assert "grpc" not in sys.modules
 import grpc, os, signal
-from fedfsd.border import border_pb2 as pb, border_pb2_grpc as pb_grpc
+from fedfsd.border import border_pb2 as pb, rpc
 channel = grpc.insecure_channel(f"127.0.0.1:{sys.argv[1]}")
-pb_grpc.BorderStub(channel).Next(pb.Ready(), metadata=(("x-path", sys.argv[2]),), timeout=10)
+rpc.stub(channel).Next(pb.Ready(), metadata=(("x-path", sys.argv[2]),), timeout=10)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -171,7 +172,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_child_process_records_and_being_killed_loses_nothing(tmp_path: Path):
     pool = ThreadPoolExecutor(1)
     server = grpc.server(pool)
-    pb_grpc.add_BorderServicer_to_server(Leaky("nothing"), server)
+    rpc.add(server, Leaky("nothing"))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     child = subprocess.run(

@@ -11,6 +11,7 @@ from ledger import ledger_kit as kit
 from fedfsd import formats
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border import wire
+from fedfsd.gate import outcome
 from fedfsd.ledger.entry import MAX_INTEGER
 from fedfsd.ledger.witness import show
 
@@ -171,9 +172,12 @@ def test_a_message_that_says_nothing_or_two_things_is_refused(message: Message):
 
 def test_codes_are_words_both_ways():
     assert {wire.word(code) for code in range(1, 5)} == {"region_unavailable", "refused", "budget", "plan"}
-    assert all(wire.code(wire.word(code)) == code for code in range(1, 5))
+    assert {wire.word(code) for code in range(5, len(pb.Code.values()))} == set(outcome.FINDINGS)
+    for code in range(1, len(pb.Code.values())):
+        assert wire.code(wire.word(code)) == code
+        assert wire.code(wire.word(code), 3) == (code if code < 5 else pb.CODE_REFUSED)
     assert wire.code("anything else") == pb.CODE_REGION_UNAVAILABLE
-    for code in (0, 5, -1):
+    for code in (0, len(pb.Code.values()), -1):
         with pytest.raises(wire.WireError):
             wire.word(code)
 

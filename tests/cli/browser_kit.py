@@ -29,10 +29,9 @@ ARGUMENTS = (
 class Browser:
     """One window."""
 
-    def __init__(self, driver: str, *, dark: bool = False) -> None:
+    def __init__(self, driver: str) -> None:
         self.http = httpx.Client(base_url=driver, timeout=60)
-        features = ["--blink-settings=preferredColorScheme=0"] if dark else []
-        options = {"args": [*ARGUMENTS, *features]}
+        options = {"args": ARGUMENTS}
         wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         made = self.call("POST", "/session", capabilities={"alwaysMatch": wanted})
         self.at = f"/session/{made['sessionId']}"
@@ -46,6 +45,11 @@ class Browser:
     def close(self) -> None:
         self.call("DELETE", self.at)
         self.http.close()
+
+    def prefer(self, scheme: str) -> None:
+        """As if its user had chosen "light" or "dark" pages."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.tool("Emulation.setEmulatedMedia", features=features)
 
     def open(self, url: str, *, width: int, height: int = 900) -> None:
         """Show ``url`` in a viewport of this size."""

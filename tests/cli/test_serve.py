@@ -349,16 +349,11 @@ def listening(path: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[str]:
+def browser() -> Iterator[browser_kit.Browser]:
     with browser_kit.driver() as address:
-        yield address
-
-
-@pytest.fixture(scope="module", params=["light", "dark"])
-def browser(request, chromium) -> Iterator[browser_kit.Browser]:
-    made = browser_kit.Browser(chromium, dark=request.param == "dark")
-    yield made
-    made.close()
+        made = browser_kit.Browser(address)
+        yield made
+        made.close()
 
 
 @pytest.mark.slow
@@ -374,10 +369,15 @@ def test_pages_load_and_fit_and_are_reached_by_keyboard(request, browser, what):
                 assert browser.ask(f"[...document.querySelectorAll('td')].filter({SQUEEZED}).length") == 0, (
                     path
                 )
+            papers = set()
+            for scheme in ("light", "dark"):
+                browser.prefer(scheme)
                 ink, paper = browser.ask(
                     "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
                 )
-                assert contrast(ink, paper) >= 7, path
+                assert contrast(ink, paper) >= 7, (path, scheme)
+                papers.add(paper)
+            assert len(papers) == 2, path
         browser.open(url + "/", width=1280)
         links = browser.ask("[...document.querySelectorAll('main a')].map(one => one.href)")
         reached = set()

@@ -178,11 +178,11 @@ class RegionFake:
         return progress.receipt
 
 
-def chunks(content: bytes, *, start: int = 0, piece: int = 4096) -> Iterable[pb.Chunk]:
+def chunks(content: bytes | memoryview, *, start: int = 0, piece: int = 4096) -> Iterable[pb.Chunk]:
     """The bytes from ``start`` on, in pieces."""
     sha256 = bytes.fromhex(canonical.sha256(content))
     for offset in range(start, len(content), piece):
-        yield pb.Chunk(sha256=sha256, offset=offset, content=content[offset : offset + piece])
+        yield pb.Chunk(sha256=sha256, offset=offset, content=bytes(content[offset : offset + piece]))
 
 
 def update_of(plan: Plan, region: str, round: int, *, scale: float = 1.0) -> bytes:

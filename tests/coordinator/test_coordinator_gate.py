@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -18,7 +19,7 @@ from coordinator.region_fake import READY, RegionFake, chunks
 from coordinator.scene import NAMES, FleetFake, plan_of, until
 from coordinator.test_desk_course import ready, task_of
 
-from fedfsd.border import authority, border_pb2_grpc, channel, identity
+from fedfsd.border import authority, channel, identity, rpc
 from fedfsd.border import border_pb2 as pb
 from fedfsd.border.authority import Authority
 from fedfsd.coordinator.coordinator_gate import CoordinatorGate
@@ -76,9 +77,9 @@ class Wire:
             )
         )
 
-    def stub(self, name: str) -> border_pb2_grpc.BorderStub:
+    def stub(self, name: str) -> Any:
         """Calls over a connection of its own."""
-        return border_pb2_grpc.BorderStub(self.channel(name))
+        return rpc.stub(self.channel(name))
 
     def close(self) -> None:
         """Stop."""

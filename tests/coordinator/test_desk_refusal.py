@@ -33,6 +33,7 @@ from fedfsd.coordinator.presence import CallLimit, Presence
 from fedfsd.coordinator.servicer import Servicer
 from fedfsd.coordinator.standing import document
 from fedfsd.gate.gate import open_ledger
+from fedfsd.gate.outcome import REFUSALS
 from fedfsd.ledger import draft, entry, witness
 from fedfsd.ledger.ledger import Booked
 from fedfsd.ledger.note import Note, cosigners
@@ -211,27 +212,44 @@ def test_a_bad_update_fails_the_round_at_once(scene, update):
         flat[:16] = 1e3
     envelope = scene.fleets["CN"].ask(PLAN, 1)
     assert refused(region.work, stub, task_of(stub), flat.tobytes()) is FAILED
-    assert scene.fleets["CN"].answer(envelope) == ("fail", (1001, "refused"))
+    found = {"nan": "refused", "quiet": "noise-scale"}.get(update, "update-norm")
+    said = ("fail", (REFUSALS[found].flower, found))
+    assert scene.fleets["CN"].answer(envelope) == said
     assert not list(scene.coordinator.receipts.iterdir())
     until(lambda: not list(scene.coordinator.store("CN").iterdir()))
     assert stub.Next(READY) == pb.Task()
     # Noise or length unlike the plan's ends the region's part: no other round is asked of it.
-    ended = update != "nan"
-    assert scene.hall.book.ended("CN", PLAN.hash) == ended
-    assert not scene.hall.book.ended("EU", PLAN.hash)
-    if ended:
-        envelope = scene.fleets["CN"].ask(PLAN, 2)
-        assert scene.fleets["CN"].answer(envelope) == ("fail", (1001, "refused"))
-        assert stub.Next(READY) == pb.Task()
-        (path,) = (scene.coordinator.folder / "ended" / PLAN.hash).iterdir()
-        incident = ReceivedIncident(**json.loads(path.read_bytes()))
-        assert (incident.region, incident.round) == ("CN", 1)
-        assert incident.finding in ("noise-scale", "update-norm")
+    if update == "nan":
+        assert scene.hall.book.ended("CN", PLAN.hash) is None
+    else:
+        ended(scene, stub, found)
+
+
+def ended(scene: Scene, stub: Direct, finding: str) -> None:
+    """The part of CN in PLAN ended in round 1, on record, and no other round is asked of it."""
+    assert [scene.hall.book.ended(name, PLAN.hash) for name in ("CN", "EU")] == [finding, None]
+    envelope = scene.fleets["CN"].ask(PLAN, 2)
+    said = ("fail", (REFUSALS[finding].flower, finding))
+    assert scene.fleets["CN"].answer(envelope) == said
+    assert stub.Next(READY) == pb.Task()
+    (path,) = (scene.coordinator.folder / "ended" / PLAN.hash).iterdir()
+    incident = ReceivedIncident(**json.loads(path.read_bytes()))
+    assert (incident.region, incident.round, incident.finding) == ("CN", 1, finding)
+
+
+def test_what_a_regions_own_gate_found_is_on_record_here_too(scene):
+    stub, envelope = scene.stub("CN"), scene.fleets["CN"].ask(PLAN, 1)
+    refusal = pb.Refusal(plan=task_of(stub).plan, round=1, code=pb.CODE_CANARY_DRAWS)
+    for _ in range(2):  # saying so again changes nothing
+        stub.Refuse(refusal)
+    found = "canary-draws"
+    assert scene.fleets["CN"].answer(envelope) == ("fail", (REFUSALS[found].flower, found))
+    ended(scene, stub, found)
 
 
 def test_bytes_other_than_offered(scene):
     envelope, _, released, offer = ready(scene)
-    stub, content = scene.stub("CN"), released.content
+    stub, content = scene.stub("CN"), bytes(released.content)
     stub.Offer(offer)
     mine = list(chunks(content))
     assert refused(stub.Send, mine[1:]) is FAILED  # a gap

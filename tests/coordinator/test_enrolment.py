@@ -14,9 +14,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from pki_kit import Callers, hello, hub_border, outcome
 
-from fedfsd.border import authority, channel, enrolment, identity, invitation
+from fedfsd.border import authority, channel, enrolment, identity, invitation, rpc
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc as rpc
 from fedfsd.coordinator import invite, new_coordinator
 from fedfsd.coordinator.enrolment_service import BURST, serve_enrolment
 from fedfsd.coordinator.folder import Coordinator, open_coordinator
@@ -163,7 +162,7 @@ def send(hub: Coordinator, request: pb.SigningRequest) -> tuple[grpc.StatusCode,
         certificate=None,
         expected_uri=str(hub.identity),
     ) as opened:
-        return outcome(lambda: rpc.EnrolmentStub(opened).Join(request, timeout=5))
+        return outcome(lambda: rpc.stub(opened, rpc.ENROLMENT).Join(request, timeout=5))
 
 
 def csr(key) -> bytes:

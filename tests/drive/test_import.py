@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from setting import examples
 
 from fedfsd.drive import table
 from fedfsd.drive.check import check
@@ -288,7 +289,9 @@ def test_an_archive_that_unpacks_to_more_than_a_file_may_have_is_refused_early(t
         content(tmp_path / "a.gz", limit=2**20)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, 10_000), st.integers(0, 40), st.binary(max_size=12)), min_size=1, max_size=4

@@ -12,6 +12,7 @@ import pytest
 import written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from setting import examples
 
 from fedfsd.drive import table
 from fedfsd.drive.reader import Facts, Options, import_drives, import_to, recognise
@@ -408,7 +409,9 @@ def test_a_file_that_turns_out_unfit_leaves_no_trace(tmp_path, monkeypatch):
 # --- any damage
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     changes=st.lists(
         st.tuples(st.floats(0, 1), st.integers(0, 60), st.binary(max_size=12)), min_size=1, max_size=3

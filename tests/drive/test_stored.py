@@ -9,6 +9,7 @@ import pytest
 import slow_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from setting import examples
 
 from fedfsd.drive import source, stored, table
 from fedfsd.errors import DataError
@@ -58,7 +59,7 @@ def spoilt(draw: np.random.Generator) -> pa.Table:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.integers(0, 2**32), st.sampled_from([1, 7, 1000]), st.sampled_from([1, 5, 1000]))
 def test_pieces_are_the_whole(tmp_path_factory, seed, piece, group):
     draw, folder = np.random.default_rng(seed), tmp_path_factory.mktemp("tables")

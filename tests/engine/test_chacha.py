@@ -12,6 +12,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from setting import examples
 
 from fedfsd.engine import chacha
 from fedfsd.engine.chacha import Stream
@@ -58,7 +59,7 @@ def test_blocks_are_the_rfcs(key, counter, block):
     assert made(key, 8, counter).hex() == block
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(key=KEYS, count=st.integers(0, 200), block=st.integers(0, 2**32 - 30))
 def test_the_keystream_is_openssls_from_any_block(key, count, block):
     assert made(key, count, block) == keystream(key, count, block)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from setting import examples
 
 from fedfsd.engine import chacha, noise, randomness
 from fedfsd.engine.noise import DEVICE_CHUNK, HOST_CHUNK, DeviceNoise, HostNoise
@@ -145,7 +146,7 @@ def test_whole_numbers_are_the_formulas_to_the_last_one(count, scale):
     np.testing.assert_array_equal(found, np.rint(scale * host_formula(count)))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(offsets=st.lists(st.integers(-40, 40), min_size=1, max_size=30), number=st.integers(0, 2**24))
 def test_between_two_whole_numbers_the_formula_decides(offsets, number):
     """Scales under which a value comes to lie as near the middle as floats can tell."""

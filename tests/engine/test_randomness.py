@@ -8,6 +8,7 @@ import hmac
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from setting import examples
 
 from fedfsd import canonical
 from fedfsd.engine.randomness import RoundKey, Stream
@@ -69,7 +70,7 @@ class Fixed(Stream):
         return np.full(count, self.value, np.uint64)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
 def test_other_keys_give_other_streams(one, other):
     same = (Stream(one).bits(4) == Stream(other).bits(4)).all()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from setting import examples
 
 from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.engine.sampler import choose_windows, sample_vehicles
@@ -82,7 +83,7 @@ def test_large_counts_are_covered_evenly():
     assert stats.chisquare(np.bincount(window.ravel(), minlength=1000)).pvalue > ALPHA
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     counts=st.lists(st.sampled_from([0, 1, 2, 3, 7, 50, 10_000]), max_size=30),
     k=st.integers(1, 9),
@@ -99,7 +100,7 @@ def test_windows_are_distinct_in_range_and_at_most_k(counts, k, step):
         assert all(0 <= index < count for index in mine)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     counts=st.lists(st.integers(0, 20), min_size=2, max_size=25),
     other=st.lists(st.integers(0, 20), min_size=25, max_size=25),

@@ -12,6 +12,7 @@ from engine.small import SPEC, TASK, TwoPaths, data_of, vehicles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan.sample import REGION, planned
+from setting import examples
 
 from fedfsd.engine.clip import clip_and_sum
 from fedfsd.engine.gradient import VehicleGradient
@@ -69,7 +70,7 @@ def zeroed(data: VehicleData, vehicle: int) -> VehicleData:
     return data_of(data.inputs["history"], data.targets["future"], first, counts)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=examples(120))
 @given(others=OTHERS, target=TARGETS, place=st.integers(0, 12), clip=CLIPS, k=st.sampled_from([1, 3, 8]))
 def test_one_vehicle_moves_the_sum_by_at_most_the_clip(ours, others, target, place, clip, k):
     place = min(place, len(others))
@@ -92,7 +93,7 @@ def test_ten_thousand_windows_at_once_move_the_sum_by_at_most_the_clip(ours):
     assert 0.29 < np.linalg.norm(sums[0] - sums[1]) <= 0.3 * BOUND
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(others=OTHERS, target=TARGETS, clip=CLIPS)
 def test_a_vehicle_that_never_was_is_one_without_windows(ours, others, target, clip):
     """Taking the vehicle off the draw is the same as zeroing it out."""
@@ -102,7 +103,7 @@ def test_a_vehicle_that_never_was_is_one_without_windows(ours, others, target, c
     np.testing.assert_allclose(without, never, atol=1e-5 * clip)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(
     rows=st.lists(
         st.lists(st.floats(width=32, allow_subnormal=True), min_size=5, max_size=5), min_size=1, max_size=8
@@ -196,7 +197,7 @@ def on_the_grid(ours: VehicleGradient, data: VehicleData, *, clip: float, sigma:
     return whole
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(others=OTHERS, target=TARGETS, clip=CLIPS, sigma=SIGMAS)
 def test_a_step_lies_on_a_grid_that_the_data_do_not_choose(ours, others, target, clip, sigma):
     """Whatever the gradients are, zero ones included: no bit below the grid tells that one was zero."""
@@ -206,7 +207,7 @@ def test_a_step_lies_on_a_grid_that_the_data_do_not_choose(ours, others, target,
     assert nobody.any()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(others=OTHERS, target=TARGETS, clip=CLIPS, sigma=SIGMAS)
 def test_rounded_sums_of_neighbours_differ_by_at_most_the_clip(ours, others, target, clip, sigma):
     """In exact arithmetic and without any tolerance: C is what the accountants are told."""

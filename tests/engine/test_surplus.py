@@ -11,6 +11,7 @@ from engine.small import SPEC, TASK, TwoPaths, slow_clipped_sum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan.sample import REGION, planned
+from setting import examples
 
 from fedfsd.engine import local
 from fedfsd.engine.gradient import VehicleGradient
@@ -108,7 +109,7 @@ def test_kernels_see_the_planned_number_of_vehicles_whatever_the_data_have(monke
     assert len(sizes) == 1
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     rows=st.lists(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), min_size=2, max_size=2),
     longest=st.floats(1e-3, 1e6),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from multiprocessing import Pipe
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from fedfsd.federation import shared
 from fedfsd.flower import held
+from fedfsd.ledger.disk import Mapped, write_whole
 
 
 def arrays(seed: int, dtype: str = "float32") -> dict[str, np.ndarray]:
@@ -88,11 +90,45 @@ def test_large_arrays_are_mapped_and_small_ones_sent():
         received.append(shared.receive(ours))
         sender.join()
     packed.close()
-    assert len(pickle.dumps(content, 5)) > 600_000 > len(packed._content)
+    assert len(pickle.dumps(content, 5)) > 600_000 > len(packed._message[0])
     for one in received:
         assert bits(one.array_records["arrays"]) == bits(content.array_records["arrays"])
         with pytest.raises(ValueError, match="read-only"):
             one.array_records["arrays"]["large"].whole()[0, 0] = 1
+
+
+def test_what_lies_in_a_file_goes_as_the_file(tmp_path):
+    first, second = (tmp_path / name for name in ("first", "second"))
+    values = np.arange(200_000, dtype="<f4")
+    for path, some in ((first, values), (second, -values)):
+        write_whole(path, some.data.cast("B"))
+    found = [np.frombuffer(Mapped(path), "<f4") for path in (first, second)]
+    thing = [found[1][5:150_005], np.ones(50_000), found[0], found[1][150_000:], found[0][:7]]
+    ours, theirs = Pipe()
+    packed = shared.Packed(thing)
+    first.unlink()
+    sender = threading.Thread(target=packed.send, args=(theirs,))
+    sender.start()
+    received = shared.receive(ours)
+    sender.join()
+    assert [one.tolist() for one in received] == [one.tolist() for one in thing]
+    assert os.fstat(packed._copy).st_size == 50_000 * 8
+    packed.close()
+
+
+def test_a_file_is_open_as_long_as_it_is_looked_at(tmp_path):
+    write_whole(tmp_path / "file", b"seven")
+    mapped = Mapped(tmp_path / "file")
+    values, descriptor = np.frombuffer(mapped, np.uint8), mapped.descriptor
+    del mapped
+    os.fstat(descriptor)
+    assert values.tobytes() == b"seven"
+    del values
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    write_whole(tmp_path / "empty", b"")
+    with pytest.raises(ValueError, match="empty"):
+        Mapped(tmp_path / "empty")
 
 
 def test_who_is_gone_is_noticed():

@@ -13,6 +13,7 @@ from fedfsd.engine import local
 from fedfsd.engine.noise import of_step
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.watch import Watcher
+from fedfsd.ledger.entry import Incident
 from fedfsd.report.run_folder import Folder
 from fedfsd.runner.region import Region
 from fedfsd.simulation import books
@@ -43,6 +44,16 @@ def federation(tmp_path, drives_path, monkeypatch):
     return Federation(tmp_path, experiment_of(drives_path, rounds=4))
 
 
+def evidence_in(folder):
+    """What an auditor is given of a run."""
+    receipts = folder / "receipts.json"
+    return load(
+        sorted((folder / "bundles").glob("*.zip")),
+        trust=folder / "trust.keys",
+        receipts=receipts if receipts.exists() else None,
+    )
+
+
 def finished(federation, folder):
     """All rounds; the outcomes of the faulty region, and what an auditor makes of the evidence."""
     where = Folder(folder)
@@ -63,11 +74,7 @@ def finished(federation, folder):
     rounds = federation.rounds(federation.strategy(Watcher(folder / "watch")), on_round=keep)
     folders = {name: folder / "regions" / name for name in federation.plan.regions}
     books.Evidence(federation.prepared, where, folders).finish()
-    evidence = load(
-        sorted((folder / "bundles").glob("*.zip")),
-        trust=folder / "trust.keys",
-        receipts=folder / "receipts.json",
-    )
+    evidence = evidence_in(folder)
     report = verify(evidence)
     wrong = [
         str(finding)
@@ -80,12 +87,24 @@ def finished(federation, folder):
 
 
 def test_its_own_gate_ends_it(federation, tmp_path):
-    outcomes, _, report, wrong = finished(federation, tmp_path)
+    outcomes, evidence, report, wrong = finished(federation, tmp_path)
     codes = [one.code for one in outcomes]
-    last = codes.index("refused")
-    assert codes == ["released"] * last + ["refused"] * (4 - last)
+    last = codes.index("unusual_noise")
+    assert codes == ["released"] * last + ["unusual_noise"] * (4 - last)
+    # What its own gate found stands in the region's ledger and in the coordinator's receipts.
+    mine = next(one for one in evidence.ledgers if one.region == FAULTY)
+    (found,) = [one for one in mine.entries() if isinstance(one, Incident)]
+    assert (found.round, found.finding) == (last + 1, "noise-scale")
+    assert all(one.finding == "noise-scale" for one in outcomes[last:])
+    assert [(one.region, one.round, one.finding) for one in evidence.receipts.incidents] == [
+        (FAULTY, last + 1, "noise-scale")
+    ]
     assert report.exit_code == 10
     assert any(f"round {last + 1}: got noise-scale" in one for one in wrong)
+    assert any(f"round {last + 1}: got an update unlike the plan's: noise-scale" in one for one in wrong)
+    # Either alone shows it.
+    (tmp_path / "receipts.json").unlink()
+    assert verify(evidence_in(tmp_path)).exit_code == 10
 
 
 def test_without_its_gate_the_coordinators_does(federation, tmp_path, monkeypatch):

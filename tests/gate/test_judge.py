@@ -14,6 +14,7 @@ from fedfsd.engine.noise import HostNoise
 from fedfsd.engine.randomness import RoundKey, Stream
 from fedfsd.errors import BudgetError, RefusedError
 from fedfsd.gate import arrays as gate_arrays
+from fedfsd.gate import outcome
 from fedfsd.gate.gate import (
     USUAL_WITNESS,
     Gate,
@@ -24,6 +25,7 @@ from fedfsd.gate.gate import (
     witness_std,
 )
 from fedfsd.gate.policy import Policy
+from fedfsd.mechanism import canary, watch
 from fedfsd.plan.plan import WITNESS, Plan
 
 PLAN = planned()
@@ -226,3 +228,8 @@ def test_the_release_is_the_update_and_is_booked(tmp_path):
     assert gate.release(update, booked, PLAN) == released  # the same bytes are no second release
     with pytest.raises(BudgetError):
         gate.release(noise(1.0, 2), booked, PLAN)
+
+
+def test_there_is_a_word_for_everything_that_can_be_found():
+    found = {bet.code for bet in watch.bets(("one",))} | set(canary.FINDINGS) | {"update-norm"}
+    assert found == set(outcome.FINDINGS)

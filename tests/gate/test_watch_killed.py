@@ -8,8 +8,9 @@ import signal
 import pytest
 from plan.sample import REGION, noise_alone, planned
 
+from fedfsd.errors import UnusualNoiseError
 from fedfsd.gate import arrays as gate_arrays
-from fedfsd.gate.watch import UnusualNoiseError, Watcher
+from fedfsd.gate.watch import Watcher
 from fedfsd.ledger import disk
 
 PLAN = planned(num_rounds=20)

@@ -9,6 +9,7 @@ import ledger_kit as kit
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from setting import examples
 
 from fedfsd import canonical
 from fedfsd.errors import FormatError
@@ -130,7 +131,7 @@ def test_errors_never_repeat_what_a_stranger_wrote():
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.data())
 def test_mutations_are_refused_or_mean_the_same(data):
     content = bytearray(RAW)

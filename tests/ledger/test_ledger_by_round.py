@@ -8,6 +8,7 @@ import ledger_kit as kit
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from setting import examples
 
 from fedfsd.errors import BudgetError, FedfsdError
 from fedfsd.ledger import entry
@@ -23,7 +24,7 @@ def losses(alpha: int) -> list[int]:
     return [nano_nats(mechanism.round_text(number).events(), alpha) for number in (1, 2, 3, 4)]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(order=st.permutations([1, 2, 3, 4]), count=st.integers(0, 4), seed=st.integers(0, 1000))
 def test_settling_early_frees_exactly_what_was_not_booked(tmp_path_factory, order, count, seed):
     folder = tmp_path_factory.mktemp("ledger")

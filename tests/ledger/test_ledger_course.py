@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from ledger_kit import ARRAYS
+from setting import LONG, examples
 from test_vectors import verify
 
 from fedfsd.errors import BudgetError, NotReadyError
@@ -119,7 +120,10 @@ class Course(RuleBasedStateMachine):
 
 
 Course.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60 if LONG else 30,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 test_any_course = Course.TestCase
 
@@ -133,7 +137,7 @@ def healthy(tmp_path_factory):
     return folder
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.data())
 def test_damaged_files_are_noticed_or_harmless(healthy, data):
     with tempfile.TemporaryDirectory(dir=kit.MEMORY) as name:

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from setting import LONG
 
 from fedfsd.errors import BudgetError, PlanError
 from fedfsd.mechanism import calibration
@@ -17,25 +18,27 @@ def is_smallest(sigma, target, delta, q, steps):
     assert epsilon_pld([Event(q, below, steps)], delta) > target
 
 
-# The table of known epsilons, read from right to left: sigma must come back.
-@pytest.mark.parametrize(
-    ("q", "sigma", "steps", "delta", "epsilon"),
-    [
-        (1, 10, 100, 1e-5, 4.377),
-        (1, 5, 20, 1e-5, 3.849),
-        pytest.param(0.01, 1, 1000, 1e-5, 1.828, marks=pytest.mark.slow),
-        pytest.param(0.01, 0.6, 1000, 1e-5, 7.434, marks=pytest.mark.slow),
-        pytest.param(0.05, 1, 500, 1e-5, 7.524, marks=pytest.mark.slow),
-        (0.1, 2, 300, 1e-5, 4.183),
-        (0.1, 5, 300, 1e-5, 1.367),
-        (0.25, 4, 200, 1e-6, 4.434),
-        (0.5, 8, 1000, 1e-6, 10.912),
-        pytest.param(0.02, 0.8, 5000, 1e-6, 16.920, marks=pytest.mark.slow),
-        pytest.param(0.1, 1, 100, 1e-4, 5.966, marks=pytest.mark.slow),
-        (0.05, 30, 1000, 1e-5, 0.170),
-        pytest.param(0.2, 0.5, 100, 1e-5, 57.18, marks=pytest.mark.slow),
-    ],
-)
+# Of the table of known epsilons, read from right to left: sigma must come back.
+KNOWN = [
+    (1, 10, 100, 1e-5, 4.377),
+    (1, 5, 20, 1e-5, 3.849),
+    (0.1, 2, 300, 1e-5, 4.183),
+    (0.1, 5, 300, 1e-5, 1.367),
+    (0.25, 4, 200, 1e-6, 4.434),
+    (0.05, 30, 1000, 1e-5, 0.170),
+    (0.1, 1, 100, 1e-4, 5.966),
+]
+DEAR = [
+    (0.01, 1, 1000, 1e-5, 1.828),
+    (0.01, 0.6, 1000, 1e-5, 7.434),
+    (0.05, 1, 500, 1e-5, 7.524),
+    (0.5, 8, 1000, 1e-6, 10.912),
+    (0.02, 0.8, 5000, 1e-6, 16.920),
+    (0.2, 0.5, 100, 1e-5, 57.18),
+]
+
+
+@pytest.mark.parametrize(("q", "sigma", "steps", "delta", "epsilon"), KNOWN + DEAR * LONG)
 def test_finds_the_noise_of_known_epsilons(q, sigma, steps, delta, epsilon):
     found = noise_multiplier(target_epsilon=epsilon, target_delta=delta, sample_rate=q, steps=steps)
     assert found == pytest.approx(sigma, rel=0.004 if epsilon < 1 else 0.0006)
@@ -43,7 +46,7 @@ def test_finds_the_noise_of_known_epsilons(q, sigma, steps, delta, epsilon):
 
 
 @pytest.mark.slow
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3 if LONG else 2, deadline=None)
 @given(st.floats(0.3, 8.0), st.floats(0.1, 1.0), st.integers(5, 500))
 def test_the_answer_is_the_smallest_that_keeps_the_promise(epsilon, q, steps):
     found = noise_multiplier(target_epsilon=epsilon, target_delta=1e-4, sample_rate=q, steps=steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import comb, exp, isfinite
+from math import comb, exp, isfinite, log
 
 import numpy as np
 import pytest
@@ -43,6 +43,19 @@ def test_right_plans_pass(plan):
     for _ in range(40):
         seen, coins, pulls = released(random, **plan)
         assert canary.verdict(seen, coins, pulls, plan["rate"], looks=20) == "...."
+
+
+@pytest.mark.parametrize("rate", [0.3, 1.0])
+def test_a_mean_is_bounded_however_far_it_is_off(rate):
+    """Beyond where an exponential of the distance is nothing beside 1."""
+    pulls = np.full((1, 1), 2.0)
+    tails = [canary._mean_tail(2.0 * rate - off, pulls, rate, 2) for off in (0.5, 1.85, 5.0, 50.0)]
+    assert tails == sorted(tails, reverse=True)
+    if rate == 1.0:  # two normal numbers alone, and the best slope is among those that are tried
+        planned = canary.NEARLY * 2.0
+        assert tails == pytest.approx(
+            [log(2) - (planned - 2.0 + off) ** 2 for off in (0.5, 1.85, 5.0, 50.0)], rel=0.02
+        )
 
 
 WRONG = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from setting import examples
 
 from fedfsd.errors import AccountingError, PlanError
 from fedfsd.mechanism.accountant import epsilon_rdp
@@ -74,7 +75,7 @@ def exact_nano_nats(q: float, sigma: float, alpha: int) -> Decimal:
         return (1 + moment).ln() / (alpha - 1) * NANO
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rates, noises, orders, st.integers(1, 10_000))
 def test_booking_is_rounded_up_and_by_less_than_one_a_step(q, sigma, alpha, steps):
     exact = exact_nano_nats(q, sigma, alpha) * steps
@@ -95,14 +96,14 @@ def test_even_the_smallest_event_costs_something():
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=6), rates, orders)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_a_plan_costs_the_same_booked_whole_or_round_by_round(rounds, q, alpha):
     whole = nano_nats([Event(q, 1.5, sum(rounds))], alpha)
     assert sum(nano_nats([Event(q, 1.5, steps)], alpha) for steps in rounds) == whole
     assert nano_nats([Event(q, 1.5, steps) for steps in rounds], alpha) == whole
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(rates, noises, st.integers(2, 63))
 def test_rho_rises_with_order_and_rate_and_falls_with_noise(q, sigma, alpha):
     here = rho(Event(q, sigma, 1), alpha) * (1 + 1e-12)

@@ -24,8 +24,7 @@ import grpc
 
 from fedfsd.audit.receipt import Receipt, countersign
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc as rpc
-from fedfsd.border import wire
+from fedfsd.border import rpc, wire
 from fedfsd.errors import FedfsdError
 from fedfsd.ledger.key import SigningKey
 from fedfsd.ledger.merkle import leaf_hash
@@ -46,7 +45,7 @@ class Status(grpc.RpcError, Exception):
         return self._code
 
 
-class Coordinator(rpc.BorderServicer):
+class Coordinator:
     """One region's view of a coordinator."""
 
     def __init__(
@@ -299,7 +298,7 @@ class _Stream:
 def served(coordinator: Coordinator, port: int = 0) -> Iterator[int]:
     """Serve it over gRPC without TLS; gives the port."""
     server = grpc.server(ThreadPoolExecutor(8))
-    rpc.add_BorderServicer_to_server(coordinator, server)
+    rpc.add(server, coordinator)
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:

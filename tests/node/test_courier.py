@@ -13,8 +13,10 @@ import operator_kit
 import pytest
 from node import station_kit as kit
 from node.coordinator_fake import Coordinator, Direct, served
+from plan.sample import noise_alone
 
 from fedfsd.border import border_pb2 as pb
+from fedfsd.border import wire
 from fedfsd.errors import BudgetError, DataError, NotReadyError, RefusedError
 from fedfsd.ledger import note
 from fedfsd.ledger.key import SigningKey
@@ -375,6 +377,26 @@ def test_once_a_round_is_booked_neither_code_nor_time_says_how_it_failed(patient
         hub.ask(PLAN, 1, arrays(1))
         hub.wait(lambda: hub.received)
     assert hub.refusals == {(PLAN.hash, 1): "region_unavailable"}
+
+
+@pytest.mark.parametrize("version", [3, wire.VERSION])
+def test_what_is_found_in_an_update_is_said_in_due_time_and_again_whenever_a_round_is_asked_for(
+    patient, hub, version, monkeypatch
+):
+    """By a coordinator of an earlier release it is heard as a refusal."""
+    hub.twists["Hello"] = lambda answer, _: pb.Welcome(version=version, epoch=answer.epoch, size=answer.size)
+    monkeypatch.setattr(kit, "noise_alone", lambda *given: noise_alone(*given, scale=0.5))
+    with kit.working(patient, hub):
+        begun = time.monotonic()
+        hub.ask(PLAN, 1, arrays(1))
+        hub.wait(lambda: hub.refusals)
+        assert time.monotonic() - begun >= 0.4
+        hub.ask(PLAN, 2, arrays(2))
+        hub.wait(lambda: len(hub.refusals) > 1)
+    said = "refused" if version == 3 else "noise-scale"
+    assert hub.refusals == {(PLAN.hash, 1): said, (PLAN.hash, 2): said}
+    (found,) = kit.entries(patient, "incident")
+    assert (found.round, found.finding) == (1, "noise-scale")
 
 
 @pytest.mark.parametrize(

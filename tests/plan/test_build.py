@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan.sample import document
+from setting import examples
 
 from fedfsd.config.experiment import Experiment
 from fedfsd.errors import FedfsdError, PlanError
@@ -25,7 +26,7 @@ def experiment(**tables) -> Experiment:
     return Experiment.model_validate({"name": "x", **tables})
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     st.dictionaries(
         st.text("ABCD", min_size=1, max_size=4),

@@ -45,7 +45,8 @@ def python(site, tmp_path):
     """Runs Python with the package installed, in an empty folder; its output."""
 
     def run(*words: str | Path) -> str:
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{site}", "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT), str(site)])
+        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
         )

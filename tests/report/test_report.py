@@ -259,7 +259,7 @@ def test_the_page_says_what_its_folder_still_has_and_what_a_small_witness_block_
     assert "run keys" in (path / "README.md").read_text()
 
 
-def test_the_page_counts_vehicles_in_several_regions_and_composes_their_losses(tmp_path) -> None:
+def test_the_page_counts_vehicles_in_several_regions_and_composes_their_losses(tmp_path, undrawn) -> None:
     path = write_run(tmp_path / "run")
     found = Folder(path).read("metrics.json")
     crossing = {"vehicles": 12, "regions": ["CN", "EU"], "epsilon": 11.317, "delta": 1e-4}

@@ -15,10 +15,9 @@ from fedfsd.audit import coins as opened_coins
 from fedfsd.audit.evidence import load
 from fedfsd.audit.verify import verify
 from fedfsd.cli.main import run
-from fedfsd.errors import ConfigError, NotReadyError, RefusedError
+from fedfsd.errors import ConfigError, NotReadyError, RefusedError, UnusualNoiseError
 from fedfsd.gate.gate import Gate
 from fedfsd.gate.policy import Policy
-from fedfsd.gate.watch import UnusualNoiseError
 from fedfsd.mechanism.canary import checks
 from fedfsd.plan.plan import CANARIES
 from fedfsd.runner import coins
@@ -151,6 +150,20 @@ def test_a_gate_wants_a_verdict_where_there_are_canaries(tmp_path):
     booked = region.gate.reserve(PLAN, 1, ALL)
     with pytest.raises(RefusedError, match="no verdict"):
         region.gate.release(ALL, booked, PLAN)
+
+
+def test_an_update_that_the_runner_does_not_hand_over_ends_the_plan_too(tmp_path, drives_path, monkeypatch):
+    plan = planned(SHAPES)
+    gate, train = gate_of(tmp_path / "gate", plan), train_folder(tmp_path, drives_path)
+    monkeypatch.setattr(Region, "replay", lambda *_: None)
+    BUGS["no noise"](monkeypatch)
+    with listening(gate, tmp_path) as runner, threaded(train, drives_path):
+        runner.commitment(plan.hash)
+        with pytest.raises(UnusualNoiseError) as error:
+            runner.round(plan, 1, ARRAYS)
+    assert error.value.finding == "noise-scale"
+    (found,) = rounds_in(tmp_path / "gate", "incident")
+    assert (found["round"], found["finding"]) == (1, "noise-scale")
 
 
 def test_the_verdict_crosses_the_runners_socket_and_ends_the_plan(tmp_path, drives_path, monkeypatch):

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plan.sample import REGION
 from runner.runner_kit import ARRAYS, gate_of, rehearsal
+from setting import examples
 
 from fedfsd.drive import table
 from fedfsd.gate import arrays as gate_arrays
@@ -97,7 +98,7 @@ def spoil(rows: pa.Table, column: str, row: int, value: object) -> pa.Table:
 COLUMNS = st.sampled_from([*TEXT, *table.NUMBER_COLUMNS, "test"])
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(choose=st.data())
 def test_whatever_the_rows_of_one_vehicle_hold_the_round_is_released(sound, usual, tmp_path_factory, choose):
     mine = np.flatnonzero(np.array(sound["vehicle"].to_pylist()) == f"{REGION}/3")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from books import rounds_in
 from conftest import drives
-from plan.sample import REGION
+from plan.sample import REGION, with_canaries
 from runner.runner_kit import ARRAYS, gate_of, rehearsal, train_folder
 
 from fedfsd.config.load import load
@@ -21,7 +21,10 @@ from fedfsd.engine.sampler import choose_windows
 from fedfsd.errors import ConfigError, NotReadyError
 from fedfsd.gate import arrays as gate_arrays
 from fedfsd.ledger import program as programs
+from fedfsd.mechanism.canary import coins as tosses
+from fedfsd.mechanism.canary import verdict
 from fedfsd.plan.plan import WITNESS
+from fedfsd.runner import coins
 from fedfsd.runner.group import Group, Members
 from fedfsd.runner.process import SETTINGS, Settings
 from fedfsd.runner.region import Region, RegionConfig, open_region, run_round
@@ -72,6 +75,35 @@ def test_two_processes_make_what_one_makes(tmp_path, place, group):
     )
     assert np.linalg.norm(one[0] - two[0]) <= 1e-6 * np.linalg.norm(one[0])
     np.testing.assert_array_equal(one[1], two[1])  # the witness block is noise alone
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_canaries_show_the_same_of_one_process_and_of_two(tmp_path, place, group, monkeypatch, swapped):
+    """Also where they show something: to a runner that takes those that are out for those that are in."""
+    count = 8
+    plan = with_canaries(
+        rehearsal(local_steps=2, roster=40, sample_rate=1.0, noise_multiplier=0.5, target_delta=1e-4), count
+    )
+    arrays = {one.name: ARRAYS.get(one.name, np.zeros(count, np.float32)) for one in plan.model.arrays}
+    if swapped:
+        monkeypatch.setattr(coins, "coins", lambda *given: ~tosses(*given))
+    said: list[str] = []
+    monkeypatch.setattr(
+        coins, "verdict", lambda *given, **more: said.append(verdict(*given, **more)) or "...."
+    )
+    found = []
+    for name, who in (("one", None), ("two", group)):
+        here = region(place, tmp_path / name, plan, who)
+        here.gate.policy = here.gate.policy.model_copy(update={"max_epsilon": 1000.0})
+        contents = [run_round(here, arrays, plan, round).content for round in (1, 2)]
+        found.append((said[-2:], [gate_arrays.from_bytes(one, plan.model.arrays) for one in contents]))
+    (one, updates), (two, others) = found
+    assert one == two
+    assert ("x" in "".join(one)) == swapped
+    for mine, theirs in zip(updates, others, strict=True):
+        for entry in plan.model.arrays:
+            np.testing.assert_allclose(theirs[entry.name], mine[entry.name], rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(theirs[WITNESS], mine[WITNESS])
 
 
 @pytest.mark.parametrize(("clip", "vehicles"), [(0.01, None), (0.01, 8), (None, None)])

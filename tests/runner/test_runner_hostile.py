@@ -187,7 +187,7 @@ def test_a_hostile_runner_releases_nothing(gate, tmp_path, what, caplog):
         said = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
         assert {"runner_not_believed", "gate_refuses"} & set(said)
         assert [one["type"] for one in rounds_in(tmp_path / "gate")] in ([], ["reserve"])
-        if gate.ledger.state.runs[PLAN.hash].ended == 1:  # an update that is not the plan's ends it
+        if gate.ledger.state.runs[PLAN.hash].ended:  # an update that is not the plan's ends it
             assert what in ENDING
             with pytest.raises(RefusedError, match="ended here with an incident in round 1"):
                 gate.reserve(PLAN, 1, ARRAYS)
@@ -278,7 +278,16 @@ def test_a_frame_that_never_ends_is_given_up(gate, tmp_path, monkeypatch):
         runner.round(PLAN, 1, ARRAYS)
 
 
-@pytest.mark.parametrize("code", outcome.REFUSALS)
+@pytest.mark.parametrize("code", outcome.FINDINGS)
+def test_nothing_can_be_found_in_an_update_that_was_not_asked_for(gate, tmp_path, code):
+    fake = Failed(plan=PLAN.hash, code=code)
+    with listening(gate, tmp_path) as runner, faking(tmp_path, saying(fake)):
+        with pytest.raises(RefusedError, match="expected an update to find it in"):
+            runner.round(PLAN, 1, ARRAYS)
+        assert gate.ledger.state.runs[PLAN.hash].ended is None
+
+
+@pytest.mark.parametrize("code", [code for code in outcome.REFUSALS if code not in outcome.FINDINGS])
 def test_a_failure_comes_back_as_its_kind(gate, tmp_path, code):
     error, fake = outcome.REFUSALS[code].error, Failed(plan=PLAN.hash, code=code)
     with listening(gate, tmp_path) as runner, faking(tmp_path, saying(fake)), pytest.raises(error) as caught:
@@ -323,9 +332,9 @@ def test_a_runner_of_another_region_or_version_is_sent_away(gate, tmp_path, hell
         assert not runner.connected
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_runner_of_an_earlier_release_is_told_so(gate, tmp_path, version):
-    """It names no program, so nothing that it trained could be put on record."""
+    """Gate and runner of a region are upgraded together."""
     with listening(gate, tmp_path), socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(tmp_path / "gate.sock"))
         frames = Frames(connection)

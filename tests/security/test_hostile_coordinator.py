@@ -20,8 +20,7 @@ from pki_kit import Federation
 
 from fedfsd import canonical
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc as rpc
-from fedfsd.border import channel, identity
+from fedfsd.border import channel, identity, rpc
 from fedfsd.node.courier import Backoff
 from fedfsd.plan import plan as plans
 
@@ -53,12 +52,12 @@ def hub(tmp_path) -> Coordinator:
 
 
 @contextmanager
-def served(folder: Path, hub: rpc.BorderServicer, **options: Any) -> Iterator[Callable[[], grpc.Channel]]:
+def served(folder: Path, hub: object, **options: Any) -> Iterator[Callable[[], grpc.Channel]]:
     """A server as the coordinator's certificate allows, and nothing of ours in it; how a region dials it."""
     roads = Federation(folder / "pki")
     pair = tuple((roads.folder / f"hub.{kind}").read_bytes() for kind in ("key", "crt"))
     server = grpc.server(ThreadPoolExecutor(8), **options)
-    rpc.add_BorderServicer_to_server(hub, server)
+    rpc.add(server, hub)
     credentials = grpc.ssl_server_credentials([pair], roads.root.read_bytes(), True)
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()

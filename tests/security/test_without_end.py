@@ -14,7 +14,7 @@ from node import station_kit as kit
 from node.coordinator_fake import Coordinator, Direct
 
 from fedfsd.border import border_pb2 as pb
-from fedfsd.border import border_pb2_grpc as rpc
+from fedfsd.border import rpc
 from fedfsd.ledger import ledger as ledgers
 from fedfsd.node import proposal
 from fedfsd.node.line import CoordinatorLine
@@ -72,7 +72,7 @@ def test_plans_on_offer_do_not_fill_the_disk_however_often_the_gate_restarts(reg
 def test_offers_under_any_hash_are_not_remembered(tmp_path):
     with session.opened(tmp_path) as side:
         side.offer(PLAN)
-        stub = rpc.BorderStub(connect(side.server, operator_kit.REGION, sent=as_it_is, received=as_it_is))
+        stub = rpc.stub(connect(side.server, operator_kit.REGION, sent=as_it_is, received=as_it_is))
         head, before = pb.Head(checkpoint=b"x"), size_of(tmp_path)
         for _ in range(50):
             strange = pb.Release(

@@ -98,6 +98,8 @@ def test_the_socket_is_the_two_users_alone():
     group = services()["gate"]["group_add"][0]
     assert f"-g {group} -m 2770 /run/fedfsd" in made
     assert f"groupadd --gid {group}" in made
+    words = [word for word, _ in stages()["base"]]
+    assert words.index("RUN") < words.index("ENV")  # the path that ENV sets has no groupadd
 
 
 def _tool(name: str) -> str:

@@ -82,25 +82,26 @@ def test_an_auditors_kit_installs_with_no_index(tmp_path: Path) -> None:
     assert "fedfsd" in names
     assert not {"torch", "flwr", "opacus"} & names
     python = tmp_path / "venv" / "bin" / "python"
-    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     install = [
+        sys.executable,
         "-m",
         "pip",
         "--isolated",
+        "--python",
+        python,
         "install",
         "--quiet",
         "--no-compile",
-        "--no-index",
-        "--require-hashes",
     ]
-    install += ["--find-links", "wheels", "-r", "requirements.txt"]
-    run(python, *install, cwd=kit)
+    install += ["--no-index", "--require-hashes", "--find-links", "wheels", "-r", "requirements.txt"]
+    run(*install, cwd=kit)
     assert "verify" in run(python.with_name("fedfsd"), "audit", "--help", cwd=tmp_path)
     # A wheel that is not the one that was hashed does not install.
     wheel = next(kit.glob("wheels/rfc8785*"))
     wheel.write_bytes(wheel.read_bytes() + b"\0")
     done = subprocess.run(
-        [python, *install, "--force-reinstall"], cwd=kit, capture_output=True, text=True, check=False
+        [*map(str, install), "--force-reinstall"], cwd=kit, capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr

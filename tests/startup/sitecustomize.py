@@ -2,6 +2,9 @@
 
 Nothing is imported here before the process itself asks for the module; what takes its answers from there is
 ``remembered``. A process that is started with another path or environment computes for itself.
+
+And pandas is for highway-env alone, which needs it: pyarrow would load it in every process that reads a
+table, which takes longer than reading it. A region has none.
 """
 
 from __future__ import annotations
@@ -21,6 +24,11 @@ class Finder(MetaPathFinder):
     """Finds what the others find, and has ``remembered`` called once it is loaded."""
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
+        if name == "pandas" and "highway_env" not in sys.modules:
+            # Only an import is refused: torch asks where pandas lies, without loading it.
+            if sys._getframe(2).f_code.co_name == "_find_and_load_unlocked":
+                raise ModuleNotFoundError("pandas is for highway-env alone", name=name)
+            return None
         if name not in MODULES:
             return None
         sys.meta_path.remove(self)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from setting import examples
 from slow_window import cut as slow
 
 from fedfsd.drive import table
@@ -69,7 +70,7 @@ def same(found: Windows, expected: Windows) -> None:
         assert found.dropped[what].tolist() == count.tolist(), what
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(
     st.integers(0, 2**32), st.sampled_from(SPECS), st.booleans(), st.integers(1, 3), st.sampled_from([1, 64])
 )
