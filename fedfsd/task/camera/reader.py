@@ -545,9 +545,9 @@ def nuscenes_front(path: Path, _: Car) -> Iterator[Recording]:
             found.setdefault(scene, []).append((1e-6 * t, x, y, w, i, j, k, name))
     for scene, rows in sorted(found.items(), key=lambda one: str(scenes[one[0]])):
         rows.sort(key=lambda row: row[0])
-        numbers = np.array([row[:7] for row in rows])
-        _sound(path, numbers)
-        t, x, y, w, i, j, k = numbers.T
+        moved = np.array([row[:7] for row in rows])
+        _sound(path, moved)
+        t, x, y, w, i, j, k = moved.T
         _onwards(path, t)
         speed = _moving(t, x, y)[0]
         frames = [_file(root, row[7]) for row in rows]
