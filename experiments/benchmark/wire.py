@@ -126,7 +126,7 @@ def _through_a_pipe(message: Message) -> Message:
 
 def _hash_seconds(plan: Plan) -> float:
     content = np.ones(plan.model.size, np.float32)
-    return min(_seconds(lambda: hashlib.sha256(content).hexdigest()) for _ in range(3))
+    return min(_seconds(lambda: hashlib.sha256(content.data).hexdigest()) for _ in range(3))
 
 
 def _seconds(work: Callable[[], object]) -> float:

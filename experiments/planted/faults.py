@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from fedfsd.engine import local
 from fedfsd.engine.clip import MicroBatch
@@ -87,12 +88,13 @@ def by_vehicle(combine: Callable[[torch.Tensor, float, list[int]], torch.Tensor]
     """The sum made in another way from the vehicles' mean gradients, (V, P)."""
 
     def patch(at: pytest.MonkeyPatch) -> None:
-        def clipped_sum(self, data, slots, window, taken, *, max_grad_norm, sample_rate=1.0, **_):
+        def clipped_sum(self, data, slots, window, taken, *, max_grad_norm, length=None, **_):
             index = torch.from_numpy(data.first[slots, None] + window)
             inputs, targets = data.inputs_of(index), data.targets_of(index)
             means = self.mean_by_vehicle(inputs, targets, torch.from_numpy(taken))
             means = torch.where(means.isfinite().all(1, keepdim=True), means, 0.0)
-            return combine(means.double(), max_grad_norm, self._sizes)
+            total = combine(means.double(), max_grad_norm, self._sizes)
+            return functional.pad(total, (0, (length or self.size) - self.size))
 
         at.setattr(VehicleGradient, "clipped_sum", clipped_sum)
 

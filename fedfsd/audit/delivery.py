@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from fedfsd.audit.evidence import Evidence, Ledger
 from fedfsd.audit.finding import Finding, contradiction, left_out, remark, skipped, undecided
 from fedfsd.language import say
-from fedfsd.ledger.entry import Close, PlanEntry, Recover, Release, Settle
+from fedfsd.ledger.entry import Close, Incident, PlanEntry, Recover, Release, Settle
 
 Round = tuple[str, int]
 """A plan's hash and a round's number."""
@@ -43,13 +43,19 @@ def check_receipts(ledger: Ledger, evidence: Evidence) -> Iterator[Finding]:
             yield contradiction(place, say("no release of it"), say("one: what arrived had been released"))
         elif (receipt.sha256, receipt.bytes, receipt.entry) not in found:
             yield contradiction(place, say("other bytes or another entry"), say("those of its release"))
-    for refused in evidence.receipts.incidents:
-        if refused.region == ledger.region:
-            yield contradiction(
-                f"plan {refused.plan[:8]}, round {refused.round}",
-                say("an update unlike the plan's: {finding}", finding=refused.finding),
-                say("an update as planned"),
+    own = {(one.plan, one.round, one.finding) for one in ledger.entries() if isinstance(one, Incident)}
+    for ended in evidence.receipts.incidents:
+        if ended.region == ledger.region:
+            said = (
+                say("an update unlike the plan's: {finding}", finding=ended.finding)
+                if (ended.plan, ended.round, ended.finding) in own
+                else say(
+                    "an update unlike the plan's, by the coordinator's word alone: {finding}",
+                    finding=ended.finding,
+                )
             )
+            place = f"plan {ended.plan[:8]}, round {ended.round}"
+            yield contradiction(place, said, say("an update as planned"))
     arrived = {(one.plan, one.round) for one in received}
     mine = dict(_releases(ledger))
     undelivered = [case for case in mine if case[0] in covered and case not in arrived]

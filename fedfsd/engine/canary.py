@@ -111,7 +111,7 @@ class _Beside(VehicleData):
 
     def inputs_of(self, rows: Tensor) -> Tensors:
         beyond = rows - self.padding - 1
-        canary = torch.where(beyond < 0, -1, beyond.clamp(min=0) // self.canaries.examples)
+        canary = beyond.div(self.canaries.examples, rounding_mode="floor").clamp_(min=-1)
         return {**self.vehicles.inputs_of(rows.clamp(max=self.padding)), "canary": canary}
 
     def targets_of(self, rows: Tensor) -> Tensors:

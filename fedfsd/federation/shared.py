@@ -1,7 +1,7 @@
 """Objects between two processes of this machine: small things by a pipe, large arrays by shared memory.
 
-A packed object can be sent to several processes; they map the same memory. That is nobody's file: it is gone
-when the last process that has it is.
+A packed object can be sent to several processes; they map the same memory. It is nobody's file, gone
+when the last process that has it is, or a file that they are all given as it is.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from fedfsd import canonical
 from fedfsd.audit.coins import Coins
 from fedfsd.errors import NotReadyError, PlanError, RefusedError
@@ -42,7 +44,10 @@ def opened(node: Node, train: Path, named: str) -> Coins:
             expected="a settled plan",
             hint=f"wait for its end, or fedfsd region settle {plan[:8]}",
         )
-    found = Coins.model_validate(separation.coins(train, plan))
+    try:
+        found = Coins.model_validate(separation.coins(train, plan))
+    except ValidationError:
+        raise NotReadyError(place, got="a damaged file", expected="coins as the runner wrote them") from None
     said, kept = run.entry.key_commitment, opened_commitment(found.key, bytes.fromhex(found.seed))
     if (found.plan, found.region) != (plan, name) or said not in (None, kept):
         raise RefusedError(place, got="other coins", expected="those that the plan's entry commits to")

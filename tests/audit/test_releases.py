@@ -253,4 +253,8 @@ def test_what_the_coordinator_refused_contradicts_the_region(tmp_path):
     texts = [
         str(one) for part in report.parts for a in part.answers if a.name == "receipts" for one in a.findings
     ]
-    assert any(f"plan {plan.hash[:8]}, round 4: got an update unlike the plan's" in one for one in texts)
+    assert any(
+        f"plan {plan.hash[:8]}, round 4: got an update unlike the plan's, by the coordinator's word alone"
+        in one
+        for one in texts
+    )

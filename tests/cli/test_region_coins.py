@@ -48,6 +48,9 @@ def test_open_after_the_plan_and_not_before(fedfsd, folder, eu):
     written = kept.read_text()
     kept.write_text(written.replace(json.loads(written)["seed"], 64 * "0"))
     assert refused(13)["expected"] == "those that the plan's entry commits to"
+    for damaged in ("[]", "{}", "not JSON"):
+        kept.write_text(damaged)
+        assert refused(4)["code"] == "not_ready"
     kept.unlink()
     assert "a plan that was trained here" in refused(4)["got"]
     kept.write_text(written)

@@ -10,8 +10,11 @@ from plan.sample import REGION, planned, with_canaries
 
 from fedfsd.engine import canary, local, sampler
 from fedfsd.engine.randomness import RoundKey
+from fedfsd.engine.vehicle import VehicleData
+from fedfsd.gate.policy import Policy
 from fedfsd.mechanism.kind import Mechanism
 from fedfsd.plan.plan import WITNESS, Plan
+from fedfsd.task import registry
 
 COUNTS = [3, 0, 1, 4, 2, 0, 4, 1, 2, 3]
 COUNT, WITNESS_SIZE = 7, 16
@@ -124,3 +127,24 @@ def test_precision_and_padding_leave_canaries_as_they_are(monkeypatch):
     assert found["canary"].tolist() == [[-1, -1], [0, 6]]
     assert torch.equal(found["history"][1], data.inputs["history"][[data.padding] * 2])
     assert torch.equal(beside.targets_of(rows)["future"][0, 0], data.targets["future"][0])
+
+
+@pytest.mark.parametrize("name", ["mlp", "gru", "transformer"])
+@pytest.mark.parametrize("weights", ["high", "low", "mixed"])
+def test_no_weights_that_a_policy_admits_make_canaries_count_nothing(name, weights):
+    """A coordinator chooses the weights: a gradient that is not finite would look like another mechanism."""
+    task, most = registry.of("forecasting", {}), Policy().max_inbound_magnitude
+    nothing = [
+        {key: torch.zeros_like(one[:1, 0]) for key, one in part.items()}
+        for part in task.synthetic(torch.Generator().manual_seed(1))
+    ]
+    none = np.zeros(0, np.int64)
+    beside = canary.Canaries(COUNT, COUNT, 2, 0.05)
+    data = beside.beside(VehicleData(*nothing, none, none, torch.device("cpu")))
+    gradient = local.model_on(task.model(name, {}, seed=1), task.loss, data.device, canaries=beside)
+    signs = {"high": 1.0, "low": -1.0, "mixed": torch.randn(gradient.size).sign()}
+    gradient.set_parameters(most * signs[weights] * torch.ones(gradient.size))
+    window, taken = np.tile(np.arange(2), (COUNT, 1)), np.ones((COUNT, 2), bool)
+    total = gradient.clipped_sum(data, np.arange(COUNT), window, taken, max_grad_norm=0.05)
+    assert not total[:-COUNT].any()
+    assert total[-COUNT:].tolist() == pytest.approx([0.05] * (COUNT - 1) + [0.0], rel=1e-6)
