@@ -31,13 +31,14 @@ HERE = Path(__file__).parent
 PARTS: Mapping[str, Sequence[str]] = {
     "head": ["head"],
     "norms": ["head", "norms"],
-    "adapters": ["head", "adapters"],
     "all": ["all"],
+    "last block": ["last 1 blocks"],
+    "adapters": ["head", "adapters"],
 }
 EPSILONS = (4.0, 1.0, 8.0, 2.0)
 STEPS = (0.04, 0.1, 0.25, 0.6, 1.5)
 """Lengths of a round's update that are tried on the stand-ins."""
-ROUNDS = {"head": 20, "norms": 8, "adapters": 8, "all": 8}
+ROUNDS = {"head": 20, "norms": 8, "all": 8, "last block": 8, "adapters": 8}
 _TESTED = 400  # test cars of a region
 SHRINK, MODEL, OPTIONS = 2, "conv", {"adapters": 4}
 
@@ -59,6 +60,7 @@ class Study:
     until: float = float("inf")
     """When to stop, by the monotonic clock."""
     rows: list[dict[str, Any]] = field(default_factory=list)
+    _frames: dict[tuple[str | bool, ...], dict[str, Examples]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.output.mkdir(parents=True, exist_ok=True)
@@ -78,8 +80,12 @@ class Study:
         return Camera({"shrink": SHRINK, "regions": list(regions)})
 
     def frames(self, regions: Sequence[str], *, test: bool) -> dict[str, Examples]:
-        task = self.task(regions)
-        return {name: fleets.examples(task, self.paths[name], test=test) for name in regions}
+        """Of each region, decoded once: mapped files."""
+        if (kept := self._frames.get((*regions, test))) is None:
+            task = self.task(regions)
+            kept = {name: fleets.examples(task, self.paths[name], test=test) for name in regions}
+            self._frames[*regions, test] = kept
+        return kept
 
     def model(self, public: str) -> nn.Module:
         """The public start: trained on one of the public sets once, and kept."""
@@ -157,23 +163,20 @@ def signal(size: int, cars: int, epsilon: float, rounds: int) -> float:
 def search(study: Study, public: str, part: str) -> None:
     """FDE on stand-ins' test frames for each step, at a few sizes of fleet and epsilons."""
     few = part != "head"
-    sizes = [study.few // 4] if few else [study.cars // 4]
-    steps = STEPS[::2] if few else STEPS
+    cars = (study.few if few else study.cars) // 4
     keys = [
         key_of("search", public, part, f"{step:g}", cars, epsilon)
-        for cars in sizes
-        for epsilon in ((4.0,) if few else (1.0, 4.0, NO_NOISE))
-        for step in steps
+        for epsilon in ((4.0, NO_NOISE) if few else (1.0, 4.0, NO_NOISE))
+        for step in (STEPS[::2] if few else STEPS)
     ]
     if all(map(study.has, keys)):
         return
     start = study.start(public, part, STAND_INS)
-    data = _placed(start, study.frames(STAND_INS, test=False), sizes[0])
+    data = _placed(start, study.frames(STAND_INS, test=False), cars)
     tests = _placed(start, study.frames(STAND_INS, test=True), 100)
     for key in study.missing(keys):
-        mine = {name: train.first(one, key["cars"]) for name, one in data.items()}
         settings = Settings(ROUNDS[part], float(key["rung"]))
-        arrays = train.federated(start, mine, key["epsilon"], settings)
+        arrays = train.federated(start, data, key["epsilon"], settings)
         study.put(key, fde(start, arrays, tests))
 
 
@@ -202,21 +205,12 @@ def _placed(start: Start, found: Mapping[str, Examples], cars: int) -> dict[str,
 def climb(study: Study, public: str, part: str, seeds: Sequence[int]) -> None:
     """The ladder of one part that learns, and for the head the fleets of other sizes."""
     cars = study.cars if part == "head" else study.few
-    epsilons = EPSILONS if part == "head" else EPSILONS[:1]
-
-    def ladder(rung: str, epsilon: float, seed: int = 1) -> dict[str, Any]:
-        return key_of("ladder", public, part, rung, 0 if rung == "start" else cars, epsilon, seed)
-
-    keys = [ladder("start", 0.0), ladder("pooled", NO_NOISE), ladder("federated", NO_NOISE)]
-    keys += [ladder("federated", epsilon) for epsilon in epsilons]
-    keys += [ladder("alone", NO_NOISE)]
-    if part == "head":
-        keys += [ladder("alone", epsilon) for epsilon in epsilons]
-        keys += [ladder("federated", epsilon, seed) for seed in seeds[1:] for epsilon in epsilons]
-        sizes = [size for size in (125, 250, 500, 1000, 2000) if size <= cars and public == "public"]
+    keys = _ladder(public, part, cars, seeds)
+    if part == "head" and public == "public":
         keys += [
             key_of("size", public, part, "federated", size, epsilon)
-            for size in sizes
+            for size in (125, 250, 500, 1000, 2000, 4000)
+            if size <= cars
             for epsilon in (NO_NOISE, 8.0, 4.0, 2.0, 1.0, 0.5)
         ]
     if all(map(study.has, keys)):
@@ -226,6 +220,19 @@ def climb(study: Study, public: str, part: str, seeds: Sequence[int]) -> None:
     tests = _placed(start, study.frames(REGIONS, test=True), _TESTED)
     for key in study.missing(keys):
         study.put(key, _rung(study, start, data, tests, key))
+
+
+def _ladder(public: str, part: str, cars: int, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """What is run, what matters most first; fewer epsilons where more than the head learns, which is slow."""
+    few = EPSILONS if part == "head" else EPSILONS[:2]
+    rungs = [("start", 0.0), ("pooled", NO_NOISE), ("federated", NO_NOISE), ("alone", NO_NOISE)]
+    rungs += [(rung, epsilon) for epsilon in few for rung in ("federated", "alone")]
+    found = [key_of("ladder", public, part, rung, cars if epsilon else 0, epsilon) for rung, epsilon in rungs]
+    return found + [
+        key_of("ladder", public, part, "federated", cars, epsilon, seed)
+        for seed in seeds[1:]
+        for epsilon in few
+    ]
 
 
 def _rung(
@@ -283,27 +290,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/camera_fleet"))
     parser.add_argument("--plain", action="store_true", help="without whitening the head's inputs")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then; continued later")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then with what there is")
     parser.add_argument("--publish", action="store_true", help="also write into the study's own folder")
     given = parser.parse_args(arguments)
     room = round(given.cars * 1.43)  # seven in ten train
     size = Size(room, round(room / 4) + 5, given.frames, given.public, given.public // 2)
-    study = Study(
-        size, given.cars, given.few, given.output, given.steps, time.monotonic() + 60 * given.minutes
-    )
+    until = time.monotonic() + 60 * given.minutes
+    study = Study(size, given.cars, given.few, given.output, given.steps, plain=given.plain, until=until)
+    more = [part for part in given.parts if part != "head"]
+    climbs = [("public", part, given.seeds if part == "head" else given.seeds[:1]) for part in given.parts]
+    climbs += [("generic", part, given.seeds) for part in given.parts if part == "head"]
+    climbs += [("public", part, given.seeds) for part in more]
     try:
         without_learning(study)
-        for part in given.parts:
-            for public in fleets.PUBLIC if part == "head" else fleets.PUBLIC[:1]:
-                search(study, public, part)
-                many = part == "head" and public == "public"
-                climb(study, public, part, given.seeds if many else given.seeds[:1])
+        for public, part, seeds in climbs:
+            search(study, public, part)
+            climb(study, public, part, seeds)
     except TimeoutError:
         print("out of time; the same command continues", file=sys.stderr)
-        return 75
     page.write(study.rows, given.output)
     if given.publish:
-        page.publish(study.rows, HERE)
+        page.publish(study.rows, HERE, plain=given.plain)
     return 0
 
 

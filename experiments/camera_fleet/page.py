@@ -22,16 +22,18 @@ def write(rows: Rows, folder: Path) -> None:
     (folder / "study.svg").write_text(picture(rows), encoding="utf-8")
 
 
-def publish(rows: Rows, folder: Path) -> None:
-    """Put both into the README of ``folder``, between its marks."""
+def publish(rows: Rows, folder: Path, *, plain: bool = False) -> None:
+    """Put tables and figure into the README of ``folder``, between their marks; of ``plain`` the tables."""
     readme = folder / "README.md"
+    mark = "plain" if plain else "study"
     found = re.sub(
-        "(?s)(<!-- study -->).*(<!-- end -->)",
+        f"(?s)(<!-- {mark} -->).*(<!-- end of {mark} -->)",
         lambda marks: f"{marks[1]}\n{text(rows)}\n{marks[2]}",
         readme.read_text(encoding="utf-8"),
     )
     readme.write_text(found, encoding="utf-8")
-    (folder / "study.svg").write_text(picture(rows), encoding="utf-8")
+    if not plain:
+        (folder / "study.svg").write_text(picture(rows), encoding="utf-8")
 
 
 def text(rows: Rows) -> str:

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, *, stages: type[Stage] = Stage)
 def story(stage: Stage, experiment: Path) -> int:
     """Everything, in the order in which it happens."""
     say = stage.say
-    say("-- A coordinator is founded and three regions join it; each officer grants a budget")
+    say("-- A coordinator is founded and the regions join it; each officer grants a budget")
     stage.build()
     say("-- The regions start")
     say(f"   ready after {stage.up():.1f} s")
@@ -79,7 +79,7 @@ def story(stage: Stage, experiment: Path) -> int:
         print(stage.fedfsd("region", "status", "--region", place.folder))
     say("-- Shut down")
     stage.down()
-    say("-- An auditor checks three bundles against the coordinator's receipts")
+    say("-- An auditor checks the bundles against the coordinator's receipts")
     bundles, trust = stage.evidence(stage.folder)
     notes = sorted((run / "checkpoints").glob("*.note"))
     words = ["audit", "verify", *bundles, *notes, "--receipts", run / "receipts.json", "--trust", trust]

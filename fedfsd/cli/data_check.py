@@ -71,10 +71,11 @@ def _chosen(path: str, experiment: Path | None) -> Task:
 
     if experiment is not None:
         return load(Experiment, experiment).task
-    return Task(name="camera") if _has_frames(Path(path)) else Task()
+    return Task(name="camera") if has_frames(Path(path)) else Task()
 
 
-def _has_frames(path: Path) -> bool:
+def has_frames(path: Path) -> bool:
+    """Whether the table, or the first of a folder, has a column of frames."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedfsd.cli.answer import Answer, Json
+from fedfsd.cli.data_check import has_frames
 from fedfsd.cli.data_generate import TaskOption
 from fedfsd.cli.destination import Output, checked
 from fedfsd.cli.extra import extra
@@ -16,7 +18,9 @@ from fedfsd.plain_text import plain
 def show(
     path: Annotated[str, typer.Argument(metavar="PATH")],
     output: Output,
-    task: Annotated[TaskOption, typer.Option(help="What the table is for.")] = TaskOption.forecasting,
+    task: Annotated[
+        TaskOption | None, typer.Option(help="What the table is for; recognised by its columns if left out.")
+    ] = None,
     _json: Json = False,
 ) -> Answer:
     """Draw the tracks of each region, or some frames of it.
@@ -25,7 +29,7 @@ def show(
     of frames with the path driven after each.
     """
     checked(output, ".svg", ".png")
-    if task == TaskOption.camera:
+    if task == TaskOption.camera or (task is None and has_frames(Path(path))):
         with extra("training"), extra("pictures"):
             from fedfsd.task.camera import drives
             from fedfsd.task.camera import picture as sheet

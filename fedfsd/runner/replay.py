@@ -54,6 +54,9 @@ CHUNK = 1 << 16
 CHUNKS = 8
 _ROUNDING = 1e-6
 """Of C: float64 sums in another order stay far below."""
+_GROUPED = 1e-4
+"""Of C: where gradients are summed as products, a group's float32 rounding depends on all who are in it, and
+``engine.clip`` keeps C / 256 for that; what many alike vehicles were seen to make is a hundredth of this."""
 REFUSED = "replay"
 
 
@@ -367,7 +370,7 @@ class _Stage:
                 yield "a vehicle that moves the sum by more than C"
             alone = self._step(self._table(vehicle=inside, size=size, others=False), step, self._start)
             moved = record.totals[0] - without.totals[0] - alone.totals[0] + nobody.totals[0]
-            if not np.linalg.norm(moved) <= _ROUNDING * bound:
+            if not np.linalg.norm(moved) <= _GROUPED * bound:
                 yield "a vehicle that moves the sum by what depends on the others"
         record = self._step(self._table(vehicle=inside, size=math.nan), step, self._start)
         yield from _differing(without, record, packed=self._mine.packed)

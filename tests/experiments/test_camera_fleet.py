@@ -50,13 +50,25 @@ def test_the_page_says_shares_spread_and_the_rule():
 
 
 def test_the_page_can_be_put_into_the_readme_and_drawn(tmp_path):
-    (tmp_path / "README.md").write_text("before\n<!-- study -->\nold\n<!-- end -->\nafter\n")
+    (tmp_path / "README.md").write_text("before\n<!-- study -->\nold\n<!-- end of study -->\nafter\n")
     page.publish(ROWS, tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("before\n<!-- study -->\n### The head alone")
-    assert text.endswith("<!-- end -->\nafter\n")
+    assert text.endswith("<!-- end of study -->\nafter\n")
     assert "old" not in text
     assert "<svg" in (tmp_path / "study.svg").read_text()
+
+
+def test_the_command_passes_on_what_is_asked(tmp_path, monkeypatch):
+    made: list[Study] = []
+    monkeypatch.setattr(study, "without_learning", made.append)
+    monkeypatch.setattr(study, "search", lambda *_: None)
+    monkeypatch.setattr(study, "climb", lambda *_: None)
+    monkeypatch.setattr(page, "write", lambda *_: None)
+    study.main(["--parts", "head", "-o", str(tmp_path)])
+    study.main(["--parts", "head", "-o", str(tmp_path), "--plain", "--minutes", "0"])
+    assert [one.plain for one in made] == [False, True]
+    assert made[0].until == math.inf > made[1].until
 
 
 def test_settings_are_those_of_the_nearest_signal(tmp_path):

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from engine.small import TASK, TwoPaths
+from engine.small import SPEC, TASK, TwoPaths
 from plan.sample import REGION, by_round, planned, with_canaries
 from torch import nn
 
@@ -67,6 +67,29 @@ def test_a_model_whose_gradients_opacus_finds_passes():
     model = TwoPaths()
     model.body[1] = nn.RMSNorm(8)
     assert replayed(planned(shapes(model), roster=40, max_grad_norm=0.05), model).faults == ()
+
+
+class Wide(TwoPaths):
+    """With a layer whose gradients are summed as products, by groups in float32; its inputs are alike."""
+
+    def __init__(self, share: float = 0.0) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(2 * SPEC.history, 320), nn.ReLU(), nn.Linear(320, 96), nn.ReLU())
+        self.head = nn.Linear(96, 2 * 2 * SPEC.future + 2)
+        self.share = share
+
+    def forward(self, history: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().forward(10 + history + self.share * history.nan_to_num().mean())
+
+
+def test_sums_in_float32_pass_and_a_model_that_mixes_vehicles_does_not():
+    """A group's rounding depends on all who are in it, far below what a model does that mixes them."""
+    for share, fault in ((0.0, False), (0.1, True)):
+        model = Wide(share)
+        plan = planned(shapes(model), roster=64, sample_rate=1.0, max_grad_norm=0.05, local_steps=1)
+        faults = replayed(plan, model).faults
+        assert ("a vehicle that moves the sum by what depends on the others" in faults) == fault, faults
+        assert fault or not faults
 
 
 def test_a_region_that_is_asked_in_some_rounds_passes():

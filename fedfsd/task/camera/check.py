@@ -202,7 +202,8 @@ def _looked(data: bytes | None) -> tuple[FrameName | None, np.ndarray | None]:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as header:
             if header.width * header.height > drives.MOST_PIXELS:
                 return "frame-bomb", None
-            return "frame-16-bit" if header.mode.startswith("I") else "frame-unreadable", None
+            sixteen = header.mode.startswith("I") or drives.deep(data)
+            return "frame-16-bit" if sixteen else "frame-unreadable", None
     except Image.DecompressionBombError:
         return "frame-bomb", None
     except Exception:  # a decoder of somebody else, on whatever bytes
@@ -228,7 +229,7 @@ def _past(rows: pa.Table, framed: np.ndarray, speed: np.ndarray) -> int:
 
 def _profile(pixels: np.ndarray) -> np.ndarray:
     """Brightness of 160 columns of the picture's middle rows, without its mean, (160,)."""
-    rows = pixels[len(pixels) // 4 : len(pixels) * 3 // 4].mean(axis=(0, 2))
+    rows = pixels[len(pixels) // 4 : -(-len(pixels) * 3 // 4)].mean(axis=(0, 2))
     places = np.linspace(0, len(rows) - 1, WIDTH)
     found = np.interp(places, np.arange(len(rows)), rows)
     return np.asarray((found - found.mean()) * np.hanning(len(found)))

@@ -48,6 +48,7 @@ SCHEMA = pa.schema(
 HORIZONS = np.arange(1, 7) * 0.5
 """s after the frame: the F points of a path."""
 MOST_PIXELS = 40_000_000
+_TALLEST = 8  # times higher than wide: no camera's picture
 _MOST_BYTES = 32 * 2**20  # of a picture's file
 _PATH_BYTES = 1024
 _GAP = 0.6  # s between two poses that a point may lie between
@@ -204,7 +205,7 @@ def decode(data: bytes, shrink: int = 1) -> np.ndarray | None:
     unreadable.
 
     Grey is made colour; what is not 8 bits a channel, not JPEG or PNG, larger than MOST_PIXELS (told by its
-    header, before anything is decoded) or too flat for HEIGHT rows is unreadable.
+    header, before anything is decoded), a strip, or too flat for HEIGHT rows is unreadable.
     """
     from PIL import Image
 
@@ -227,12 +228,19 @@ def opened(data: bytes) -> Image.Image | None:
 
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            if image.width * image.height > MOST_PIXELS or image.mode not in ("RGB", "L", "RGBA", "P"):
+            if image.width * image.height > MOST_PIXELS or image.height > _TALLEST * image.width:
+                return None
+            if image.mode not in ("RGB", "L", "RGBA", "P") or deep(data):
                 return None
             image.draft("RGB", (2 * WIDTH, 2 * HEIGHT))
             return image.convert("RGB")
     except Exception:  # a decoder of somebody else, on whatever bytes
         return None
+
+
+def deep(data: bytes) -> bool:
+    """Whether a picture is a PNG of 16 bits a channel by its header; a decoder may drop half of them."""
+    return data.startswith(b"\x89PNG") and data[24:25] == b"\x10"
 
 
 def inside(folder: Path, name: str) -> Path | None:
@@ -247,8 +255,8 @@ def inside(folder: Path, name: str) -> Path | None:
 
 def content(path: Path) -> bytes:
     """A picture's file; empty where there is none, or it is too large for one."""
-    try:
-        return path.read_bytes() if path.stat().st_size <= _MOST_BYTES else b""
+    try:  # opening a pipe would wait for ever
+        return path.read_bytes() if path.is_file() and path.stat().st_size <= _MOST_BYTES else b""
     except OSError:
         return b""
 

@@ -158,6 +158,7 @@ def _grid() -> tuple[np.ndarray, np.ndarray]:
     return columns - np.float32((WIDTH - 1) / 2), rows - np.float32(0.42 * HEIGHT)
 
 
+@lru_cache(maxsize=1)  # a car's frames come one after the other
 def _rays(mount: Mount) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of each pixel: ground point x, y (x is _FAR at and above the horizon), bearing and rise in rad."""
     across, down = (part / mount.focal for part in _grid())
@@ -236,8 +237,8 @@ def _road(
     painted = np.mod(along, style.gap) < style.dash
     for place, paint, dashed in lines:
         cover = _between(across, place - 0.075, place + 0.075, pixel)
-        cover = cover * painted if dashed else cover
-        colour = colour + (cover * 0.85)[..., None] * (paint - colour)
+        here = np.nonzero((cover > 0) & painted if dashed else cover > 0)  # few: a line is narrow
+        colour[here] += (cover[here] * 0.85)[..., None] * (paint - colour[here])
     if weather.wet:
         mirror = sky[:1].mean(axis=(0, 1)) / max(weather.light, 0.05)
         share = (0.45 * weather.wet * np.clip(x / 40, 0, 1))[..., None] * on
@@ -304,8 +305,8 @@ def _box(
     for z in (height, 0.0):
         row, _ = _project(x, y, z, mount)
         rows.append(row)
-    top, bottom = (int(np.clip(round(row), 0, HEIGHT)) for row in rows)
-    first, last = (int(np.clip(round(column), 0, WIDTH)) for column in left_to_right)
+    top, bottom = (min(max(round(row), 0), HEIGHT) for row in rows)
+    first, last = (min(max(round(column), 0), WIDTH) for column in left_to_right)
     last = max(last, min(first + 1, WIDTH))
     if bottom <= top or last <= first:
         return

@@ -191,3 +191,12 @@ def test_the_command_says_it(tmp_path):
     what = "a path that leaves the table's folder or follows a link"
     assert f"error: frame-outside in DE, own\n  {what}\n  1 of 80 frames in 1" in answer.text
     assert "1 frames whose path leaves the table's folder or follows a link" in answer.text
+
+
+def test_16_bits_of_colour_and_strips_are_findings(tmp_path):
+    """A decoder would drop half of the bits, and make a strip of one column as high as memory goes."""
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\xa0\0\0\0\x40\x10\x02"
+    assert drives.deep(header)
+    assert drives.opened(stored(np.zeros((100, 10, 3), np.uint8), "PNG")) is None
+    assert drives.decode(stored(np.zeros((3000, 1, 3), np.uint8), "PNG")) is None
+    assert check._profile(np.zeros((1, 1, 3), np.uint8)).shape == (160,)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from PIL import Image
 from fedfsd.drive.reader.drive import yaw
 from fedfsd.errors import DataError, FedfsdError, UsageError
 from fedfsd.task.camera import drives, reader
+from fedfsd.task.camera import picture as sheet
 from fedfsd.task.camera.reader import Car, Facts, import_to
 from fedfsd.task.camera.task import Camera
 
@@ -234,6 +238,17 @@ def test_what_is_imported_trains(tmp_path):
     assert found.vehicles == ("kitti/03",)
 
 
+def test_a_sheet_of_one_car_is_full_and_one_without_frames_is_an_error(tmp_path):
+    imported(kitti(tmp_path / "source"), tmp_path)
+    tables = Camera({}).tables(str(tmp_path / "out.parquet"))
+    shown = list(sheet._frames(tables))
+    assert len(shown) == 8
+    np.testing.assert_allclose(shown[0][1][-1], (X[30], Y[30]), atol=0.05)
+    assert shown[0][2] == pytest.approx(SPEED, rel=0.02)
+    with pytest.raises(DataError, match="no frame to show"):
+        sheet.draw([replace(one, rows=one.rows[:5]) for one in tables], tmp_path / "sheet.svg")
+
+
 def test_recordings_are_vehicles_where_the_owner_says_so(tmp_path):
     """A table of ours is declared anew: the car's recordings are vehicles, on the sides they had."""
     imported(kitti(tmp_path / "source"), tmp_path)
@@ -285,6 +300,100 @@ def test_a_damaged_or_hostile_tub_is_one_error_and_no_table(name, change, conten
     assert {one.name for one in tmp_path.iterdir()} == {"source"}
 
 
+def written(folder: Path, name: str, change) -> None:
+    text = (folder / name).read_text()
+    (folder / name).write_text(change(text))
+
+
+def later(text: str) -> str:
+    """The lines, the third before the second."""
+    first, second, third, *others = text.split("\n")
+    return "\n".join([first, third, second, *others])
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "change", "said"),
+    [
+        (tub, "catalog_0.catalog", later, "not after the one before"),
+        (tub, "catalog_0.catalog", lambda text: text.replace("-0.5", "NaN", 1), "a number that is none"),
+        (tub, "catalog_0.catalog", lambda text: text.replace("-0.5", "1" + 400 * "0", 1), "no record"),
+        (tub, "catalog_0.catalog", lambda text: "9" * 5000 + text, "no record"),
+        (udacity, "driving_log.csv", later, "not after the one before"),
+        (kitti, "sequences/03/times.txt", later, "not after the one before"),
+        (kitti, "sequences/03/times.txt", lambda text: text + "\n99", "51 times of 50 poses"),
+        (kitti, "poses/03.txt", lambda text: "inf" + text[text.index(" ") :], "a number that is none"),
+        (nuscenes, "v1.0-mini/ego_pose.json", lambda text: text.replace("0.0]", '"x"]'), "numbers are none"),
+        (nuscenes, "v1.0-mini/ego_pose.json", lambda text: text.replace("[0.0,", "[NaN,", 1), "that is none"),
+        (nuscenes, "v1.0-mini/sample_data.json", lambda text: text.replace('"p0"', "[]"), "no such format"),
+    ],
+)
+def test_numbers_that_are_none_and_times_that_go_back_are_one_error(make, name, change, said, tmp_path):
+    folder = make(tmp_path / "source")
+    written(folder, name, change)
+    with pytest.raises(DataError, match=said):
+        imported(folder, tmp_path, car=Car() if make is udacity else DONKEY)
+    assert {one.name for one in tmp_path.iterdir()} == {"source"}
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (tub, "catalog_0.catalog"),
+        (tub, "images"),
+        (udacity, "driving_log.csv"),
+        (kitti, "poses/03.txt"),
+        (raw, "2011_09_26_drive_0001_sync/oxts"),
+        (nuscenes, "v1.0-mini/scene.json"),
+        (comma, "qcamera.ts"),
+    ],
+)
+def test_no_file_is_opened_through_a_link(make, name, tmp_path):
+    folder = make(tmp_path / "source")
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"follows a link|no drives"):
+        imported(folder, tmp_path, car=Car() if make is udacity else DONKEY)
+
+
+def test_a_pipe_in_place_of_a_frame_is_no_frame(tmp_path):
+    folder = tub(tmp_path / "source")
+    frame = folder / "images" / "3_cam_image_array_.jpg"
+    frame.unlink()
+    os.mkfifo(frame)
+    with pytest.raises(DataError, match="does not decode"):
+        imported(folder, tmp_path)
+
+
+def test_an_array_of_any_size_and_a_playlist_are_refused(tmp_path):
+    """A header of a million million values, and a video that names another file."""
+    folder = comma(tmp_path / "source")
+    times = folder / "global_pose" / "frame_times"
+    whole = times.read_bytes()
+    times.write_bytes(whole.replace(b"(50,), }" + 12 * b" ", b"(9999999999999,), }" + b" "))
+    assert times.read_bytes() != whole
+    with pytest.raises(DataError, match="no array"):
+        imported(folder, tmp_path)
+    times.write_bytes(whole)
+    (folder / "qcamera.ts").rename(tmp_path / "other.ts")
+    (folder / "qcamera.ts").write_text(f"#EXTM3U\n#EXTINF:5,\n{tmp_path}/other.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(DataError, match="does not decode"):
+        imported(folder, tmp_path)
+
+
+def test_what_a_tubs_owner_deleted_is_left_out_and_sessions_are_recordings(tmp_path):
+    folder = tub(tmp_path / "source")
+    texts = [(folder / f"catalog_{n}.catalog").read_text() for n in (0, 10)]
+    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+    for number, one in enumerate(lines):
+        one |= {"_index": number, "_session_id": f"s{number // 30}"}
+    (folder / "catalog_0.catalog").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "catalog_10.catalog").unlink()
+    (folder / "manifest.json").write_text('[]\n{"deleted_indexes": [3, 4]}')
+    rows = imported(folder, tmp_path)
+    assert rows.num_rows == COUNT - 2
+    assert set(rows["recording"].to_pylist()) == {"source/s0", "source/s1"}
+
+
 def test_frames_that_do_not_decode_are_left_out_and_counted_if_asked(tmp_path):
     folder = tub(tmp_path / "source")
     damage(folder / "images" / "3_cam_image_array_.jpg", b"no picture")
@@ -311,9 +420,14 @@ def test_a_car_that_nobody_measured_is_asked_for(car, tmp_path):
         (nuscenes, "v1.0-mini/sample_data.json"),
         (udacity, "driving_log.csv"),
         (mcap, "bag/bag.mcap"),
+        (tub, "manifest.json"),
+        (comma, "global_pose/frame_times"),
+        (comma, "qcamera.ts"),
     ],
 )
-@pytest.mark.parametrize("content", [b"\x00\xff\xfe not this", b""], ids=["noise", "empty"])
+@pytest.mark.parametrize(
+    "content", [b"\x00\xff\xfe not this", b"", b"nan 1e400"], ids=["noise", "empty", "nan"]
+)
 def test_noise_in_place_of_a_file_is_one_error(make, name, content, tmp_path):
     folder = make(tmp_path / "source")
     assert (folder / name).exists()
@@ -343,6 +457,10 @@ def test_the_real_car_trains_with_every_recording_a_vehicle(tmp_path):
     training, test = (task.examples(tables, test=side) for side in (False, True))
     assert (len(training.vehicles), len(test.vehicles)) == (8, 2)
     assert len(training) + len(test) > 500
+    shown = list(islice(sheet._frames(tables), 9))
+    assert len(shown) == 9
+    sheet.draw(tables, tmp_path / "sheet.svg")
+    assert "<svg" in (tmp_path / "sheet.svg").read_text()
 
 
 def test_quaternions_turn_as_headings_do():
