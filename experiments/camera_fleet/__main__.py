@@ -69,7 +69,7 @@ class Study:
 
     @property
     def kept(self) -> Path:
-        return self.output / "results.jsonl"
+        return self.output / ("results-plain.jsonl" if self.plain else "results.jsonl")
 
     @cached_property
     def paths(self) -> Mapping[str, Path]:
