@@ -8,15 +8,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from itertools import islice
 
 import numpy as np
-import torch
 from torch import nn
 
 from fedfsd.config.experiment import Pretraining
 from fedfsd.drive.table import Table
 from fedfsd.engine import backbone
+from fedfsd.engine.adam import Adam, cosine
 from fedfsd.errors import DataError
 from fedfsd.task.task import Task
 
@@ -43,18 +42,13 @@ def pretrain(
     batches = task.public_batches(
         tables, chosen.augmentation, batch_size=chosen.batch_size, random=np.random.default_rng(seed)
     )
-    learning = [one for one in model.parameters() if one.requires_grad]
-    optimizer = torch.optim.Adam(learning, lr=chosen.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, chosen.steps)
+    optimizer = Adam(model.parameters())
     backbone.still(model)
     _PROGRESS.info("public pre-training: %d steps", chosen.steps)
     told = time.monotonic()
-    for step, (inputs, targets) in enumerate(islice(batches, chosen.steps)):
+    rates = cosine(chosen.learning_rate, chosen.steps)
+    for step, (rate, (inputs, targets)) in enumerate(zip(rates, batches, strict=False)):
         if time.monotonic() - told >= _TOLD_SECONDS:
             told = time.monotonic()
             _PROGRESS.debug("public pre-training: %d of %d steps", step, chosen.steps)
-        loss = task.loss(model(*inputs.values()), targets).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        optimizer.step(task.loss(model(*inputs.values()), targets).mean(), rate)

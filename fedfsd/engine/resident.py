@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fedfsd.config.experiment import Resident
 from fedfsd.engine import backbone
+from fedfsd.engine.adam import Adam
 from fedfsd.errors import NotReadyError
 from fedfsd.gate.resident import CARD, FILE, MARK
 from fedfsd.ledger.disk import write_whole
@@ -66,18 +67,14 @@ def train(
         for part in (examples.inputs, examples.targets)
     )
     model = copy.deepcopy(model).to(device)
-    optimizer = torch.optim.Adam(
-        [one for one in model.parameters() if one.requires_grad], lr=chosen.learning_rate
-    )
+    optimizer = Adam(model.parameters())
     order = torch.Generator().manual_seed(seed)
     best, least, epochs = copy.deepcopy(model.state_dict()), _loss(model, task, inputs, targets, held), 0
     for epoch in range(1, chosen.max_epochs + 1):
         backbone.still(model)
         for batch in kept[torch.randperm(len(kept), generator=order)].split(chosen.batch_size):
             loss = task.loss(model(*_rows(inputs, batch).values()), _rows(targets, batch)).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            optimizer.step(loss, chosen.learning_rate)
         if (found := _loss(model, task, inputs, targets, held)) < least:
             best, least, epochs = copy.deepcopy(model.state_dict()), found, epoch
         if epoch - epochs >= chosen.patience:
