@@ -153,12 +153,12 @@ def test_a_fault_ends_the_round_before_it_is_booked(monkeypatch):
 # Canaries beside the vehicles of a plan.
 
 
-def with_some(plan: Plan, count: int = 12) -> tuple[Plan, Canaries]:
+def with_some(plan: Plan, count: int = 48) -> tuple[Plan, Canaries]:
     found = with_canaries(plan, count)
     return found, canary.of(found, REGION)
 
 
-def replayed_with_canaries(plan: Plan, *, count: int = 12) -> replay.Replayed:
+def replayed_with_canaries(plan: Plan, *, count: int = 48) -> replay.Replayed:
     torch.manual_seed(3)
     plan, beside = with_some(plan, count)
     model = TwoPaths()
