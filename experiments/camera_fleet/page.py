@@ -226,6 +226,8 @@ def _curves(axes: Any, rows: Rows) -> None:
     value = _value(rows, what="ladder", public="public", part="head", rung="start")
     if value is not None:
         axes.axhline(value, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
+        least = min(map(_mean, sizes), default=value)
+        axes.set_ylim(least - 0.01 * value, 1.1 * value)  # what is far worse than the start is cut
     axes.set(xscale="log", xlabel="epsilon", ylabel="mean FDE at 3 s, m")
     axes.set_xticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
     axes.minorticks_off()
