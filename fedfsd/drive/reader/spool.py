@@ -106,7 +106,8 @@ class Parts:
 
     def _spread(self) -> None:
         """Give each part its rows, which are written once there are enough of them."""
-        for rows, part in self._whole:
+        while self._whole:  # the memory of one is the next one's
+            rows, part = self._whole.pop(0)
             order = np.argsort(part, kind="stable")
             ordered = rows.take(pa.array(order))
             bounds = np.searchsorted(part[order], np.arange(self._count + 1))
@@ -117,7 +118,6 @@ class Parts:
                 self._waits[number] += self._waiting[number][-1].nbytes
                 if self._waits[number] > HELD // self._count:
                     self._write(number)
-        self._whole = []
 
     def _write(self, number: int) -> None:
         if self._waiting[number]:
