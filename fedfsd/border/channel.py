@@ -101,7 +101,7 @@ def serve(
     A new ``certificate`` in the same file is used from the next connection on.
 
     Args:
-        add: puts the servicers on the server, such as ``pb_grpc.add_BorderServicer_to_server(mine, server)``.
+        add: puts the servicers on the server, such as ``rpc.add(server, mine)``.
         port: 0 for a free one.
         revoked: the list of revoked certificates; else ``revoked`` beside ``root``.
 

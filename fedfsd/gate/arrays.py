@@ -70,13 +70,8 @@ def parts(arrays: Arrays, schema: Sequence[ArraySchema]) -> list[memoryview]:
     return [array.reshape(-1).view(np.uint8).data for array in found]
 
 
-def from_bytes(content: bytes, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
-    """The arrays back from ``to_bytes``. A wrong length: RefusedError."""
-    return _split(_flat(content, schema).astype(np.float32), schema)
-
-
 def view(content: bytes | memoryview | mmap, schema: Sequence[ArraySchema]) -> dict[str, np.ndarray]:
-    """``from_bytes`` without a copy: the arrays are read-only views of ``content``."""
+    """The arrays back from ``to_bytes``, as views of ``content``. A wrong length: RefusedError."""
     return _split(_flat(content, schema).astype(np.float32, copy=False), schema)
 
 

@@ -87,7 +87,7 @@ def test_one_key_in_two_regions_contradicts(tmp_path):
 
     def shared(name):
         def update(number):
-            arrays = gate_arrays.from_bytes(noise_alone(plan, REGION, number), plan.model.arrays)
+            arrays = gate_arrays.view(noise_alone(plan, REGION, number), plan.model.arrays)
             ratio = np.float32(witness_std(plan, name, number) / witness_std(plan, REGION, number))
             scaled = {key: ratio * array for key, array in arrays.items()}
             return gate_arrays.to_bytes(scaled, plan.model.arrays)
@@ -127,7 +127,7 @@ def test_both_gates_and_the_auditor_see_the_same_update_alike(tmp_path, plan):
         path.write_bytes(noise_alone(plan, REGION, number))
         mine = plan.region(REGION)
         theirs = sight(
-            gate_arrays.from_bytes(path.read_bytes(), plan.model.arrays),
+            gate_arrays.view(path.read_bytes(), plan.model.arrays),
             mine.noise,
             number,
             rate=plan.learning_rate(number),
@@ -147,7 +147,7 @@ def test_gradients_that_take_back_what_earlier_noise_moved_are_no_alarm(tmp_path
     for number in range(1, plan.num_rounds + 1):
         rate = plan.learning_rate(number)
         last = rate * mine.noise.std(number) / mine.divisor
-        arrays = gate_arrays.from_bytes(noise_alone(plan, REGION, number), plan.model.arrays)
+        arrays = gate_arrays.view(noise_alone(plan, REGION, number), plan.model.arrays)
         left = {
             name: array if name == "noise_witness" else random.normal(0, last, array.shape).astype(np.float32)
             for name, array in arrays.items()
@@ -204,7 +204,7 @@ def test_a_round_that_is_judged_again_counts_once_and_a_restart_loses_nothing(tm
     for again in (1, 3):
         folder = tmp_path / str(again)
         for number in range(1, ROUNDS + 1):
-            arrays = gate_arrays.from_bytes(noise_alone(plan, REGION, number, scale=0.985), plan.model.arrays)
+            arrays = gate_arrays.view(noise_alone(plan, REGION, number, scale=0.985), plan.model.arrays)
             for _ in range(again):
                 Watcher(folder).look(arrays, plan, REGION, number)
         files = sorted(path.name for path in (folder / plan.hash).iterdir())
@@ -215,10 +215,10 @@ def test_a_round_that_is_judged_again_counts_once_and_a_restart_loses_nothing(tm
 
 def test_a_damaged_state_is_begun_anew(tmp_path):
     plan = planned(num_rounds=ROUNDS)
-    arrays = gate_arrays.from_bytes(noise_alone(plan, REGION, 1), plan.model.arrays)
+    arrays = gate_arrays.view(noise_alone(plan, REGION, 1), plan.model.arrays)
     Watcher(tmp_path).look(arrays, plan, REGION, 1)
     (tmp_path / plan.hash / f"{REGION}.1.npz").write_bytes(b"half a fi")
-    arrays = gate_arrays.from_bytes(noise_alone(plan, REGION, 2), plan.model.arrays)
+    arrays = gate_arrays.view(noise_alone(plan, REGION, 2), plan.model.arrays)
     Watcher(tmp_path).look(arrays, plan, REGION, 2)
 
 

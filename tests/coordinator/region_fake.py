@@ -193,7 +193,7 @@ def update_of(plan: Plan, region: str, round: int, *, scale: float = 1.0) -> byt
 def arrays_of(plan: Plan, value: float = 0.0) -> dict[str, np.ndarray]:
     """Inbound arrays of one value."""
     flat = np.full(plan.model.size, value, "<f4")
-    return gate_arrays.from_bytes(flat.tobytes(), plan.model.arrays)
+    return gate_arrays.view(flat.tobytes(), plan.model.arrays)
 
 
 def changed(message: Message, **fields: Any) -> Any:

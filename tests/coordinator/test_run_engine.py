@@ -46,7 +46,7 @@ def trainer(federation, name, before=lambda round: None):
         before(instruction.round)
         plan = plans.read(instruction.plan)
         released = run_round(region, instruction.arrays, plan, instruction.round)
-        update = gate_arrays.from_bytes(released.content, plan.model.arrays)
+        update = gate_arrays.view(released.content, plan.model.arrays)
         node.reply(instruction.envelope, update, released.entry_hash, released.sha256)
 
     return train

@@ -126,7 +126,7 @@ def updates(tmp_path, data, precision: str) -> np.ndarray:
     gate_of(tmp_path / precision, plan)
     region = open_region(RegionConfig(REGION, data, str(tmp_path / precision), "cpu", simulated=True))
     content = run_round(region, ARRAYS, plan, 1).content
-    update = gate_arrays.from_bytes(content, plan.model.arrays)
+    update = gate_arrays.view(content, plan.model.arrays)
     return np.concatenate([part.ravel() for part in update.values()])
 
 

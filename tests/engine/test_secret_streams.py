@@ -155,7 +155,7 @@ def test_what_a_region_releases_is_what_its_own_key_makes_of_it(tmp_path):
     region = open_region(
         RegionConfig(REGION, str(tmp_path / "drives.parquet"), str(folder), "cpu", str(policy))
     )
-    released = gate_arrays.from_bytes(run_round(region, arrays, agreed, 1).content, agreed.model.arrays)
+    released = gate_arrays.view(run_round(region, arrays, agreed, 1).content, agreed.model.arrays)
     found = np.concatenate([part.ravel() for part in released.values()])
 
     secret = (folder / "keys" / f"{agreed.hash}.key").read_bytes()

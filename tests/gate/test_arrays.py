@@ -32,7 +32,7 @@ def test_arrays_come_back_from_their_bytes(pair):
     gate_arrays.check(arrays, schema)
     content = gate_arrays.to_bytes(arrays, schema)
     assert len(content) == 4 * sum(array.size for array in arrays.values())
-    back = gate_arrays.from_bytes(content, schema)
+    back = gate_arrays.view(content, schema)
     gate_arrays.check(back, schema)
     for name, array in arrays.items():
         np.testing.assert_array_equal(back[name], array)
@@ -69,7 +69,7 @@ def test_bytes_of_another_length_are_refused(pair, extra):
     if len(wrong) == len(content):
         return
     with pytest.raises(RefusedError):
-        gate_arrays.from_bytes(wrong, schema)
+        gate_arrays.view(wrong, schema)
 
 
 def test_the_bytes_are_little_endian_floats_in_schema_order():

@@ -36,7 +36,7 @@ def noise(scale: float, seed: int, plan: Plan = PLAN) -> dict[str, np.ndarray]:
     """An update of nothing but noise, ``scale`` times as large as planned."""
     stream = HostNoise(Stream(seed.to_bytes(32, "big")))
     flat = (scale * STD * stream.normal(plan.model.size).numpy()).astype(np.float32)
-    return gate_arrays.from_bytes(flat.tobytes(), plan.model.arrays)
+    return gate_arrays.view(bytearray(flat.tobytes()), plan.model.arrays)
 
 
 def refused(scale: float, trials: int, plan: Plan = PLAN) -> int:
@@ -223,7 +223,7 @@ def test_the_release_is_the_update_and_is_booked(tmp_path):
     update = noise(1.0, 1)
     booked = gate.reserve(PLAN, 1, update_start(PLAN))
     released = gate.release(update, booked, PLAN)
-    for name, array in gate_arrays.from_bytes(released.content, PLAN.model.arrays).items():
+    for name, array in gate_arrays.view(released.content, PLAN.model.arrays).items():
         np.testing.assert_array_equal(array, update[name])
     assert gate.release(update, booked, PLAN) == released  # the same bytes are no second release
     with pytest.raises(BudgetError):

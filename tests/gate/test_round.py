@@ -77,7 +77,7 @@ def elsewhere(config: RegionConfig, name: str, **changes) -> Region:
 
 
 def update_of(released, plan: Plan) -> dict[str, np.ndarray]:
-    return gate_arrays.from_bytes(released.content, plan.model.arrays)
+    return gate_arrays.view(released.content, plan.model.arrays)
 
 
 def entries(region: Region) -> list[dict]:

@@ -19,7 +19,7 @@ PLAN = planned(num_rounds=20)
 def update(number: int):
     """Noise of which three rounds together say that there is too little, and none alone."""
     content = noise_alone(PLAN, REGION, number, scale=0.965)
-    return gate_arrays.from_bytes(content, PLAN.model.arrays)
+    return gate_arrays.view(content, PLAN.model.arrays)
 
 
 def first_alarm(folder, first: int = 1) -> int:

@@ -67,7 +67,7 @@ def released(rows: pa.Table, folder: Path) -> dict[str, np.ndarray]:
     region = open_region(config)
     content = run_round(region, ARRAYS, made, 1).content
     region.gate.ledger.close()
-    return gate_arrays.from_bytes(content, made.model.arrays)
+    return gate_arrays.view(content, made.model.arrays)
 
 
 @pytest.fixture(scope="module")

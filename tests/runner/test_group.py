@@ -63,7 +63,7 @@ def region(place: Path, folder: Path, plan, group: Group | None) -> Region:
 
 def flat(content: bytes, plan) -> tuple[np.ndarray, np.ndarray]:
     """The update of the model, and the witness block."""
-    update = gate_arrays.from_bytes(content, plan.model.arrays)
+    update = gate_arrays.view(content, plan.model.arrays)
     return np.concatenate([update[name].ravel() for name in update if name != WITNESS]), update[WITNESS]
 
 
@@ -96,7 +96,7 @@ def test_canaries_show_the_same_of_one_process_and_of_two(tmp_path, place, group
         here = region(place, tmp_path / name, plan, who)
         here.gate.policy = here.gate.policy.model_copy(update={"max_epsilon": 1000.0})
         contents = [run_round(here, arrays, plan, round).content for round in (1, 2)]
-        found.append((said[-2:], [gate_arrays.from_bytes(one, plan.model.arrays) for one in contents]))
+        found.append((said[-2:], [gate_arrays.view(one, plan.model.arrays) for one in contents]))
     (one, updates), (two, others) = found
     assert one == two
     assert ("x" in "".join(one)) == swapped

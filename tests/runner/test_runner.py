@@ -43,7 +43,7 @@ def data(tmp_path_factory) -> str:
 
 
 def updated(content: bytes, plan):
-    update = gate_arrays.from_bytes(content, plan.model.arrays)
+    update = gate_arrays.view(content, plan.model.arrays)
     return {name: ARRAYS[name] + update[name] for name in ARRAYS}
 
 

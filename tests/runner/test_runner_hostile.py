@@ -52,7 +52,7 @@ Act = Callable[[Frames, socket.socket], None]
 
 def noise(scale: float = 1.0) -> dict[str, np.ndarray]:
     """An update that is the planned noise and nothing else."""
-    return gate_arrays.from_bytes(noise_alone(PLAN, REGION, 1, scale=scale), PLAN.model.arrays)
+    return gate_arrays.view(noise_alone(PLAN, REGION, 1, scale=scale), PLAN.model.arrays)
 
 
 GOOD = gate_arrays.to_bytes(noise(), PLAN.model.arrays)
